@@ -1,0 +1,38 @@
+"""One family of exceptions.
+
+Every message says what was seen, the likely cause, and what to do, on one line. The command line turns
+an :class:`InputError` into exit code 2 and every other :class:`SeqPruneError` into exit code 1; anything
+else is a bug and surfaces with its traceback.
+"""
+
+
+class SeqPruneError(Exception):
+    """Base of every error that seqprune raises on purpose."""
+
+
+class InputError(SeqPruneError):
+    """What the caller gave cannot be used: weights, data, names or numbers."""
+
+
+class ModelError(InputError):
+    """The model cannot be loaded or run, or its channel counts already disagree."""
+
+
+class DataError(InputError):
+    """The labelled images cannot be used."""
+
+
+class PlanError(InputError):
+    """A keep set is impossible, or a plan belongs to another model."""
+
+
+class LayerSkipped(SeqPruneError):
+    """One layer cannot be decided; the sequential run records the reason and goes on."""
+
+
+class VerificationError(SeqPruneError):
+    """The compact model does not compute what the masked model computes."""
+
+
+class TrainingError(SeqPruneError):
+    """Fine-tuning did not keep the shape or the mask it was given."""

@@ -1,0 +1,39 @@
+"""What the engine needs to know about labelled images, whoever supplies them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images, as the network takes them, and the labelled objects in them.
+
+    Attributes:
+        images: ``[B, 3, H, W]``, RGB; ``uint8`` in [0, 255], or floating point in [0, 1].
+        image_index: ``[M]`` int64, in ``[0, B)``: the image each object is in.
+        classes: ``[M]`` int64, class ids of the objects.
+        boxes: ``[M, 4]`` float32, ``x1 y1 x2 y2`` in pixels of ``images``.
+    """
+
+    images: torch.Tensor
+    image_index: torch.Tensor
+    classes: torch.Tensor
+    boxes: torch.Tensor
+
+    def select(self, keep: torch.Tensor) -> Batch:
+        """The same images with only the objects at ``keep`` (``[M]`` bool)."""
+        return Batch(self.images, self.image_index[keep], self.classes[keep], self.boxes[keep])
+
+
+class LabelledImages(Protocol):
+    """Batches that can be gone through again and again, in the same order each time."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __len__(self) -> int:
+        """Number of batches."""
