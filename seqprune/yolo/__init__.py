@@ -1,1 +1,62 @@
+"""The only room that imports Ultralytics: weights, data, prediction, validation, training, saving.
 
+Importing this package does not import Ultralytics; the first use of one of its names does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seqprune.yolo.data import DetectionImages
+    from seqprune.yolo.finetune import finetune
+    from seqprune.yolo.load import LoadedDetector, load
+    from seqprune.yolo.predict import predict
+    from seqprune.yolo.profile import Profile, gflops, latency_ms, parameters, profile
+    from seqprune.yolo.save import save_pt
+    from seqprune.yolo.trainer import DetectionTrainer
+    from seqprune.yolo.validate import Metrics, validate
+    from seqprune.yolo.widths import WIDTH_ATTRIBUTES
+
+_HOME = {
+    "WIDTH_ATTRIBUTES": "widths",
+    "DetectionImages": "data",
+    "DetectionTrainer": "trainer",
+    "LoadedDetector": "load",
+    "Metrics": "validate",
+    "Profile": "profile",
+    "finetune": "finetune",
+    "gflops": "profile",
+    "latency_ms": "profile",
+    "load": "load",
+    "parameters": "profile",
+    "predict": "predict",
+    "profile": "profile",
+    "save_pt": "save",
+    "validate": "validate",
+}
+
+__all__ = [
+    "WIDTH_ATTRIBUTES",
+    "DetectionImages",
+    "DetectionTrainer",
+    "LoadedDetector",
+    "Metrics",
+    "Profile",
+    "finetune",
+    "gflops",
+    "latency_ms",
+    "load",
+    "parameters",
+    "predict",
+    "profile",
+    "save_pt",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

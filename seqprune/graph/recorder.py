@@ -1,0 +1,262 @@
+"""What a trace writes down while the network runs: atoms, ties, cuts, constraints and barriers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from seqprune.graph.channels import Balance, Barrier, BoolArray, ChannelGraph, IntArray, Layer, Slice
+
+FIXED = 0
+"""The atom of every channel that is not a layer's output: the network input, constants, untracked values."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """The channels of one tensor.
+
+    Attributes:
+        atoms: ``[channels]`` along ``dim``; ``None`` where the channels could not be followed.
+        dim: the channel dimension, non-negative.
+        zero: whether a removed channel is exactly zero here. After a sigmoid it is not.
+    """
+
+    atoms: IntArray | None
+    dim: int = 1
+    zero: bool = True
+
+    @property
+    def opaque(self) -> bool:
+        return self.atoms is None
+
+    def known(self) -> IntArray:
+        if self.atoms is None:
+            raise AssertionError("rules never see an opaque value where channels are needed")
+        return self.atoms
+
+
+OPAQUE = Value(None)
+
+
+@dataclass(frozen=True)
+class Owner:
+    module: str
+    tensor: str
+
+
+@dataclass
+class _Cut:
+    owner: Owner
+    dim: int
+    atoms: IntArray
+    dead: float | None
+
+
+@dataclass
+class _LayerAtoms:
+    name: str
+    kind: str
+    atoms: IntArray
+
+
+@dataclass
+class Recorder:
+    """Collects facts during a run; :meth:`finish` turns them into a :class:`ChannelGraph`.
+
+    Rules call ``value``, ``new_layer``, ``cut``, ``tie``, ``pin`` and ``balance``; nothing else writes.
+    """
+
+    model: nn.Module
+    stack: list[str] = field(default_factory=list)
+    ran: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._values: dict[int, Value] = {}
+        self._alive: list[torch.Tensor] = []  # an id stays unique only while its tensor lives
+        self._storages: dict[int, list[Value]] = {}
+        self._owners: dict[int, list[Owner]] = {}
+        self._atom_count = 1
+        self._ties: list[tuple[IntArray, IntArray]] = []
+        self._pins: list[tuple[IntArray, str]] = [(np.array([FIXED]), "not the output of a layer")]
+        self._cuts: dict[tuple[str, str, int], _Cut] = {}
+        self._layers: dict[int, _LayerAtoms] = {}
+        self._balances: list[tuple[tuple[IntArray, ...], str]] = []
+        self._barriers: dict[tuple[str, str, str], Barrier] = {}
+        self._foreign: dict[int, str] = {}
+        for path, module in self.model.named_modules():
+            tensors = (*module._parameters.items(), *module._buffers.items())
+            for name, tensor in tensors:
+                if tensor is not None:
+                    self._owners.setdefault(id(tensor), []).append(Owner(path, name))
+
+    # ---- values ------------------------------------------------------------------------------------
+
+    @property
+    def module(self) -> str:
+        return self.stack[-1] if self.stack else ""
+
+    def value(self, tensor: torch.Tensor) -> Value | None:
+        """Channels of ``tensor``, ``None`` where it does not depend on the network's input."""
+        return self._values.get(id(tensor))
+
+    def set_value(self, tensor: torch.Tensor, value: Value) -> None:
+        self._values[id(tensor)] = value
+        self._alive.append(tensor)
+        self._storages.setdefault(_storage(tensor), []).append(value)
+
+    def tracked(self, tree: Any) -> list[torch.Tensor]:
+        """The tensors in ``tree`` that depend on the network's input."""
+        return [t for t in tensors_in(tree) if id(t) in self._values]
+
+    def owners(self, tensor: torch.Tensor) -> list[Owner]:
+        """The modules that hold this very tensor as a parameter or buffer."""
+        return self._owners.get(id(tensor), [])
+
+    def enter(self, path: str) -> None:
+        self.ran.add(path)
+        self.stack.append(path)
+
+    def leave(self) -> None:
+        self.stack.pop()
+
+    @property
+    def failed_in(self) -> str:
+        """The innermost module that was entered and not left."""
+        return self.module
+
+    @staticmethod
+    def fixed(channels: int) -> IntArray:
+        """Atoms of channels that are no layer's output."""
+        return np.full(channels, FIXED)
+
+    def layer_of(self, atom: int) -> str:
+        """Name of the layer that an atom is an output channel of."""
+        for layer in self._layers.values():
+            if layer.atoms[0] <= atom <= layer.atoms[-1]:
+                return layer.name
+        return "the network's input"
+
+    # ---- facts -------------------------------------------------------------------------------------
+
+    def new_layer(self, weight: torch.Tensor, channels: int) -> IntArray:
+        """Atoms of the layer that owns ``weight``: made at its first call, the same ever after."""
+        found = self._layers.get(id(weight))
+        if found is None:
+            name = self.owners(weight)[0].module
+            kind = type(self.model.get_submodule(name)).__name__
+            atoms = np.arange(self._atom_count, self._atom_count + channels)
+            self._atom_count += channels
+            found = self._layers[id(weight)] = _LayerAtoms(name, kind, atoms)
+        return found.atoms
+
+    def cut(self, tensor: torch.Tensor, dim: int, atoms: IntArray, dead: float | None) -> None:
+        """States that ``dim`` of a parameter or buffer holds one position per atom."""
+        for owner in self.owners(tensor):
+            key = (owner.module, owner.tensor, dim)
+            known = self._cuts.setdefault(key, _Cut(owner, dim, atoms, dead))
+            if known.atoms is not atoms:
+                self.tie(known.atoms, atoms, "held by one tensor that is used twice")
+
+    def tie(self, left: IntArray, right: IntArray, reason: str) -> None:
+        """Atoms at the same position stay or go together."""
+        left, right = left.ravel(), right.ravel()
+        self.pin(left[right == FIXED], reason)
+        self.pin(right[left == FIXED], reason)
+        both = (left != FIXED) & (right != FIXED)
+        self._ties.append((left[both], right[both]))
+
+    def pin(self, atoms: IntArray, reason: str) -> None:
+        if atoms.size:
+            self._pins.append((atoms.ravel(), reason))
+
+    def balance(self, sections: Iterable[IntArray], reason: str) -> None:
+        self._balances.append((tuple(sections), reason))
+
+    def barrier(self, op: str, args: Any, reason: str) -> None:
+        """Pins all that reaches an operator, and says so."""
+        tensors = self.tracked(args)
+        for tensor in tensors:
+            value = self._values[id(tensor)]
+            if value.atoms is not None:
+                self.pin(value.atoms, f"{op} in {self.module or 'the network'}: {reason}")
+        shape = tuple(tensors[0].shape) if tensors else ()
+        self._barriers.setdefault((op, self.module, reason), Barrier(op, self.module, shape, reason))
+        self.foreign(args, op)
+
+    def foreign(self, args: Any, op: str) -> None:
+        """Remembers parameters that an operator without a rule reads: their shape must not change."""
+        for tensor in tensors_in(args):
+            if id(tensor) in self._owners:
+                self._foreign.setdefault(id(tensor), f"{op} in {self.module or 'the network'} reads the parameter")
+
+    def pin_storage(self, tensor: torch.Tensor, op: str) -> None:
+        """Pins whatever shares memory with a tensor that was overwritten in place."""
+        for value in self._storages.get(_storage(tensor), []):
+            if value.atoms is not None:
+                self.pin(value.atoms, f"{op} in {self.module or 'the network'} writes into shared memory")
+
+    # ---- the answer --------------------------------------------------------------------------------
+
+    def finish(self, inputs: tuple[tuple[tuple[int, ...], str], ...], notes: tuple[str, ...]) -> ChannelGraph:
+        for key, reason in self._foreign.items():
+            for owner in self._owners[key]:
+                for (module, tensor, _), cut in self._cuts.items():
+                    if (module, tensor) == (owner.module, owner.tensor):
+                        self.pin(cut.atoms, reason)
+        groups = self._groups()
+        reasons: dict[int, str] = {}
+        for atoms, reason in self._pins:
+            for group in np.unique(groups[atoms]).tolist():
+                reasons.setdefault(group, reason)
+        pinned = np.zeros(int(groups.max()) + 1, bool)
+        pinned[list(reasons)] = True
+        return ChannelGraph(
+            all_layers=tuple(_layer(layer, groups, pinned, reasons) for layer in self._layers.values()),
+            slices=tuple(
+                Slice(c.owner.module, c.owner.tensor, c.dim, groups[c.atoms], c.dead)
+                for c in self._cuts.values()
+            ),
+            balances=tuple(Balance(tuple(groups[s] for s in ss), why) for ss, why in self._unique_balances()),
+            barriers=tuple(self._barriers.values()),
+            pinned=pinned,
+            inputs=inputs,
+            notes=notes,
+        )
+
+    def _unique_balances(self) -> Iterator[tuple[tuple[IntArray, ...], str]]:
+        seen = set()
+        for sections, reason in self._balances:
+            key = tuple(section.tobytes() for section in sections)
+            if key not in seen:
+                seen.add(key)
+                yield sections, reason
+
+    def _groups(self) -> IntArray:
+        """``[atoms]``, the connected component of each atom."""
+        left = np.concatenate([a for a, _ in self._ties] or [np.empty(0, np.intp)])
+        right = np.concatenate([b for _, b in self._ties] or [np.empty(0, np.intp)])
+        edges = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(self._atom_count,) * 2)
+        labels: IntArray = connected_components(edges, directed=False)[1].astype(np.intp)
+        return labels
+
+
+def tensors_in(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _layer(layer: _LayerAtoms, groups: IntArray, pinned: BoolArray, reasons: Mapping[int, str]) -> Layer:
+    mine = groups[layer.atoms]
+    blocked = [reasons[g] for g in dict.fromkeys(mine[pinned[mine]].tolist())]
+    return Layer(layer.name, layer.kind, mine, ~pinned[mine], "; ".join(dict.fromkeys(blocked)))

@@ -1,0 +1,17 @@
+"""Per-operator channel rules, one file a kind; importing this package fills the table."""
+
+from seqprune.graph.rules import elementwise, joining, reshaping, spatial, weighted
+from seqprune.graph.rules.table import RULES, TAKES_OPAQUE, NoRule, Rule, rule
+
+__all__ = [
+    "RULES",
+    "TAKES_OPAQUE",
+    "NoRule",
+    "Rule",
+    "elementwise",
+    "joining",
+    "reshaping",
+    "rule",
+    "spatial",
+    "weighted",
+]

@@ -1,0 +1,120 @@
+"""Operators that keep every channel in its place: activations, arithmetic, joins of two tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from seqprune.graph.recorder import Recorder, Value
+from seqprune.graph.rules.table import require, rule
+
+KEEPS_ZERO = (
+    "abs celu clone contiguous detach double dropout dropout1d dropout2d dropout3d elu expand_as float gelu half "
+    "hardshrink hardswish leaky_relu mish neg bfloat16 relu relu6 rrelu selu sign silu softshrink softsign "
+    "sqrt square tanh tanhshrink alpha_dropout feature_dropout feature_alpha_dropout requires_grad cpu cuda "
+    "positive erf sin asinh atan trunc floor round nan_to_num to type type_as"
+).split()
+LOSES_ZERO = "sigmoid hardsigmoid softplus logsigmoid exp cos cosh".split()
+KEEPS_ZERO_LIMITED = ("clamp", "clip", "hardtanh")
+
+
+@rule(*KEEPS_ZERO)
+def keeps_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
+    """f(0) = 0, channel by channel. ``expand_as`` and ``type_as`` take a second tensor for its shape or type only."""
+    value = r.value(x)
+    require(value is not None and out.shape == x.shape, "spreads over another shape")
+    assert value is not None
+    return value
+
+
+@rule(*LOSES_ZERO)
+def loses_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
+    value = r.value(x)
+    assert value is not None
+    return Value(value.known(), value.dim, zero=False)
+
+
+@rule(*KEEPS_ZERO_LIMITED)
+def limited(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
+    value = r.value(x)
+    assert value is not None
+    names = ("min_val", "max_val") if "min_val" in kwargs or "max_val" in kwargs else ("min", "max")
+    limits = dict(zip(names, args, strict=False)) | {k: v for k, v in kwargs.items() if k in names}
+    require(all(v is None or isinstance(v, int | float) for v in limits.values()), "limits are tensors")
+    low, high = limits.get(names[0]), limits.get(names[1])
+    # hardtanh without arguments limits to [-1, 1], which keeps zero as no limits would.
+    return Value(value.known(), value.dim, value.zero and (low or 0) <= 0 <= (high or 0))
+
+
+@rule("pow")
+def power(r: Recorder, out: torch.Tensor, x: Any, exponent: Any) -> Value:
+    require(isinstance(x, torch.Tensor) and isinstance(exponent, int | float), "only tensor ** number is followed")
+    value = r.value(x)
+    assert value is not None
+    return Value(value.known(), value.dim, value.zero and exponent > 0)
+
+
+@rule("softmax", "log_softmax")
+def softmax(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int | None = None, *args: Any, **kwargs: Any) -> Value:
+    value = r.value(x)
+    assert value is not None
+    require(dim is not None and dim % x.dim() != value.dim, "mixes channels")
+    return Value(value.known(), value.dim, zero=False)
+
+
+@rule("add", "sub", "rsub", "maximum", "minimum", "max", "min")
+def addition(r: Recorder, out: torch.Tensor, x: Any, other: Any = None, *args: Any, **kwargs: Any) -> Value:
+    require(other is not None and isinstance(out, torch.Tensor), "reduces over channels")
+    return _join(r, out, x, other, product=False)
+
+
+@rule("mul")
+def product(r: Recorder, out: torch.Tensor, x: Any, other: Any, **kwargs: Any) -> Value:
+    return _join(r, out, x, other, product=True)
+
+
+@rule("div", "true_divide")
+def quotient(r: Recorder, out: torch.Tensor, x: Any, other: Any, **kwargs: Any) -> Value:
+    tracked = isinstance(other, torch.Tensor) and r.value(other) is not None
+    require(not tracked and isinstance(x, torch.Tensor), "divides by channels that may be zero")
+    return _join(r, out, x, other, product=True)
+
+
+def _join(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> Value:
+    """Of two operands at least one is tracked; the other may be a number, a constant or a parameter."""
+    left = r.value(x) if isinstance(x, torch.Tensor) else None
+    right = r.value(y) if isinstance(y, torch.Tensor) else None
+    if left is not None and right is not None:
+        return _join_tracked(r, out, left, right, x.dim(), y.dim(), product=product)
+    value, tensor, other = (left, x, y) if left is not None else (right, y, x)
+    assert value is not None
+    axis = value.dim - tensor.dim()  # counted from the end, where broadcasting aligns
+    dim = out.dim() + axis
+    atoms = value.known()
+    require(out.shape[dim] == len(atoms), "broadcasts one channel over many")
+    if isinstance(other, torch.Tensor) and other.dim() >= -axis and other.shape[axis] > 1:
+        held = r.owners(other)
+        require(held, "combines channels with a constant that has one entry per channel")
+        require(other.numel() == len(atoms), "a parameter with more than one entry per channel")
+        r.cut(other, other.dim() + axis, atoms, None if product else 0.0)
+        return Value(atoms, dim, value.zero)
+    adds = not product and not (isinstance(other, int | float) and other == 0)
+    return Value(atoms, dim, value.zero and not adds)
+
+
+def _join_tracked(
+    r: Recorder, out: torch.Tensor, left: Value, right: Value, left_dims: int, right_dims: int, *, product: bool
+) -> Value:
+    axis = left.dim - left_dims
+    require(axis == right.dim - right_dims, "the channels of the operands lie in different dimensions")
+    a, b = left.known(), right.known()
+    dim = out.dim() + axis
+    if len(a) == len(b):
+        r.tie(a, b, f"joined element-wise in {r.module or 'the network'} with channels that cannot be removed")
+        zero = (left.zero or right.zero) if product else (left.zero and right.zero)
+        return Value(a, dim, zero)
+    one, many = (left, right) if len(a) == 1 else (right, left)
+    require(len(one.known()) == 1, "operands of different channel counts")
+    r.pin(one.known(), f"one channel that {r.module or 'the network'} spreads over all others")
+    return Value(many.known(), dim, many.zero and product)

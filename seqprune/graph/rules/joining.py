@@ -1,0 +1,93 @@
+"""Operators that put channels side by side or take them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqprune.graph import widths
+from seqprune.graph.channels import IntArray
+from seqprune.graph.recorder import FIXED, Recorder, Value
+from seqprune.graph.rules.table import positive, require, rule
+
+
+@rule("cat", "concat", "concatenate", opaque=True)
+def concatenate(r: Recorder, out: torch.Tensor, tensors: Sequence[torch.Tensor], dim: int = 0) -> Value:
+    dim = positive(dim, out.dim())
+    values = [r.value(t) for t in tensors]
+    followed = [v for v in values if v is not None and not v.opaque]
+    require(followed, "joins channels that were not followed")
+    require(len({v.dim for v in followed}) == 1, "the channels of the parts lie in different dimensions")
+    zero = all(v.zero for v in followed)
+    if dim == followed[0].dim:
+        parts = [_atoms_along(v, t, dim) for v, t in zip(values, tensors, strict=True)]
+        return Value(np.concatenate(parts), dim, zero)
+    return _side_by_side(r, values, followed, followed[0].dim, zero)
+
+
+@rule("stack")
+def stack(r: Recorder, out: torch.Tensor, tensors: Sequence[torch.Tensor], dim: int = 0) -> Value:
+    dim = positive(dim, out.dim())
+    values = [r.value(t) for t in tensors]
+    followed = [v for v in values if v is not None]
+    require(len({v.dim for v in followed}) == 1, "the channels of the parts lie in different dimensions")
+    shifted = followed[0].dim + (dim <= followed[0].dim)
+    return _side_by_side(r, values, followed, shifted, all(v.zero for v in followed))
+
+
+def _atoms_along(value: Value | None, tensor: torch.Tensor, dim: int) -> IntArray:
+    if value is None or value.atoms is None:
+        return np.full(tensor.shape[dim], FIXED)
+    return value.atoms
+
+
+def _side_by_side(
+    r: Recorder, values: Sequence[Value | None], followed: Sequence[Value], dim: int, zero: bool
+) -> Value:
+    """Joined along another dimension: the channels of all parts lie over each other."""
+    first = followed[0].known()
+    reason = f"lies beside channels that cannot be removed in {r.module or 'the network'}"
+    for value in followed[1:]:
+        require(len(value.known()) == len(first), "parts of different channel counts")
+        r.tie(first, value.known(), reason)
+    if len(followed) < len(values):
+        r.pin(first, reason)
+    return Value(first, dim, zero)
+
+
+@rule("chunk")
+def chunk(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, chunks: int, dim: int = 0) -> list[Value]:
+    value = r.value(x)
+    assert value is not None
+    if positive(dim, x.dim()) != value.dim:
+        return [value] * len(out)
+    require(x.shape[value.dim] % chunks == 0, "chunks of different sizes")
+    return _sections(r, value, len(out), f"{r.module} takes them apart with chunk({chunks})")
+
+
+@rule("split", "split_with_sizes")
+def split(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, size: Any, dim: int = 0) -> list[Value]:
+    value = r.value(x)
+    assert value is not None
+    if positive(dim, x.dim()) != value.dim:
+        return [value] * len(out)
+    sizes = [part.shape[value.dim] for part in out]
+    require(len(set(sizes)) == 1 and _held_in_attribute(r, sizes[0]), "the split sizes are numbers in the code")
+    return _sections(r, value, len(out), f"{r.module} splits them by a width it holds")
+
+
+def _held_in_attribute(r: Recorder, size: int) -> bool:
+    """Whether surgery knows the attribute of the running module that holds this width, and updates it."""
+    if not r.module:
+        return False
+    module = r.model.get_submodule(r.module)
+    return any(getattr(module, name) == size for name in widths.held(module))
+
+
+def _sections(r: Recorder, value: Value, count: int, reason: str) -> list[Value]:
+    sections = np.split(value.known(), count)
+    r.balance(sections, reason)
+    return [Value(section, value.dim, value.zero) for section in sections]

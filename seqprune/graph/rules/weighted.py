@@ -1,0 +1,145 @@
+"""Operators with weights: convolution, transposed convolution, linear layers, batch normalisation, PReLU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from seqprune.graph.channels import IntArray
+from seqprune.graph.recorder import FIXED, Recorder, Value
+from seqprune.graph.rules.table import require, rule
+
+UNHELD = "the weight is computed, not a parameter of a module"
+
+
+def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int) -> IntArray:
+    """Atoms that a weight reads along ``dim``; removed ones must arrive as zeros."""
+    value = r.value(x)
+    if value is None or value.atoms is None:
+        return np.full(channels, FIXED)
+    require(value.dim == dim, f"reads dimension {dim} while the channels lie in dimension {value.dim}")
+    if not value.zero:
+        r.pin(value.atoms, f"{r.module} reads channels that are not zero once removed (sigmoid, added constant …)")
+    return value.atoms
+
+
+@rule("conv1d", "conv2d", "conv3d", opaque=True)
+def convolution(
+    r: Recorder,
+    out: torch.Tensor,
+    input: torch.Tensor,  # noqa: A002 - torch's own name, networks may pass it by keyword
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    require(r.owners(weight), UNHELD)
+    require(bias is None or r.owners(bias), UNHELD)
+    dim = input.dim() - (weight.dim() - 1)  # 1, or 0 for an unbatched image
+    require(dim == 1, "the input has no batch dimension")
+    channels = input.shape[dim]
+    read = _read(r, input, dim, channels)
+    if groups > 1 and groups == channels:
+        return _depthwise(r, read, weight, bias)
+    atoms = r.new_layer(weight, weight.shape[0])
+    if groups > 1:
+        read = read.reshape(groups, -1)
+        where = f"{groups} convolution groups of {r.module}"
+        r.balance(list(read), f"inputs of the {where}")
+        r.balance(list(atoms.reshape(groups, -1)), f"outputs of the {where}")
+    _cut_output(r, weight, 0, bias, atoms)
+    r.cut(weight, 1, read, None)
+    return Value(atoms, dim)
+
+
+def _depthwise(r: Recorder, read: IntArray, weight: torch.Tensor, bias: torch.Tensor | None) -> Value:
+    """A depthwise convolution passes its channels on, each of them once per output it makes of it."""
+    atoms = np.repeat(read, weight.shape[0] // len(read))
+    _cut_output(r, weight, 0, bias, atoms)
+    return Value(atoms)
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", opaque=True)
+def transposed_convolution(
+    r: Recorder,
+    out: torch.Tensor,
+    input: torch.Tensor,  # noqa: A002
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Value:
+    require(groups == 1, "grouped transposed convolution")
+    require(r.owners(weight) and (bias is None or r.owners(bias)), UNHELD)
+    require(input.dim() == weight.dim(), "the input has no batch dimension")
+    read = _read(r, input, 1, input.shape[1])
+    atoms = r.new_layer(weight, weight.shape[1])
+    _cut_output(r, weight, 1, bias, atoms)
+    r.cut(weight, 0, read, None)
+    return Value(atoms)
+
+
+@rule("linear", opaque=True)
+def linear(
+    r: Recorder,
+    out: torch.Tensor,
+    input: torch.Tensor,  # noqa: A002
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+) -> Value:
+    require(r.owners(weight) and (bias is None or r.owners(bias)), UNHELD)
+    dim = input.dim() - 1
+    read = _read(r, input, dim, input.shape[dim])
+    atoms = r.new_layer(weight, weight.shape[0])
+    _cut_output(r, weight, 0, bias, atoms)
+    r.cut(weight, 1, read, None)
+    return Value(atoms, dim)
+
+
+def _cut_output(
+    r: Recorder, weight: torch.Tensor, dim: int, bias: torch.Tensor | None, atoms: IntArray
+) -> None:
+    r.cut(weight, dim, atoms, 0.0)
+    if bias is not None:
+        r.cut(bias, 0, atoms, 0.0)
+
+
+@rule("batch_norm", "instance_norm")
+def batch_norm(
+    r: Recorder,
+    out: torch.Tensor,
+    input: torch.Tensor,  # noqa: A002
+    running_mean: torch.Tensor | None = None,
+    running_var: torch.Tensor | None = None,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Value:
+    value = r.value(input)
+    require(value is not None, "normalises a constant with tracked statistics")
+    assert value is not None
+    require(value.dim == 1, "the channels are not in dimension 1")
+    atoms = value.known()
+    for tensor, dead in ((weight, 0.0), (bias, 0.0), (running_mean, 0.0), (running_var, 1.0)):
+        if tensor is not None:
+            require(r.owners(tensor), UNHELD)
+            r.cut(tensor, 0, atoms, dead)
+    return Value(atoms, 1, value.zero or weight is not None)
+
+
+@rule("prelu")
+def prelu(r: Recorder, out: torch.Tensor, input: torch.Tensor, weight: torch.Tensor) -> Value:  # noqa: A002
+    value = r.value(input)
+    assert value is not None
+    if weight.numel() > 1:
+        require(r.owners(weight) and value.dim == 1, UNHELD)
+        r.cut(weight, 0, value.known(), None)
+    return value

@@ -1,0 +1,222 @@
+"""A pruning plan: which channels of which layers stay, front to back."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqprune.errors import PlanError
+from seqprune.graph.channels import BoolArray, ChannelGraph, Layer
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LayerKeep:
+    """What stays of one layer.
+
+    Attributes:
+        name: module path.
+        channels: output channels before pruning.
+        keep: sorted indices in ``[0, channels)`` that stay.
+    """
+
+    name: str
+    channels: int
+    keep: tuple[int, ...]
+
+    @property
+    def removed(self) -> int:
+        return self.channels - len(self.keep)
+
+
+@dataclass(frozen=True)
+class PrunePlan:
+    """Frozen, hashable and complete: every layer that loses channels is in it, front to back.
+
+    Laws: the order in which keep sets are given does not matter; ``from_json(p.to_json()) == p``;
+    ``mask(mask(m, p), q) == mask(m, p & q)``.
+
+    Attributes:
+        layers: the layers that lose channels, in execution order.
+        inputs: shape and dtype of the example inputs the graph was traced with.
+    """
+
+    layers: tuple[LayerKeep, ...]
+    inputs: tuple[tuple[tuple[int, ...], str], ...]
+
+    @classmethod
+    def from_keep(cls, graph: ChannelGraph, keep: Mapping[str, Iterable[int]]) -> PrunePlan:
+        """Completes keep sets over channel groups and checks every constraint.
+
+        Args:
+            graph: the network's channel graph.
+            keep: by layer, the sorted indices that stay; layers in any order. A channel that one layer
+                gives up is given up by every member of its group, so keep sets of coupled layers intersect.
+
+        Raises:
+            PlanError: an unknown or pinned layer; a keep set that is empty, unsorted or out of range; a
+                constraint of the network's modules that the result would break.
+        """
+        removed = np.zeros(graph.group_count, bool)
+        for name, indices in keep.items():
+            layer = _find(graph, name)
+            chosen = tuple(int(i) for i in indices)
+            check_keep(name, layer.channels, chosen)
+            gone = np.setdiff1d(np.arange(layer.channels), chosen)
+            if not layer.free[gone].all():
+                raise PlanError(
+                    f"channel {gone[~layer.free[gone]][0]} of {name} cannot be removed: {layer.reason}; keep it"
+                )
+            removed[layer.groups[gone]] = True
+        return cls.from_removed(graph, removed)
+
+    @classmethod
+    def from_removed(cls, graph: ChannelGraph, removed: BoolArray) -> PrunePlan:
+        """The plan that removes the channel groups at ``removed`` (``[group_count]``)."""
+        layers = []
+        for layer in graph.all_layers:
+            stay = np.flatnonzero(~removed[layer.groups])
+            if not len(stay):
+                raise PlanError(f"nothing would be left of {layer.name}: keep at least one channel")
+            if len(stay) < layer.channels:
+                layers.append(LayerKeep(layer.name, layer.channels, tuple(stay.tolist())))
+        if broken := graph.unbalanced(removed):
+            balance, counts = broken
+            raise PlanError(
+                f"sections of {counts} channels would stay where equally many must, at least one each: "
+                f"{balance.reason}; even them out, or let graph.legalise give channels back"
+            )
+        return cls(tuple(layers), graph.inputs)
+
+    @property
+    def keep(self) -> dict[str, tuple[int, ...]]:
+        return {layer.name: layer.keep for layer in self.layers}
+
+    def removed_groups(self, graph: ChannelGraph) -> BoolArray:
+        """``[group_count]``, the groups this plan removes, after checking that the plan is one for ``graph``.
+
+        Raises:
+            PlanError: a layer is missing or has another width, or the graph couples channels otherwise.
+        """
+        removed = np.zeros(graph.group_count, bool)
+        for mine in self.layers:
+            layer = graph.by_name.get(mine.name)
+            if layer is None or layer.channels != mine.channels:
+                seen = "no such layer" if layer is None else f"{layer.channels} channels"
+                raise PlanError(
+                    f"the plan is for another model: it has {mine.name} with {mine.channels} channels, the model "
+                    f"has {seen}; use the weights the plan was made for"
+                )
+            gone = np.setdiff1d(np.arange(layer.channels), mine.keep)
+            removed[layer.groups[gone]] = True
+        if PrunePlan.from_removed(graph, removed).layers != self.layers or graph.pinned[removed].any():
+            raise PlanError(
+                "the plan is for another model: its layers are coupled differently here; make the plan anew"
+            )
+        return removed
+
+    def __and__(self, other: PrunePlan) -> PrunePlan:
+        """Keeps what both keep. The result is checked against a graph when it is applied."""
+        mine, theirs = ({layer.name: layer for layer in plan.layers} for plan in (self, other))
+        for name in mine.keys() & theirs.keys():
+            if mine[name].channels != theirs[name].channels:
+                raise PlanError(
+                    f"the plans are for different models: {name} has {mine[name].channels} channels in one and "
+                    f"{theirs[name].channels} in the other; join plans of one model only"
+                )
+        both = [
+            LayerKeep(n, mine[n].channels, tuple(sorted({*mine[n].keep} & {*theirs[n].keep})))
+            for n in mine.keys() & theirs.keys()
+        ]
+        one = [layer for layer in (*self.layers, *other.layers) if (layer.name in mine) != (layer.name in theirs)]
+        joined = {layer.name: layer for layer in (*both, *one)}
+        return PrunePlan(tuple(joined[n] for n in _merge_orders(list(mine), list(theirs))), self.inputs)
+
+    # ---- JSON --------------------------------------------------------------------------------------
+
+    def to_json(self) -> str:
+        layers = [{"name": e.name, "channels": e.channels, "keep": list(e.keep)} for e in self.layers]
+        inputs = [{"shape": list(shape), "dtype": dtype} for shape, dtype in self.inputs]
+        rows = ",\n".join("    " + json.dumps(layer) for layer in layers)
+        return f'{{\n  "format": {FORMAT},\n  "inputs": {json.dumps(inputs)},\n  "layers": [\n{rows}\n  ]\n}}\n'
+
+    @classmethod
+    def from_json(cls, text: str) -> PrunePlan:
+        """Reads a plan back; whether it fits a model is checked when it is applied.
+
+        Raises:
+            PlanError: the text is no plan, or a keep set in it is impossible.
+        """
+        try:
+            data = json.loads(text)
+            if data["format"] != FORMAT:
+                raise PlanError(f"the plan has format {data['format']}, this version reads {FORMAT}; make it anew")
+            plan = cls(
+                tuple(_layer_from(entry) for entry in data["layers"]),
+                tuple((tuple(map(int, entry["shape"])), str(entry["dtype"])) for entry in data["inputs"]),
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise PlanError(
+                f"the text is no pruning plan ({type(error).__name__}: {error}); give a plan.json that seqprune wrote"
+            ) from error
+        for layer in plan.layers:
+            check_keep(layer.name, layer.channels, layer.keep)
+        return plan
+
+    def save(self, path: str | Path) -> None:
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> PrunePlan:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PlanError(f"cannot read the plan {path} ({error}); give a plan.json that seqprune wrote") from error
+        return cls.from_json(text)
+
+
+def check_keep(name: str, channels: int, keep: tuple[int, ...]) -> None:
+    """Raises :class:`PlanError` unless ``keep`` is a sorted, non-empty subset of ``range(channels)``."""
+    if not keep:
+        raise PlanError(f"the keep set of {name} is empty: a layer keeps at least one of its {channels} channels")
+    if min(keep) < 0 or max(keep) >= channels:
+        worst = min(keep) if min(keep) < 0 else max(keep)
+        raise PlanError(f"the keep set of {name} holds {worst}, outside [0, {channels}): give indices of its channels")
+    if any(a >= b for a, b in zip(keep, keep[1:], strict=False)):
+        raise PlanError(f"the keep set of {name} is not sorted or holds an index twice: give ascending indices")
+
+
+def _find(graph: ChannelGraph, name: str) -> Layer:
+    layer = graph.by_name.get(name)
+    if layer is None:
+        near = difflib.get_close_matches(name, graph.by_name, n=3, cutoff=0.5)
+        hint = f"; did you mean {', '.join(near)}?" if near else "; `seqprune inspect` lists the layers"
+        raise PlanError(f"the model has no layer {name}{hint}")
+    if not layer.free.any():
+        raise PlanError(f"{name} cannot be pruned: {layer.reason}; choose another layer")
+    return layer
+
+
+def _layer_from(entry: Mapping[str, Any]) -> LayerKeep:
+    return LayerKeep(str(entry["name"]), int(entry["channels"]), tuple(int(i) for i in entry["keep"]))
+
+
+def _merge_orders(left: list[str], right: list[str]) -> list[str]:
+    """Merges two lists that are sorted by the same unknown order as far as both tell; ``left`` first otherwise."""
+    merged: list[str] = []
+    shared = set(left) & set(right)
+    rest = list(right)
+    for name in left:
+        if name in shared:
+            at = rest.index(name)
+            merged += rest[:at]
+            rest = rest[at + 1 :]
+        merged.append(name)
+    return merged + rest

@@ -1,0 +1,58 @@
+"""Ultralytics without its side effects, and its failures on one line."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+_LONGEST = 300
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Run Ultralytics quietly, without font downloads and without installing packages.
+
+    Ultralytics fetches a plotting font whenever it reads a dataset YAML, installs whatever package a
+    checkpoint's pickle names, and reports progress on the console. None of that is wanted inside a library
+    call. Everything is put back at the end; the switches are global, so this is not for concurrent threads.
+    """
+    from ultralytics.data import utils as data_utils
+    from ultralytics.utils import LOGGER, checks
+
+    with ExitStack() as stack:
+        stack.enter_context(_attribute(data_utils, "check_font", _no_font))
+        stack.enter_context(_attribute(checks, "AUTOINSTALL", False))
+        level = LOGGER.level
+        stack.callback(LOGGER.setLevel, level)
+        LOGGER.setLevel(logging.CRITICAL)  # above INFO also switches the progress bars off
+        yield
+
+
+@contextmanager
+def _attribute(owner: Any, name: str, value: object) -> Iterator[None]:
+    """Give ``owner.name`` another value for a while, where it exists at all."""
+    if not hasattr(owner, name):
+        yield
+        return
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def _no_font(font: str = "") -> None:
+    """Stand in for the font check: nothing is plotted here."""
+
+
+def one_line(error: BaseException | str) -> str:
+    """An error's text on one line, without colours and symbols, at most 300 characters."""
+    text = str(error) or type(error).__name__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    text = re.sub(r"[^\x20-\x7e\s\u00a1-\u024f]", "", text)
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

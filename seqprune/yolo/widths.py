@@ -1,0 +1,33 @@
+"""Attributes of Ultralytics modules that repeat a width, and the layer each can be read from again.
+
+A pruned module keeps its class and its code; code that splits a tensor by such an attribute would cut in
+the wrong place unless the attribute follows the layer. Plain data: nothing is imported here.
+
+Listed are the modules whose ``forward`` or ``forward_split`` (which the exporter puts in the place of
+``forward``) reads the attribute, by exact class name, and only where the rule holds whatever is pruned.
+Left out on purpose: the attention modules (``num_heads``, ``head_dim``, ``key_dim`` cannot be told from one
+width), ``CBLinear.c2s`` (several widths in one layer), and ``ADown.c``, ``C3x.c_`` (written, never read).
+"""
+
+from __future__ import annotations
+
+_BLOCK = "ultralytics.nn.modules.block."
+
+# Both halves of the first convolution's output are equally wide.
+_HALF_OF_CV1: dict[str, tuple[str, int]] = {"c": ("cv1.conv", 2)}
+
+WIDTH_ATTRIBUTES: dict[str, dict[str, tuple[str, int]]] = {
+    _BLOCK + name: dict(_HALF_OF_CV1)
+    for name in (
+        "C2f",
+        "C2fAttn",
+        "C2fCIB",
+        "C2fPSA",
+        "C2PSA",
+        "C3k2",
+        "ELAN1",
+        "PSA",
+        "RepNCSPELAN4",
+    )
+}
+"""Class -> attribute -> (submodule, divisor): ``module.c = module.cv1.conv.out_channels // 2``."""
