@@ -66,7 +66,7 @@ class PrunePlan:
         """
         removed = np.zeros(graph.group_count, bool)
         for name, indices in keep.items():
-            layer = _find(graph, name)
+            layer = find_layer(graph, name)
             chosen = tuple(int(i) for i in indices)
             check_keep(name, layer.channels, chosen)
             gone = np.setdiff1d(np.arange(layer.channels), chosen)
@@ -193,7 +193,8 @@ def check_keep(name: str, channels: int, keep: tuple[int, ...]) -> None:
         raise PlanError(f"the keep set of {name} is not sorted or holds an index twice: give ascending indices")
 
 
-def _find(graph: ChannelGraph, name: str) -> Layer:
+def find_layer(graph: ChannelGraph, name: str) -> Layer:
+    """The prunable layer of that name; raises :class:`PlanError` where there is none."""
     layer = graph.by_name.get(name)
     if layer is None:
         near = difflib.get_close_matches(name, graph.by_name, n=3, cutoff=0.5)

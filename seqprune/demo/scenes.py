@@ -194,7 +194,7 @@ def _background(rng: np.random.Generator, size: int) -> Floats:
     angle, period = rng.uniform(0.0, np.pi), rng.uniform(0.04, 0.3) * size
     across = np.arange(size) * np.cos(angle), np.arange(size)[:, None] * np.sin(angle)
     stripes = np.sin(2 * np.pi * (across[0] + across[1]) / period + rng.uniform(0.0, 2 * np.pi))
-    canvas = base + shading + stripes[:, :, None] * rng.normal(0.0, 9.0, 3)
+    canvas: Floats = base + shading + stripes[:, :, None] * rng.normal(0.0, 9.0, 3)
 
     # Strokes that are no digits, of the same kind of colours: without them any edge would be an object.
     for _ in range(int(rng.integers(0, 6))):
@@ -264,10 +264,12 @@ def _contrasting(rng: np.random.Generator, colour: Floats) -> Floats:
         lighter = not lighter
     target = float(np.clip(grey + contrast if lighter else grey - contrast, 0.0, 255.0))
     tint = rng.normal(0.0, 25.0, 3)
-    return np.clip(target + tint - tint.mean(), 0.0, 255.0)
+    result: Floats = np.clip(target + tint - tint.mean(), 0.0, 255.0)
+    return result
 
 
 def _resize(values: Floats, width: int, height: int) -> Floats:
     """Bicubic resampling of a ``(rows, columns)`` array to ``(height, width)``."""
     picture = Image.fromarray(values.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(picture, dtype=np.float64)
+    resized: Floats = np.asarray(picture, dtype=np.float64)
+    return resized

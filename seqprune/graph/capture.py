@@ -194,6 +194,11 @@ class _Watch(TorchFunctionMode):
 class _Guard(TorchDispatchMode):
     """Sees what runs below; anything outside a watched call was not recorded."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # From torch 2.6 on the handler is wrapped for the compiler, which costs seconds of imports nobody needs here.
+        return False
+
     def __init__(self, watch: _Watch) -> None:
         super().__init__()
         self.watch = watch

@@ -1,6 +1,8 @@
 """The only room that imports Ultralytics: weights, data, prediction, validation, training, saving.
 
-Importing this package does not import Ultralytics; the first use of one of its names does.
+Importing this package does not import Ultralytics; the first use of one of its names does. A function that
+shares its file's name is taken from there (``from seqprune.yolo.load import load``): as an attribute of the
+package that name is the file.
 """
 
 from __future__ import annotations
@@ -10,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seqprune.yolo.data import DetectionImages
-    from seqprune.yolo.finetune import finetune
-    from seqprune.yolo.load import LoadedDetector, load
-    from seqprune.yolo.predict import predict
-    from seqprune.yolo.profile import Profile, gflops, latency_ms, parameters, profile
+    from seqprune.yolo.load import LoadedDetector
+    from seqprune.yolo.profile import Profile, gflops, latency_ms, parameters
     from seqprune.yolo.save import save_pt
-    from seqprune.yolo.trainer import DetectionTrainer
-    from seqprune.yolo.validate import Metrics, validate
+    from seqprune.yolo.trainer import DetectionTrainer, finetune
+    from seqprune.yolo.validate import Metrics
     from seqprune.yolo.widths import WIDTH_ATTRIBUTES
 
 _HOME = {
@@ -26,15 +26,11 @@ _HOME = {
     "LoadedDetector": "load",
     "Metrics": "validate",
     "Profile": "profile",
-    "finetune": "finetune",
+    "finetune": "trainer",
     "gflops": "profile",
     "latency_ms": "profile",
-    "load": "load",
     "parameters": "profile",
-    "predict": "predict",
-    "profile": "profile",
     "save_pt": "save",
-    "validate": "validate",
 }
 
 __all__ = [
@@ -47,12 +43,8 @@ __all__ = [
     "finetune",
     "gflops",
     "latency_ms",
-    "load",
     "parameters",
-    "predict",
-    "profile",
     "save_pt",
-    "validate",
 ]
 
 

@@ -1,0 +1,264 @@
+"""The whole job for a detector: load, look, prune front to back, prove, fine-tune, measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from seqprune import yolo
+from seqprune.errors import InputError, SeqPruneError
+from seqprune.graph import ChannelGraph, trace
+from seqprune.observe.batch import LabelledImages
+from seqprune.observe.extract import as_input
+from seqprune.plan import PrunePlan
+from seqprune.report.html import write_html
+from seqprune.report.record import Measurements, Record, versions
+from seqprune.select.layers import block_of, choose_layers
+from seqprune.sequential import Settings, StepReport, front_to_back, prune_sequentially
+from seqprune.surgery import Difference, compact, mask, masker, verify
+
+PRESETS = {"seed": Settings()}
+Mode = Literal["compact", "mask"]
+
+
+@dataclass
+class Listener:
+    """What a caller is told while the job runs; the default hears nothing."""
+
+    stage: Callable[[str, int | None], None] = lambda _name, _total: None
+    progress: Callable[[int], None] = lambda _done: None
+    step: Callable[[StepReport], None] = lambda _report: None
+    warning: Callable[[str], None] = lambda _text: None
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What came out.
+
+    Attributes:
+        model: the pruned network, compact or masked, on the CPU, for inference.
+        plan: what stays of every layer that lost channels.
+        steps: one report a layer, front to back.
+        record: everything measured, as ``report.json`` holds it.
+    """
+
+    model: nn.Module
+    plan: PrunePlan
+    steps: tuple[StepReport, ...]
+    record: Record
+    names: dict[int, str] = field(repr=False)
+
+    def save(self, path: str | Path) -> Path:
+        """Writes weights that plain Ultralytics loads; nothing is left behind where writing fails."""
+        yolo.save_pt(self.model, path, names=self.names, plan_json=self.plan.to_json())
+        return Path(path)
+
+    def report(self, path: str | Path) -> Path:
+        """Writes ``report.json``, or a page with plots where the name ends in ``.html``."""
+        path = Path(path)
+        if path.suffix == ".html":
+            write_html(self.record, path)
+        else:
+            path.write_text(self.record.to_json(), encoding="utf-8")
+        return path
+
+
+def trace_detector(model: nn.Module) -> ChannelGraph:
+    """Channel graph of an Ultralytics network, traced on the smallest image all its strides divide."""
+    size = 2 * int(max(model.stride))  # type: ignore[arg-type]
+    parameter = next(model.parameters())
+    return trace(model, torch.zeros(1, _channels(model), size, size, dtype=parameter.dtype, device=parameter.device))
+
+
+def prune(
+    model: str | Path | nn.Module | Any,
+    data: str | Path,
+    *,
+    preset: str = "seed",
+    layers: int | Sequence[str] = 3,
+    blocks: Iterable[int] = (1, 2, 3, 4, 5),
+    keep: str | float | None = None,
+    represent: str | None = None,
+    match: str | None = None,
+    round_to: int | None = None,
+    images: int | None = None,
+    imgsz: int = 640,
+    batch: int = 16,
+    device: str | int = "cpu",
+    mode: Mode = "compact",
+    finetune: int = 0,
+    seed: int = 0,
+    val: bool = True,
+    listener: Listener | None = None,
+) -> PruneResult:
+    """Prunes a trained detector front to back.
+
+    Args:
+        model: weights, an ``ultralytics.YOLO`` or its network; never changed.
+        data: dataset YAML with labelled ``train`` and ``val`` images.
+        preset: ``seed``, the predecessor's way of choosing.
+        layers: how many layers to choose, or their module paths in any order.
+        blocks: top-level modules to choose from, where layers are not named.
+        keep, represent, match, round_to: see :class:`seqprune.sequential.Settings`; override the preset.
+        images: training images to look at, a seeded sample; all of them where left out.
+        imgsz: longer side of the images in pixels.
+        batch: images at a time.
+        device: ``cpu`` or the number of a GPU.
+        mode: ``compact`` takes channels out, ``mask`` zeroes them.
+        finetune: epochs on the training images afterwards, in the pruned shape.
+        seed: of every random choice.
+        val: whether accuracy before and after is measured on the ``val`` images.
+        listener: told what is going on.
+
+    Raises:
+        InputError: weights, data, names or numbers that cannot be used.
+        VerificationError: compact and masked model differ; nothing is returned then.
+        SeqPruneError: no layer could be pruned.
+    """
+    settings = settings_of(preset, keep, represent, match, round_to, seed)
+    if mode not in ("compact", "mask") or finetune < 0 or imgsz < 32 or batch < 1 or (images is not None and images < 1):
+        raise InputError(
+            f"mode={mode}, finetune={finetune}, imgsz={imgsz}, batch={batch}, images={images}: mode is compact or mask, "
+            "imgsz at least 32, the other numbers positive"
+        )
+    told = listener or Listener()
+    torch_device = device_of(device)
+    detector = yolo.load(model)
+    graph = trace_detector(detector.model)
+    names = choose(graph, layers, blocks)
+    seen = yolo.DetectionImages(
+        data, split="train", imgsz=imgsz, batch=batch, images=images, stride=detector.stride, names=detector.names, seed=seed
+    )
+    if seen.unreadable:
+        told.warning(f"{len(seen.unreadable)} unreadable images are left out: {', '.join(seen.unreadable[:5])}")
+    measure = _Measure(data, imgsz, batch, torch_device, val, told)
+    before = measure(detector.model, "before")
+    passes = (len(names) + 1) if settings.match == "once" else len(names) * (1 + (settings.match == "each"))
+    told.stage("observe", passes * seen.image_count)
+    original = detector.model
+    plan, masked, steps = prune_sequentially(
+        mask(original, PrunePlan((), graph.inputs), graph).to(torch_device),
+        graph,
+        names,
+        seen,
+        len(detector.names),
+        settings=settings,
+        predict=yolo.predict,
+        on_step=told.step,
+        progress=told.progress,
+    )
+    if not plan.layers:
+        raise SeqPruneError(f"no layer was pruned; {steps[0].layer}: {steps[0].reason}")
+    masked = masked.cpu()
+    small = compact(masked, plan, graph)
+    difference = verify(masked, small, example_of(seen, small))
+    result = small if mode == "compact" else masked
+    if finetune:
+        told.stage(f"fine-tune {finetune} epochs", None)
+        guard = masker(plan, graph) if mode == "mask" else None
+        result = yolo.finetune(
+            result, data, epochs=finetune, imgsz=imgsz, batch=batch, device=str(device), seed=seed, mask=guard
+        )
+    after = measure(result, "after")
+    record = Record(
+        model=detector.source,
+        data=str(data),
+        preset=preset,
+        seed=seed,
+        mode=mode,
+        finetune=finetune,
+        settings=asdict(settings) | {"imgsz": imgsz, "batch": batch, "images": seen.image_count, "device": str(device)},
+        versions=versions(),
+        steps=tuple(steps),
+        verify=difference,
+        before=before,
+        after=after,
+        unreadable=tuple(seen.unreadable),
+    )
+    return PruneResult(result, plan, tuple(steps), record, detector.names)
+
+
+def settings_of(
+    preset: str, keep: str | float | None, represent: str | None, match: str | None, round_to: int | None, seed: int
+) -> Settings:
+    """A preset with what the caller overrides.
+
+    Raises:
+        InputError: an unknown preset or value.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"there is no preset {preset!r}: choose {', '.join(PRESETS)}")
+    allowed = {"represent": ("weight", "medoid", "gamma"), "match": ("once", "each", "all")}
+    given = {"keep": keep, "represent": represent, "match": match, "round_to": round_to, "seed": seed}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name, values in allowed.items():
+        if name in given and given[name] not in values:
+            raise InputError(f"{name}={given[name]!r} is not known: choose {', '.join(values)}")
+    if isinstance(keep, str) and keep not in ("knee", "interpolated-knee"):
+        raise InputError(f"keep={keep!r} is not known: choose knee, interpolated-knee or a ratio in (0, 1]")
+    return replace(PRESETS[preset], **given)  # type: ignore[arg-type]
+
+
+def choose(graph: ChannelGraph, layers: int | Sequence[str], blocks: Iterable[int]) -> list[str]:
+    """Layers front to back: those named, or as many as asked for from ``blocks``."""
+    if not isinstance(layers, int):
+        return front_to_back(graph, layers)
+    known = {block for entry in graph.all_layers if (block := block_of(entry.name)) is not None}
+    blocks = tuple(blocks)
+    if strange := [b for b in blocks if b not in known]:
+        raise InputError(f"the model has no layers in block {strange[0]}: its blocks are 0 to {max(known, default=0)}")
+    candidates = [(e.name, e.channels) for e in graph.layers if e.kind == "Conv2d"]
+    return choose_layers(candidates, blocks, layers)
+
+
+def device_of(device: str | int) -> torch.device:
+    """``"cpu"``, ``0`` or ``"cuda:0"`` to a device.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    text = f"cuda:{device}" if str(device).isdigit() else str(device)
+    try:
+        found = torch.device(text)
+    except RuntimeError as error:
+        raise InputError(f"{device!r} is no device: give cpu or the number of a GPU") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"GPU {device} asked for, torch sees {torch.cuda.device_count()}: use --device cpu")
+    return found
+
+
+def example_of(images: LabelledImages, model: nn.Module) -> torch.Tensor:
+    """Two real images as the model takes them."""
+    return as_input(next(iter(images)).images[:2], model)
+
+
+class _Measure:
+    """Accuracy, size and speed of a model on the ``val`` images."""
+
+    def __init__(
+        self, data: str | Path, imgsz: int, batch: int, device: torch.device, val: bool, told: Listener
+    ) -> None:
+        self.data, self.imgsz, self.batch, self.device, self.val, self.told = data, imgsz, batch, device, val, told
+
+    def __call__(self, model: nn.Module, when: str) -> Measurements:
+        self.told.stage(f"measure {when}", None)
+        size = yolo.profile(model, self.imgsz, "cpu")
+        if not self.val:
+            return Measurements(size.params, size.gflops, size.latency_ms)
+        metrics = yolo.validate(model, self.data, imgsz=self.imgsz, batch=self.batch, device=str(self.device))
+        return Measurements(
+            size.params, size.gflops, size.latency_ms, metrics.map50_95, metrics.map50, metrics.precision, metrics.recall
+        )
+
+
+def _channels(model: nn.Module) -> int:
+    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
+    return first.in_channels
+
+
+__all__ = ["Difference", "Listener", "PruneResult", "prune", "trace_detector"]

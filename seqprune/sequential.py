@@ -1,0 +1,317 @@
+"""The loop: observe a layer on the model pruned so far, select, mask, go on to the next, front to back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from seqprune.errors import InputError, LayerSkipped, PlanError, VerificationError
+from seqprune.graph.channels import Bundle, ChannelGraph
+from seqprune.observe.batch import LabelledImages
+from seqprune.observe.extract import Observation, Predict, Progress, match_objects, observe
+from seqprune.plan import PrunePlan, find_layer
+from seqprune.select.choose import Choice, choose
+from seqprune.select.layers import block_of
+from seqprune.surgery import active_channels, masker
+
+FloatArray = npt.NDArray[np.float64]
+Match = Literal["once", "each", "all"]
+Represent = Literal["weight", "medoid", "gamma"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How channels are selected.
+
+    Attributes:
+        keep: ``"knee"``, ``"interpolated-knee"``, or the share of channels in (0, 1].
+        represent: what decides inside a cluster: L1 weight norm, the medoid, or the BatchNorm weight.
+        match: objects count when the unpruned model finds them (``once``), when the model pruned so far
+            does (``each``), or always (``all``).
+        round_to: channel counts are rounded up to a multiple of this; 1 leaves them.
+        min_samples: classes with fewer objects are left out.
+        seed: of every random choice.
+    """
+
+    keep: Literal["knee", "interpolated-knee"] | float = "knee"
+    represent: Represent = "weight"
+    match: Match = "once"
+    round_to: int = 1
+    min_samples: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.keep, str) and not 0 < self.keep <= 1:
+            raise InputError(f"a keep ratio of {self.keep:g} is outside (0, 1]: give the share of channels that stay")
+        if self.round_to < 1:
+            raise InputError(f"channel counts cannot be rounded to multiples of {self.round_to}: give 1 or more")
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step did to one layer.
+
+    Attributes:
+        layer: module path.
+        block: index of its top-level module, ``None`` where the network has none.
+        channels: output channels in the unpruned model.
+        active_before: channels of the layer not masked before the step.
+        active_after: the same after it.
+        objects: objects the moments were taken from.
+        classes: class ids that had enough objects.
+        k: clusters, summed over what was decided together.
+        status: ``pruned`` or ``skipped``.
+        reason: why it was skipped, or with which layer it was decided; empty otherwise.
+        members: the layers decided in this step, front to back.
+        seconds: wall time.
+    """
+
+    layer: str
+    block: int | None
+    channels: int
+    active_before: int
+    active_after: int
+    objects: int = 0
+    classes: tuple[int, ...] = ()
+    k: int = 0
+    status: Literal["pruned", "skipped"] = "pruned"
+    reason: str = ""
+    members: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def removed(self) -> int:
+        return self.active_before - self.active_after
+
+
+def front_to_back(graph: ChannelGraph, layers: Sequence[str]) -> list[str]:
+    """Named layers in execution order, each once.
+
+    Raises:
+        PlanError: a layer that the model does not have, or that cannot be pruned.
+    """
+    return sorted({find_layer(graph, name).name for name in layers}, key=graph.order.__getitem__)
+
+
+def prune_sequentially(
+    model: nn.Module,
+    graph: ChannelGraph,
+    layers: Sequence[str],
+    images: LabelledImages,
+    classes: int,
+    *,
+    settings: Settings | None = None,
+    predict: Predict | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+    progress: Progress | None = None,
+    after_step: Callable[[nn.Module, PrunePlan], nn.Module] | None = None,
+) -> tuple[PrunePlan, nn.Module, list[StepReport]]:
+    """Prunes layers one after the other and masks them in ``model`` as it goes.
+
+    Args:
+        model: in inference mode; it is changed in place.
+        graph: its channel graph.
+        layers: module paths in any order.
+        images: labelled images for the observation.
+        classes: number of classes.
+        settings: how channels are selected.
+        predict: the detector's predictions for a batch, needed unless every object counts.
+        on_step: called with every step's report.
+        progress: called with the number of images of every batch that was run.
+        after_step: given the masked model and the plan so far, returns the model to go on with
+            (a fine-tuned one).
+
+    Returns:
+        The plan, the masked model and a report a layer, front to back.
+
+    Raises:
+        PlanError: an unknown or pinned layer.
+        VerificationError: the model's active channels are not those the plan says.
+    """
+    settings = settings or Settings()
+    order = front_to_back(graph, layers)
+    run = _Run(model, graph, images, classes, settings, predict, progress)
+    if settings.match == "once":
+        run.match()
+    reports = []
+    for name in order:
+        run.check_active()
+        report = run.step(name)
+        reports.append(report)
+        if on_step is not None:
+            on_step(report)
+        if after_step is not None and report.removed:
+            run.model = after_step(run.model, run.plan())
+    run.check_active()
+    return run.plan(), run.model, reports
+
+
+class _Run:
+    """The state of one sequential run: the masked model and what was removed and decided so far."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        images: LabelledImages,
+        classes: int,
+        settings: Settings,
+        predict: Predict | None,
+        progress: Progress | None,
+    ) -> None:
+        if predict is None and settings.match != "all":
+            raise InputError(f"match={settings.match} needs the detector's predictions: give predict, or match=all")
+        self.model, self.graph, self.images, self.classes = model, graph, images, classes
+        self.settings, self.predict, self.progress = settings, predict, progress
+        self.removed = np.zeros(graph.group_count, bool)
+        self.decided_by: dict[int, str] = {}
+        self.matched: list[torch.Tensor] | None = None
+        self.born_active = {e.name: active_channels(model.get_submodule(e.name)) for e in graph.all_layers}
+
+    def match(self) -> None:
+        if self.predict is not None:
+            self.matched = match_objects(self.model, self.predict, self.images, self.progress)
+
+    def plan(self) -> PrunePlan:
+        return PrunePlan.from_removed(self.graph, self.removed)
+
+    def check_active(self) -> None:
+        """The weights must be zero where the plan says so, in every layer, and nowhere else."""
+        for layer in self.graph.all_layers:
+            expected = self.born_active[layer.name] & ~self.removed[layer.groups]
+            seen = active_channels(self.model.get_submodule(layer.name))
+            # A live channel may die in fine-tuning; a removed one must not come back.
+            if (seen & ~expected).any():
+                raise VerificationError(
+                    f"{layer.name} has {int(seen.sum())} active channels, the plan leaves {int(expected.sum())}: masked "
+                    "channels woke up, likely in a training loop without seqprune's mask"
+                )
+
+    def step(self, name: str) -> StepReport:
+        start = time.perf_counter()
+        layer = self.graph.by_name[name]
+        before = int((~self.removed[layer.groups]).sum())
+        observation, choices, bundles = Observation({}, 0), [], self._open_bundles(name)
+        members = tuple(n for n in self.graph.order if any(n in b.columns for b in bundles))
+        reason = ""
+        if bundles:
+            try:
+                observation = self._observe(members)
+                choices = self._choose(bundles, observation)
+                self._remove(bundles, choices)
+            except (LayerSkipped, PlanError) as why:
+                reason, choices = str(why), []
+        else:
+            deciders = {self.decided_by[g] for g in layer.groups.tolist() if g in self.decided_by}
+            reason = f"decided together with {', '.join(sorted(deciders))}"
+        after = int((~self.removed[layer.groups]).sum())
+        return StepReport(
+            layer=name,
+            block=block_of(name),
+            channels=layer.channels,
+            active_before=before,
+            active_after=after,
+            objects=observation.objects,
+            classes=tuple(sorted({c for choice in choices for c in choice.classes})),
+            k=sum(choice.k for choice in choices),
+            status="pruned" if choices or not bundles else "skipped",
+            reason=reason,
+            members=members,
+            seconds=time.perf_counter() - start,
+        )
+
+    def _open_bundles(self, name: str) -> list[Bundle]:
+        """What is still to be decided for a layer."""
+        bundles = []
+        for bundle in self.graph.bundles(name):
+            undecided = np.array([g not in self.decided_by for g in bundle.groups.tolist()])
+            if undecided.any():
+                columns = {n: c[undecided] for n, c in bundle.columns.items()}
+                bundles.append(Bundle(bundle.groups[undecided], columns))
+        return bundles
+
+    def _observe(self, members: Sequence[str]) -> Observation:
+        if self.settings.match == "each":
+            self.match()
+        return observe(self.model, members, self.images, self.classes, self.matched, self.progress)
+
+    def _choose(self, bundles: Sequence[Bundle], observation: Observation) -> list[Choice]:
+        choices = []
+        for bundle in bundles:
+            moments = [
+                observation.moments[name].channels(columns[:, time])
+                for name, columns in bundle.columns.items()
+                for time in range(columns.shape[1])
+            ]
+            choices.append(
+                choose(
+                    moments,
+                    self._importance(bundle),
+                    keep=self.settings.keep,
+                    represent=self.settings.represent,
+                    seed=self.settings.seed,
+                    min_samples=self.settings.min_samples,
+                )
+            )
+        return choices
+
+    def _remove(self, bundles: Sequence[Bundle], choices: Sequence[Choice]) -> None:
+        """Masks what was not chosen, after giving back what constraints and rounding ask for."""
+        removed, decided = self.removed.copy(), np.zeros_like(self.removed)
+        scores: FloatArray = np.zeros(len(removed))
+        for bundle, choice in zip(bundles, choices, strict=True):
+            decided[bundle.groups] = True
+            scores[bundle.groups] = self._importance(bundle)
+            removed[np.delete(bundle.groups, choice.keep)] = True
+        removed = self.graph.legalise(removed, scores, decided, self.settings.round_to)
+        plan = PrunePlan.from_removed(self.graph, removed)
+        masker(plan, self.graph)(self.model)
+        self.removed = removed
+        names = next(iter(bundles[0].columns))
+        self.decided_by.update(dict.fromkeys(np.flatnonzero(decided).tolist(), names))
+
+    def _importance(self, bundle: Bundle) -> FloatArray:
+        """``[units]``, summed over the members of each channel group."""
+        measure = gamma if self.settings.represent == "gamma" else weight_norm
+        total: FloatArray = np.zeros(len(bundle.groups))
+        for name, columns in bundle.columns.items():
+            total += measure(self.model, self.graph, name)[columns].sum(1)
+        return total
+
+
+def weight_norm(model: nn.Module, graph: ChannelGraph, name: str) -> FloatArray:
+    """``[channels]``, L1 norm of the weights of each output channel."""
+    module = model.get_submodule(name)
+    weight = module.weight
+    assert isinstance(weight, torch.Tensor)
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        weight = weight.transpose(0, 1)
+    norms: FloatArray = weight.detach().double().flatten(1).abs().sum(1).cpu().numpy()
+    return norms
+
+
+def gamma(model: nn.Module, graph: ChannelGraph, name: str) -> FloatArray:
+    """``[channels]``, absolute BatchNorm weight behind a layer.
+
+    Raises:
+        SeqPruneError: no BatchNorm follows it.
+    """
+    groups = graph.by_name[name].groups
+    for cut in graph.slices:
+        module = model.get_submodule(cut.module)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and cut.tensor == "weight":
+            parent = name.rpartition(".")[0]
+            if cut.module.rpartition(".")[0] == parent and np.array_equal(cut.groups, groups):
+                values: FloatArray = module.weight.detach().double().abs().cpu().numpy()
+                return values
+    raise LayerSkipped(f"no BatchNorm follows {name}: choose --represent weight or medoid")
+
+
+__all__ = ["Settings", "StepReport", "front_to_back", "gamma", "prune_sequentially", "weight_norm"]

@@ -1,0 +1,95 @@
+"""What a model costs: parameters, operations, time."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from seqprune.errors import InputError
+
+_WARM_UP = 5
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Cost of one model.
+
+    Attributes:
+        params: Number of parameters.
+        gflops: 10⁹ floating-point operations for one image, two for each multiply-accumulate.
+        latency_ms: Median milliseconds for one image.
+    """
+
+    params: int
+    gflops: float
+    latency_ms: float
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of parameters, frozen ones included."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def gflops(model: nn.Module, imgsz: int = 640) -> float:
+    """Billions of operations for one square image: convolutions and matrix products as they are run.
+
+    Two operations for each multiply-accumulate, as Ultralytics reports (yolov8n at 640: 8.7). BatchNorm,
+    activations and resizing are not counted. Counted while a copy of the model runs, so it is right
+    whatever was pruned.
+    """
+    copy = deepcopy(model).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        copy(_image(copy, imgsz))
+    return float(counter.get_total_flops()) / 1e9
+
+
+def latency_ms(
+    model: nn.Module, imgsz: int = 640, device: str | torch.device = "cpu", runs: int = 20
+) -> float:
+    """Median milliseconds of one forward pass on one square image.
+
+    A copy of the model as it is: eager, not fused, in its own precision, without decoding the image or
+    suppressing boxes. Five passes to warm up are not counted.
+    """
+    if runs < 1:
+        raise InputError(f"runs={runs} must be at least 1")
+    where = torch.device(device)
+    copy = deepcopy(model).eval().to(where)
+    image = _image(copy, imgsz)
+    seconds = []
+    with torch.inference_mode():
+        for run in range(_WARM_UP + runs):
+            _wait(where)
+            start = time.perf_counter()
+            copy(image)
+            _wait(where)
+            if run >= _WARM_UP:
+                seconds.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(seconds)
+
+
+def profile(
+    model: nn.Module, imgsz: int = 640, device: str | torch.device = "cpu", runs: int = 20
+) -> Profile:
+    """Parameters, operations and latency together; see the functions of those names."""
+    return Profile(parameters(model), gflops(model, imgsz), latency_ms(model, imgsz, device, runs))
+
+
+def _image(model: nn.Module, imgsz: int) -> torch.Tensor:
+    """A grey image, in the model's precision and on its device."""
+    if imgsz < 1:
+        raise InputError(f"imgsz={imgsz} must be at least 1")
+    first = next(model.parameters())
+    return torch.full((1, 3, imgsz, imgsz), 0.5, dtype=first.dtype, device=first.device)
+
+
+def _wait(device: torch.device) -> None:
+    """Wait for what was queued on an accelerator."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

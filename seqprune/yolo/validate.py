@@ -1,0 +1,128 @@
+"""Accuracy, as Ultralytics measures it."""
+
+from __future__ import annotations
+
+import tempfile
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.utils import nms
+
+from seqprune.errors import DataError, InputError, ModelError
+from seqprune.yolo.contained import contained, one_line
+from seqprune.yolo.dataset import ReadOnlyDataset, build, check_classes, resolve
+from seqprune.yolo.predict import UNLIMITED_SECONDS
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Detection accuracy, each in [0, 1].
+
+    Attributes:
+        map50_95: Mean average precision over the IoU thresholds 0.50 to 0.95.
+        map50: Mean average precision at IoU 0.50.
+        precision: Mean precision at the confidence of the best F1.
+        recall: Mean recall at the same confidence.
+    """
+
+    map50_95: float
+    map50: float
+    precision: float
+    recall: float
+
+
+class Validator(DetectionValidator):  # type: ignore[misc]
+    """Ultralytics' validator on a read-only dataset, without a time limit, calling nobody back."""
+
+    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> ReadOnlyDataset:
+        """The split's images and labels."""
+        return build(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=int(self.stride))
+
+    def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
+        """Suppress overlapping boxes; a slow machine must not lose images to the time limit."""
+        found = nms.non_max_suppression(
+            preds,
+            self.args.conf,
+            self.args.iou,
+            multi_label=True,
+            agnostic=self.args.single_cls or self.args.agnostic_nms,
+            max_det=self.args.max_det,
+            max_time_img=UNLIMITED_SECONDS,
+            end2end=self.end2end,
+        )
+        return [{"bboxes": x[:, :4], "conf": x[:, 4], "cls": x[:, 5], "extra": x[:, 6:]} for x in found]
+
+    def run_callbacks(self, event: str) -> None:
+        """Nobody is told: the integrations would log to other services."""
+
+
+def validate(
+    model: nn.Module,
+    data: str | Path,
+    *,
+    split: str = "val",
+    imgsz: int = 640,
+    batch: int = 16,
+    device: str | torch.device = "cpu",
+) -> Metrics:
+    """Measure a detector with Ultralytics' validator, on a copy; the model and the data stay as they are.
+
+    Args:
+        model: A detector as :func:`seqprune.yolo.load.load` returns it, or pruned from it.
+        data: Path of a data YAML, or a name that Ultralytics knows.
+        split: Key of the YAML: ``val``, ``train`` or ``test``.
+        imgsz: Longest side in pixels.
+        batch: Images per batch; it shapes the letterboxed rectangles and so moves the result slightly.
+        device: Where to run.
+
+    Raises:
+        DataError: The data cannot be used, or has another number of classes than the model.
+        ModelError: The model does not run.
+    """
+    if imgsz < 1 or batch < 1:
+        raise InputError(f"imgsz={imgsz} and batch={batch} must be at least 1")
+    description = resolve(data)
+    if not description.get(split):
+        raise DataError(f"{data}: has no split {split!r}; use one that the data YAML names")
+    names = getattr(model, "names", None)
+    if names is None:
+        raise ModelError(
+            "the model has no class names, so it is no Ultralytics detector; load it with seqprune"
+        )
+    check_classes(description, len(names), str(data))
+    copy = deepcopy(model).float().eval()
+    with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():
+        arguments = {
+            "task": "detect",
+            "mode": "val",
+            "data": str(description.get("yaml_file", data)),
+            "split": split,
+            "imgsz": imgsz,
+            "batch": batch,
+            "device": torch.device(device),
+            "rect": True,
+            "workers": 0,
+            "plots": False,
+            "verbose": False,
+            "save_json": False,
+            "val": False,  # else Ultralytics scores official COCO splits with a package it installs itself
+            "project": folder,
+            "name": "val",
+            "exist_ok": True,
+        }
+        validator = Validator(args=arguments, save_dir=Path(folder))
+        try:
+            stats = validator(model=copy)
+        except RuntimeError as error:
+            raise ModelError(f"the model cannot be validated: {one_line(error)}") from error
+    return Metrics(
+        map50_95=float(stats["metrics/mAP50-95(B)"]),
+        map50=float(stats["metrics/mAP50(B)"]),
+        precision=float(stats["metrics/precision(B)"]),
+        recall=float(stats["metrics/recall(B)"]),
+    )

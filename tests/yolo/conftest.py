@@ -1,0 +1,133 @@
+"""A tiny detector and a tiny data set, made afresh for each test."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
+DEAD = (0, 2)
+
+
+@pytest.fixture
+def real() -> Path:
+    """The folder of real weights and images."""
+    if not REAL.is_dir():
+        pytest.skip(f"needs the real weights and images in {REAL}")
+    return REAL
+
+
+@pytest.fixture
+def data_yaml(tmp_path: Path) -> Path:
+    """Ten training and four validation images of differing shape, two classes, one empty label file."""
+    root = tmp_path / "data"
+    draw = random.Random(3)  # noqa: S311 - no secret
+    for split, count in (("train", 10), ("val", 4)):
+        (root / "images" / split).mkdir(parents=True)
+        (root / "labels" / split).mkdir(parents=True)
+        for number in range(count):
+            width, height = draw.choice([(96, 64), (64, 96), (80, 80), (120, 60)])
+            image = Image.new("RGB", (width, height), (30, 60, 90))
+            lines = []
+            for _ in range(0 if number == 1 else draw.randint(1, 3)):
+                kind = draw.randint(0, 1)
+                x, y = draw.uniform(0.3, 0.7), draw.uniform(0.3, 0.7)
+                w, h = draw.uniform(0.2, 0.5), draw.uniform(0.2, 0.5)
+                corners = [
+                    (x - w / 2) * width,
+                    (y - h / 2) * height,
+                    (x + w / 2) * width,
+                    (y + h / 2) * height,
+                ]
+                ImageDraw.Draw(image).rectangle(corners, fill=(220, 40, 40) if kind else (40, 220, 40))
+                lines.append(f"{kind} {x:.4f} {y:.4f} {w:.4f} {h:.4f}")
+            image.save(root / "images" / split / f"{number:02}.jpg", quality=95)
+            (root / "labels" / split / f"{number:02}.txt").write_text("\n".join(lines))
+    path = root / "data.yaml"
+    path.write_text("train: images/train\nval: images/val\nnames:\n  0: green\n  1: red\n")
+    return path
+
+
+@pytest.fixture
+def tiny() -> nn.Module:
+    """A YOLOv8 of an eighth of the width, two classes, random weights."""
+    from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+
+    cfg = deepcopy(yaml_model_load("yolov8n.yaml"))
+    cfg["scales"] = {"n": [0.33, 0.125, 256]}
+    cfg["nc"] = 2
+    torch.manual_seed(0)
+    model = DetectionModel(cfg, verbose=False).eval()
+    model.names = {0: "green", 1: "red"}
+    model.task = "detect"
+    model.args = {"imgsz": 64, "task": "detect"}
+    return model
+
+
+@pytest.fixture
+def narrow() -> Callable[[nn.Module], nn.Module]:
+    """Remove three inner channels of a bottleneck, by hand, from a copy."""
+
+    def cut(model: nn.Module) -> nn.Module:
+        model = deepcopy(model)
+        unit = model.get_submodule("model.4.m.0")
+        keep = torch.arange(3, unit.cv1.conv.out_channels)
+        unit.cv1.conv.weight = nn.Parameter(unit.cv1.conv.weight.detach()[keep].clone())
+        unit.cv1.conv.out_channels = unit.cv1.bn.num_features = len(keep)
+        for name in ("weight", "bias"):
+            setattr(unit.cv1.bn, name, nn.Parameter(getattr(unit.cv1.bn, name).detach()[keep].clone()))
+        for name in ("running_mean", "running_var"):
+            setattr(unit.cv1.bn, name, getattr(unit.cv1.bn, name)[keep].clone())
+        unit.cv2.conv.weight = nn.Parameter(unit.cv2.conv.weight.detach()[:, keep].clone())
+        unit.cv2.conv.in_channels = len(keep)
+        return model
+
+    return cut
+
+
+@pytest.fixture
+def mask() -> Callable[[nn.Module], None]:
+    """Zero two channels of one layer, in place."""
+
+    def zero(model: nn.Module) -> None:
+        layer = model.get_submodule("model.4.m.0.cv1")
+        dead = list(DEAD)
+        with torch.no_grad():
+            layer.conv.weight[dead] = 0
+            layer.bn.weight[dead] = 0
+            layer.bn.bias[dead] = 0
+            layer.bn.running_mean[dead] = 0
+            layer.bn.running_var[dead] = 1
+
+    return zero
+
+
+@pytest.fixture
+def is_dead() -> Callable[[nn.Module], bool]:
+    """Whether the channels of ``mask`` are exactly zero."""
+
+    def check(model: nn.Module) -> bool:
+        layer = model.get_submodule("model.4.m.0.cv1")
+        dead = list(DEAD)
+        tensors = (layer.conv.weight, layer.bn.weight, layer.bn.bias, layer.bn.running_mean)
+        return all(not tensor[dead].any() for tensor in tensors)
+
+    return check
+
+
+@pytest.fixture
+def listing() -> Callable[[Path], dict[str, tuple[int, int]]]:
+    """Everything below a folder with its time of change and size, folders too."""
+
+    def look(folder: Path) -> dict[str, tuple[int, int]]:
+        entries = [folder, *folder.rglob("*")]
+        return {str(entry): (entry.stat().st_mtime_ns, entry.stat().st_size) for entry in entries}
+
+    return look

@@ -1,0 +1,161 @@
+"""Detectors load from everything Ultralytics has, and everything else says on one line what it is."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from ultralytics import YOLO
+
+from seqprune.errors import ModelError
+from seqprune.yolo.load import load
+from seqprune.yolo.save import save_pt
+
+NAMES = {0: "green", 1: "red"}
+
+
+@pytest.fixture
+def checkpoint(tiny: nn.Module, tmp_path: Path) -> Path:
+    return save_pt(tiny, tmp_path / "tiny.pt", names=NAMES)
+
+
+def test_a_checkpoint_loads_as_float32_in_eval_mode(checkpoint: Path, tiny: nn.Module) -> None:
+    loaded = load(checkpoint)
+    assert loaded.names == NAMES
+    assert loaded.stride == 32
+    assert loaded.source == str(checkpoint)
+    assert loaded.checkpoint is not None
+    assert "model" not in loaded.checkpoint
+    assert not loaded.model.training
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(tensor, tiny.state_dict()[name])
+
+
+def test_the_ema_is_preferred(checkpoint: Path, tmp_path: Path) -> None:
+    content = torch.load(checkpoint, weights_only=False)
+    averaged = torch.load(checkpoint, weights_only=False)["model"]
+    for parameter in averaged.parameters():
+        parameter.data.fill_(0.5)
+    torch.save({**content, "ema": averaged.half()}, tmp_path / "ema.pt")
+    loaded = load(tmp_path / "ema.pt").model
+    assert all(
+        (parameter == 0.5).all() and parameter.dtype is torch.float32 for parameter in loaded.parameters()
+    )
+
+
+def test_a_model_yaml_gives_random_weights() -> None:
+    loaded = load("yolov8n.yaml")
+    assert len(loaded.names) == 80
+    assert loaded.checkpoint is None
+
+
+def test_objects_are_copied(checkpoint: Path, tiny: nn.Module) -> None:
+    opened = YOLO(checkpoint)
+    for given, inner in ((opened, opened.model), (tiny, tiny)):
+        loaded = load(given).model
+        next(loaded.parameters()).data.zero_()
+        assert next(inner.parameters()).any()
+
+
+def test_requires_grad_stays_as_found(tiny: nn.Module) -> None:
+    wanted = [parameter.requires_grad for parameter in tiny.parameters()]
+    assert [parameter.requires_grad for parameter in load(tiny).model.parameters()] == wanted
+
+
+def test_a_model_that_ran_in_inference_mode_can_be_trained(tiny: nn.Module) -> None:
+    with torch.inference_mode():
+        tiny(torch.zeros(1, 3, 64, 64))
+    loaded = load(tiny).model
+    loaded(torch.zeros(1, 3, 64, 64))[0].sum().backward()
+
+
+def _file(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(content)
+    return path
+
+
+def _saved(folder: Path, value: object) -> Path:
+    torch.save(value, folder / "other.pt")
+    return folder / "other.pt"
+
+
+def _script(folder: Path) -> Path:
+    torch.jit.script(nn.ReLU()).save(folder / "script.pt")
+    return folder / "script.pt"
+
+
+def _broken_archive(folder: Path) -> Path:
+    buffer = io.BytesIO()
+    torch.save({"model": torch.zeros(1000)}, buffer)
+    return _file(folder, "cut.pt", buffer.getvalue()[:2000])
+
+
+def _foreign_archive(folder: Path) -> Path:
+    with zipfile.ZipFile(folder / "zip.pt", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    return folder / "zip.pt"
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda folder: folder / "absent.pt", "no such file"),
+        (lambda folder: folder / "absent.yaml", "no such model YAML"),
+        (lambda folder: folder, "end in .pt"),
+        (lambda folder: _file(folder, "m.onnx", b"x"), "ONNX model has no layers"),
+        (lambda folder: _file(folder, "m.bin", b"x"), "end in .pt"),
+        (lambda folder: _file(folder, "m.pt", b""), "the file is empty"),
+        (lambda folder: _file(folder, "m.pt", b"hello, I am text"), "not a PyTorch checkpoint"),
+        (
+            lambda folder: _file(folder, "m.pt", b"version https://git-lfs.github.com/spec/v1\n"),
+            "git lfs pull",
+        ),
+        (lambda folder: _file(folder, "m.pt", b"\x80\x02damaged"), "cannot be unpickled"),
+        (_broken_archive, "probably cut short"),
+        (_foreign_archive, "cannot be unpickled"),
+        (_script, "TorchScript"),
+        (lambda folder: _saved(folder, {"weights": torch.zeros(1)}), r"without a model \(keys: weights\)"),
+        (
+            lambda folder: _saved(folder, {"model": {"a": torch.zeros(1)}}),
+            "holds a dict where the model should be",
+        ),
+        (lambda folder: _saved(folder, {"model": nn.Linear(1, 1)}), "not an Ultralytics detector"),
+        (lambda folder: _file(folder, "m.yaml", b"nc: 3\n"), "cannot be built"),
+    ],
+)
+def test_what_is_no_detector_is_refused_on_one_line(make, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=expected) as caught:
+        load(make(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "task"),
+    [("yolov8n-seg", "segment"), ("yolov8n-pose", "pose"), ("yolov8n-cls", "classify")],
+)
+def test_another_task_is_named(architecture: str, task: str) -> None:
+    with pytest.raises(ModelError, match=f"a model for {task}, not for detection"):
+        load(f"{architecture}.yaml")
+
+
+def test_a_fused_model_is_refused(tiny: nn.Module) -> None:
+    with pytest.raises(ModelError, match="BatchNorm layers were fused"):
+        load(tiny.fuse(verbose=False))
+
+
+def test_a_plain_module_is_refused() -> None:
+    with pytest.raises(ModelError, match="not an Ultralytics detector"):
+        load(nn.Linear(1, 1))
+
+
+@pytest.mark.real
+def test_the_official_weights_load(real: Path) -> None:
+    loaded = load(real / "weights" / "yolov8n.pt")
+    assert loaded.names[0] == "person"
+    assert loaded.checkpoint is not None
+    assert loaded.checkpoint["train_args"]["imgsz"] == 640

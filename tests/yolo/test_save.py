@@ -1,0 +1,114 @@
+"""What is saved opens in plain Ultralytics, exactly as it was, where there is no seqprune."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from seqprune.errors import InputError, ModelError
+from seqprune.yolo.load import load
+from seqprune.yolo.save import save_pt
+
+NAMES = {0: "green", 1: "red"}
+PLAN = json.dumps({"model.4.m.0.cv1.conv": [3, 4, 5]})
+
+WITHOUT_SEQPRUNE = """
+import sys
+sys.modules["seqprune"] = None
+import torch
+from ultralytics import YOLO
+weights, data, image, folder = sys.argv[1:]
+model = YOLO(weights)
+expected = torch.load(image, weights_only=True)
+with torch.no_grad():
+    assert torch.equal(model.model(expected["image"])[0], expected["output"])
+common = dict(imgsz=64, device="cpu", verbose=False, project=folder)
+model.val(data=data, plots=False, **common)
+assert model.predict(expected["image"], **common)[0].names == {0: "green", 1: "red"}
+exported = YOLO(weights).export(format="onnx", imgsz=64, simplify=False, opset=17)
+import onnxruntime
+session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+(found,) = session.run(None, {session.get_inputs()[0].name: expected["image"].numpy()})
+assert abs(found - expected["output"].numpy()).max() < 1e-3
+assert "seqprune" not in {name.partition(".")[0] for name, module in sys.modules.items() if module}
+"""
+
+
+@pytest.mark.slow
+def test_plain_ultralytics_loads_validates_predicts_and_exports(
+    tiny: nn.Module, narrow, data_yaml: Path, tmp_path: Path
+) -> None:
+    small = narrow(tiny)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        output = small(image)[0]
+    torch.save({"image": image, "output": output}, tmp_path / "expected.pt")
+    path = save_pt(small, tmp_path / "small.pt", names=NAMES, plan_json=PLAN, train_args={"imgsz": 64})
+    arguments = [str(part) for part in (path, data_yaml, tmp_path / "expected.pt", tmp_path / "runs")]
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", WITHOUT_SEQPRUNE, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_saved_model_comes_back_to_the_bit_with_its_plan(tiny: nn.Module, narrow, tmp_path: Path) -> None:
+    small = narrow(tiny)
+    path = save_pt(
+        small, tmp_path / "small.pt", names=NAMES, plan_json=PLAN, train_args={"imgsz": 64, "odd": 1}
+    )
+    loaded = load(path)
+    assert loaded.checkpoint is not None
+    assert loaded.checkpoint["seqprune_plan"] == PLAN
+    assert loaded.checkpoint["train_args"] == {"imgsz": 64, "task": "detect"}
+    assert loaded.names == NAMES
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(tensor, small.state_dict()[name])
+
+
+def test_a_model_that_ran_in_inference_mode_is_saved(tiny: nn.Module, tmp_path: Path) -> None:
+    with torch.inference_mode():
+        tiny(torch.zeros(1, 3, 64, 64))
+    loaded = load(save_pt(tiny, tmp_path / "m.pt", names=NAMES)).model
+    loaded(torch.zeros(1, 3, 64, 64))[0].sum()
+
+
+def test_saving_leaves_the_model_and_no_other_file(tiny: nn.Module, tmp_path: Path) -> None:
+    wanted = [parameter.requires_grad for parameter in tiny.parameters()]
+    save_pt(tiny, tmp_path / "m.pt", names={0: "a", 1: "b"})
+    assert tiny.names == NAMES
+    assert [parameter.requires_grad for parameter in tiny.parameters()] == wanted
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.pt"]
+
+
+def test_a_failed_save_keeps_the_old_file(tiny: nn.Module, tmp_path: Path) -> None:
+    path = save_pt(tiny, tmp_path / "m.pt", names=NAMES)
+    before = path.read_bytes()
+    tiny.helper = lambda: None
+    with pytest.raises(ModelError, match="cannot be pickled"):
+        save_pt(tiny, path, names=NAMES)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.pt"]
+
+
+def test_an_object_of_ours_is_not_saved(tiny: nn.Module, tmp_path: Path) -> None:
+    tiny.note = InputError
+    with pytest.raises(ModelError, match=r"seqprune\.errors\.InputError"):
+        save_pt(tiny, tmp_path / "m.pt", names=NAMES)
+    assert not any(tmp_path.iterdir())
+
+
+def test_impossible_paths_are_refused(tiny: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="end in .pt"):
+        save_pt(tiny, tmp_path / "m.pth", names=NAMES)
+    with pytest.raises(InputError, match="cannot be written"):
+        save_pt(tiny, tmp_path / "absent" / "m.pt", names=NAMES)

@@ -1,0 +1,190 @@
+"""Training keeps the shape and the mask, and leaves the data as it is."""
+
+from __future__ import annotations
+
+import functools
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from ultralytics import YOLO
+
+from seqprune.errors import DataError, InputError, ModelError, TrainingError
+from seqprune.yolo.save import save_pt
+from seqprune.yolo.trainer import DetectionTrainer, _QuietTrainer, finetune
+
+NAMES = {0: "green", 1: "red"}
+SMALL = {"epochs": 1, "imgsz": 64, "batch": 4}
+PLAIN = {**SMALL, "device": "cpu", "plots": False, "verbose": False, "workers": 0, "amp": False}
+
+
+def shapes(model: nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch, is_dead) -> list[tuple[bool, bool]]:
+    """Whether the masked channels are zero in the model and in its EMA, after every step."""
+    seen: list[tuple[bool, bool]] = []
+
+    def step(self: DetectionTrainer) -> None:
+        original(self)
+        seen.append((is_dead(self.model), is_dead(self.ema.ema)))
+
+    original = DetectionTrainer.optimizer_step
+    monkeypatch.setattr(_QuietTrainer, "optimizer_step", step)
+    return seen
+
+
+def test_finetuning_keeps_the_shape_and_leaves_no_trace(
+    tiny: nn.Module,
+    narrow,
+    data_yaml: Path,
+    tmp_path: Path,
+    listing,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.chdir(scratch)
+    small = narrow(tiny)
+    before, weights = listing(data_yaml.parent), {k: v.clone() for k, v in small.state_dict().items()}
+    random.seed(5)
+    torch.manual_seed(5)
+    trained = finetune(small, data_yaml, **SMALL, lr0=0.01)
+    after = random.random(), torch.rand(1).item()
+    random.seed(5)
+    torch.manual_seed(5)
+    assert after == (random.random(), torch.rand(1).item())
+    assert shapes(trained) == shapes(small)
+    assert not trained.training
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in small.state_dict().items())
+    assert any(not torch.equal(tensor, weights[name]) for name, tensor in trained.state_dict().items())
+    wanted = [parameter.requires_grad for parameter in small.parameters()]
+    assert [parameter.requires_grad for parameter in trained.parameters()] == wanted
+    assert listing(data_yaml.parent) == before
+    assert not any(scratch.iterdir())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_finetuning_is_repeatable(tiny: nn.Module, data_yaml: Path) -> None:
+    one, other = (finetune(tiny, data_yaml, **SMALL, seed=1).state_dict() for _ in range(2))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_masked_channels_stay_zero_after_every_step(
+    tiny: nn.Module, mask, is_dead, data_yaml: Path, watched: list[tuple[bool, bool]]
+) -> None:
+    mask(tiny)
+    trained = finetune(tiny, data_yaml, epochs=2, imgsz=64, batch=4, lr0=0.01, mask=mask)
+    assert len(watched) >= 2
+    assert set(watched) == {(True, True)}
+    assert is_dead(trained)
+
+
+def test_without_the_guard_masked_channels_wake_up(
+    tiny: nn.Module, mask, is_dead, data_yaml: Path, watched: list[tuple[bool, bool]]
+) -> None:
+    """The predecessor's failure: BatchNorm's bias has a gradient though all around it is zero."""
+    mask(tiny)
+    trained = finetune(tiny, data_yaml, epochs=2, imgsz=64, batch=4, lr0=0.01)
+    assert not is_dead(trained)
+    assert (True, True) not in watched[1:]
+
+
+def test_a_mask_that_is_not_kept_is_an_error(tiny: nn.Module, mask, data_yaml: Path, monkeypatch) -> None:
+    monkeypatch.setattr(_QuietTrainer, "apply_mask", lambda self: None)
+    with pytest.raises(TrainingError, match="woke masked channels"):
+        finetune(tiny, data_yaml, **SMALL, mask=mask)
+
+
+def test_a_changed_shape_is_an_error(tiny: nn.Module, narrow, data_yaml: Path, monkeypatch) -> None:
+    monkeypatch.setattr(_QuietTrainer, "get_model", lambda self, weights: narrow(weights))
+    with pytest.raises(TrainingError, match=r"changed the shape of model\.4\.m\.0"):
+        finetune(tiny, data_yaml, **SMALL)
+
+
+def test_divergence_is_an_error(tiny: nn.Module, data_yaml: Path) -> None:
+    with pytest.raises(TrainingError, match=r"lr0|NaN"):
+        finetune(tiny, data_yaml, epochs=2, imgsz=64, batch=4, lr0=1e30, optimizer="SGD", warmup_epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch": -1}, "batch=-1"),
+        ({"pretrained": "other.pt"}, "pretrained is not a choice"),
+        ({"learning_rate": 1.0}, "learning_rate is no training argument"),
+        ({"device": "0,1"}, "uses one device"),
+        ({"momentum": "much"}, "training arguments"),
+    ],
+)
+def test_impossible_arguments_are_refused(tiny: nn.Module, data_yaml: Path, arguments, expected: str) -> None:
+    with pytest.raises(InputError, match=expected) as caught:
+        finetune(tiny, data_yaml, **{**SMALL, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+def test_another_number_of_classes_and_a_fused_model_are_refused(tiny: nn.Module, data_yaml: Path) -> None:
+    with pytest.raises(ModelError, match="fused"):
+        finetune(tiny.fuse(verbose=False), data_yaml, **SMALL)
+    tiny.names = {0: "one"}
+    with pytest.raises((ModelError, DataError), match="classes"):
+        finetune(tiny, data_yaml, **SMALL)
+
+
+@pytest.mark.slow
+def test_yolo_train_keeps_the_shape_to_the_final_checkpoint(
+    tiny: nn.Module, narrow, data_yaml: Path, tmp_path: Path, listing
+) -> None:
+    small = narrow(tiny)
+    path = save_pt(small, tmp_path / "small.pt", names=NAMES)
+    before = listing(data_yaml.parent)
+    model = YOLO(path)
+    model.train(trainer=DetectionTrainer, data=str(data_yaml), project=str(tmp_path / "runs"), **PLAIN)
+    assert shapes(model.model) == shapes(small)
+    for name in ("best.pt", "last.pt"):
+        assert shapes(YOLO(model.trainer.wdir / name).model) == shapes(small)
+    assert listing(data_yaml.parent) == before
+
+
+@pytest.mark.slow
+def test_interrupted_training_resumes_in_shape_with_the_mask(
+    tiny: nn.Module, narrow, mask, is_dead, data_yaml: Path, tmp_path: Path
+) -> None:
+    small = narrow(tiny)
+    mask(small)
+    path = save_pt(small, tmp_path / "small.pt", names=NAMES)
+    trainer = functools.partial(DetectionTrainer, mask=mask)
+
+    def stop(running: DetectionTrainer) -> None:
+        raise KeyboardInterrupt
+
+    model = YOLO(path)
+    model.add_callback("on_model_save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(
+            trainer=trainer, data=str(data_yaml), project=str(tmp_path / "runs"), **{**PLAIN, "epochs": 2}
+        )
+    last = model.trainer.last
+    resumed = YOLO(last)
+    resumed.train(trainer=trainer, resume=True, device="cpu")
+    assert resumed.trainer.start_epoch == 1
+    assert shapes(resumed.model) == shapes(small)
+    assert is_dead(resumed.model)
+    assert is_dead(YOLO(last).model)
+
+
+def test_other_weights_do_not_replace_the_pruned_ones(
+    tiny: nn.Module, data_yaml: Path, tmp_path: Path
+) -> None:
+    path = save_pt(tiny, tmp_path / "tiny.pt", names=NAMES)
+    arguments = {"data": str(data_yaml), "project": str(tmp_path / "runs"), **PLAIN}
+    with pytest.raises(InputError, match="pretrained=False would replace"):
+        YOLO(path).train(trainer=DetectionTrainer, pretrained=False, **arguments)
