@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ class LayerKeep:
 
     Attributes:
         name: module path.
+        position: place in the model's execution order.
         channels: output channels before pruning.
         keep: sorted indices in ``[0, channels)`` that stay.
     """
 
     name: str
+    position: int
     channels: int
     keep: tuple[int, ...]
 
@@ -81,12 +83,12 @@ class PrunePlan:
     def from_removed(cls, graph: ChannelGraph, removed: BoolArray) -> PrunePlan:
         """The plan that removes the channel groups at ``removed`` (``[group_count]``)."""
         layers = []
-        for layer in graph.all_layers:
+        for position, layer in enumerate(graph.all_layers):
             stay = np.flatnonzero(~removed[layer.groups])
             if not len(stay):
                 raise PlanError(f"nothing would be left of {layer.name}: keep at least one channel")
             if len(stay) < layer.channels:
-                layers.append(LayerKeep(layer.name, layer.channels, tuple(stay.tolist())))
+                layers.append(LayerKeep(layer.name, position, layer.channels, tuple(stay.tolist())))
         if broken := graph.unbalanced(removed):
             balance, counts = broken
             raise PlanError(
@@ -131,18 +133,16 @@ class PrunePlan:
                     f"the plans are for different models: {name} has {mine[name].channels} channels in one and "
                     f"{theirs[name].channels} in the other; join plans of one model only"
                 )
-        both = [
-            LayerKeep(n, mine[n].channels, tuple(sorted({*mine[n].keep} & {*theirs[n].keep})))
-            for n in mine.keys() & theirs.keys()
-        ]
-        one = [layer for layer in (*self.layers, *other.layers) if (layer.name in mine) != (layer.name in theirs)]
-        joined = {layer.name: layer for layer in (*both, *one)}
-        return PrunePlan(tuple(joined[n] for n in _merge_orders(list(mine), list(theirs))), self.inputs)
+        joined = mine | theirs
+        for name in mine.keys() & theirs.keys():
+            stay = sorted({*mine[name].keep} & {*theirs[name].keep})
+            joined[name] = replace(mine[name], keep=tuple(stay))
+        return PrunePlan(tuple(sorted(joined.values(), key=lambda e: e.position)), self.inputs)
 
     # ---- JSON --------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        layers = [{"name": e.name, "channels": e.channels, "keep": list(e.keep)} for e in self.layers]
+        layers = [{"name": e.name, "position": e.position, "channels": e.channels, "keep": list(e.keep)} for e in self.layers]
         inputs = [{"shape": list(shape), "dtype": dtype} for shape, dtype in self.inputs]
         rows = ",\n".join("    " + json.dumps(layer) for layer in layers)
         return f'{{\n  "format": {FORMAT},\n  "inputs": {json.dumps(inputs)},\n  "layers": [\n{rows}\n  ]\n}}\n'
@@ -206,18 +206,6 @@ def find_layer(graph: ChannelGraph, name: str) -> Layer:
 
 
 def _layer_from(entry: Mapping[str, Any]) -> LayerKeep:
-    return LayerKeep(str(entry["name"]), int(entry["channels"]), tuple(int(i) for i in entry["keep"]))
+    keep = tuple(int(i) for i in entry["keep"])
+    return LayerKeep(str(entry["name"]), int(entry["position"]), int(entry["channels"]), keep)
 
-
-def _merge_orders(left: list[str], right: list[str]) -> list[str]:
-    """Merges two lists that are sorted by the same unknown order as far as both tell; ``left`` first otherwise."""
-    merged: list[str] = []
-    shared = set(left) & set(right)
-    rest = list(right)
-    for name in left:
-        if name in shared:
-            at = rest.index(name)
-            merged += rest[:at]
-            rest = rest[at + 1 :]
-        merged.append(name)
-    return merged + rest

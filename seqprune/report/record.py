@@ -48,6 +48,40 @@ class Record:
         return json.dumps(_plain(asdict(self)), indent=2, allow_nan=False) + "\n"
 
 
+@dataclass(frozen=True)
+class Compared:
+    """One line of the table before/after, as text."""
+
+    what: str
+    before: str
+    after: str
+    change: str
+
+
+def compare(before: Measurements, after: Measurements) -> list[Compared]:
+    """The table before/after: sizes change by a share, accuracies by a difference; what was not measured is left out."""
+    lines = [
+        Compared("parameters", f"{before.params:,}", f"{after.params:,}", _share(before.params, after.params)),
+        Compared("GFLOPs", f"{before.gflops:.2f}", f"{after.gflops:.2f}", _share(before.gflops, after.gflops)),
+        Compared(
+            "CPU latency, ms",
+            f"{before.latency_ms:.1f}",
+            f"{after.latency_ms:.1f}",
+            _share(before.latency_ms, after.latency_ms),
+        ),
+    ]
+    accuracy = {"map50_95": "mAP50-95", "map50": "mAP50", "precision": "precision", "recall": "recall"}
+    for name, title in accuracy.items():
+        was, now = getattr(before, name), getattr(after, name)
+        if was is not None and now is not None:
+            lines.append(Compared(title, f"{was:.4f}", f"{now:.4f}", f"{now - was:+.4f}"))
+    return lines
+
+
+def _share(before: float, after: float) -> str:
+    return f"{100 * (after / before - 1):+.1f} %" if before else ""
+
+
 def versions() -> dict[str, str]:
     """Versions of what decides the result."""
     packages = ("seqprune", "torch", "torchvision", "ultralytics", "scikit-learn", "kmedoids", "kneed", "numpy")

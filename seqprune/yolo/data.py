@@ -37,7 +37,7 @@ class DetectionImages:
         imgsz: Longest side in pixels, rounded up to a multiple of ``stride``.
         batch: Images per batch.
         images: Use this many images, drawn without replacement with ``seed``; None uses all.
-        stride: Largest stride of the model.
+        stride: Largest stride of the model; as Ultralytics' validator does, no less than 32 is used.
         names: The model's class names; None skips the comparison with the data's.
         seed: Seed of the draw.
 
@@ -70,6 +70,7 @@ class DetectionImages:
             raise DataError(f"split={split!r} is not a split; use 'train' or 'val'")
         if names is not None:
             check_classes(description, len(names), str(data))
+        stride = max(stride, 32)
         self.names: dict[int, str] = dict(description["names"])
         self.batch = batch
         with contained():

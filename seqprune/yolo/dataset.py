@@ -66,8 +66,10 @@ def resolve(data: str | Path) -> dict[str, Any]:
         RuntimeError,
         subprocess.CalledProcessError,
     ) as error:
-        cause = "could not be downloaded" if known else "cannot be used"
-        raise DataError(f"{data}: the data set {cause} ({one_line(error)}); check its paths") from error
+        cause = "could not be fetched" if known else "cannot be used"
+        raise DataError(
+            f"{data}: the data set {cause} ({one_line(error)}); check where its images are"
+        ) from error
     return found
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqprune.errors import InputError
+from seqprune.yolo.device import as_device
 
 _WARM_UP = 5
 
@@ -59,7 +60,7 @@ def latency_ms(
     """
     if runs < 1:
         raise InputError(f"runs={runs} must be at least 1")
-    where = torch.device(device)
+    where = as_device(device)
     copy = deepcopy(model).eval().to(where)
     image = _image(copy, imgsz)
     seconds = []

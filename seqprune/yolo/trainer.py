@@ -20,6 +20,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from seqprune.errors import InputError, ModelError, TrainingError
 from seqprune.yolo.contained import contained, one_line
 from seqprune.yolo.dataset import ReadOnlyDataset, build, check_classes, resolve
+from seqprune.yolo.device import as_device
 from seqprune.yolo.load import forget_inputs, is_fused
 
 Mask = Callable[[nn.Module], None]
@@ -205,8 +206,6 @@ def _arguments(
             raise InputError(
                 f"{name} is no training argument of this version of Ultralytics; check its spelling"
             )
-    if "," in str(device):
-        raise InputError(f"device={device}: fine-tuning uses one device; name one")
     arguments: dict[str, Any] = {
         "task": "detect",
         "mode": "train",
@@ -214,7 +213,7 @@ def _arguments(
         "epochs": epochs,
         "imgsz": imgsz,
         "batch": batch,
-        "device": torch.device(device),
+        "device": as_device(device),
         "seed": seed,
         "exist_ok": True,
         "plots": False,

@@ -16,6 +16,7 @@ from ultralytics.utils import nms
 from seqprune.errors import DataError, InputError, ModelError
 from seqprune.yolo.contained import contained, one_line
 from seqprune.yolo.dataset import ReadOnlyDataset, build, check_classes, resolve
+from seqprune.yolo.device import as_device
 from seqprune.yolo.predict import UNLIMITED_SECONDS
 
 
@@ -86,6 +87,7 @@ def validate(
     """
     if imgsz < 1 or batch < 1:
         raise InputError(f"imgsz={imgsz} and batch={batch} must be at least 1")
+    where = as_device(device)
     description = resolve(data)
     if not description.get(split):
         raise DataError(f"{data}: has no split {split!r}; use one that the data YAML names")
@@ -104,7 +106,7 @@ def validate(
             "split": split,
             "imgsz": imgsz,
             "batch": batch,
-            "device": torch.device(device),
+            "device": where,
             "rect": True,
             "workers": 0,
             "plots": False,

@@ -10,6 +10,7 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
+from seqprune.yolo.data import DetectionImages
 from seqprune.yolo.load import load
 from seqprune.yolo.predict import predict
 
@@ -40,9 +41,11 @@ def test_an_end_to_end_head_is_only_filtered() -> None:
 @pytest.mark.real
 def test_real_boxes_equal_those_of_yolo_predict(real: Path) -> None:
     weights = real / "weights" / "yolov8n.pt"
-    image = torch.zeros(1, 3, 320, 320)
-    image[..., 40:280, 60:260] = torch.rand(1, 3, 240, 200, generator=torch.Generator().manual_seed(0))
-    ours = predict(load(weights).model, image, conf=0.01)[0]
-    theirs = YOLO(weights).predict(image, conf=0.01, iou=0.7, verbose=False, device="cpu")[0].boxes.data
-    assert len(ours) == len(theirs) > 0
-    assert torch.allclose(ours, theirs, atol=1e-2)
+    images = DetectionImages(real / "coco128" / "data.yaml", split="val", imgsz=320, batch=4, images=4)
+    (batch,) = list(images)
+    pixels = batch.images.float() / 255
+    ours = predict(load(weights).model, pixels)
+    theirs = YOLO(weights).predict(pixels, conf=0.25, iou=0.7, verbose=False, device="cpu")
+    assert sum(len(boxes) for boxes in ours) > 4
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other.boxes.data, atol=1e-2)

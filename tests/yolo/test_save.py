@@ -44,6 +44,7 @@ assert "seqprune" not in {name.partition(".")[0] for name, module in sys.modules
 def test_plain_ultralytics_loads_validates_predicts_and_exports(
     tiny: nn.Module, narrow, data_yaml: Path, tmp_path: Path
 ) -> None:
+    pytest.importorskip("onnxruntime")
     small = narrow(tiny)
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -108,7 +109,7 @@ def test_an_object_of_ours_is_not_saved(tiny: nn.Module, tmp_path: Path) -> None
 
 
 def test_impossible_paths_are_refused(tiny: nn.Module, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="end in .pt"):
+    with pytest.raises(InputError, match="end in"):
         save_pt(tiny, tmp_path / "m.pth", names=NAMES)
     with pytest.raises(InputError, match="cannot be written"):
         save_pt(tiny, tmp_path / "absent" / "m.pt", names=NAMES)

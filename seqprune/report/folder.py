@@ -1,0 +1,78 @@
+"""The folder a run's results go into: chosen before the work, filled after it, there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+from seqprune.errors import InputError, SeqPruneError
+
+
+def free_folder(project: Path, name: str | None, stem: str) -> Path:
+    """Where the results of a run may go; nothing is made yet.
+
+    Args:
+        project: the folder of all runs; made later where it is missing.
+        name: the run's folder in it; without one, ``stem``, ``stem-2``, ``stem-3``, … is the first that is free.
+        stem: what an unnamed run is called after.
+
+    Raises:
+        InputError: the named folder exists, the name is a path, or ``project`` cannot be written to.
+    """
+    if name is not None and (name in ("", ".", "..") or Path(name).name != name):
+        raise InputError(f"--name {name!r} is no folder name: give one without slashes, and the rest as --project")
+    if name is not None and os.path.lexists(project / name):
+        raise InputError(f"{project / name} exists and is left as it is: give another --name, or remove it yourself")
+    there = next(folder for folder in (project, *project.absolute().parents) if os.path.lexists(folder))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"{project}: {there} is no folder that can be written to; give another --project")
+    return project / name if name is not None else _next_free(project, stem)
+
+
+def fill(target: Path, write: Callable[[Path], object]) -> Path:
+    """Calls ``write`` with a temporary folder beside ``target`` and gives that folder its name when all is written.
+
+    Returns:
+        ``target``; or, where something took that name meanwhile, the next free one: nothing is overwritten.
+
+    Raises:
+        SeqPruneError: writing failed; nothing is left behind.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            write(staging)
+            staging.chmod(0o777 & ~_umask())  # temporary folders are private, results are not
+            return _rename(staging, target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        raise SeqPruneError(f"the results cannot be written to {target} ({error}); free some space or check it") from error
+
+
+def _rename(staging: Path, target: Path) -> Path:
+    while True:
+        free = target if not os.path.lexists(target) else _next_free(target.parent, target.name)
+        try:
+            staging.rename(free)
+        except OSError:
+            if not os.path.lexists(free):
+                raise
+        else:
+            return free
+
+
+def _next_free(project: Path, stem: str) -> Path:
+    names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
+    return next(project / name for name in names if not os.path.lexists(project / name))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

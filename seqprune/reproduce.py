@@ -1,0 +1,188 @@
+"""The original failure and its end.
+
+Pruning that is applied by halves, on YOLOv8s with random weights and a 352×512 image: a consumer narrowed to
+the channels that stay while its producer keeps all of them, and blocks flattened into a sequence to look at a
+layer in them. Each ends in the error it always ended in, word for word. Then the same layers, given back to
+front, go through the engine without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from seqprune.observe.batch import Batch
+from seqprune.observe.extract import observe
+from seqprune.plan import PrunePlan
+from seqprune.run import trace_detector
+from seqprune.surgery import compact, mask, verify
+from seqprune.yolo.load import load
+
+MODEL = "yolov8s.yaml"
+HEIGHT, WIDTH = 352, 512
+KEPT = 118
+HALF_APPLIED = (
+    "RuntimeError: Given groups=1, weight of size [256, 118, 1, 1], expected input[1, 256, 22, 32] to have 118 "
+    "channels, but got 256 channels instead"
+)
+FLATTENED = (
+    "RuntimeError: Given groups=1, weight of size [128, 256, 1, 1], expected input[1, 128, 44, 64] to have 256 "
+    "channels, but got 128 channels instead"
+)
+FLATTENED_NECK = "TypeError: cat(): argument 'tensors' (position 1) must be tuple of Tensors, not Tensor"
+# Back to front, in four blocks, the producer of the half-applied pruning among them; how many channels stay.
+LAYERS = {"model.7.conv": 200, "model.6.m.0.cv1.conv": 77, "model.5.conv": KEPT, "model.3.conv": 60, "model.1.conv": 31}
+# In the blocks that could not be observed flattened.
+OBSERVED = ("model.4.cv2.conv", "model.12.cv1.conv", "model.21.cv2.conv")
+FIRST_CONCAT = 11
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was to happen.
+
+    Attributes:
+        title: what was done.
+        expected: what had to come of it.
+        seen: what came of it.
+    """
+
+    title: str
+    expected: str
+    seen: str
+
+    @property
+    def ok(self) -> bool:
+        return self.seen == self.expected
+
+
+def reproduce(seed: int = 0, on_finding: Callable[[Finding], None] | None = None) -> list[Finding]:
+    """Runs everything above.
+
+    Args:
+        seed: of the weights, the image and the channels that stay; the findings do not depend on it.
+        on_finding: told each finding as it is made.
+
+    Returns:
+        The findings, ``ok`` where what was to happen did.
+    """
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(seed)
+        network = load(MODEL).model
+        image = torch.rand(1, 3, HEIGHT, WIDTH)
+    findings = []
+    for make in (half_applied, flattened, flattened_neck, front_to_back, widths_agree, observed):
+        findings.append(make(network, image))
+        if on_finding is not None:
+            on_finding(findings[-1])
+    return findings
+
+
+def half_prune(network: nn.Module) -> nn.Module:
+    """The half-applied pruning: ``model.6.cv1.conv`` takes 118 channels, ``model.5.conv`` still makes 256."""
+    broken = deepcopy(network)
+    consumer = broken.get_submodule("model.6.cv1.conv")
+    assert isinstance(consumer, nn.Conv2d)
+    consumer.weight = nn.Parameter(consumer.weight.detach()[:, :KEPT].clone())
+    consumer.in_channels = KEPT
+    return broken
+
+
+def mini_net(network: nn.Module, block: int) -> nn.Sequential:
+    """The blocks in front of one, then that one's children, as if all of it were a sequence."""
+    blocks: Any = network.model
+    return nn.Sequential(*blocks[:block], *blocks[block].children())
+
+
+def half_applied(network: nn.Module, image: torch.Tensor) -> Finding:
+    return Finding(
+        "narrow model.6.cv1.conv to 118 inputs, leave model.5.conv at 256 outputs, run",
+        HALF_APPLIED,
+        _failure(lambda: half_prune(network)(image)),
+    )
+
+
+def flattened(network: nn.Module, image: torch.Tensor) -> Finding:
+    return Finding(
+        "flatten the C2f model.4 into a sequence, run", FLATTENED, _failure(lambda: mini_net(network, 4)(image))
+    )
+
+
+def flattened_neck(network: nn.Module, image: torch.Tensor) -> Finding:
+    """Every block behind the first ``Concat``: in a sequence that gets one tensor where it needs a list."""
+    blocks: Any = network.model
+    with torch.no_grad():
+        front = blocks[:FIRST_CONCAT](image)  # eleven blocks that are a sequence, run once for all mini-nets
+    last = len(blocks) - 1
+    seen = {_failure(lambda b=b: mini_net(network, b)[FIRST_CONCAT:](front)) for b in range(12, last + 1)}  # type: ignore[misc]
+    return Finding(f"flatten model.12 to model.{last}, each in turn, run", FLATTENED_NECK, " | ".join(sorted(seen)))
+
+
+def front_to_back(network: nn.Module, image: torch.Tensor) -> Finding:
+    """The layers of :data:`LAYERS`, given back to front, through graph, plan, mask, compact and verify."""
+    graph = trace_detector(network)
+    plan = _plan(network)
+    small, masked = compact(network, plan, graph), mask(network, plan, graph)
+    difference = verify(masked, small, image)
+    order = [layer.name for layer in plan.layers]
+    exact = "exact" if difference.max_rel <= 1e-4 else f"off by {difference.max_rel:.1e}"
+    return Finding(
+        f"prune {', '.join(LAYERS)} with seqprune, run masked and compact at {HEIGHT}×{WIDTH}",
+        f"no error; front to back {', '.join(reversed(LAYERS))}; exact",
+        f"no error; front to back {', '.join(order)}; {exact}",
+    )
+
+
+def widths_agree(network: nn.Module, image: torch.Tensor) -> Finding:
+    """What the half-applied pruning left apart."""
+    small = compact(network, _plan(network))
+    producer, consumer = small.get_submodule("model.5.conv"), small.get_submodule("model.6.cv1.conv")
+    assert isinstance(producer, nn.Conv2d)
+    assert isinstance(consumer, nn.Conv2d)
+    text = "model.5.conv makes {} channels, model.6.cv1.conv takes {}"
+    return Finding(
+        "compare the two layers of the first error",
+        text.format(KEPT, KEPT),
+        text.format(producer.weight.shape[0], consumer.weight.shape[1]),
+    )
+
+
+def observed(network: nn.Module, image: torch.Tensor) -> Finding:
+    """Layers inside the blocks that failed as sequences, observed where they are."""
+    box = torch.tensor([[0.25 * WIDTH, 0.25 * HEIGHT, 0.75 * WIDTH, 0.75 * HEIGHT]])
+    batch = Batch(image, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long), box)
+    seen = observe(network, OBSERVED, [batch], 1)
+    wide = {name: seen.moments[name].mean.shape[-1] for name in OBSERVED}
+    made = {name: network.get_submodule(name).out_channels for name in OBSERVED}
+    text = "an object's vector: {}".format
+    return Finding(
+        f"observe {', '.join(OBSERVED)} with seqprune",
+        text(", ".join(f"{channels} channels of {name}" for name, channels in made.items())),
+        text(", ".join(f"{channels} channels of {name}" for name, channels in wide.items())),
+    )
+
+
+def _plan(network: nn.Module) -> PrunePlan:
+    draw = np.random.default_rng(0)
+    graph = trace_detector(network)
+    keep = {
+        name: np.sort(draw.choice(graph.by_name[name].channels, count, replace=False)).tolist()
+        for name, count in LAYERS.items()
+    }
+    return PrunePlan.from_keep(graph, keep)
+
+
+def _failure(run: Callable[[], object]) -> str:
+    """The error a run ends in, as Python would print it."""
+    try:
+        with torch.no_grad():
+            run()
+    except (RuntimeError, TypeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
