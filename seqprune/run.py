@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from seqprune import yolo
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.graph import ChannelGraph, trace
 from seqprune.observe.batch import LabelledImages
@@ -21,6 +20,12 @@ from seqprune.report.record import Measurements, Record, versions
 from seqprune.select.layers import block_of, choose_layers
 from seqprune.sequential import Settings, StepReport, front_to_back, prune_sequentially
 from seqprune.surgery import Difference, compact, mask, masker, verify
+from seqprune.yolo import DetectionImages, finetune as finetune_detector, save_pt
+from seqprune.yolo.device import as_device
+from seqprune.yolo.load import load
+from seqprune.predict import predict
+from seqprune.yolo.profile import profile
+from seqprune.yolo.validate import validate
 
 PRESETS = {"seed": Settings()}
 Mode = Literal["compact", "mask"]
@@ -55,7 +60,7 @@ class PruneResult:
 
     def save(self, path: str | Path) -> Path:
         """Writes weights that plain Ultralytics loads; nothing is left behind where writing fails."""
-        yolo.save_pt(self.model, path, names=self.names, plan_json=self.plan.to_json())
+        save_pt(self.model, path, names=self.names, plan_json=self.plan.to_json())
         return Path(path)
 
     def report(self, path: str | Path) -> Path:
@@ -128,10 +133,10 @@ def prune(
         )
     told = listener or Listener()
     torch_device = device_of(device)
-    detector = yolo.load(model)
+    detector = load(model)
     graph = trace_detector(detector.model)
     names = choose(graph, layers, blocks)
-    seen = yolo.DetectionImages(
+    seen = DetectionImages(
         data, split="train", imgsz=imgsz, batch=batch, images=images, stride=detector.stride, names=detector.names, seed=seed
     )
     if seen.unreadable:
@@ -148,7 +153,7 @@ def prune(
         seen,
         len(detector.names),
         settings=settings,
-        predict=yolo.predict,
+        predict=predict,
         on_step=told.step,
         progress=told.progress,
     )
@@ -161,7 +166,7 @@ def prune(
     if finetune:
         told.stage(f"fine-tune {finetune} epochs", None)
         guard = masker(plan, graph) if mode == "mask" else None
-        result = yolo.finetune(
+        result = finetune_detector(
             result, data, epochs=finetune, imgsz=imgsz, batch=batch, device=str(device), seed=seed, mask=guard
         )
     after = measure(result, "after")
@@ -247,10 +252,10 @@ class _Measure:
 
     def __call__(self, model: nn.Module, when: str) -> Measurements:
         self.told.stage(f"measure {when}", None)
-        size = yolo.profile(model, self.imgsz, "cpu")
+        size = profile(model, self.imgsz, "cpu")
         if not self.val:
             return Measurements(size.params, size.gflops, size.latency_ms)
-        metrics = yolo.validate(model, self.data, imgsz=self.imgsz, batch=self.batch, device=str(self.device))
+        metrics = validate(model, self.data, imgsz=self.imgsz, batch=self.batch, device=str(self.device))
         return Measurements(
             size.params, size.gflops, size.latency_ms, metrics.map50_95, metrics.map50, metrics.precision, metrics.recall
         )

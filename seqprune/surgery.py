@@ -111,8 +111,9 @@ def _cut(whole: torch.Tensor, slices: list[Slice], removed: BoolArray) -> torch.
 
 def _update_widths(module: nn.Module) -> None:
     """Attributes of torch's own modules that repeat a shape."""
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor):
+        return
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         module.in_channels, module.out_channels = weight.shape[0], weight.shape[1]
     elif isinstance(module, nn.modules.conv._ConvNd):

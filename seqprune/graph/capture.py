@@ -149,6 +149,7 @@ class _Watch(TorchFunctionMode):
 
     def record(self, name: str, in_place: bool, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
         r = self.recorder
+        r.adopt_aliases((args, kwargs), name)
         tracked = r.tracked((args, kwargs))
         if not tracked or (name in LENDS_SECOND and r.value(args[0]) is None):
             r.foreign((args, kwargs), name)
@@ -206,7 +207,7 @@ class _Guard(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if not self.watch.inside and self.watch.recorder.tracked((args, kwargs)):
+        if not self.watch.inside and self.watch.recorder.shares_memory((args, kwargs)):
             where = self.watch.recorder.module or "the network"
             raise ModelError(
                 f"{where} runs {func} where no call can be watched, likely in an autograd.Function or compiled code; "

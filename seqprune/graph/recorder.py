@@ -197,11 +197,22 @@ class Recorder:
             if id(tensor) in self._owners:
                 self._foreign.setdefault(id(tensor), f"{op} in {self.module or 'the network'} reads the parameter")
 
+    def adopt_aliases(self, tree: Any, op: str) -> None:
+        """Pins what an operator gets through an object that no watched call made, as an autograd.Function hands it on."""
+        for tensor in tensors_in(tree):
+            if id(tensor) not in self._values and id(tensor) not in self._owners and _storage(tensor) in self._storages:
+                self.pin_storage(tensor, op)
+                self.set_value(tensor, OPAQUE)
+
+    def shares_memory(self, tree: Any) -> bool:
+        """Whether a tensor in ``tree`` lies in memory that depends on the network's input."""
+        return any(_storage(t) in self._storages for t in tensors_in(tree))
+
     def pin_storage(self, tensor: torch.Tensor, op: str) -> None:
         """Pins whatever shares memory with a tensor that was overwritten in place."""
         for value in self._storages.get(_storage(tensor), []):
             if value.atoms is not None:
-                self.pin(value.atoms, f"{op} in {self.module or 'the network'} writes into shared memory")
+                self.pin(value.atoms, f"{op} in {self.module or 'the network'} shares its memory in a way that is not followed")
 
     # ---- the answer --------------------------------------------------------------------------------
 

@@ -46,7 +46,9 @@ def before_after(record: Record) -> Table:
 def verdict(record: Record) -> str:
     """One line on the proof that the small model computes what the masked one does."""
     relative, absolute = record.verify.max_rel, record.verify.max_abs
-    return f"verify: compact and masked model differ by max_rel {relative:.1e} (max_abs {absolute:.1e}) on real images"
+    return (
+        f"verify: compact and masked model differ by max_rel {relative:.1e}, max_abs {absolute:.1e} on images"
+    )
 
 
 def constraints(graph: ChannelGraph, layer: Layer) -> list[str]:
@@ -59,7 +61,8 @@ def graph_text(graph: ChannelGraph, source: str) -> Text:
     """Layers front to back, then what pins channels, and where."""
     text = Text()
     total, free = len(graph.all_layers), len(graph.layers)
-    text.append(f"{source}: {total} layers front to back, {free} of them prunable, {len(graph.barriers)} barriers\n\n")
+    text.append(f"{source}: {total} layers front to back, {free} of them prunable; ")
+    text.append(f"{len(graph.barriers)} barriers\n\n")
     wide = max((len(layer.name) for layer in graph.all_layers), default=5)
     text.append(f"{'layer':<{wide}}  channels  free  notes\n", "bold")
     for layer in graph.all_layers:
@@ -96,7 +99,8 @@ def graph_json(graph: ChannelGraph, source: str) -> dict[str, Any]:
             for layer in graph.all_layers
         ],
         "barriers": [
-            {"op": b.op, "module": b.module, "shape": list(b.shape), "reason": b.reason} for b in graph.barriers
+            {"op": b.op, "module": b.module, "shape": list(b.shape), "reason": b.reason}
+            for b in graph.barriers
         ],
         "notes": list(graph.notes),
     }

@@ -17,16 +17,18 @@ def free_folder(project: Path, name: str | None, stem: str) -> Path:
 
     Args:
         project: the folder of all runs; made later where it is missing.
-        name: the run's folder in it; without one, ``stem``, ``stem-2``, ``stem-3``, … is the first that is free.
+        name: the run's folder in it; without one, the first of ``stem``, ``stem-2``, … that is free.
         stem: what an unnamed run is called after.
 
     Raises:
         InputError: the named folder exists, the name is a path, or ``project`` cannot be written to.
     """
     if name is not None and (name in ("", ".", "..") or Path(name).name != name):
-        raise InputError(f"--name {name!r} is no folder name: give one without slashes, and the rest as --project")
+        raise InputError(
+            f"--name {name!r} is no folder name: give one without slashes, the rest as --project"
+        )
     if name is not None and os.path.lexists(project / name):
-        raise InputError(f"{project / name} exists and is left as it is: give another --name, or remove it yourself")
+        raise InputError(f"{project / name} exists and is left as it is: give another --name")
     there = next(folder for folder in (project, *project.absolute().parents) if os.path.lexists(folder))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"{project}: {there} is no folder that can be written to; give another --project")
@@ -34,7 +36,7 @@ def free_folder(project: Path, name: str | None, stem: str) -> Path:
 
 
 def fill(target: Path, write: Callable[[Path], object]) -> Path:
-    """Calls ``write`` with a temporary folder beside ``target`` and gives that folder its name when all is written.
+    """Calls ``write`` with a temporary folder beside ``target``, which takes that name when all is written.
 
     Returns:
         ``target``; or, where something took that name meanwhile, the next free one: nothing is overwritten.
@@ -52,7 +54,7 @@ def fill(target: Path, write: Callable[[Path], object]) -> Path:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     except OSError as error:
-        raise SeqPruneError(f"the results cannot be written to {target} ({error}); free some space or check it") from error
+        raise SeqPruneError(f"the results cannot be written to {target} ({error}); check its disk") from error
 
 
 def _rename(staging: Path, target: Path) -> Path:

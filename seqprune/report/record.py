@@ -59,10 +59,14 @@ class Compared:
 
 
 def compare(before: Measurements, after: Measurements) -> list[Compared]:
-    """The table before/after: sizes change by a share, accuracies by a difference; what was not measured is left out."""
+    """The table before/after: sizes change by a share, accuracies by a difference; only what was measured."""
     lines = [
-        Compared("parameters", f"{before.params:,}", f"{after.params:,}", _share(before.params, after.params)),
-        Compared("GFLOPs", f"{before.gflops:.2f}", f"{after.gflops:.2f}", _share(before.gflops, after.gflops)),
+        Compared(
+            "parameters", f"{before.params:,}", f"{after.params:,}", _share(before.params, after.params)
+        ),
+        Compared(
+            "GFLOPs", f"{before.gflops:.2f}", f"{after.gflops:.2f}", _share(before.gflops, after.gflops)
+        ),
         Compared(
             "CPU latency, ms",
             f"{before.latency_ms:.1f}",
@@ -84,7 +88,16 @@ def _share(before: float, after: float) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what decides the result."""
-    packages = ("seqprune", "torch", "torchvision", "ultralytics", "scikit-learn", "kmedoids", "kneed", "numpy")
+    packages = (
+        "seqprune",
+        "torch",
+        "torchvision",
+        "ultralytics",
+        "scikit-learn",
+        "kmedoids",
+        "kneed",
+        "numpy",
+    )
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 

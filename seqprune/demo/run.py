@@ -1,0 +1,40 @@
+"""``seqprune demo``: the whole job on a small detector and scenes made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from seqprune.demo import weights_path, write_scenes
+from seqprune.run import Listener, PruneResult, prune
+
+SIZE = 128
+TRAIN, VAL = 300, 200
+BLOCKS = tuple(range(1, 10))
+LAYERS = 6
+KEEP = 0.75
+EPOCHS = 3
+
+
+def demo(folder: Path, *, seed: int = 0, listener: Listener | None = None, finetune: int = EPOCHS) -> PruneResult:
+    """Prunes the digit detector in several dependent layers, front to back, and fine-tunes it briefly.
+
+    Args:
+        folder: where the scenes are written.
+        seed: of the scenes, the selection and the fine-tuning.
+        listener: told what is going on.
+        finetune: epochs over the training scenes in the pruned shape.
+    """
+    told = listener or Listener()
+    told.stage(f"make {TRAIN} + {VAL} scenes of handwritten digits", None)
+    data = write_scenes(folder / "digits", train=TRAIN, val=VAL, size=SIZE, seed=seed)
+    return prune(
+        weights_path(),
+        data,
+        layers=LAYERS,
+        blocks=BLOCKS,
+        imgsz=SIZE,
+        batch=16,
+        finetune=finetune,
+        seed=seed,
+        listener=told,
+    )

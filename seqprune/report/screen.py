@@ -1,0 +1,56 @@
+"""A run as it happens, on a console."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from seqprune.report.console import step_block
+from seqprune.sequential import StepReport
+
+
+class Screen:
+    """Steps as they come, and a progress bar below them where someone is watching.
+
+    The methods are what a :class:`seqprune.run.Listener` calls.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.steps = 0
+        self.progress = Progress(
+            SpinnerColumn("line"),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[images]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task("start", total=None, images="")
+
+    def __enter__(self) -> Screen:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def stage(self, name: str, total: int | None) -> None:
+        self.progress.reset(self.task, description=name, total=total, images="")
+        if not self.console.is_terminal:
+            self.console.print(name, markup=False)
+
+    def progress_by(self, images: int) -> None:
+        self.progress.advance(self.task, images)
+        task = self.progress.tasks[0]
+        self.progress.update(self.task, images=f"{task.completed:.0f}/{task.total or 0:.0f} images")
+
+    def step(self, report: StepReport) -> None:
+        self.steps += 1
+        self.console.print(step_block(report, self.steps))
+
+    def warning(self, text: str) -> None:
+        self.console.print(Text.assemble(("warning: ", "yellow"), text))

@@ -1,0 +1,251 @@
+"""What the trace follows, and what it refuses to guess."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from networks import randomise
+from torch import nn
+
+from seqprune import PrunePlan, compact, mask, trace, verify
+from seqprune.errors import ModelError
+from seqprune.graph import ChannelGraph
+
+
+class Between(nn.Module):
+    """A convolution, whatever is tried, and a convolution that reads it."""
+
+    def __init__(self, between: Callable[[torch.Tensor], torch.Tensor], reads: int = 4, **modules: nn.Module):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3, padding=1)
+        self.between = between
+        self.last = nn.Conv2d(reads, 2, 1)
+        for name, module in modules.items():
+            self.add_module(name, module)
+        randomise(self, 0)
+        self.double().eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.between(self.first(x)))
+
+
+X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, keep)
+    verify(mask(model, plan, graph), compact(model, plan, graph), X)
+    return graph
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        torch.relu,
+        nn.functional.silu,
+        nn.functional.gelu,
+        lambda x: nn.functional.leaky_relu(x, 0.1, inplace=True),
+        lambda x: x.clamp(-1, 2),
+        lambda x: nn.functional.hardtanh(x),
+        lambda x: x * 3 - x / 2,
+        lambda x: x**2,
+        lambda x: nn.functional.max_pool2d(x, 2),
+        lambda x: nn.functional.avg_pool2d(x, 3, padding=1),
+        lambda x: nn.functional.interpolate(x, scale_factor=2),
+        lambda x: nn.functional.interpolate(x, size=x.shape[2:], mode="bilinear"),
+        lambda x: nn.functional.pad(x, (1, 2, 0, 1)),
+        lambda x: nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"),
+        lambda x: x.transpose(2, 3).permute(0, 1, 3, 2),
+        lambda x: x[:, :, 1:, ::2],
+        lambda x: x[..., 0, None],
+        lambda x: x.mean((2, 3), keepdim=True),
+        lambda x: x * x.sigmoid(),
+        lambda x: x + x.mean(3, keepdim=True),
+        lambda x: torch.stack([x, x.relu()], 0).sum(0),
+        lambda x: torch.maximum(x, x.square()),
+        lambda x: x.flatten(2)[..., None],
+        lambda x: torch.cat(x.chunk(2, 1)[::-1], 1) if False else x.view(2, -1, 6, 6),
+    ],
+)
+def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    graph = exact(Between(between), {"first": [1, 3]})
+    assert graph.by_name["first"].free.all()
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (torch.sigmoid, "not zero once removed"),
+        (lambda x: x + 1, "not zero once removed"),
+        (torch.exp, "not zero once removed"),
+        (lambda x: x.clamp(1, 2), "not zero once removed"),
+        (lambda x: nn.functional.pad(x, (1, 1), value=1.0), "not zero once removed"),
+        (lambda x: nn.functional.softplus(x), "not zero once removed"),
+        (lambda x: x.cumsum(1), "no rule for this operator"),
+        (lambda x: x.softmax(1), "mixes channels"),
+        (lambda x: x[:, [0, 1, 2, 3]], "indexed by a tensor"),
+        (lambda x: x[:, :4], "picks channels by number"),
+        (lambda x: x.view(2, 4, 6, 6), "written out"),
+        (lambda x: x.flip(1), "no rule for this operator"),
+        (lambda x: 1 / x, "no rule for this operator"),
+        (lambda x: x / x.exp(), "divides by channels"),
+        (lambda x: nn.functional.layer_norm(x, x.shape[1:]), "reads their number"),
+        (lambda x: nn.functional.group_norm(x, 2), "no rule for this operator"),
+        (lambda x: x / x.sum(1, keepdim=True), "reduces over channels"),
+        (lambda x: x * x.shape[1], "reads their number"),
+        (lambda x: x / (x.numel() / 72), "reads their number"),
+        (lambda x: torch.cat([x.split(2, 1)[1], x[:, :2]], 1), "numbers in the code"),
+        (lambda x: x + torch.ones(4, 1, 1, dtype=x.dtype), "constant that has one entry per channel"),
+    ],
+)
+def test_what_cannot_be_followed_is_pinned_with_its_reason(
+    between: Callable[[torch.Tensor], torch.Tensor], reason: str
+) -> None:
+    graph = trace(Between(between), X)
+    layer = graph.by_name["first"]
+    assert not layer.free.any()
+    assert reason in layer.reason
+
+
+def test_a_constant_written_into_a_view_pins_all_that_shares_its_memory() -> None:
+    def between(x: torch.Tensor) -> torch.Tensor:
+        left, _right = x.chunk(2, 1)
+        left.add_(1)
+        return x
+
+    assert not trace(Between(between), X).by_name["first"].free[:2].any()
+
+
+def test_a_reused_activation_in_place_keeps_channels_apart() -> None:
+    def between(x: torch.Tensor) -> torch.Tensor:
+        for part in x.chunk(2, 1):
+            part.relu_()
+        return x
+
+    exact(Between(between), {"first": [0, 3]})
+
+
+def test_chunks_must_keep_equally_many_channels() -> None:
+    """A C2f takes its halves apart with ``chunk(2)``: halves of 2 and 1 channels would be cut at the wrong place."""
+    model = Between(lambda x: torch.cat(x.chunk(2, 1)[::-1], 1))
+    exact(model, {"first": [0, 2]})
+    with pytest.raises(Exception, match=r"sections of \(2, 1\) channels would stay"):
+        PrunePlan.from_keep(trace(model, X), {"first": [0, 1, 3]})
+
+
+def test_cat_of_a_tensor_with_itself_keeps_duplicates() -> None:
+    exact(Between(lambda x: torch.cat([x, x], 1), reads=8), {"first": [2]})
+
+
+def test_flattened_channels_reach_a_linear_layer() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(144, 5), nn.ReLU(), nn.Linear(5, 2)).double()
+    randomise(model, 0)
+    exact(model, {"0": [0, 2], "2": [1, 2, 4]})
+
+
+def test_transposed_convolution_is_followed() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 5, 2, 2), nn.ReLU(), nn.Conv2d(5, 2, 1)).double()
+    exact(model.eval(), {"0": [0, 2], "1": [1, 4]})
+
+
+def test_prelu_and_layer_scale_parameters_are_cut() -> None:
+    class Scaled(Between):
+        def __init__(self) -> None:
+            super().__init__(torch.relu)
+            self.act = nn.PReLU(4)
+            self.scale = nn.Parameter(torch.randn(4, 1, 1))
+            self.shift = nn.Parameter(torch.randn(1, 4, 1, 1))
+            self.double()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.act(self.first(x)) * self.scale + self.shift)
+
+    exact(Scaled(), {"first": [0, 1]})
+
+
+def test_a_parameter_that_is_also_read_elsewhere_is_pinned() -> None:
+    class Reader(Between):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.first(x)) * self.first.weight.sum()
+
+    assert not trace(Reader(torch.relu), X).by_name["first"].free.any()
+
+
+def test_one_weight_in_two_modules_stays_one_weight() -> None:
+    model = nn.Sequential(*(nn.Conv2d(3, 3, 1, bias=False) for _ in range(3)), nn.Conv2d(3, 2, 1)).double().eval()
+    model[1].weight = model[2].weight
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"1": [0, 2]})
+    small = compact(model, plan, graph)
+    assert small[1].weight is small[2].weight
+    verify(mask(model, plan, graph), small, X)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: x if x.sum() > 0 else -x,
+        lambda x: x * float(x.max()),
+        lambda x: x * x.max().item(),
+        lambda x: x * torch.from_numpy(x.detach().numpy()),
+    ],
+)
+def test_control_flow_that_depends_on_data_is_an_error(between: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    with pytest.raises(ModelError, match="reads values of its input"):
+        trace(Between(between), X)
+
+
+class Handed(torch.autograd.Function):
+    """Hands its result on through an object that no watched call made."""
+
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        return x.relu().view_as(x)
+
+
+def test_a_tensor_from_an_autograd_function_is_never_taken_for_a_constant() -> None:
+    """The reader would keep its width while the producer shrinks."""
+    graph = trace(Between(Handed.apply), X)
+    removed = graph.by_name["first"].free
+    readers = [c for c in graph.slices if (c.module, c.dim) == ("last", 1)]
+    assert not removed.any() or (readers[0].groups == graph.by_name["first"].groups).all()
+
+
+def test_a_half_pruned_model_is_named() -> None:
+    """Another tool narrowed the reader and left the producer: the layer, its width and what reaches it are said."""
+    model = Between(torch.relu)
+    model.last = nn.Conv2d(3, 2, 1).double()
+    with pytest.raises(ModelError, match="last takes 3 channels, but 4 reach it from first"):
+        trace(model, X)
+
+
+def test_a_layer_that_only_training_reads_is_seen() -> None:
+    """An auxiliary head narrows with the rest, although inference never runs it."""
+
+    class Auxiliary(Between):
+        def __init__(self) -> None:
+            super().__init__(torch.relu, aux=nn.Conv2d(4, 2, 1))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            features = self.first(x).relu()
+            return (self.last(features), self.aux(features)) if self.training else (self.last(features),)
+
+    model = Auxiliary()
+    graph = trace(model, X)
+    small = compact(model, PrunePlan.from_keep(graph, {"first": [0, 1]}), graph)
+    assert small.aux.in_channels == 2
+    assert len(small.train()(X)) == 2
+
+
+def test_modules_that_never_run_are_noted() -> None:
+    assert "never ran: idle" in trace(Between(torch.relu, idle=nn.Conv2d(4, 2, 1)), X).notes[0]
+
+
+def test_tracing_leaves_the_model_alone() -> None:
+    model = Between(torch.relu).train()
+    trace(model, X)
+    assert model.training
+    assert not model._forward_hooks
