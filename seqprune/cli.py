@@ -13,7 +13,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, cast
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="seqprune",
-    help="Front-to-back channel pruning of trained detectors.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -41,21 +40,27 @@ _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[2])
 _FILES = ("weights/pruned.pt", "plan.json", "report.json", "report.html")
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        _console().print(f"seqprune {metadata.version('seqprune')}")
+        raise typer.Exit
+
+
 @app.callback()
 def _globals(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    show_version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_version)
     ] = False,
 ) -> None:
-    if show_version:
-        _console().print(f"seqprune {version('seqprune')}")
-        raise typer.Exit
+    """Front-to-back channel pruning of trained detectors."""
 
 
 @app.command()
 def prune(
-    model: Annotated[str, typer.Argument(help="Weights (.pt), or a model .yaml with random weights.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")
+    ],
     data: Annotated[str, typer.Option(help="Dataset YAML with labelled train and val images.")],
     preset: Annotated[str, typer.Option(help="How channels are chosen.")] = "seed",
     layers: Annotated[
@@ -182,7 +187,7 @@ def reproduce(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="Weights (.pt), or a model .yaml.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml.")],
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """List layers front to back, what is coupled or constrained, and what is pinned and why."""

@@ -90,6 +90,7 @@ def reproduce(seed: int = 0, on_finding: Callable[[Finding], None] | None = None
         torch.manual_seed(seed)
         network = load(MODEL).model
         image = torch.rand(1, 3, HEIGHT, WIDTH)
+        _settle(network, image)
     findings = []
     for make in (half_applied, flattened, flattened_neck, front_to_back, observed):
         findings.append(make(network, image))
@@ -117,7 +118,7 @@ def half_applied(network: nn.Module, image: torch.Tensor) -> Finding:
     return Finding(
         "narrow model.6.cv1.conv to 118 inputs, leave model.5.conv at 256 outputs, run",
         HALF_APPLIED,
-        _failure(lambda: half_prune(network)(image)),
+        outcome(lambda: half_prune(network)(image)),
     )
 
 
@@ -125,7 +126,7 @@ def flattened(network: nn.Module, image: torch.Tensor) -> Finding:
     return Finding(
         "flatten the C2f model.4 into a sequence, run",
         FLATTENED,
-        _failure(lambda: mini_net(network, 4)(image)),
+        outcome(lambda: mini_net(network, 4)(image)),
     )
 
 
@@ -136,7 +137,7 @@ def flattened_neck(network: nn.Module, image: torch.Tensor) -> Finding:
         front = blocks[:FIRST_CONCAT](image)  # eleven blocks that are a sequence, run once for all mini-nets
     last = len(blocks) - 1
     nets = [mini_net(network, block)[FIRST_CONCAT:] for block in range(FIRST_CONCAT + 1, last + 1)]
-    seen = {_failure(partial(net, front)) for net in nets}
+    seen = {outcome(partial(net, front)) for net in nets}
     title = f"flatten model.{FIRST_CONCAT + 1} to model.{last} into sequences, one at a time, run"
     return Finding(title, FLATTENED_NECK, " | ".join(sorted(seen)))
 
@@ -161,7 +162,7 @@ def front_to_back(network: nn.Module, image: torch.Tensor) -> Finding:
     return Finding(
         f"give seqprune {', '.join(LAYERS)}; mask, compact, run both at {HEIGHT}×{WIDTH}, compare",
         _RESULT.format(", ".join(reversed(LAYERS)), KEPT, KEPT),
-        _outcome(engine),
+        outcome(engine),
     )
 
 
@@ -175,14 +176,62 @@ def observed(network: nn.Module, image: torch.Tensor) -> Finding:
         return _SEEN.format(*(moments[name].mean.shape[-1] for name in OBSERVED))
 
     expected = _SEEN.format(*(_conv(network, name).out_channels for name in OBSERVED))
-    return Finding(f"observe {', '.join(OBSERVED)} with seqprune", expected, _outcome(engine))
+    return Finding(f"observe {', '.join(OBSERVED)} with seqprune", expected, outcome(engine))
+
+
+def _settle(network: nn.Module, image: torch.Tensor) -> None:
+    """Gives every BatchNorm the statistics of ``image``.
+
+    As built, an untrained network shrinks its signal layer by layer, until nothing but biases is left
+    to compare.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momentum = norms[0].momentum
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()
+    network(image)
+    network.eval()
+    for norm in norms:
+        norm.momentum = momentum
 
 
 def _conv(network: nn.Module, name: str) -> nn.Conv2d:
     return cast(nn.Conv2d, network.get_submodule(name))
 
 
-def _failure(run: Callable[[], object]) -> str:
+def outcome(run: Callable[[], object]) -> str:
+    """What a run answers in words, or the error it ends in, as Python would print it."""
+    try:
+        with torch.no_grad():
+            answer = run()
+    except (RuntimeError, TypeError, SeqPruneError) as error:
+        return f"{type(error).__name__}: {error}"
+    return answer if isinstance(answer, str) else "no error"
+
+
+def _settle(network: nn.Module, image: torch.Tensor) -> None:
+    """Gives every BatchNorm the statistics of ``image``.
+
+    As built, an untrained network shrinks its signal layer by layer, until nothing but biases is left
+    to compare.
+    """
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momentum = norms[0].momentum
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()
+    network(image)
+    network.eval()
+    for norm in norms:
+        norm.momentum = momentum
+
+
+def _conv(network: nn.Module, name: str) -> nn.Conv2d:
+    return cast(nn.Conv2d, network.get_submodule(name))
+
+
+def outcome(run: Callable[[], object]) -> str:
     return _outcome(lambda: (run(), "no error")[1])
 
 

@@ -23,7 +23,7 @@ from seqprune.surgery import Difference, compact, mask, masker, verify
 from seqprune.yolo import DetectionImages, finetune as finetune_detector, save_pt
 from seqprune.yolo.device import as_device
 from seqprune.yolo.load import load
-from seqprune.predict import predict
+from seqprune.yolo.predict import predict
 from seqprune.yolo.profile import profile
 from seqprune.yolo.validate import validate
 
@@ -132,7 +132,7 @@ def prune(
             "imgsz at least 32, the other numbers positive"
         )
     told = listener or Listener()
-    torch_device = device_of(device)
+    torch_device = as_device(str(device))
     detector = load(model)
     graph = trace_detector(detector.model)
     names = choose(graph, layers, blocks)
@@ -219,22 +219,6 @@ def choose(graph: ChannelGraph, layers: int | Sequence[str], blocks: Iterable[in
         raise InputError(f"the model has no layers in block {strange[0]}: its blocks are 0 to {max(known, default=0)}")
     candidates = [(e.name, e.channels) for e in graph.layers if e.kind == "Conv2d"]
     return choose_layers(candidates, blocks, layers)
-
-
-def device_of(device: str | int) -> torch.device:
-    """``"cpu"``, ``0`` or ``"cuda:0"`` to a device.
-
-    Raises:
-        InputError: there is no such device.
-    """
-    text = f"cuda:{device}" if str(device).isdigit() else str(device)
-    try:
-        found = torch.device(text)
-    except RuntimeError as error:
-        raise InputError(f"{device!r} is no device: give cpu or the number of a GPU") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"GPU {device} asked for, torch sees {torch.cuda.device_count()}: use --device cpu")
-    return found
 
 
 def example_of(images: LabelledImages, model: nn.Module) -> torch.Tensor:

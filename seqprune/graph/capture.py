@@ -288,7 +288,7 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
 def _run_training(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> tuple[str, ...]:
     """The same in training mode, on a batch of two, which BatchNorm needs where an image shrinks to one pixel."""
     model.train()
-    doubled = tuple(torch.cat([t, t]) if isinstance(t, torch.Tensor) and t.dim() else t for t in inputs)
+    doubled = tuple(torch.cat([t, t]) if isinstance(t, torch.Tensor) and t.shape[:1] == (1,) else t for t in inputs)
     try:
         _run(model, doubled, recorder)
     except ModelError as error:

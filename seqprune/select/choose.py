@@ -1,0 +1,97 @@
+"""All stages in a row: moments → separability → embedding → k-medoids sweep → knee → keep set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from seqprune.errors import LayerSkipped
+from seqprune.select.clustering import Clustering, cluster, distances, sweep
+from seqprune.select.embedding import embed
+from seqprune.select.knee import knee
+from seqprune.select.moments import ClassMoments, FloatArray
+from seqprune.select.represent import representatives
+from seqprune.select.separability import jeffries_matusita
+
+Keep = Literal["knee", "interpolated-knee"] | float
+_FITS: dict[str, Literal["polynomial", "interp1d"]] = {"knee": "polynomial", "interpolated-knee": "interp1d"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What stays of some channels.
+
+    Attributes:
+        keep: sorted indices that stay.
+        k: number of clusters.
+        classes: class ids the separability was taken from.
+        scores: mean simplified silhouette for 2, 3, … clusters; empty where k was given.
+    """
+
+    keep: tuple[int, ...]
+    k: int
+    classes: tuple[int, ...]
+    scores: tuple[float, ...] = ()
+
+
+def choose(
+    moments: Sequence[ClassMoments],
+    importance: FloatArray,
+    *,
+    keep: Keep = "knee",
+    represent: Literal["weight", "medoid", "gamma"] = "weight",
+    seed: int = 0,
+    min_samples: int = 5,
+) -> Choice:
+    """Clusters channels by the classes they separate and keeps one of each cluster.
+
+    Args:
+        moments: one entry per member layer of the channel groups; column i of each belongs to group i.
+        importance: ``[channels]``, decides within a cluster unless ``represent`` is ``medoid``.
+        keep: where k comes from: a knee of the scores, or the share of channels in (0, 1].
+        represent: see :class:`seqprune.sequential.Settings`.
+        seed: of the embedding and the clustering.
+        min_samples: classes with fewer objects are left out.
+
+    Raises:
+        LayerSkipped: nothing can be decided: no objects, fewer than two usable classes, values that are
+            not finite, or no knee.
+    """
+    usable = [m.usable(min_samples) for m in moments]
+    classes = usable[0].classes
+    channels = len(importance)
+    if not sum(int(m.count.sum()) for m in moments):
+        raise LayerSkipped("no labelled object was matched: try --match all, more images, or check the labels")
+    if len(classes) < 2:
+        raise LayerSkipped(
+            f"{len(classes)} of {len(moments[0].classes)} classes have at least {min_samples} objects, two are needed: "
+            "use more images, or --match all"
+        )
+    if not isinstance(keep, str) and round(keep * channels) >= channels:
+        return Choice(tuple(range(channels)), channels, classes)
+    if channels < 5 and isinstance(keep, str):
+        raise LayerSkipped(f"a knee over {channels} channels means nothing: give --keep a ratio")
+    space = embed(np.concatenate([jeffries_matusita(m) for m in usable], 1), seed)
+    distance = distances(space)
+    k, scores = _count(distance, keep, seed)
+    clustering = _single(distance) if k == 1 else cluster(distance, k, seed)
+    chosen = representatives(clustering, None if represent == "medoid" else importance)
+    return Choice(tuple(sorted(chosen)), k, classes, scores)
+
+
+def _count(distance: FloatArray, keep: Keep, seed: int) -> tuple[int, tuple[float, ...]]:
+    if not isinstance(keep, str):
+        return max(1, round(keep * len(distance))), ()
+    curve = sweep(distance, seed)
+    k = knee(curve.ks, curve.scores, _FITS[keep])
+    if k is None:
+        raise LayerSkipped("the cluster scores have no knee: the channels separate the classes alike; give --keep a ratio")
+    return k, curve.scores
+
+
+def _single(distance: FloatArray) -> Clustering:
+    """One cluster around the point with the least total distance."""
+    return Clustering(np.zeros(len(distance), np.intp), np.array([distance.sum(1).argmin()], np.intp))

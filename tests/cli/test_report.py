@@ -1,0 +1,122 @@
+"""The page, the table and the folder of a run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from seqprune.errors import InputError, SeqPruneError
+from seqprune.report.console import step_block
+from seqprune.report.folder import fill, free_folder
+from seqprune.report.html import page
+from seqprune.report.record import Measurements, Record, compare
+from seqprune.sequential import StepReport
+from seqprune.surgery import Difference
+
+PRUNED = StepReport("model.5.conv", 5, 256, 256, 118, 512, (0, 2), 118, "pruned", "", ("model.5.conv",), 1.5)
+SKIPPED = StepReport(
+    "model.7.conv", 7, 512, 512, 512, status="skipped", reason='only <2 classes> & "few" objects'
+)
+BEFORE = Measurements(1_000_000, 8.0, 50.0, 0.5, 0.7, 0.6, 0.4)
+AFTER = Measurements(750_000, 6.0, 40.0, 0.25, 0.4, 0.5, 0.4)
+RECORD = Record(
+    "weights/a&b.pt", "d.yaml", "seed", 0, "compact", 0, {"keep": "knee"}, {"torch": "2.15"}, (PRUNED, SKIPPED),
+    Difference(1e-5, 3e-7), BEFORE, AFTER, ("broken<1>.jpg",),
+)  # fmt: skip
+
+
+class _Balanced(HTMLParser):
+    """Fails where elements are not closed in the order they were opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: object) -> None: ...
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone_and_escapes_everything() -> None:
+    text = page(RECORD)
+    parser = _Balanced()
+    parser.feed(text)
+    assert parser.open == []
+    assert not re.search(r"https?:|<script|<link|@import|url\(", text)
+    assert "prefers-color-scheme: dark" in text
+    assert "a&amp;b.pt: 1 of 2 layers pruned" in text
+    assert "only &lt;2 classes&gt; &amp; &quot;few&quot; objects" in text
+    assert "broken&lt;1&gt;.jpg" in text
+    assert "118 / 256" in text
+    assert "-25.0 %" in text
+
+
+def test_the_page_without_accuracy_says_so() -> None:
+    bare = replace(RECORD, before=replace(BEFORE, map50_95=None), after=Measurements(1, 1, 1))
+    assert "Accuracy was not measured" in page(bare)
+
+
+def test_sizes_change_by_a_share_and_accuracies_by_a_difference() -> None:
+    changes = {line.what: line.change for line in compare(BEFORE, AFTER)}
+    assert changes == {
+        "parameters": "-25.0 %", "GFLOPs": "-25.0 %", "CPU latency, ms": "-20.0 %", "mAP50-95": "-0.2500",
+        "mAP50": "-0.3000", "precision": "-0.1000", "recall": "+0.0000",
+    }  # fmt: skip
+    assert len(compare(BEFORE, Measurements(1, 1.0, 1.0))) == 3
+
+
+def test_a_step_reads_like_a_pruning_log() -> None:
+    assert step_block(PRUNED, 2).plain.splitlines() == [
+        "step 2  block 5  model.5.conv",
+        "  original channels 256  keep 118  remove 138  ratio 0.539  active/total 118/256",
+        "  objects 512  classes 2  k 118  1.5 s",
+    ]
+    assert '  skipped: only <2 classes> & "few" objects' in step_block(SKIPPED, 3).plain
+
+
+def test_folders_are_numbered_and_named_ones_must_be_new(tmp_path: Path) -> None:
+    assert free_folder(tmp_path / "runs" / "prune", None, "n") == tmp_path / "runs" / "prune" / "n"
+    for expected in ("n", "n-2", "n-3"):
+        folder = free_folder(tmp_path, None, "n")
+        assert folder.name == expected
+        folder.mkdir()
+    with pytest.raises(InputError, match="exists and is left as it is"):
+        free_folder(tmp_path, "n-2", "n")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="exists"):
+        free_folder(tmp_path, "link", "n")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "n", "n-2", "n-3"]
+
+
+def test_a_name_taken_during_the_work_is_not_overwritten(tmp_path: Path) -> None:
+    target = tmp_path / "mine"
+
+    def write(folder: Path) -> None:
+        (folder / "ours").write_text("ours")
+        target.mkdir()
+        (target / "theirs").write_text("theirs")
+
+    written = fill(target, write)
+    assert written == tmp_path / "mine-2"
+    assert [p.name for p in target.iterdir()] == ["theirs"]
+    assert [p.name for p in written.iterdir()] == ["ours"]
+    assert written.stat().st_mode & 0o777 == target.stat().st_mode & 0o777
+
+
+def test_writing_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(SeqPruneError, match="disk full"):
+        fill(tmp_path / "mine", write)
+    assert not list(tmp_path.iterdir())
