@@ -37,6 +37,7 @@ app = typer.Typer(
 # depending on its version, and gives away only this name.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[2])
 
+_INTERRUPTED = 130
 _FILES = ("weights/pruned.pt", "plan.json", "report.json", "report.html")
 
 
@@ -215,9 +216,10 @@ def call(args: Sequence[str]) -> int:
     args = [arg for arg in args if arg != "--debug"]  # allowed anywhere, behind the command too
     _prepare(debug)
     try:
-        code = typer.main.get_command(app).main(args, prog_name="seqprune", standalone_mode=False)
+        command = typer.main.get_command(app)
+        code = int(command.main(args, prog_name="seqprune", standalone_mode=False) or 0)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail("interrupted", 130, debug)
+        code = _INTERRUPTED  # what typer of later versions answers by itself
     except _UsageError as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "seqprune")
         return _fail(f"{error.format_message().rstrip('.')}; see `{where} --help`", 2, debug)
@@ -225,7 +227,7 @@ def call(args: Sequence[str]) -> int:
         return _fail(str(error), 2, debug)
     except SeqPruneError as error:
         return _fail(str(error), 1, debug)
-    return int(code or 0)
+    return _fail("interrupted", code, debug) if code == _INTERRUPTED else code
 
 
 def _prepare(debug: bool) -> None:

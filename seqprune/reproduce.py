@@ -208,37 +208,3 @@ def outcome(run: Callable[[], object]) -> str:
     except (RuntimeError, TypeError, SeqPruneError) as error:
         return f"{type(error).__name__}: {error}"
     return answer if isinstance(answer, str) else "no error"
-
-
-def _settle(network: nn.Module, image: torch.Tensor) -> None:
-    """Gives every BatchNorm the statistics of ``image``.
-
-    As built, an untrained network shrinks its signal layer by layer, until nothing but biases is left
-    to compare.
-    """
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    momentum = norms[0].momentum
-    for norm in norms:
-        norm.momentum = 1.0
-    network.train()
-    network(image)
-    network.eval()
-    for norm in norms:
-        norm.momentum = momentum
-
-
-def _conv(network: nn.Module, name: str) -> nn.Conv2d:
-    return cast(nn.Conv2d, network.get_submodule(name))
-
-
-def outcome(run: Callable[[], object]) -> str:
-    return _outcome(lambda: (run(), "no error")[1])
-
-
-def _outcome(run: Callable[[], str]) -> str:
-    """What a run answers, or the error it ends in, as Python would print it."""
-    try:
-        with torch.no_grad():
-            return run()
-    except (RuntimeError, TypeError, SeqPruneError) as error:
-        return f"{type(error).__name__}: {error}"

@@ -6,11 +6,12 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 from seqprune import cli
@@ -23,6 +24,15 @@ class Outcome(NamedTuple):
 
 
 Run = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Small networks: two threads wait for each other more than they work, above all beside other tests."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -47,7 +57,9 @@ def process() -> Run:
     def call(*args: object, before: str = "") -> Outcome:
         script = f"{before}\nfrom seqprune.cli import main\nmain()"
         command: Sequence[str] = [sys.executable, "-c", script, *map(str, args)]
-        plain = {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "COLUMNS")}
+        unset = ("FORCE_COLOR", "COLUMNS", "YOLO_VERBOSE")
+        plain = {name: value for name, value in os.environ.items() if name not in unset}
+        plain["OMP_NUM_THREADS"] = "1"
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=plain, check=False)  # noqa: S603
         return Outcome(done.returncode, done.stdout, done.stderr)
 

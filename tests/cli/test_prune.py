@@ -98,17 +98,8 @@ def test_the_demo_keeps_its_files_where_it_is_told_to(
 
     def quick(folder: Path, *, seed: int, listener: Any) -> Any:
         (folder / "digits").mkdir(parents=True)
-        return prune(
-            MODEL,
-            data,
-            layers=["model.1.conv"],
-            match="all",
-            keep=0.5,
-            imgsz=64,
-            val=False,
-            seed=seed,
-            listener=listener,
-        )
+        quickly: dict[str, Any] = {"match": "all", "keep": 0.5, "imgsz": 64, "val": False}
+        return prune(MODEL, data, layers=["model.1.conv"], seed=seed, listener=listener, **quickly)
 
     monkeypatch.setattr(seqprune.demo.run, "demo", quick)
     code, out, err = run("demo", "--keep-files", tmp_path / "new" / "kept")

@@ -18,15 +18,25 @@ from seqprune.sequential import StepReport
 from seqprune.surgery import Difference
 
 PRUNED = StepReport("model.5.conv", 5, 256, 256, 118, 512, (0, 2), 118, "pruned", "", ("model.5.conv",), 1.5)
-SKIPPED = StepReport(
-    "model.7.conv", 7, 512, 512, 512, status="skipped", reason='only <2 classes> & "few" objects'
-)
+WHY = 'only <2 classes> & "few" objects'
+SKIPPED = StepReport("model.7.conv", 7, 512, 512, 512, status="skipped", reason=WHY)
 BEFORE = Measurements(1_000_000, 8.0, 50.0, 0.5, 0.7, 0.6, 0.4)
 AFTER = Measurements(750_000, 6.0, 40.0, 0.25, 0.4, 0.5, 0.4)
 RECORD = Record(
-    "weights/a&b.pt", "d.yaml", "seed", 0, "compact", 0, {"keep": "knee"}, {"torch": "2.15"}, (PRUNED, SKIPPED),
-    Difference(1e-5, 3e-7), BEFORE, AFTER, ("broken<1>.jpg",),
-)  # fmt: skip
+    model="weights/a&b.pt",
+    data="d.yaml",
+    preset="seed",
+    seed=0,
+    mode="compact",
+    finetune=0,
+    settings={"keep": "knee"},
+    versions={"torch": "2.15"},
+    steps=(PRUNED, SKIPPED),
+    verify=Difference(1e-5, 3e-7),
+    before=BEFORE,
+    after=AFTER,
+    unreadable=("broken<1>.jpg",),
+)
 
 
 class _Balanced(HTMLParser):
@@ -80,7 +90,7 @@ def test_a_step_reads_like_a_pruning_log() -> None:
         "  original channels 256  keep 118  remove 138  ratio 0.539  active/total 118/256",
         "  objects 512  classes 2  k 118  1.5 s",
     ]
-    assert '  skipped: only <2 classes> & "few" objects' in step_block(SKIPPED, 3).plain
+    assert f"  skipped: {WHY}\n" in step_block(SKIPPED, 3).plain
 
 
 def test_folders_are_numbered_and_named_ones_must_be_new(tmp_path: Path) -> None:

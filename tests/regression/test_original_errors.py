@@ -1,4 +1,4 @@
-"""The errors that the predecessor's half-applied pruning ended in, word for word, and their absence from ours.
+"""The errors the predecessor's half-applied pruning ended in, word for word, and their absence from ours.
 
 It narrowed the next layer's input and left the producer wide, and it flattened blocks into a sequence to look
 inside them. Neither may be possible here.
@@ -33,8 +33,8 @@ def test_a_consumer_narrowed_before_its_producer(network: nn.Module, image: torc
     with torch.no_grad(), pytest.raises(RuntimeError) as caught:
         reproduce.half_prune(network)(image)
     assert str(caught.value) == (
-        "Given groups=1, weight of size [256, 118, 1, 1], expected input[1, 256, 22, 32] to have 118 channels, "
-        "but got 256 channels instead"
+        "Given groups=1, weight of size [256, 118, 1, 1], expected input[1, 256, 22, 32] to have 118 "
+        "channels, but got 256 channels instead"
     )
 
 
@@ -43,8 +43,8 @@ def test_a_block_flattened_into_a_sequence(network: nn.Module, image: torch.Tens
     with torch.no_grad(), pytest.raises(RuntimeError) as caught:
         reproduce.mini_net(network, 4)(image)
     assert str(caught.value) == (
-        "Given groups=1, weight of size [128, 256, 1, 1], expected input[1, 128, 44, 64] to have 256 channels, "
-        "but got 128 channels instead"
+        "Given groups=1, weight of size [128, 256, 1, 1], expected input[1, 128, 44, 64] to have 256 "
+        "channels, but got 128 channels instead"
     )
 
 
