@@ -6,6 +6,7 @@ traceback only with ``--debug``. Nothing heavy is imported before a command need
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -238,6 +239,8 @@ def _prepare(debug: bool) -> None:
     if not debug:
         os.environ.setdefault("YOLO_VERBOSE", "False")  # read when Ultralytics is imported
         warnings.simplefilter("ignore")
+        # What is worth telling comes through the listener; without a handler Python prints log records.
+        logging.getLogger("seqprune").addHandler(logging.NullHandler())
         sys.excepthook = _report_bug
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -97,6 +97,7 @@ def prune(
     device: str | int = "cpu",
     mode: Mode = "compact",
     finetune: int = 0,
+    training: Mapping[str, Any] | None = None,
     seed: int = 0,
     val: bool = True,
     listener: Listener | None = None,
@@ -116,6 +117,7 @@ def prune(
         device: ``cpu`` or the number of a GPU.
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
         finetune: epochs on the training images afterwards, in the pruned shape.
+        training: further arguments of Ultralytics' for the fine-tuning (``lr0``, augmentation …).
         seed: of every random choice.
         val: whether accuracy before and after is measured on the ``val`` images.
         listener: told what is going on.
@@ -167,7 +169,7 @@ def prune(
         told.stage(f"fine-tune {finetune} epochs", None)
         guard = masker(plan, graph) if mode == "mask" else None
         result = finetune_detector(
-            result, data, epochs=finetune, imgsz=imgsz, batch=batch, device=str(device), seed=seed, mask=guard
+            result, data, epochs=finetune, imgsz=imgsz, batch=batch, device=str(device), seed=seed, mask=guard, **(training or {})
         )
     after = measure(result, "after")
     record = Record(

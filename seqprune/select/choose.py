@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from seqprune.errors import LayerSkipped
+from seqprune.errors import InputError, LayerSkipped
 from seqprune.select.clustering import Clustering, cluster, distances, sweep
 from seqprune.select.embedding import embed
 from seqprune.select.knee import knee
@@ -61,8 +61,12 @@ def choose(
             not finite, or no knee.
     """
     usable = [m.usable(min_samples) for m in moments]
-    classes = usable[0].classes
+    classes = max((m.classes for m in usable), key=len)
     channels = len(importance)
+    if not isinstance(keep, str) and not 0 < keep <= 1:
+        raise InputError(f"keep {keep}: give 'knee', 'interpolated-knee' or a share in (0, 1]")
+    if not np.isfinite(importance).all():
+        raise LayerSkipped("the importance of some channels is not finite: broken weights; check the weights")
     if not sum(int(m.count.sum()) for m in moments):
         raise LayerSkipped("no labelled object was matched: try --match all, more images, or check the labels")
     if len(classes) < 2:
@@ -76,20 +80,17 @@ def choose(
         raise LayerSkipped(f"a knee over {channels} channels means nothing: give --keep a ratio")
     space = embed(np.concatenate([jeffries_matusita(m) for m in usable], 1), seed)
     distance = distances(space)
-    k, scores = _count(distance, keep, seed)
-    clustering = _single(distance) if k == 1 else cluster(distance, k, seed)
+    if isinstance(keep, str):
+        curve = sweep(distance, seed)
+        k = knee(curve.ks, curve.scores, _FITS[keep])
+        if k is None:
+            raise LayerSkipped("the cluster scores have no knee: the channels separate classes alike; give --keep a ratio")
+        scores, clustering = curve.scores, curve.clustering(k)
+    else:
+        k, scores = max(1, round(keep * channels)), ()
+        clustering = _single(distance) if k == 1 else cluster(distance, k, seed)
     chosen = representatives(clustering, None if represent == "medoid" else importance)
     return Choice(tuple(sorted(chosen)), k, classes, scores)
-
-
-def _count(distance: FloatArray, keep: Keep, seed: int) -> tuple[int, tuple[float, ...]]:
-    if not isinstance(keep, str):
-        return max(1, round(keep * len(distance))), ()
-    curve = sweep(distance, seed)
-    k = knee(curve.ks, curve.scores, _FITS[keep])
-    if k is None:
-        raise LayerSkipped("the cluster scores have no knee: the channels separate the classes alike; give --keep a ratio")
-    return k, curve.scores
 
 
 def _single(distance: FloatArray) -> Clustering:

@@ -33,10 +33,16 @@ class Sweep:
     Attributes:
         ks: 2 to channels - 1.
         scores: mean simplified silhouette of each k, in [-1, 1].
+        clusterings: the partition that was scored, for the ``ks`` up to the first score of 1.
     """
 
     ks: tuple[int, ...]
     scores: tuple[float, ...]
+    clusterings: tuple[Clustering, ...]
+
+    def clustering(self, k: int) -> Clustering:
+        """The partition into ``k`` clusters; where every point lies on its medoid already, that partition."""
+        return self.clusterings[min(k - 2, len(self.clusterings) - 1)]
 
 
 def distances(space: FloatArray) -> FloatArray:
@@ -51,7 +57,9 @@ def distances(space: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt((difference**2).sum(2)))
 
 
-def cluster(distance: FloatArray, k: int, seed: int, start: IndexArray | None = None) -> Clustering:
+def cluster(
+    distance: npt.NDArray[np.floating], k: int, seed: int, start: IndexArray | None = None
+) -> Clustering:
     """FasterPAM from ``start`` (``[k]`` medoids), or from a seeded random draw."""
     draw = np.random.default_rng([seed, k]).choice(len(distance), k, replace=False) if start is None else start
     found = kmedoids.fasterpam(distance, draw.astype(np.int64), n_cpu=1)
@@ -64,9 +72,8 @@ def mean_simplified_silhouette(distance: FloatArray, clustering: Clustering) -> 
     ``a`` is the distance to the own medoid, ``b`` the mean distance to all other medoids. 1 where every point
     lies on its medoid.
     """
-    to_medoids = distance[:, clustering.medoids]
-    own = np.take_along_axis(to_medoids, clustering.labels[:, None], 1)[:, 0]
-    others = (to_medoids.sum(1) - own) / max(len(clustering.medoids) - 1, 1)
+    own = distance[np.arange(len(distance)), clustering.medoids[clustering.labels]]
+    others = (distance[clustering.medoids].sum(0) - own) / max(len(clustering.medoids) - 1, 1)
     off = own != 0
     if not off.any():
         return 1.0
@@ -77,19 +84,21 @@ def mean_simplified_silhouette(distance: FloatArray, clustering: Clustering) -> 
 def sweep(distance: FloatArray, seed: int) -> Sweep:
     """Clusters into 2 to n - 1 groups. Once every point lies on its medoid, so it does for all greater k."""
     ks = range(2, len(distance))
+    # In float64 FasterPAM goes on with swaps that gain a rounding error: ten times as many.
+    coarse = (distance / max(float(distance.max(initial=0)), np.finfo(np.float64).tiny)).astype(np.float32)
     scores: list[float] = []
-    medoids: IndexArray | None = None
+    clusterings: list[Clustering] = []
     for k in ks:
-        found = cluster(distance, k, seed, None if medoids is None else _one_more(distance, medoids))
-        medoids = found.medoids
-        scores.append(mean_simplified_silhouette(distance, found))
+        start = _one_more(distance, clusterings[-1].medoids) if clusterings else None
+        clusterings.append(cluster(coarse, k, seed, start))
+        scores.append(mean_simplified_silhouette(distance, clusterings[-1]))
         if scores[-1] == 1:
             break
-    return Sweep(tuple(ks), tuple(scores + [1.0] * (len(ks) - len(scores))))
+    return Sweep(tuple(ks), tuple(scores + [1.0] * (len(ks) - len(scores))), tuple(clusterings))
 
 
 def _one_more(distance: FloatArray, medoids: IndexArray) -> IndexArray:
     """The medoids of k - 1 and the point farthest from all of them: close to the answer for k."""
-    nearest = distance[:, medoids].min(1)
+    nearest = distance[medoids].min(0)
     nearest[medoids] = -1
     return np.append(medoids, nearest.argmax())

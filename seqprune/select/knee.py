@@ -28,6 +28,13 @@ def knee(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No knee/elbow found")
         found = KneeLocator(
-            list(ks), list(scores), curve="concave", direction="increasing", interp_method=fit, polynomial_degree=2
-        ).knee
-    return None if found is None else int(found)
+            list(ks),
+            list(scores),
+            curve="concave",
+            direction="increasing",
+            interp_method=fit,
+            polynomial_degree=2,
+            online=True,
+        ).all_knees
+    # The first k is where Kneedle stops when scores dip at once: nothing was gained before it.
+    return min((int(k) for k in found if k != ks[0]), default=None)

@@ -15,6 +15,7 @@ VARIANCE_FLOOR = 1e-6
 """Least variance of a class, as a share of the channel's variance over all classes. A class whose samples are equal
 would otherwise be infinitely far from any other."""
 _TINY = 1e-60  # where a channel is constant over all classes; its square must not underflow
+_ROUNDING = 1e-12  # means of equal values differ by less than this, relatively; below it a deviation is noise
 
 
 def bhattacharyya(moments: ClassMoments, variance_floor: float = VARIANCE_FLOOR) -> FloatArray:
@@ -28,7 +29,8 @@ def bhattacharyya(moments: ClassMoments, variance_floor: float = VARIANCE_FLOOR)
     """
     check_finite(moments)
     mean, variance = moments.mean.T, moments.variance().T
-    floor = np.maximum(variance_floor * _total_variance(moments), _TINY)
+    noise = (_ROUNDING * np.abs(mean).max(1, initial=0)) ** 2
+    floor = np.maximum(np.maximum(variance_floor * _total_variance(moments), noise), _TINY)
     variance = np.maximum(variance, floor[:, None])
     left, right = np.triu_indices(len(moments.classes), 1)
     both = variance[:, left] + variance[:, right]

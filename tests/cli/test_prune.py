@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +89,21 @@ def test_a_second_run_gets_a_folder_of_its_own(run: Any, data: Path, finished: F
     assert report["mode"] == "mask"
     assert report["after"]["params"] == report["before"]["params"]
     assert before == {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*")}
+
+
+def test_unreadable_images_are_left_out_and_named(run: Any, data: Path, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(data.parent, root)
+    (root / "images" / "train" / "03.png").write_text("no image")
+    code, out, err = run(
+        "prune", MODEL, "--data", root / data.name, *QUICK, "--layers", 1, "--project", tmp_path / "runs"
+    )
+    assert (code, err) == (0, "")
+    (warning,) = (line for line in out.splitlines() if line.startswith("warning: "))
+    assert "03.png" in warning
+    report = json.loads((tmp_path / "runs" / "yolov8n" / "report.json").read_text())
+    assert report["unreadable"] == ["03.png"]
+    assert report["settings"]["images"] == 11
 
 
 def test_the_demo_keeps_its_files_where_it_is_told_to(

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 
-from seqprune.errors import LayerSkipped
+from seqprune.errors import InputError, LayerSkipped
 from seqprune.select.choose import choose
 from seqprune.select.clustering import distances, sweep
 from seqprune.select.embedding import embed
@@ -179,6 +179,31 @@ def test_a_knee_over_a_handful_of_channels_is_refused() -> None:
     """Two to three scores are no curve."""
     with pytest.raises(LayerSkipped, match="a knee over 4 channels"):
         choose([moments(channels=4)], np.ones(4))
+
+
+def test_a_constant_channel_separates_nothing_however_its_mean_was_rounded() -> None:
+    """Class means of a constant that differ in the last bit looked perfectly separable."""
+    mean = np.array([[0.1], [np.nextafter(0.1, 1)]])
+    assert jeffries_matusita(ClassMoments((0, 1), np.array([9, 9]), mean, np.zeros((2, 1))))[0, 0] < 1e-6
+
+
+@pytest.mark.parametrize("share", [0.0, -1.0, 1.5, float("nan")])
+def test_an_impossible_ratio_is_refused(share: float) -> None:
+    """0 kept one channel, 1.5 kept all, NaN raised a bare ValueError."""
+    with pytest.raises(InputError, match="share in"):
+        choose([moments()], IMPORTANCE, keep=share)
+
+
+def test_an_importance_that_is_not_finite_is_said() -> None:
+    """argmax picks the NaN channel of a cluster without a word."""
+    with pytest.raises(LayerSkipped, match="importance"):
+        choose([moments()], np.where(np.arange(24) == 3, np.nan, 1.0))
+
+
+def test_a_dip_at_the_first_k_is_no_knee() -> None:
+    """The interpolated knee stopped at k = 2 where scores dip at once, and a layer collapsed to two channels."""
+    scores = [0.2, 0.1, 0.4, 0.6, 0.7, 0.75, 0.78, 0.8, 0.81]
+    assert knee(range(2, 11), scores, "interp1d") not in (None, 2)
 
 
 def test_once_a_score_is_one_all_later_are() -> None:
