@@ -60,46 +60,30 @@ def _globals(
 
 @app.command()
 def prune(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")],
     data: Annotated[str, typer.Option(help="Dataset YAML with labelled train and val images.")],
     preset: Annotated[str, typer.Option(help="How channels are chosen.")] = "seed",
     layers: Annotated[
         int | None, typer.Option(show_default="3", help="How many layers to choose from the blocks.")
     ] = None,
-    blocks: Annotated[
-        str | None, typer.Option(show_default="1-5", help="Blocks to choose from: 1-5 or 1-3,6.")
-    ] = None,
+    blocks: Annotated[str | None, typer.Option(show_default="1-5", help="Blocks to choose from: 1-5 or 1-3,6.")] = None,
     layer: Annotated[list[str] | None, typer.Option(help="Name a layer outright; may be repeated.")] = None,
     keep: Annotated[
         str | None, typer.Option(help="knee, interpolated-knee, or the share of channels that stay.")
     ] = None,
-    represent: Annotated[
-        str | None, typer.Option(help="Who stays of a cluster: weight, medoid or gamma.")
-    ] = None,
+    represent: Annotated[str | None, typer.Option(help="Who stays of a cluster: weight, medoid or gamma.")] = None,
     match: Annotated[str | None, typer.Option(help="Objects that count: once, each or all.")] = None,
-    round_to: Annotated[
-        int | None, typer.Option(help="Round channel counts up to a multiple of this.")
-    ] = None,
-    images: Annotated[
-        int | None, typer.Option(show_default="all", help="Look at this many training images.")
-    ] = None,
+    round_to: Annotated[int | None, typer.Option(help="Round channel counts up to a multiple of this.")] = None,
+    images: Annotated[int | None, typer.Option(show_default="all", help="Look at this many training images.")] = None,
     imgsz: Annotated[int, typer.Option(help="Longer side of the images in pixels.")] = 640,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
     mode: Annotated[str, typer.Option(help="compact takes channels out, mask zeroes them.")] = "compact",
-    finetune: Annotated[
-        int, typer.Option(metavar="EPOCHS", help="Fine-tune afterwards in the pruned shape.")
-    ] = 0,
+    finetune: Annotated[int, typer.Option(metavar="EPOCHS", help="Fine-tune afterwards in the pruned shape.")] = 0,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
-    no_val: Annotated[
-        bool, typer.Option("--no-val", help="Do not measure accuracy before and after.")
-    ] = False,
+    no_val: Annotated[bool, typer.Option("--no-val", help="Do not measure accuracy before and after.")] = False,
     project: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/prune"),
-    name: Annotated[
-        str | None, typer.Option(show_default="the model's name", help="Folder of this run.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(show_default="the model's name", help="Folder of this run.")] = None,
 ) -> None:
     """Prune a trained detector front to back, prove the result, and measure it."""
     from seqprune.report.folder import fill, free_folder

@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,9 @@ class PrunePlan:
     # ---- JSON --------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
-        layers = [{"name": e.name, "position": e.position, "channels": e.channels, "keep": list(e.keep)} for e in self.layers]
+        layers = [
+            {"name": e.name, "position": e.position, "channels": e.channels, "keep": list(e.keep)} for e in self.layers
+        ]
         inputs = [{"shape": list(shape), "dtype": dtype} for shape, dtype in self.inputs]
         rows = ",\n".join("    " + json.dumps(layer) for layer in layers)
         return f'{{\n  "format": {FORMAT},\n  "inputs": {json.dumps(inputs)},\n  "layers": [\n{rows}\n  ]\n}}\n'
@@ -189,7 +192,7 @@ def check_keep(name: str, channels: int, keep: tuple[int, ...]) -> None:
     if min(keep) < 0 or max(keep) >= channels:
         worst = min(keep) if min(keep) < 0 else max(keep)
         raise PlanError(f"the keep set of {name} holds {worst}, outside [0, {channels}): give indices of its channels")
-    if any(a >= b for a, b in zip(keep, keep[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(keep)):
         raise PlanError(f"the keep set of {name} is not sorted or holds an index twice: give ascending indices")
 
 
@@ -208,4 +211,3 @@ def find_layer(graph: ChannelGraph, name: str) -> Layer:
 def _layer_from(entry: Mapping[str, Any]) -> LayerKeep:
     keep = tuple(int(i) for i in entry["keep"])
     return LayerKeep(str(entry["name"]), int(entry["position"]), int(entry["channels"]), keep)
-

@@ -49,10 +49,7 @@ LAYERS = {
 # In the blocks that could not be observed flattened.
 OBSERVED = ("model.4.cv2.conv", "model.12.cv1.conv", "model.21.cv2.conv")
 FIRST_CONCAT = 11
-_RESULT = (
-    "no error, compact equals masked; front to back {}; "
-    "model.5.conv makes {} channels, model.6.cv1.conv takes {}"
-)
+_RESULT = "no error, compact equals masked; front to back {}; model.5.conv makes {} channels, model.6.cv1.conv takes {}"
 
 _SEEN = "no error; an object's vector has " + ", ".join(f"{{}} channels of {name}" for name in OBSERVED)
 

@@ -20,7 +20,8 @@ from seqprune.report.record import Measurements, Record, versions
 from seqprune.select.layers import block_of, choose_layers
 from seqprune.sequential import Settings, StepReport, front_to_back, prune_sequentially
 from seqprune.surgery import Difference, compact, mask, masker, verify
-from seqprune.yolo import DetectionImages, finetune as finetune_detector, save_pt
+from seqprune.yolo import DetectionImages, save_pt
+from seqprune.yolo import finetune as finetune_detector
 from seqprune.yolo.device import as_device
 from seqprune.yolo.load import load
 from seqprune.yolo.predict import predict
@@ -128,10 +129,16 @@ def prune(
         SeqPruneError: no layer could be pruned.
     """
     settings = settings_of(preset, keep, represent, match, round_to, seed)
-    if mode not in ("compact", "mask") or finetune < 0 or imgsz < 32 or batch < 1 or (images is not None and images < 1):
+    if (
+        mode not in ("compact", "mask")
+        or finetune < 0
+        or imgsz < 32
+        or batch < 1
+        or (images is not None and images < 1)
+    ):
         raise InputError(
-            f"mode={mode}, finetune={finetune}, imgsz={imgsz}, batch={batch}, images={images}: mode is compact or mask, "
-            "imgsz at least 32, the other numbers positive"
+            f"mode={mode}, finetune={finetune}, imgsz={imgsz}, batch={batch}, images={images}: mode is compact or "
+            "mask, imgsz at least 32, the other numbers positive"
         )
     told = listener or Listener()
     torch_device = as_device(str(device))
@@ -139,7 +146,14 @@ def prune(
     graph = trace_detector(detector.model)
     names = choose(graph, layers, blocks)
     seen = DetectionImages(
-        data, split="train", imgsz=imgsz, batch=batch, images=images, stride=detector.stride, names=detector.names, seed=seed
+        data,
+        split="train",
+        imgsz=imgsz,
+        batch=batch,
+        images=images,
+        stride=detector.stride,
+        names=detector.names,
+        seed=seed,
     )
     if seen.unreadable:
         told.warning(f"{len(seen.unreadable)} unreadable images are left out: {', '.join(seen.unreadable[:5])}")
@@ -169,7 +183,15 @@ def prune(
         told.stage(f"fine-tune {finetune} epochs", None)
         guard = masker(plan, graph) if mode == "mask" else None
         result = finetune_detector(
-            result, data, epochs=finetune, imgsz=imgsz, batch=batch, device=str(device), seed=seed, mask=guard, **(training or {})
+            result,
+            data,
+            epochs=finetune,
+            imgsz=imgsz,
+            batch=batch,
+            device=str(device),
+            seed=seed,
+            mask=guard,
+            **(training or {}),
         )
     after = measure(result, "after")
     record = Record(
@@ -191,7 +213,12 @@ def prune(
 
 
 def settings_of(
-    preset: str, keep: str | float | None, represent: str | None, match: str | None, round_to: int | None, seed: int
+    preset: str,
+    keep: str | float | None,
+    represent: str | None,
+    match: str | None,
+    round_to: int | None,
+    seed: int,
 ) -> Settings:
     """A preset with what the caller overrides.
 
@@ -234,7 +261,14 @@ class _Measure:
     def __init__(
         self, data: str | Path, imgsz: int, batch: int, device: torch.device, val: bool, told: Listener
     ) -> None:
-        self.data, self.imgsz, self.batch, self.device, self.val, self.told = data, imgsz, batch, device, val, told
+        self.data, self.imgsz, self.batch, self.device, self.val, self.told = (
+            data,
+            imgsz,
+            batch,
+            device,
+            val,
+            told,
+        )
 
     def __call__(self, model: nn.Module, when: str) -> Measurements:
         self.told.stage(f"measure {when}", None)
@@ -243,7 +277,13 @@ class _Measure:
             return Measurements(size.params, size.gflops, size.latency_ms)
         metrics = validate(model, self.data, imgsz=self.imgsz, batch=self.batch, device=str(self.device))
         return Measurements(
-            size.params, size.gflops, size.latency_ms, metrics.map50_95, metrics.map50, metrics.precision, metrics.recall
+            size.params,
+            size.gflops,
+            size.latency_ms,
+            metrics.map50_95,
+            metrics.map50,
+            metrics.precision,
+            metrics.recall,
         )
 
 

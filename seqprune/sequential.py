@@ -19,7 +19,7 @@ from seqprune.observe.extract import Observation, Predict, Progress, match_objec
 from seqprune.plan import PrunePlan, find_layer
 from seqprune.select.choose import Choice, choose
 from seqprune.select.layers import block_of
-from seqprune.surgery import active_channels, masker
+from seqprune.surgery import active_channels, masker, weight_rows
 
 FloatArray = npt.NDArray[np.float64]
 Match = Literal["once", "each", "all"]
@@ -190,8 +190,8 @@ class _Run:
             # A live channel may die in fine-tuning; a removed one must not come back.
             if (seen & ~expected).any():
                 raise VerificationError(
-                    f"{layer.name} has {int(seen.sum())} active channels, the plan leaves {int(expected.sum())}: masked "
-                    "channels woke up, likely in a training loop without seqprune's mask"
+                    f"{layer.name} has {int(seen.sum())} active channels, the plan leaves {int(expected.sum())}: "
+                    "masked channels woke up, likely in a training loop without seqprune's mask"
                 )
 
     def step(self, name: str) -> StepReport:
@@ -288,12 +288,8 @@ class _Run:
 
 def weight_norm(model: nn.Module, graph: ChannelGraph, name: str) -> FloatArray:
     """``[channels]``, L1 norm of the weights of each output channel."""
-    module = model.get_submodule(name)
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        weight = weight.transpose(0, 1)
-    norms: FloatArray = weight.detach().double().flatten(1).abs().sum(1).cpu().numpy()
+    rows = weight_rows(model.get_submodule(name))
+    norms: FloatArray = rows.double().abs().sum(1).cpu().numpy()
     return norms
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -135,7 +135,11 @@ def graph_for(model: nn.Module, plan: PrunePlan) -> ChannelGraph:
     """Traces ``model`` on inputs of the shapes the plan was made with."""
     parameter = next(model.parameters())
     inputs = tuple(
-        torch.zeros(shape, dtype=parameter.dtype if "float" in dtype else getattr(torch, dtype), device=parameter.device)
+        torch.zeros(
+            shape,
+            dtype=parameter.dtype if "float" in dtype else getattr(torch, dtype),
+            device=parameter.device,
+        )
         for shape, dtype in plan.inputs
     )
     return trace(model, inputs)
@@ -157,7 +161,9 @@ def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: 
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     reference, result = (_outputs(model, inputs) for model in (masked, small))
     if [t.shape for t in reference] != [t.shape for t in result]:
-        raise VerificationError("the compact model returns tensors of other shapes than the masked one; please report this")
+        raise VerificationError(
+            "the compact model returns tensors of other shapes than the masked one; please report this"
+        )
     max_abs = max_rel = 0.0
     for a, b in zip(reference, result, strict=True):
         if a.numel():
@@ -192,10 +198,13 @@ def count_active_channels(layer: nn.Module) -> int:
 
 def active_channels(layer: nn.Module) -> BoolArray:
     """``[channels]``, which output channels have any weight that is not zero."""
-    weight = layer.weight
-    assert isinstance(weight, torch.Tensor)
-    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
-        weight = weight.transpose(0, 1)
-    active: BoolArray = weight.detach().flatten(1).ne(0).any(1).cpu().numpy()
+    active: BoolArray = weight_rows(layer).ne(0).any(1).cpu().numpy()
     return active
 
+
+def weight_rows(layer: nn.Module) -> torch.Tensor:
+    """``[channels, weights]``, the weights of each output channel of a convolution or linear layer."""
+    weight = cast(torch.Tensor, layer.weight).detach()
+    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+        weight = weight.transpose(0, 1)
+    return weight.flatten(1)

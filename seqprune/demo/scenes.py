@@ -77,9 +77,7 @@ def write_scenes(folder: Path, *, train: int, val: int, size: int = 128, seed: i
     counts: dict[Split, int] = {"train": train, "val": val}
     for split, count in counts.items():
         if count < 1:
-            raise InputError(
-                f"{split}={count} scenes asked for: a data set needs at least one; raise {split}."
-            )
+            raise InputError(f"{split}={count} scenes asked for: a data set needs at least one; raise {split}.")
     _check_size_and_seed(size, seed)
     folder = Path(folder).resolve()
     for split, count in counts.items():
@@ -153,9 +151,7 @@ def _digits() -> tuple[Floats, Ints]:
 
 def _check_size_and_seed(size: int, seed: int) -> None:
     if size < 64 or size % 32:
-        raise InputError(
-            f"size={size}: digits need room and the detector's coarsest grid; give 64, 96, 128, …"
-        )
+        raise InputError(f"size={size}: digits need room and the detector's coarsest grid; give 64, 96, 128, …")
     if seed < 0:
         raise InputError(f"seed={seed}: a seed is a non-negative integer; give 0 or more.")
 

@@ -55,9 +55,14 @@ def op_name(function: Callable[..., Any]) -> str:
     name = name.rsplit(".", 1)[-1]
     if dunder := re.fullmatch(r"__(.+)__", name):
         name = dunder[1]
-        return {"iadd": "add", "radd": "add", "imul": "mul", "rmul": "mul", "isub": "sub", "itruediv": "div"}.get(
-            name, {"truediv": "div"}.get(name, name)
-        )
+        return {
+            "iadd": "add",
+            "radd": "add",
+            "imul": "mul",
+            "rmul": "mul",
+            "isub": "sub",
+            "itruediv": "div",
+        }.get(name, {"truediv": "div"}.get(name, name))
     return name.rstrip("_")
 
 
@@ -114,7 +119,11 @@ class _Watch(TorchFunctionMode):
         self.inside = 0
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
         name = op_name(func)
@@ -192,7 +201,7 @@ class _Watch(TorchFunctionMode):
         return value if isinstance(value, list) else [value]
 
 
-class _Guard(TorchDispatchMode):
+class _Guard(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees what runs below; anything outside a watched call was not recorded."""
 
     @classmethod
@@ -201,7 +210,7 @@ class _Guard(TorchDispatchMode):
         return False
 
     def __init__(self, watch: _Watch) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.watch = watch
 
     def __torch_dispatch__(
@@ -232,8 +241,8 @@ def _check_width(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[st
         else " from " + ", ".join(dict.fromkeys(r.layer_of(a) for a in value.atoms.tolist()))
     )
     raise ModelError(
-        f"{r.module or 'a layer'} takes {takes} channels, but {gets} reach it{sources}: the model was pruned by halves, "
-        "likely by another tool; start from the unpruned weights, or narrow the producer as well"
+        f"{r.module or 'a layer'} takes {takes} channels, but {gets} reach it{sources}: the model was pruned by "
+        "halves, likely by another tool; start from the unpruned weights, or narrow the producer as well"
     )
 
 

@@ -15,6 +15,11 @@ from torch.utils._pytree import tree_leaves
 
 from seqprune.graph.channels import Balance, Barrier, BoolArray, ChannelGraph, IntArray, Layer, Slice
 
+
+class NoRule(Exception):
+    """This use of an operator is not covered; the message becomes the barrier's reason."""
+
+
 FIXED = 0
 """The atom of every channel that is not a layer's output: the network input, constants, untracked values."""
 
@@ -107,6 +112,17 @@ class Recorder:
         """Channels of ``tensor``, ``None`` where it does not depend on the network's input."""
         return self._values.get(id(tensor))
 
+    def followed(self, tensor: torch.Tensor) -> Value:
+        """Channels of ``tensor``, which a rule cannot do without.
+
+        Raises:
+            NoRule: the tensor does not depend on the network's input; the operator is then a barrier.
+        """
+        value = self.value(tensor)
+        if value is None:
+            raise NoRule("a constant takes part where channels were expected")
+        return value
+
     def set_value(self, tensor: torch.Tensor, value: Value) -> None:
         self._values[id(tensor)] = value
         self._alive.append(tensor)
@@ -198,7 +214,7 @@ class Recorder:
                 self._foreign.setdefault(id(tensor), f"{op} in {self.module or 'the network'} reads the parameter")
 
     def adopt_aliases(self, tree: Any, op: str) -> None:
-        """Pins what an operator gets through an object that no watched call made, as an autograd.Function hands it on."""
+        """Pins what an operator gets through an object that no watched call made, as autograd.Function hands it on."""
         for tensor in tensors_in(tree):
             if id(tensor) not in self._values and id(tensor) not in self._owners and _storage(tensor) in self._storages:
                 self.pin_storage(tensor, op)
@@ -212,7 +228,10 @@ class Recorder:
         """Pins whatever shares memory with a tensor that was overwritten in place."""
         for value in self._storages.get(_storage(tensor), []):
             if value.atoms is not None:
-                self.pin(value.atoms, f"{op} in {self.module or 'the network'} shares its memory in a way that is not followed")
+                self.pin(
+                    value.atoms,
+                    f"{op} in {self.module or 'the network'} shares its memory in a way that is not followed",
+                )
 
     # ---- the answer --------------------------------------------------------------------------------
 
@@ -232,8 +251,7 @@ class Recorder:
         return ChannelGraph(
             all_layers=tuple(_layer(layer, groups, pinned, reasons) for layer in self._layers.values()),
             slices=tuple(
-                Slice(c.owner.module, c.owner.tensor, c.dim, groups[c.atoms], c.dead)
-                for c in self._cuts.values()
+                Slice(c.owner.module, c.owner.tensor, c.dim, groups[c.atoms], c.dead) for c in self._cuts.values()
             ),
             balances=tuple(Balance(tuple(groups[s] for s in ss), why) for ss, why in self._unique_balances()),
             barriers=tuple(self._barriers.values()),

@@ -8,6 +8,7 @@ relies on them. A split by a width that nobody stated is a barrier.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 from torch import nn
 
@@ -30,7 +31,5 @@ def held(module: nn.Module) -> Mapping[str, tuple[str, int]]:
 def update(module: nn.Module) -> None:
     """Sets the width attributes of a module from the weights it has now."""
     for attribute, (source, parts) in held(module).items():
-        producer = module.get_submodule(source)
-        channels = producer.out_channels
-        assert isinstance(channels, int)
+        channels = cast(int, module.get_submodule(source).out_channels)
         setattr(module, attribute, channels // parts)

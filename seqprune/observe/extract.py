@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,7 @@ class Observation:
     objects: int
 
 
-class _Reached(Exception):  # noqa: N818 - ends a forward pass that has gone far enough, no error
+class _Reached(Exception):
     pass
 
 
@@ -101,11 +101,8 @@ def as_input(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
 
 def _outputs(model: nn.Module, layers: Sequence[str], images: torch.Tensor) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
-    with _hooks(model, layers, found), torch.no_grad():
-        try:
-            model(images)
-        except _Reached:
-            pass
+    with _hooks(model, layers, found), torch.no_grad(), suppress(_Reached):
+        model(images)
     if missing := [name for name in layers if name not in found]:
         raise ModelError(f"{missing[0]} did not run on these images: it cannot be observed; choose another layer")
     return found

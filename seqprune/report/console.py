@@ -46,9 +46,7 @@ def before_after(record: Record) -> Table:
 def verdict(record: Record) -> str:
     """One line on the proof that the small model computes what the masked one does."""
     relative, absolute = record.verify.max_rel, record.verify.max_abs
-    return (
-        f"verify: compact and masked model differ by max_rel {relative:.1e}, max_abs {absolute:.1e} on images"
-    )
+    return f"verify: compact and masked model differ by max_rel {relative:.1e}, max_abs {absolute:.1e} on images"
 
 
 def constraints(graph: ChannelGraph, layer: Layer) -> list[str]:
@@ -99,8 +97,7 @@ def graph_json(graph: ChannelGraph, source: str) -> dict[str, Any]:
             for layer in graph.all_layers
         ],
         "barriers": [
-            {"op": b.op, "module": b.module, "shape": list(b.shape), "reason": b.reason}
-            for b in graph.barriers
+            {"op": b.op, "module": b.module, "shape": list(b.shape), "reason": b.reason} for b in graph.barriers
         ],
         "notes": list(graph.notes),
     }

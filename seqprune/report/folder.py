@@ -24,9 +24,7 @@ def free_folder(project: Path, name: str | None, stem: str) -> Path:
         InputError: the named folder exists, the name is a path, or ``project`` cannot be written to.
     """
     if name is not None and (name in ("", ".", "..") or Path(name).name != name):
-        raise InputError(
-            f"--name {name!r} is no folder name: give one without slashes, the rest as --project"
-        )
+        raise InputError(f"--name {name!r} is no folder name: give one without slashes, the rest as --project")
     if name is not None and os.path.lexists(project / name):
         raise InputError(f"{project / name} exists and is left as it is: give another --name")
     there = next(folder for folder in (project, *project.absolute().parents) if os.path.lexists(folder))

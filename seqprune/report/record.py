@@ -61,12 +61,8 @@ class Compared:
 def compare(before: Measurements, after: Measurements) -> list[Compared]:
     """The table before/after: sizes change by a share, accuracies by a difference; only what was measured."""
     lines = [
-        Compared(
-            "parameters", f"{before.params:,}", f"{after.params:,}", _share(before.params, after.params)
-        ),
-        Compared(
-            "GFLOPs", f"{before.gflops:.2f}", f"{after.gflops:.2f}", _share(before.gflops, after.gflops)
-        ),
+        Compared("parameters", f"{before.params:,}", f"{after.params:,}", _share(before.params, after.params)),
+        Compared("GFLOPs", f"{before.gflops:.2f}", f"{after.gflops:.2f}", _share(before.gflops, after.gflops)),
         Compared(
             "CPU latency, ms",
             f"{before.latency_ms:.1f}",

@@ -84,7 +84,9 @@ def choose(
         curve = sweep(distance, seed)
         k = knee(curve.ks, curve.scores, _FITS[keep])
         if k is None:
-            raise LayerSkipped("the cluster scores have no knee: the channels separate classes alike; give --keep a ratio")
+            raise LayerSkipped(
+                "the cluster scores have no knee: the channels separate classes alike; give --keep a ratio"
+            )
         scores, clustering = curve.scores, curve.clustering(k)
     else:
         k, scores = max(1, round(keep * channels)), ()

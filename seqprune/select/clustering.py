@@ -57,9 +57,7 @@ def distances(space: FloatArray) -> FloatArray:
     return np.asarray(np.sqrt((difference**2).sum(2)))
 
 
-def cluster(
-    distance: npt.NDArray[np.floating], k: int, seed: int, start: IndexArray | None = None
-) -> Clustering:
+def cluster(distance: npt.NDArray[np.floating], k: int, seed: int, start: IndexArray | None = None) -> Clustering:
     """FasterPAM from ``start`` (``[k]`` medoids), or from a seeded random draw."""
     draw = np.random.default_rng([seed, k]).choice(len(distance), k, replace=False) if start is None else start
     found = kmedoids.fasterpam(distance, draw.astype(np.int64), n_cpu=1)

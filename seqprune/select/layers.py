@@ -39,7 +39,9 @@ def choose_layers(candidates: Sequence[tuple[str, int]], blocks: Iterable[int], 
     if empty and len(empty) == len(blocks):
         raise InputError(f"no prunable convolution in block {', '.join(empty)}: `seqprune inspect` lists the layers")
     if not 1 <= count <= total:
-        raise InputError(f"{count} layers asked for, blocks {_ranges(blocks)} have {total}: choose other blocks or numbers")
+        raise InputError(
+            f"{count} layers asked for, blocks {_ranges(blocks)} have {total}: choose other blocks or numbers"
+        )
     position = {name: at for at, (name, _) in enumerate(candidates)}
     # By rounds: the widest layer of every block, then the second widest of every block, and so on.
     ranked = [

@@ -69,9 +69,7 @@ class ClassMoments:
     def usable(self, min_samples: int = 5) -> ClassMoments:
         """Only the classes with at least ``min_samples`` samples: from fewer a variance says nothing."""
         rows = np.flatnonzero(self.count >= min_samples)
-        return ClassMoments(
-            tuple(self.classes[r] for r in rows), self.count[rows], self.mean[rows], self.m2[rows]
-        )
+        return ClassMoments(tuple(self.classes[r] for r in rows), self.count[rows], self.mean[rows], self.m2[rows])
 
     def channels(self, index: npt.NDArray[np.intp]) -> ClassMoments:
         """Only the channels at ``index``."""

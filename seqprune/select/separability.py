@@ -40,7 +40,7 @@ def bhattacharyya(moments: ClassMoments, variance_floor: float = VARIANCE_FLOOR)
     distance = difference**2 / both
     distance /= 4
     distance += (np.log(both / 2) - (log[:, left] + log[:, right]) / 2) / 2
-    return np.maximum(distance, 0, out=distance)
+    return np.asarray(np.maximum(distance, 0))
 
 
 def jeffries_matusita(moments: ClassMoments, variance_floor: float = VARIANCE_FLOOR) -> FloatArray:
@@ -58,11 +58,11 @@ def jeffries_matusita(moments: ClassMoments, variance_floor: float = VARIANCE_FL
 
 def check_finite(moments: ClassMoments) -> None:
     """Raises :class:`LayerSkipped` where a channel's moments are NaN or infinite."""
-    finite = np.isfinite(moments.mean).all(0) & np.isfinite(moments.m2).all(0)
+    finite = np.isfinite(moments.mean + moments.m2).all(axis=0)
     if not finite.all():
         raise LayerSkipped(
-            f"{int((~finite).sum())} of {len(finite)} channels have activations that are not finite: broken weights or an "
-            "overflow in half precision; check the weights, or observe in float32"
+            f"{int((~finite).sum())} of {finite.size} channels have activations that are not finite: broken weights or "
+            "an overflow in half precision; check the weights, or observe in float32"
         )
 
 

@@ -97,8 +97,7 @@ class DetectionImages:
     def __iter__(self) -> Iterator[Batch]:
         """Go through all batches; leaving early stops the decoding."""
         jobs = (
-            range(first, min(first + self.batch, self.image_count))
-            for first in range(0, self.image_count, self.batch)
+            range(first, min(first + self.batch, self.image_count)) for first in range(0, self.image_count, self.batch)
         )
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="seqprune-images")
         try:

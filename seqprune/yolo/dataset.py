@@ -47,9 +47,7 @@ def resolve(data: str | Path) -> dict[str, Any]:
         path = ROOT / "cfg" / "datasets" / path.name
         known = path.is_file() and str(data) == path.name
         if not known:
-            raise DataError(
-                f"{data}: no such file, and no dataset known by that name; give the path of a data YAML"
-            )
+            raise DataError(f"{data}: no such file, and no dataset known by that name; give the path of a data YAML")
     if path.is_dir():
         raise DataError(f"{data} is a folder; give the data YAML that names its images and classes")
     _check_keys(path)
@@ -67,9 +65,7 @@ def resolve(data: str | Path) -> dict[str, Any]:
         subprocess.CalledProcessError,
     ) as error:
         cause = "could not be fetched" if known else "cannot be used"
-        raise DataError(
-            f"{data}: the data set {cause} ({one_line(error)}); check where its images are"
-        ) from error
+        raise DataError(f"{data}: the data set {cause} ({one_line(error)}); check where its images are") from error
     return found
 
 
@@ -87,9 +83,7 @@ def _check_keys(path: Path) -> None:
     if not (content.get("names") or content.get("nc")):
         missing.append("names")
     if missing:
-        raise DataError(
-            f"{path}: the key {' and '.join(missing)} is missing; a data YAML needs train, val and names"
-        )
+        raise DataError(f"{path}: the key {' and '.join(missing)} is missing; a data YAML needs train, val and names")
 
 
 def check_classes(data: dict[str, Any], classes: int, source: str) -> None:
@@ -150,9 +144,7 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
         with ThreadPoolExecutor(_THREADS) as pool:
             results = list(pool.map(self._read, files, self.label_files))
         labels = [label for label, _ in results if label]
-        self.left_out = tuple(
-            (file, reason) for file, (label, reason) in zip(files, results, strict=True) if not label
-        )
+        self.left_out = tuple((file, reason) for file, (label, reason) in zip(files, results, strict=True) if not label)
         self.im_files: list[str] = [label["im_file"] for label in labels]
         if not labels:
             file, reason = self.left_out[0]

@@ -81,9 +81,7 @@ def load(model: str | Path | YOLO | nn.Module) -> LoadedDetector:
         inner, metadata = model.model, model.ckpt
         source = str(model.ckpt_path or model.model_name or "YOLO")
         if not isinstance(inner, nn.Module):
-            raise ModelError(
-                f"{inner}: an exported model has no layers to prune; give the .pt it was exported from"
-            )
+            raise ModelError(f"{inner}: an exported model has no layers to prune; give the .pt it was exported from")
         return _loaded(_copied(inner, source), source, metadata or None, model.task)
     if isinstance(model, nn.Module):
         source = type(model).__name__
@@ -107,9 +105,7 @@ def _from_yaml(path: Path) -> LoadedDetector:
             built = YOLO(str(path))
     except _LOADING_FAILURES as error:
         cause = "no such model YAML" if isinstance(error, FileNotFoundError) else one_line(error)
-        raise ModelError(
-            f"{path}: cannot be built ({cause}); give a model YAML such as yolov8n.yaml"
-        ) from error
+        raise ModelError(f"{path}: cannot be built ({cause}); give a model YAML such as yolov8n.yaml") from error
     return _loaded(built.model, str(path), None, built.task)
 
 
@@ -117,9 +113,7 @@ def _check_file(path: Path) -> None:
     """Raise ModelError where the file plainly is no checkpoint, before any of it is unpickled."""
     if path.suffix.lower() in _EXPORTS:
         kind = _EXPORTS[path.suffix.lower()]
-        raise ModelError(
-            f"{path}: an exported {kind} model has no layers to prune; give the .pt it was exported from"
-        )
+        raise ModelError(f"{path}: an exported {kind} model has no layers to prune; give the .pt it was exported from")
     if path.suffix.lower() != ".pt":
         raise ModelError(f"{path}: weights end in .pt and architectures in .yaml; give one of those")
     if not path.exists():
@@ -147,13 +141,9 @@ def _check_file(path: Path) -> None:
                 "download; fetch it again"
             ) from error
         if "constants.pkl" in members:
-            raise ModelError(
-                f"{path}: a TorchScript model has no layers to prune; give the .pt it was exported from"
-            )
+            raise ModelError(f"{path}: a TorchScript model has no layers to prune; give the .pt it was exported from")
     elif not head.startswith((b"\x80", b"\x1f\x8b")):
-        raise ModelError(
-            f"{path}: not a PyTorch checkpoint, it begins with {head[:12]!r}; give a .pt with a detector"
-        )
+        raise ModelError(f"{path}: not a PyTorch checkpoint, it begins with {head[:12]!r}; give a .pt with a detector")
 
 
 def _diagnosis(path: Path, error: BaseException) -> str:
@@ -184,9 +174,7 @@ def _copied(module: nn.Module, source: str) -> nn.Module:
         with torch.inference_mode(False):
             return deepcopy(module)
     except (RuntimeError, TypeError, pickle.PicklingError) as error:
-        raise ModelError(
-            f"{source}: cannot be copied ({one_line(error)}); load it afresh from its file"
-        ) from error
+        raise ModelError(f"{source}: cannot be copied ({one_line(error)}); load it afresh from its file") from error
 
 
 def _loaded(module: Any, source: str, metadata: dict[str, Any] | None, task: str | None) -> LoadedDetector:
@@ -195,9 +183,7 @@ def _loaded(module: Any, source: str, metadata: dict[str, Any] | None, task: str
     if task not in (None, "detect"):
         raise ModelError(f"{source}: is a model for {task}, not for detection; give a detector")
     if not isinstance(module, DetectionModel):
-        raise ModelError(
-            f"{source}: holds a {type(module).__name__}, not an Ultralytics detector; give a detector"
-        )
+        raise ModelError(f"{source}: holds a {type(module).__name__}, not an Ultralytics detector; give a detector")
     if type(module).__name__ in ("SegmentationModel", "PoseModel", "OBBModel"):
         raise ModelError(f"{source}: holds a {type(module).__name__}, not a detector; give a detector")
     if is_fused(module):

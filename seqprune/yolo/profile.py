@@ -50,9 +50,7 @@ def gflops(model: nn.Module, imgsz: int = 640) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def latency_ms(
-    model: nn.Module, imgsz: int = 640, device: str | torch.device = "cpu", runs: int = 20
-) -> float:
+def latency_ms(model: nn.Module, imgsz: int = 640, device: str | torch.device = "cpu", runs: int = 20) -> float:
     """Median milliseconds of one forward pass on one square image.
 
     A copy of the model as it is: eager, not fused, in its own precision, without decoding the image or
@@ -75,9 +73,7 @@ def latency_ms(
     return 1e3 * statistics.median(seconds)
 
 
-def profile(
-    model: nn.Module, imgsz: int = 640, device: str | torch.device = "cpu", runs: int = 20
-) -> Profile:
+def profile(model: nn.Module, imgsz: int = 640, device: str | torch.device = "cpu", runs: int = 20) -> Profile:
     """Parameters, operations and latency together; see the functions of those names."""
     return Profile(parameters(model), gflops(model, imgsz), latency_ms(model, imgsz, device, runs))
 

@@ -100,9 +100,7 @@ def _replace(path: Path, checkpoint: dict[str, Any]) -> None:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
     except (AttributeError, TypeError, pickle.PicklingError) as error:
-        raise ModelError(
-            f"the model cannot be pickled ({one_line(error)}); remove hooks and closures"
-        ) from error
+        raise ModelError(f"the model cannot be pickled ({one_line(error)}); remove hooks and closures") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -121,6 +119,4 @@ def _check_foreign(file: Path) -> None:
         pickled = archive.read(name)
     for code, argument, _ in pickletools.genops(pickled):
         if code.name == "GLOBAL" and str(argument).partition(".")[0] == "seqprune":
-            raise ModelError(
-                f"the model holds {str(argument).replace(' ', '.')}: Ultralytics alone could not open it"
-            )
+            raise ModelError(f"the model holds {str(argument).replace(' ', '.')}: Ultralytics alone could not open it")

@@ -199,13 +199,9 @@ def _arguments(
             raise InputError(f"{name}={value} must be at least 1")
     for name in overrides:
         if name in _OURS:
-            raise InputError(
-                f"{name} is not a choice when fine-tuning: it is given by the model and the data"
-            )
+            raise InputError(f"{name} is not a choice when fine-tuning: it is given by the model and the data")
         if name not in DEFAULT_CFG_DICT:
-            raise InputError(
-                f"{name} is no training argument of this version of Ultralytics; check its spelling"
-            )
+            raise InputError(f"{name} is no training argument of this version of Ultralytics; check its spelling")
     arguments: dict[str, Any] = {
         "task": "detect",
         "mode": "train",
@@ -245,9 +241,7 @@ def _checked(model: nn.Module, trained: nn.Module, mask: Mask | None) -> nn.Modu
             mask(masked)
         for name, tensor in masked.state_dict().items():
             if not torch.equal(tensor, after[name]):
-                raise TrainingError(
-                    f"training woke masked channels of {name}; this is a bug, please report it"
-                )
+                raise TrainingError(f"training woke masked channels of {name}; this is a bug, please report it")
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in result.named_parameters():
         parameter.requires_grad = wanted[name]

@@ -93,9 +93,7 @@ def validate(
         raise DataError(f"{data}: has no split {split!r}; use one that the data YAML names")
     names = getattr(model, "names", None)
     if names is None:
-        raise ModelError(
-            "the model has no class names, so it is no Ultralytics detector; load it with seqprune"
-        )
+        raise ModelError("the model has no class names, so it is no Ultralytics detector; load it with seqprune")
     check_classes(description, len(names), str(data))
     copy = deepcopy(model).float().eval()
     with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():

@@ -80,9 +80,7 @@ def test_usage_and_numbers(
         (("--data", "missing.yaml"), "missing.yaml"),
     ],
 )
-def test_layers_blocks_and_data(
-    run: Any, args: tuple[str, ...], said: str, data: Path, project: Path
-) -> None:
+def test_layers_blocks_and_data(run: Any, args: tuple[str, ...], said: str, data: Path, project: Path) -> None:
     given = () if "--data" in args else ("--data", data)
     code, _, err = run("prune", MODEL, *given, *args, "--imgsz", 64, "--no-val", "--project", project)
     assert code == 2
@@ -144,16 +142,11 @@ def test_a_bug_is_one_line_and_says_so(process: Any) -> None:
     before = "import seqprune.select.layers as room\nroom.parse_blocks = lambda _: 1 / 0"
     code, _, err = process("prune", MODEL, "--data", "d.yaml", before=before)
     assert code == 1
-    assert (
-        "unexpected ZeroDivisionError: division by zero; this is a bug, run again with --debug"
-        in one_line(err)
-    )
+    assert "unexpected ZeroDivisionError: division by zero; this is a bug, run again with --debug" in one_line(err)
 
 
 @pytest.mark.parametrize("keep", ["", "kept"])
-def test_a_demo_that_fails_leaves_nothing(
-    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str
-) -> None:
+def test_a_demo_that_fails_leaves_nothing(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str) -> None:
     import seqprune.demo.run
 
     used: list[Path] = []

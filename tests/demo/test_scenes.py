@@ -126,12 +126,8 @@ def test_digits_overlap_a_little_at_most() -> None:
                 assert np.prod(np.maximum(high - low, 0)) <= 0.12 * min(areas)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"train": 0}, {"val": 0}, {"size": 32}, {"size": 100}, {"seed": -1}], ids=str
-)
-def test_numbers_out_of_range_are_refused_before_anything_is_written(
-    wrong: dict[str, int], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("wrong", [{"train": 0}, {"val": 0}, {"size": 32}, {"size": 100}, {"seed": -1}], ids=str)
+def test_numbers_out_of_range_are_refused_before_anything_is_written(wrong: dict[str, int], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"{next(iter(wrong))}={next(iter(wrong.values()))}"):
         write_scenes(tmp_path / "scenes", **{"train": 1, "val": 1, **wrong})
     assert not (tmp_path / "scenes").exists()
@@ -162,9 +158,7 @@ def test_the_weights_say_nothing_about_where_they_were_made() -> None:
 
 
 @pytest.mark.slow
-def test_the_weights_reach_what_they_are_said_to_reach(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_weights_reach_what_they_are_said_to_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ultralytics_data, "check_font", lambda *_: None)
     data = write_scenes(tmp_path, train=1, val=100)
     model = ultralytics.YOLO(weights_path())

@@ -193,7 +193,9 @@ def test_one_weight_in_two_modules_stays_one_weight() -> None:
         lambda x: x * torch.from_numpy(x.detach().numpy()),
     ],
 )
-def test_control_flow_that_depends_on_data_is_an_error(between: Callable[[torch.Tensor], torch.Tensor]) -> None:
+def test_control_flow_that_depends_on_data_is_an_error(
+    between: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
     with pytest.raises(ModelError, match="reads values of its input"):
         trace(Between(between), X)
 

@@ -73,8 +73,6 @@ def test_layers_inside_those_blocks_are_observed(network: nn.Module, image: torc
 
 def test_a_failure_that_stays_away_is_told(network: nn.Module, image: torch.Tensor) -> None:
     """The findings can fail: an intact network does not give the error."""
-    finding = reproduce.Finding(
-        "run it whole", reproduce.HALF_APPLIED, reproduce.outcome(lambda: network(image))
-    )
+    finding = reproduce.Finding("run it whole", reproduce.HALF_APPLIED, reproduce.outcome(lambda: network(image)))
     assert finding.seen == "no error"
     assert not finding.ok

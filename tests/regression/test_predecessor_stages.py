@@ -57,7 +57,9 @@ def test_separability_of_too_few_samples_is_finite_and_the_class_is_left_out(cas
     assert moments.usable().classes == ()
 
 
-@pytest.mark.parametrize("case", cases("mean_simplified_silhouette") + cases("mean_simplified_silhouette", degenerate=True))
+@pytest.mark.parametrize(
+    "case", cases("mean_simplified_silhouette") + cases("mean_simplified_silhouette", degenerate=True)
+)
 def test_mean_simplified_silhouette(case: dict[str, Any]) -> None:
     """The predecessor's distance of a medoid to itself was sometimes not 0 but about 1e-8, by rounding; such a medoid
     was not left out and counted as 1. Its value is ours with some number of medoids, 0 to k, counted so."""
@@ -87,7 +89,12 @@ def test_knee(case: dict[str, Any]) -> None:
     if found != case["knee"]:
         # The parabola may peak midway between two k; which of the two is greater is then rounding.
         fit = KneeLocator(
-            case["x"], case["y"], curve="concave", direction="increasing", interp_method="polynomial", polynomial_degree=2
+            case["x"],
+            case["y"],
+            curve="concave",
+            direction="increasing",
+            interp_method="polynomial",
+            polynomial_degree=2,
         )
         height = dict(zip(case["x"], fit.y_difference, strict=True))
         assert height[found] == pytest.approx(height[case["knee"]], rel=1e-12)

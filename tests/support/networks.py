@@ -110,7 +110,20 @@ class Network(nn.Module):
         return [self.blocks[f"head{i}"](maps[i]) for i in self.heads]
 
 
-OPS = ("conv", "conv", "conv", "add", "cat", "chunk", "depthwise", "grouped", "shared", "split block", "gate", "pool")
+OPS = (
+    "conv",
+    "conv",
+    "conv",
+    "add",
+    "cat",
+    "chunk",
+    "depthwise",
+    "grouped",
+    "shared",
+    "split block",
+    "gate",
+    "pool",
+)
 
 
 @st.composite
@@ -163,7 +176,12 @@ def networks(draw: st.DrawFn, max_steps: int = 8) -> Network:
             net.add("module", (source,), (net.widths[source],), nn.MaxPool2d(3, 1, 1))
         else:
             source, w = pick(), draw(width)
-            net.add("module", (source,), (w,), Unit(net.widths[source], w, act=draw(act), bias=draw(st.booleans())))
+            net.add(
+                "module",
+                (source,),
+                (w,),
+                Unit(net.widths[source], w, act=draw(act), bias=draw(st.booleans())),
+            )
     net.finish()
     randomise(net, draw(st.integers(0, 2**16)))
     return net.double().eval()

@@ -16,9 +16,7 @@ from seqprune.yolo.data import DetectionImages
 from seqprune.yolo.validate import Validator
 
 
-def test_batches_are_what_the_validator_sees(
-    data_yaml: Path, tiny: nn.Module, tmp_path: Path, monkeypatch
-) -> None:
+def test_batches_are_what_the_validator_sees(data_yaml: Path, tiny: nn.Module, tmp_path: Path, monkeypatch) -> None:
     seen: list[dict[str, torch.Tensor]] = []
 
     def keep(self: Validator, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -74,9 +72,7 @@ def test_two_passes_are_the_same_and_leave_no_threads(data_yaml: Path) -> None:
 
 def test_a_sample_is_seeded_and_leaves_the_random_state(data_yaml: Path) -> None:
     def names(seed: int) -> list[str]:
-        return [
-            Path(f).name for f in DetectionImages(data_yaml, imgsz=64, images=5, seed=seed)._dataset.im_files
-        ]
+        return [Path(f).name for f in DetectionImages(data_yaml, imgsz=64, images=5, seed=seed)._dataset.im_files]
 
     assert names(0) == names(0)
     assert len(set(names(0))) == 5

@@ -42,9 +42,7 @@ def test_the_ema_is_preferred(checkpoint: Path, tmp_path: Path) -> None:
         parameter.data.fill_(0.5)
     torch.save({**content, "ema": averaged.half()}, tmp_path / "ema.pt")
     loaded = load(tmp_path / "ema.pt").model
-    assert all(
-        (parameter == 0.5).all() and parameter.dtype is torch.float32 for parameter in loaded.parameters()
-    )
+    assert all((parameter == 0.5).all() and parameter.dtype is torch.float32 for parameter in loaded.parameters())
 
 
 def test_a_model_yaml_gives_random_weights() -> None:

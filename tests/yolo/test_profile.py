@@ -28,9 +28,7 @@ def test_a_pruned_model_costs_less_by_what_was_removed(tiny: nn.Module, narrow) 
     unit = tiny.get_submodule("model.4.m.0")
     width = unit.cv1.conv.in_channels
     assert parameters(tiny) - parameters(small) == 3 * (width * 9 + 2 + unit.cv2.conv.out_channels * 9)
-    assert gflops(tiny, 64) - gflops(small, 64) == pytest.approx(
-        2 * 3 * width * 9 * 2 * 16 / 1e9 * 4, rel=1e-6
-    )
+    assert gflops(tiny, 64) - gflops(small, 64) == pytest.approx(2 * 3 * width * 9 * 2 * 16 / 1e9 * 4, rel=1e-6)
 
 
 def test_profiling_leaves_the_model_alone(tiny: nn.Module) -> None:

@@ -64,9 +64,7 @@ def test_plain_ultralytics_loads_validates_predicts_and_exports(
 
 def test_a_saved_model_comes_back_to_the_bit_with_its_plan(tiny: nn.Module, narrow, tmp_path: Path) -> None:
     small = narrow(tiny)
-    path = save_pt(
-        small, tmp_path / "small.pt", names=NAMES, plan_json=PLAN, train_args={"imgsz": 64, "odd": 1}
-    )
+    path = save_pt(small, tmp_path / "small.pt", names=NAMES, plan_json=PLAN, train_args={"imgsz": 64, "odd": 1})
     loaded = load(path)
     assert loaded.checkpoint is not None
     assert loaded.checkpoint["seqprune_plan"] == PLAN

@@ -175,9 +175,7 @@ def test_interrupted_training_resumes_in_shape_with_the_mask(
     model = YOLO(path)
     model.add_callback("on_model_save", stop)
     with pytest.raises(KeyboardInterrupt):
-        model.train(
-            trainer=trainer, data=str(data_yaml), project=str(tmp_path / "runs"), **{**PLAIN, "epochs": 2}
-        )
+        model.train(trainer=trainer, data=str(data_yaml), project=str(tmp_path / "runs"), **{**PLAIN, "epochs": 2})
     last = model.trainer.last
     resumed = YOLO(last)
     resumed.train(trainer=trainer, resume=True, device="cpu")
@@ -187,9 +185,7 @@ def test_interrupted_training_resumes_in_shape_with_the_mask(
     assert is_dead(YOLO(last).model)
 
 
-def test_other_weights_do_not_replace_the_pruned_ones(
-    tiny: nn.Module, data_yaml: Path, tmp_path: Path
-) -> None:
+def test_other_weights_do_not_replace_the_pruned_ones(tiny: nn.Module, data_yaml: Path, tmp_path: Path) -> None:
     path = save_pt(tiny, tmp_path / "tiny.pt", names=NAMES)
     arguments = {"data": str(data_yaml), "project": str(tmp_path / "runs"), **PLAIN}
     with pytest.raises(InputError, match="pretrained=False would replace"):

@@ -22,23 +22,20 @@ KEEPS_ZERO_LIMITED = ("clamp", "clip", "hardtanh")
 @rule(*KEEPS_ZERO)
 def keeps_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     """f(0) = 0, channel by channel. ``expand_as`` and ``type_as`` take a second tensor for its shape or type only."""
-    value = r.value(x)
-    require(value is not None and out.shape == x.shape, "spreads over another shape")
-    assert value is not None
+    value = r.followed(x)
+    require(out.shape == x.shape, "spreads over another shape")
     return value
 
 
 @rule(*LOSES_ZERO)
 def loses_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     return Value(value.known(), value.dim, zero=False)
 
 
 @rule(*KEEPS_ZERO_LIMITED)
 def limited(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     names = ("min_val", "max_val") if "min_val" in kwargs or "max_val" in kwargs else ("min", "max")
     limits = dict(zip(names, args, strict=False)) | {k: v for k, v in kwargs.items() if k in names}
     require(all(v is None or isinstance(v, int | float) for v in limits.values()), "limits are tensors")
@@ -50,15 +47,15 @@ def limited(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwarg
 @rule("pow")
 def power(r: Recorder, out: torch.Tensor, x: Any, exponent: Any) -> Value:
     require(isinstance(x, torch.Tensor) and isinstance(exponent, int | float), "only tensor ** number is followed")
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     return Value(value.known(), value.dim, value.zero and exponent > 0)
 
 
 @rule("softmax", "log_softmax")
-def softmax(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int | None = None, *args: Any, **kwargs: Any) -> Value:
-    value = r.value(x)
-    assert value is not None
+def softmax(
+    r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int | None = None, *args: Any, **kwargs: Any
+) -> Value:
+    value = r.followed(x)
     require(dim is not None and dim % x.dim() != value.dim, "mixes channels")
     return Value(value.known(), value.dim, zero=False)
 
@@ -87,8 +84,8 @@ def _join(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> V
     right = r.value(y) if isinstance(y, torch.Tensor) else None
     if left is not None and right is not None:
         return _join_tracked(r, out, left, right, x.dim(), y.dim(), product=product)
-    value, tensor, other = (left, x, y) if left is not None else (right, y, x)
-    assert value is not None
+    tensor, other = (x, y) if left is not None else (y, x)
+    value = r.followed(tensor)
     axis = value.dim - tensor.dim()  # counted from the end, where broadcasting aligns
     dim = out.dim() + axis
     atoms = value.known()
@@ -104,7 +101,14 @@ def _join(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> V
 
 
 def _join_tracked(
-    r: Recorder, out: torch.Tensor, left: Value, right: Value, left_dims: int, right_dims: int, *, product: bool
+    r: Recorder,
+    out: torch.Tensor,
+    left: Value,
+    right: Value,
+    left_dims: int,
+    right_dims: int,
+    *,
+    product: bool,
 ) -> Value:
     axis = left.dim - left_dims
     require(axis == right.dim - right_dims, "the channels of the operands lie in different dimensions")

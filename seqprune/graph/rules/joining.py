@@ -60,8 +60,7 @@ def _side_by_side(
 
 @rule("chunk")
 def chunk(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, chunks: int, dim: int = 0) -> list[Value]:
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     if positive(dim, x.dim()) != value.dim:
         return [value] * len(out)
     require(x.shape[value.dim] % chunks == 0, "chunks of different sizes")
@@ -70,8 +69,7 @@ def chunk(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, chunks: int
 
 @rule("split", "split_with_sizes")
 def split(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, size: Any, dim: int = 0) -> list[Value]:
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     if positive(dim, x.dim()) != value.dim:
         return [value] * len(out)
     sizes = [part.shape[value.dim] for part in out]

@@ -14,8 +14,7 @@ from seqprune.graph.rules.table import positive, require, rule
 
 @rule("flatten")
 def flatten(r: Recorder, out: torch.Tensor, x: torch.Tensor, start_dim: int = 0, end_dim: int = -1) -> Value:
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     start, end = positive(start_dim, x.dim()), positive(end_dim, x.dim())
     if not start <= value.dim <= end:
         shift = end - start if value.dim > end else 0
@@ -30,8 +29,7 @@ def flatten(r: Recorder, out: torch.Tensor, x: torch.Tensor, start_dim: int = 0,
 @rule("view", "reshape")
 def view(r: Recorder, out: torch.Tensor, x: torch.Tensor, *shape: Any, **kwargs: Any) -> Value:
     """Followed only where the network left the channels to be worked out with -1, or flattens them whole."""
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     asked = _as_sizes(kwargs.get("shape", shape))
     require(asked, "changes the type, not the shape")
     lead = value.dim
@@ -60,22 +58,19 @@ def permute(r: Recorder, out: torch.Tensor, x: torch.Tensor, *dims: Any, **kwarg
 
 
 def _permuted(r: Recorder, x: torch.Tensor, order: Sequence[int]) -> Value:
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     return Value(value.known(), list(order).index(value.dim), value.zero)
 
 
 @rule("unsqueeze")
 def unsqueeze(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int) -> Value:
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     return Value(value.known(), value.dim + (positive(dim, out.dim()) <= value.dim), value.zero)
 
 
 @rule("squeeze")
 def squeeze(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None) -> Value:
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     require(dim is not None, "drops dimensions by their size")
     dims = {positive(d, x.dim()) for d in ([dim] if isinstance(dim, int) else dim)}
     dropped = {d for d in dims if x.shape[d] == 1}
@@ -86,9 +81,7 @@ def squeeze(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None) ->
 @rule("getitem")
 def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
     """Slices and numbers in other dimensions; the channels themselves must be taken whole."""
-    value = r.value(x)
-    require(value is not None, "a constant is indexed by tracked values")
-    assert value is not None
+    value = r.followed(x)
     parts = list(key) if isinstance(key, tuple) else [key]
     require(all(p is None or p is Ellipsis or isinstance(p, int | slice) for p in parts), "indexed by a tensor")
     used = sum(p is not None and p is not Ellipsis for p in parts)
@@ -108,8 +101,7 @@ def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
 
 @rule("unbind")
 def unbind(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, dim: int = 0) -> list[Value]:
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     dim = positive(dim, x.dim())
     require(dim != value.dim, "takes the channels apart one by one")
     return [Value(value.known(), value.dim - (dim < value.dim), value.zero)] * len(out)

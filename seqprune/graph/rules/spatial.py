@@ -20,8 +20,7 @@ from seqprune.graph.rules.table import positive, require, rule
 )
 def pooling(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     """Zeros pool and resize to zeros: maximum pooling pads with minus infinity, which never wins."""
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     require(isinstance(out, torch.Tensor), "returns indices")
     require(value.dim == 1 and x.dim() == out.dim() >= 3, "the channels are not in dimension 1")
     return value
@@ -36,8 +35,7 @@ def padding(
     mode: str = "constant",
     value: float | None = None,
 ) -> Value:
-    channels = r.value(x)
-    assert channels is not None
+    channels = r.followed(x)
     require(not any(_reach(pad, x, channels.dim)), "pads channels")
     return Value(channels.known(), channels.dim, channels.zero and (mode != "constant" or not value))
 
@@ -52,8 +50,7 @@ def _reach(pad: Sequence[int], x: torch.Tensor, dim: int) -> Sequence[int]:
 def reduction(
     r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any
 ) -> Value:
-    value = r.value(x)
-    assert value is not None
+    value = r.followed(x)
     require(dim is not None, "reduces over channels")
     dims = {positive(d, x.dim()) for d in ([dim] if isinstance(dim, int) else dim)}
     require(value.dim not in dims, "reduces over channels")

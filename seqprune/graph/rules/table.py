@@ -12,13 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from seqprune.graph.recorder import Value
+from seqprune.graph.recorder import NoRule, Value
 
 Rule = Callable[..., Value | list[Value]]
-
-
-class NoRule(Exception):  # noqa: N818 - control flow between a rule and the table, never shown as an error
-    """This use of an operator is not covered; the message becomes the barrier's reason."""
 
 
 RULES: dict[str, Rule] = {}

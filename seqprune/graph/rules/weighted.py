@@ -21,7 +21,10 @@ def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int) -> IntArray:
         return np.full(channels, FIXED)
     require(value.dim == dim, f"reads dimension {dim} while the channels lie in dimension {value.dim}")
     if not value.zero:
-        r.pin(value.atoms, f"{r.module} reads channels that are not zero once removed (sigmoid, added constant …)")
+        r.pin(
+            value.atoms,
+            f"{r.module} reads channels that are not zero once removed (sigmoid, added constant …)",
+        )
     return value.atoms
 
 
@@ -103,9 +106,7 @@ def linear(
     return Value(atoms, dim)
 
 
-def _cut_output(
-    r: Recorder, weight: torch.Tensor, dim: int, bias: torch.Tensor | None, atoms: IntArray
-) -> None:
+def _cut_output(r: Recorder, weight: torch.Tensor, dim: int, bias: torch.Tensor | None, atoms: IntArray) -> None:
     r.cut(weight, dim, atoms, 0.0)
     if bias is not None:
         r.cut(bias, 0, atoms, 0.0)
@@ -123,9 +124,7 @@ def batch_norm(
     *args: Any,
     **kwargs: Any,
 ) -> Value:
-    value = r.value(input)
-    require(value is not None, "normalises a constant with tracked statistics")
-    assert value is not None
+    value = r.followed(input)
     require(value.dim == 1, "the channels are not in dimension 1")
     atoms = value.known()
     for tensor, dead in ((weight, 0.0), (bias, 0.0), (running_mean, 0.0), (running_var, 1.0)):
@@ -137,8 +136,7 @@ def batch_norm(
 
 @rule("prelu")
 def prelu(r: Recorder, out: torch.Tensor, input: torch.Tensor, weight: torch.Tensor) -> Value:  # noqa: A002
-    value = r.value(input)
-    assert value is not None
+    value = r.followed(input)
     if weight.numel() > 1:
         require(r.owners(weight) and value.dim == 1, UNHELD)
         r.cut(weight, 0, value.known(), None)
