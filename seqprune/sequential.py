@@ -240,7 +240,10 @@ class _Run:
     def _observe(self, members: Sequence[str]) -> Observation:
         if self.settings.match == "each":
             self.match()
-        return observe(self.model, members, self.images, self.classes, self.matched, self.progress)
+        seen = observe(self.model, members, self.images, self.classes, self.matched, self.progress)
+        if not seen.objects:
+            raise LayerSkipped("no labelled object was matched: try --match all, more images, or check the labels")
+        return seen
 
     def _choose(self, bundles: Sequence[Bundle], observation: Observation) -> list[Choice]:
         choices = []

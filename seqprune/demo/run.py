@@ -8,13 +8,13 @@ from seqprune.demo import weights_path, write_scenes
 from seqprune.run import Listener, PruneResult, prune
 
 SIZE = 128
-TRAIN, VAL = 300, 200
+TRAIN, VAL = 600, 200
 BLOCKS = tuple(range(1, 10))
 LAYERS = 6
-EPOCHS = 4
+EPOCHS = 8
 # Mirrored digits are other digits, and a trained detector needs no strong augmentation to recover.
 TRAINING = {
-    "lr0": 5e-4,
+    "lr0": 1e-3,
     "nbs": 16,
     "warmup_epochs": 0,
     "mosaic": 0,

@@ -32,11 +32,13 @@ class Screen:
         self.task = self.progress.add_task("start", total=None, images="")
 
     def __enter__(self) -> Screen:
-        self.progress.start()
+        if not self.progress.disable:  # stopping prints an empty line otherwise, before rich 14
+            self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        if not self.progress.disable:
+            self.progress.stop()
 
     def stage(self, name: str, total: int | None) -> None:
         self.progress.reset(self.task, description=name, total=total, images="")

@@ -67,8 +67,6 @@ def choose(
         raise InputError(f"keep {keep}: give 'knee', 'interpolated-knee' or a share in (0, 1]")
     if not np.isfinite(importance).all():
         raise LayerSkipped("the importance of some channels is not finite: broken weights; check the weights")
-    if not sum(int(m.count.sum()) for m in moments):
-        raise LayerSkipped("no labelled object was matched: try --match all, more images, or check the labels")
     if len(classes) < 2:
         raise LayerSkipped(
             f"{len(classes)} of {len(moments[0].classes)} classes have at least {min_samples} objects, two are needed: "

@@ -35,7 +35,7 @@ IMPORTANCE = np.linspace(1, 2, 24)
 def test_no_object_at_all() -> None:
     """An empty mean is NaN, and NaN clusters silently."""
     empty = ClassMoments((), np.zeros(0, np.int64), np.zeros((0, 24)), np.zeros((0, 24)))
-    with pytest.raises(LayerSkipped, match="no labelled object was matched"):
+    with pytest.raises(LayerSkipped, match="0 of 0 classes have at least 5 objects"):
         choose([empty], IMPORTANCE)
 
 
