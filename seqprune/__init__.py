@@ -1,10 +1,51 @@
 """Front-to-back channel pruning of trained detectors."""
 
-from seqprune.graph import ChannelGraph, trace, widths
-from seqprune.plan import PrunePlan
-from seqprune.surgery import compact, count_active_channels, mask, verify
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from seqprune import widths
 from seqprune.yolo.widths import WIDTH_ATTRIBUTES
+
+if TYPE_CHECKING:
+    from seqprune.graph import ChannelGraph, trace
+    from seqprune.plan import PrunePlan
+    from seqprune.run import PruneResult, prune
+    from seqprune.sequential import StepReport
+    from seqprune.surgery import compact, count_active_channels, mask, verify
 
 widths.register(WIDTH_ATTRIBUTES)
 
-__all__ = ["ChannelGraph", "PrunePlan", "compact", "count_active_channels", "mask", "trace", "verify"]
+# The first use of a name imports what it needs: torch takes seconds, and `seqprune --help` needs none of it.
+_HOME = {
+    "ChannelGraph": "graph",
+    "PrunePlan": "plan",
+    "PruneResult": "run",
+    "StepReport": "sequential",
+    "compact": "surgery",
+    "count_active_channels": "surgery",
+    "mask": "surgery",
+    "prune": "run",
+    "trace": "graph",
+    "verify": "surgery",
+}
+
+__all__ = [
+    "ChannelGraph",
+    "PrunePlan",
+    "PruneResult",
+    "StepReport",
+    "compact",
+    "count_active_channels",
+    "mask",
+    "prune",
+    "trace",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from seqprune.errors import InputError, SeqPruneError
+from seqprune.errors import InputError, SeqPruneError, TrainingError
 
 if TYPE_CHECKING:
     from seqprune.report.screen import Screen
@@ -96,30 +96,38 @@ def prune(
 
     from seqprune import run
 
+    failure: TrainingError | None = None
     with _screen() as screen:
-        result = run.prune(
-            model,
-            data,
-            preset=preset,
-            layers=layer or (3 if layers is None else layers),
-            blocks=numbers,
-            keep=_ratio(keep),
-            represent=represent,
-            match=match,
-            round_to=round_to,
-            images=images,
-            imgsz=imgsz,
-            batch=batch,
-            device=device,
-            mode=cast(run.Mode, mode),
-            finetune=finetune,
-            seed=seed,
-            val=not no_val,
-            listener=_listener(screen),
-        )
+        try:
+            result = run.prune(
+                model,
+                data,
+                preset=preset,
+                layers=layer or (3 if layers is None else layers),
+                blocks=numbers,
+                keep=_ratio(keep),
+                represent=represent,
+                match=match,
+                round_to=round_to,
+                images=images,
+                imgsz=imgsz,
+                batch=batch,
+                device=device,
+                mode=cast(run.Mode, mode),
+                finetune=finetune,
+                seed=seed,
+                val=not no_val,
+                listener=_listener(screen),
+            )
+        except TrainingError as error:
+            if not isinstance(error.result, run.PruneResult):
+                raise
+            result, failure = error.result, error
     _conclude(screen.console, result)
     written = fill(target, lambda folder: _write(result, folder))
     screen.console.print(f"results in {written}: {', '.join(_FILES)}", markup=False)
+    if failure is not None:
+        raise failure  # what was done is saved and said; the work as a whole failed
 
 
 @app.command()

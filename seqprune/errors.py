@@ -35,4 +35,10 @@ class VerificationError(SeqPruneError):
 
 
 class TrainingError(SeqPruneError):
-    """Fine-tuning did not keep the shape or the mask it was given."""
+    """Fine-tuning failed, or did not keep the shape or the mask it was given.
+
+    Attributes:
+        result: what was done before it, a ``PruneResult``, where there is any.
+    """
+
+    result: object = None

@@ -136,7 +136,9 @@ def flattened_neck(network: nn.Module, image: torch.Tensor) -> Finding:
     nets = [mini_net(network, block)[FIRST_CONCAT:] for block in range(FIRST_CONCAT + 1, last + 1)]
     seen = {outcome(partial(net, front)) for net in nets}
     title = f"flatten model.{FIRST_CONCAT + 1} to model.{last} into sequences, one at a time, run"
-    return Finding(title, FLATTENED_NECK, " | ".join(sorted(seen)))
+    # Older releases of torch word the same refusal of a single tensor in another way.
+    refusal = outcome(lambda: torch.cat(front, 1))
+    return Finding(title, refusal if "cat()" in refusal else FLATTENED_NECK, " | ".join(sorted(seen)))
 
 
 def front_to_back(network: nn.Module, image: torch.Tensor) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from seqprune.errors import InputError, SeqPruneError
+from seqprune.errors import InputError, TrainingError
 from seqprune.graph import ChannelGraph, trace
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import as_input
@@ -25,7 +26,7 @@ from seqprune.yolo import finetune as finetune_detector
 from seqprune.yolo.device import as_device
 from seqprune.yolo.load import load
 from seqprune.yolo.predict import predict
-from seqprune.yolo.profile import profile
+from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.validate import validate
 
 PRESETS = {"seed": Settings()}
@@ -126,7 +127,7 @@ def prune(
     Raises:
         InputError: weights, data, names or numbers that cannot be used.
         VerificationError: compact and masked model differ; nothing is returned then.
-        SeqPruneError: no layer could be pruned.
+        TrainingError: fine-tuning failed; its ``result`` holds what was pruned before it.
     """
     settings = settings_of(preset, keep, represent, match, round_to, seed)
     if (
@@ -156,14 +157,13 @@ def prune(
         seed=seed,
     )
     if seen.unreadable:
-        told.warning(f"{len(seen.unreadable)} unreadable images are left out: {', '.join(seen.unreadable[:5])}")
+        told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")
     measure = _Measure(data, imgsz, batch, torch_device, val, told)
     before = measure(detector.model, "before")
     passes = (len(names) + 1) if settings.match == "once" else len(names) * (1 + (settings.match == "each"))
     told.stage("observe", passes * seen.image_count)
-    original = detector.model
     plan, masked, steps = prune_sequentially(
-        mask(original, PrunePlan((), graph.inputs), graph).to(torch_device),
+        mask(detector.model, PrunePlan((), graph.inputs), graph).to(torch_device),
         graph,
         names,
         seen,
@@ -173,43 +173,50 @@ def prune(
         on_step=told.step,
         progress=told.progress,
     )
-    if not plan.layers:
-        raise SeqPruneError(f"no layer was pruned; {steps[0].layer}: {steps[0].reason}")
+    if all(step.status == "skipped" for step in steps):
+        raise InputError(f"no layer could be pruned; {steps[0].layer}: {steps[0].reason}")
     masked = masked.cpu()
     small = compact(masked, plan, graph)
     difference = verify(masked, small, example_of(seen, small))
-    result = small if mode == "compact" else masked
+    pruned = small if mode == "compact" else masked
+    failure: TrainingError | None = None
     if finetune:
         told.stage(f"fine-tune {finetune} epochs", None)
+        arguments: dict[str, Any] = {
+            "epochs": finetune,
+            "imgsz": imgsz,
+            "batch": batch,
+            "device": str(device),
+            "seed": seed,
+        }
         guard = masker(plan, graph) if mode == "mask" else None
-        result = finetune_detector(
-            result,
-            data,
-            epochs=finetune,
-            imgsz=imgsz,
-            batch=batch,
-            device=str(device),
-            seed=seed,
-            mask=guard,
-            **(training or {}),
-        )
-    after = measure(result, "after")
+        try:
+            pruned = finetune_detector(pruned, data, mask=guard, **arguments, **(training or {}))
+        except TrainingError as error:
+            failure = error
+    after = measure(pruned, "after")
+    # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
+    slow, fast = latencies_ms([detector.model, pruned], imgsz, "cpu")
     record = Record(
         model=detector.source,
         data=str(data),
         preset=preset,
         seed=seed,
         mode=mode,
-        finetune=finetune,
+        finetune=0 if failure else finetune,
         settings=asdict(settings) | {"imgsz": imgsz, "batch": batch, "images": seen.image_count, "device": str(device)},
         versions=versions(),
         steps=tuple(steps),
         verify=difference,
-        before=before,
-        after=after,
+        before=replace(before, latency_ms=slow),
+        after=replace(after, latency_ms=fast),
         unreadable=tuple(seen.unreadable),
     )
-    return PruneResult(result, plan, tuple(steps), record, detector.names)
+    result = PruneResult(pruned, plan, tuple(steps), record, detector.names)
+    if failure is not None:
+        failure.result = result
+        raise failure
+    return result
 
 
 def settings_of(
@@ -272,19 +279,11 @@ class _Measure:
 
     def __call__(self, model: nn.Module, when: str) -> Measurements:
         self.told.stage(f"measure {when}", None)
-        size = profile(model, self.imgsz, "cpu")
+        size = Measurements(parameters(model), gflops(model, self.imgsz), math.nan)
         if not self.val:
-            return Measurements(size.params, size.gflops, size.latency_ms)
+            return size
         metrics = validate(model, self.data, imgsz=self.imgsz, batch=self.batch, device=str(self.device))
-        return Measurements(
-            size.params,
-            size.gflops,
-            size.latency_ms,
-            metrics.map50_95,
-            metrics.map50,
-            metrics.precision,
-            metrics.recall,
-        )
+        return replace(size, **asdict(metrics))
 
 
 def _channels(model: nn.Module) -> int:

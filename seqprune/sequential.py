@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from seqprune.errors import InputError, LayerSkipped, PlanError, VerificationError
+from seqprune.errors import InputError, LayerSkipped, VerificationError
 from seqprune.graph.channels import Bundle, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Observation, Predict, Progress, match_objects, observe
@@ -205,9 +205,10 @@ class _Run:
             try:
                 observation = self._observe(members)
                 choices = self._choose(bundles, observation)
+            except LayerSkipped as why:
+                reason = str(why)
+            else:
                 self._remove(bundles, choices)
-            except (LayerSkipped, PlanError) as why:
-                reason, choices = str(why), []
         else:
             deciders = {self.decided_by[g] for g in layer.groups.tolist() if g in self.decided_by}
             reason = f"decided together with {', '.join(sorted(deciders))}"

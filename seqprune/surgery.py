@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
+from seqprune import widths
 from seqprune.errors import VerificationError
-from seqprune.graph import trace, widths
+from seqprune.graph import trace
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
 from seqprune.plan import PrunePlan
 

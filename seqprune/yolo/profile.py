@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -51,26 +52,35 @@ def gflops(model: nn.Module, imgsz: int = 640) -> float:
 
 
 def latency_ms(model: nn.Module, imgsz: int = 640, device: str | torch.device = "cpu", runs: int = 20) -> float:
-    """Median milliseconds of one forward pass on one square image.
+    """Median milliseconds of one forward pass on one square image; see :func:`latencies_ms`."""
+    return latencies_ms([model], imgsz, device, runs)[0]
 
-    A copy of the model as it is: eager, not fused, in its own precision, without decoding the image or
-    suppressing boxes. Five passes to warm up are not counted.
+
+def latencies_ms(
+    models: Sequence[nn.Module], imgsz: int = 640, device: str | torch.device = "cpu", runs: int = 20
+) -> list[float]:
+    """Median milliseconds of one forward pass of each model on one square image.
+
+    The models take turns, so that a machine that slows down meanwhile slows all of them. Copies as they are:
+    eager, not fused, in their own precision, without decoding the image or suppressing boxes. Five passes of
+    each to warm up are not counted.
     """
     if runs < 1:
         raise InputError(f"runs={runs} must be at least 1")
     where = as_device(device)
-    copy = deepcopy(model).eval().to(where)
-    image = _image(copy, imgsz)
-    seconds = []
+    copies = [deepcopy(model).eval().to(where) for model in models]
+    image = _image(copies[0], imgsz)
+    seconds: list[list[float]] = [[] for _ in copies]
     with torch.inference_mode():
         for run in range(_WARM_UP + runs):
-            _wait(where)
-            start = time.perf_counter()
-            copy(image)
-            _wait(where)
-            if run >= _WARM_UP:
-                seconds.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(seconds)
+            for copy, taken in zip(copies, seconds, strict=True):
+                _wait(where)
+                start = time.perf_counter()
+                copy(image)
+                _wait(where)
+                if run >= _WARM_UP:
+                    taken.append(time.perf_counter() - start)
+    return [1e3 * statistics.median(taken) for taken in seconds]
 
 
 def profile(model: nn.Module, imgsz: int = 640, device: str | torch.device = "cpu", runs: int = 20) -> Profile:

@@ -8,9 +8,10 @@ relies on them. A split by a width that nobody stated is a barrier.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 Widths = Mapping[str, Mapping[str, tuple[str, int]]]
 
