@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from seqprune import widths
-from seqprune.yolo.widths import WIDTH_ATTRIBUTES
+from seqprune import outputs, widths
+from seqprune.yolo.widths import SHAPE_ONLY_OUTPUTS, WIDTH_ATTRIBUTES
 
 if TYPE_CHECKING:
     from seqprune.graph import ChannelGraph, trace
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seqprune.surgery import compact, count_active_channels, mask, verify
 
 widths.register(WIDTH_ATTRIBUTES)
+outputs.register(SHAPE_ONLY_OUTPUTS)
 
 # The first use of a name imports what it needs: torch takes seconds, and `seqprune --help` needs none of it.
 _HOME = {

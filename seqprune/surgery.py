@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from seqprune import widths
+from seqprune import outputs, widths
 from seqprune.errors import VerificationError
 from seqprune.graph import trace
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
@@ -189,7 +189,7 @@ def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
     finally:
         for module, training in modes.items():
             module.training = training
-    return [t for t in tree_leaves(out) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    return [t for t in tree_leaves(outputs.read(model, out)) if isinstance(t, torch.Tensor) and t.is_floating_point()]
 
 
 def count_active_channels(layer: nn.Module) -> int:

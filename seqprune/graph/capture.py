@@ -23,6 +23,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from seqprune import outputs
 from seqprune.errors import ModelError
 from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.recorder import OPAQUE, Recorder, Value, tensors_in
@@ -94,8 +95,14 @@ class _WatchedSize(tuple[int, ...]):
         return super().__iter__()
 
     def __eq__(self, other: object) -> bool:
+        # Where another dimension differs already, the answer tells nothing of the channels.
+        if not isinstance(other, tuple) or len(other) != len(self):
+            return False
+        sizes = list(zip(tuple.__iter__(self), tuple.__iter__(other), strict=True))
+        if any(a != b for at, (a, b) in enumerate(sizes) if at != self._dim):
+            return False
         self._read()
-        return super().__eq__(other)
+        return bool(sizes[self._dim][0] == sizes[self._dim][1])
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -288,7 +295,7 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
             f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: {where} raised "
             f"{type(error).__name__}: {first}; check the weights and the input size"
         ) from error
-    for tensor in recorder.tracked(out):
+    for tensor in recorder.tracked(outputs.read(model, out)):
         value = recorder.value(tensor)
         if value is not None and value.atoms is not None:
             recorder.pin(value.atoms, "network output")

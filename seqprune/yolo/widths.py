@@ -31,3 +31,9 @@ WIDTH_ATTRIBUTES: dict[str, dict[str, tuple[str, int]]] = {
     )
 }
 """Class -> attribute -> (submodule, divisor): ``module.c = module.cv1.conv.out_channels // 2``."""
+
+SHAPE_ONLY_OUTPUTS: dict[str, frozenset[str]] = {
+    f"ultralytics.nn.tasks.{network}": frozenset({"feats"})
+    for network in ("DetectionModel", "SegmentationModel", "PoseModel", "OBBModel")
+}
+"""What the head reads, returned beside its predictions; every loss takes only heights and widths from it."""

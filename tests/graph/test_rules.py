@@ -67,6 +67,7 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         lambda x: torch.stack([x, x.relu()], 0).sum(0),
         lambda x: torch.maximum(x, x.square()),
         lambda x: x.flatten(2)[..., None],
+        lambda x: x if x.shape != (9, 4, 6, 6) and x.shape != "none" else -x,
         lambda x: x.view(x.shape[0], -1, *x.shape[2:]),
     ],
 )
@@ -96,6 +97,8 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (lambda x: nn.functional.group_norm(x, 2), "no rule for this operator"),
         (lambda x: x / x.sum(1, keepdim=True), "reduces over channels"),
         (lambda x: x * x.shape[1], "reads their number"),
+        (lambda x: x if x.shape == (2, 4, 6, 6) else -x, "reads their number"),
+        (lambda x: x * len(list(x.shape)), "reads their number"),
         (lambda x: x / (x.numel() / 72), "reads their number"),
         (lambda x: torch.cat([x.split(2, 1)[1], x[:, :2]], 1), "numbers in the code"),
         (lambda x: x + torch.ones(4, 1, 1, dtype=x.dtype), "constant that has one entry per channel"),
@@ -251,3 +254,18 @@ def test_tracing_leaves_the_model_alone() -> None:
     trace(model, X)
     assert model.training
     assert not model._forward_hooks
+
+
+def test_outputs_handed_on_for_their_shape_alone_pin_nothing() -> None:
+    """A head that returns its input maps beside its predictions kept the last layers of every neck from being pruned."""
+    from seqprune import outputs
+
+    class Head(Between):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            features = self.first(x).relu()
+            return {"boxes": self.last(features), "feats": features}
+
+    model = Head(torch.relu)
+    assert not trace(model, X).by_name["first"].free.any()
+    outputs.register({f"{__name__}.{Head.__qualname__}": frozenset({"feats"})})
+    exact(model, {"first": [0, 3]})
