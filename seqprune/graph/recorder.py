@@ -224,6 +224,14 @@ class Recorder:
         """Whether a tensor in ``tree`` lies in memory that depends on the network's input."""
         return any(_storage(t) in self._storages for t in tensors_in(tree))
 
+    def pin_counted(self, tree: Any, module: str | None = None) -> None:
+        """Pins channels whose number the code reads: what it does with the number cannot be seen."""
+        for tensor in self.tracked(tree):
+            value = self._values[id(tensor)]
+            if value.atoms is not None:
+                where = (self.module if module is None else module) or "the network"
+                self.pin(value.atoms, f"the code of {where} reads their number")
+
     def pin_storage(self, tensor: torch.Tensor, op: str) -> None:
         """Pins whatever shares memory with a tensor that was overwritten in place."""
         for value in self._storages.get(_storage(tensor), []):

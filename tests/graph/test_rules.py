@@ -97,6 +97,17 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (lambda x: nn.functional.group_norm(x, 2), "no rule for this operator"),
         (lambda x: x / x.sum(1, keepdim=True), "reduces over channels"),
         (lambda x: x * x.shape[1], "reads their number"),
+        (lambda x: x * max(x.shape), "reads their number"),
+        (lambda x: x * (4 in x.shape), "reads their number"),
+        (lambda x: x * x.shape.index(4), "reads their number"),
+        (lambda x: x * len((1, *x.shape)), "reads their number"),
+        (lambda x: x + torch.zeros(x.shape, dtype=x.dtype), "reads their number"),
+        (
+            lambda x: torch.cat([x, torch.zeros_like(x)], 1).relu().mean((2, 3), keepdim=True).flip(1)[:, :4],
+            "reads their number",
+        ),
+        (lambda x: torch.cat([x, x.new_zeros(x.shape)], 1)[:, 1:5], "reads their number"),
+        (lambda x: torch.cat([x, x.new_zeros(2, 4, 6, 6)], 1)[:, 1:5], "picks channels by number"),
         (lambda x: x if x.shape == (2, 4, 6, 6) else -x, "reads their number"),
         (lambda x: x * len(list(x.shape)), "reads their number"),
         (lambda x: x / (x.numel() / 72), "reads their number"),
@@ -257,7 +268,7 @@ def test_tracing_leaves_the_model_alone() -> None:
 
 
 def test_outputs_handed_on_for_their_shape_alone_pin_nothing() -> None:
-    """A head that returns its input maps beside its predictions kept the last layers of every neck from being pruned."""
+    """A head that returns its input maps beside its predictions kept the necks last layers from being pruned."""
     from seqprune import outputs
 
     class Head(Between):
