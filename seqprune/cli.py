@@ -79,6 +79,9 @@ def prune(
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
     mode: Annotated[str, typer.Option(help="compact takes channels out, mask zeroes them.")] = "compact",
+    cache_bytes: Annotated[
+        int, typer.Option(help="Memory for block outputs, so that all layers cost one pass; 0 for none.")
+    ] = 4 << 30,
     finetune: Annotated[int, typer.Option(metavar="EPOCHS", help="Fine-tune afterwards in the pruned shape.")] = 0,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     no_val: Annotated[bool, typer.Option("--no-val", help="Do not measure accuracy before and after.")] = False,
@@ -114,6 +117,7 @@ def prune(
                 batch=batch,
                 device=device,
                 mode=cast(run.Mode, mode),
+                cache_bytes=cache_bytes,
                 finetune=finetune,
                 seed=seed,
                 val=not no_val,

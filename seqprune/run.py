@@ -13,8 +13,8 @@ from torch import nn
 
 from seqprune.errors import InputError, TrainingError
 from seqprune.graph import ChannelGraph, trace
-from seqprune.observe.batch import LabelledImages
-from seqprune.observe.extract import as_input
+from seqprune.observe.batch import LabelledImages, as_input
+from seqprune.observe.streaming import CACHE_BYTES, BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.report.html import write_html
 from seqprune.report.record import Measurements, Record, versions
@@ -23,6 +23,7 @@ from seqprune.sequential import Settings, StepReport, front_to_back, prune_seque
 from seqprune.surgery import Difference, compact, mask, masker, verify
 from seqprune.yolo import DetectionImages, save_pt
 from seqprune.yolo import finetune as finetune_detector
+from seqprune.yolo.blocks import blocks_of
 from seqprune.yolo.device import as_device
 from seqprune.yolo.load import load
 from seqprune.yolo.predict import predict
@@ -98,6 +99,7 @@ def prune(
     batch: int = 16,
     device: str | int = "cpu",
     mode: Mode = "compact",
+    cache_bytes: int = CACHE_BYTES,
     finetune: int = 0,
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -118,6 +120,8 @@ def prune(
         batch: images at a time.
         device: ``cpu`` or the number of a GPU.
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
+        cache_bytes: memory for the block outputs that let all observations cost about one pass over the
+            images; 0 runs the network from the start for every layer.
         finetune: epochs on the training images afterwards, in the pruned shape.
         training: further arguments of Ultralytics' for the fine-tuning (``lr0``, augmentation …).
         seed: of every random choice.
@@ -162,6 +166,7 @@ def prune(
     before = measure(detector.model, "before")
     passes = (len(names) + 1) if settings.match == "once" else len(names) * (1 + (settings.match == "each"))
     told.stage("observe", passes * seen.image_count)
+    structure = blocks_of(detector.model)
     plan, masked, steps = prune_sequentially(
         mask(detector.model, PrunePlan((), graph.inputs), graph).to(torch_device),
         graph,
@@ -172,6 +177,7 @@ def prune(
         predict=predict,
         on_step=told.step,
         progress=told.progress,
+        stream=BlockStream(structure, seen, cache_bytes, told.warning) if structure and cache_bytes else None,
     )
     if all(step.status == "skipped" for step in steps):
         raise InputError(f"no layer could be pruned; {steps[0].layer}: {steps[0].reason}")

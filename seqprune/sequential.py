@@ -16,6 +16,7 @@ from seqprune.errors import InputError, LayerSkipped, VerificationError
 from seqprune.graph.channels import Bundle, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Observation, Predict, Progress, match_objects, observe
+from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan, find_layer
 from seqprune.select.choose import Choice, choose
 from seqprune.select.layers import block_of
@@ -112,6 +113,7 @@ def prune_sequentially(
     on_step: Callable[[StepReport], None] | None = None,
     progress: Progress | None = None,
     after_step: Callable[[nn.Module, PrunePlan], nn.Module] | None = None,
+    stream: BlockStream | None = None,
 ) -> tuple[PrunePlan, nn.Module, list[StepReport]]:
     """Prunes layers one after the other and masks them in ``model`` as it goes.
 
@@ -127,6 +129,7 @@ def prune_sequentially(
         progress: called with the number of images of every batch that was run.
         after_step: given the masked model and the plan so far, returns the model to go on with
             (a fine-tuned one).
+        stream: makes all observations together cost about one pass over the images.
 
     Returns:
         The plan, the masked model and a report a layer, front to back.
@@ -137,7 +140,7 @@ def prune_sequentially(
     """
     settings = settings or Settings()
     order = front_to_back(graph, layers)
-    run = _Run(model, graph, images, classes, settings, predict, progress)
+    run = _Run(model, graph, images, classes, settings, predict, progress, stream)
     if settings.match == "once":
         run.match()
     reports = []
@@ -149,6 +152,8 @@ def prune_sequentially(
             on_step(report)
         if after_step is not None and report.removed:
             run.model = after_step(run.model, run.plan())
+            if stream is not None:
+                stream.reset()
     run.check_active()
     return run.plan(), run.model, reports
 
@@ -165,11 +170,12 @@ class _Run:
         settings: Settings,
         predict: Predict | None,
         progress: Progress | None,
+        stream: BlockStream | None,
     ) -> None:
         if predict is None and settings.match != "all":
             raise InputError(f"match={settings.match} needs the detector's predictions: give predict, or match=all")
         self.model, self.graph, self.images, self.classes = model, graph, images, classes
-        self.settings, self.predict, self.progress = settings, predict, progress
+        self.settings, self.predict, self.progress, self.stream = settings, predict, progress, stream
         self.removed = np.zeros(graph.group_count, bool)
         self.decided_by: dict[int, str] = {}
         self.matched: list[torch.Tensor] | None = None
@@ -241,7 +247,7 @@ class _Run:
     def _observe(self, members: Sequence[str]) -> Observation:
         if self.settings.match == "each":
             self.match()
-        seen = observe(self.model, members, self.images, self.classes, self.matched, self.progress)
+        seen = observe(self.model, members, self.images, self.classes, self.matched, self.progress, self.stream)
         if not seen.objects:
             raise LayerSkipped("no labelled object was matched: try --match all, more images, or check the labels")
         return seen

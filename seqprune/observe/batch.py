@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,10 @@ class LabelledImages(Protocol):
 
     def __len__(self) -> int:
         """Number of batches."""
+
+
+def as_input(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
+    """``[B, 3, H, W]`` on the model's device and in its type, values in [0, 1]."""
+    parameter = next(model.parameters())
+    scaled = images.to(parameter.device, non_blocking=True).to(parameter.dtype)
+    return scaled / 255 if images.dtype == torch.uint8 else scaled

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from seqprune.errors import ModelError
-from seqprune.observe.batch import Batch, LabelledImages
+from seqprune.observe.batch import Batch, LabelledImages, as_input
 from seqprune.observe.match import centre_cells, matched_objects
 from seqprune.observe.running import RunningMoments
+from seqprune.observe.streaming import BlockStream
 from seqprune.select.moments import ClassMoments
 
 Predict = Callable[[nn.Module, torch.Tensor], list[torch.Tensor]]
@@ -44,6 +46,7 @@ def observe(
     classes: int,
     matched: Sequence[torch.Tensor] | None = None,
     progress: Progress | None = None,
+    stream: BlockStream | None = None,
 ) -> Observation:
     """Moments of the layers' outputs (before BatchNorm) at the cells under the objects' centres.
 
@@ -55,6 +58,7 @@ def observe(
         images: labelled images.
         classes: number of classes; class ids lie in ``[0, classes)``.
         matched: per batch, ``[M]`` bool, which objects count; all of them where it is left out.
+        stream: continues the passes of earlier calls over the same images instead of starting anew.
 
     Raises:
         ModelError: a layer was not reached or does not return a feature map.
@@ -62,12 +66,13 @@ def observe(
     device = next(model.parameters()).device
     running: dict[str, RunningMoments] = {}
     objects = 0
-    for number, batch in enumerate(images):
+    passes = _whole_passes(model, images) if stream is None else stream.passes(model, layers)
+    for number, (batch, run) in enumerate(passes):
         chosen = batch if matched is None else batch.select(matched[number])
         if len(chosen.classes):
             objects += len(chosen.classes)
             where, kind = chosen.image_index.to(device), chosen.classes.to(device)
-            outputs = _outputs(model, layers, as_input(batch.images, model))
+            outputs = _outputs(model, layers, run)
             for name, output in outputs.items():
                 rows, columns = centre_cells(chosen.boxes, _hw(batch.images), _hw(output))
                 vectors = output[where, :, rows.to(device), columns.to(device)]
@@ -92,17 +97,15 @@ def match_objects(
     return matched
 
 
-def as_input(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
-    """``[B, 3, H, W]`` on the model's device and in its type, values in [0, 1]."""
-    parameter = next(model.parameters())
-    scaled = images.to(parameter.device, non_blocking=True).to(parameter.dtype)
-    return scaled / 255 if images.dtype == torch.uint8 else scaled
+def _whole_passes(model: nn.Module, images: LabelledImages) -> Iterator[tuple[Batch, Callable[[], object]]]:
+    for batch in images:
+        yield batch, partial(lambda b: model(as_input(b.images, model)), batch)
 
 
-def _outputs(model: nn.Module, layers: Sequence[str], images: torch.Tensor) -> dict[str, torch.Tensor]:
+def _outputs(model: nn.Module, layers: Sequence[str], run: Callable[[], object]) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     with _hooks(model, layers, found), torch.no_grad(), suppress(_Reached):
-        model(images)
+        run()
     if missing := [name for name in layers if name not in found]:
         raise ModelError(f"{missing[0]} did not run on these images: it cannot be observed; choose another layer")
     return found
@@ -130,6 +133,3 @@ def _hooks(model: nn.Module, layers: Sequence[str], found: dict[str, torch.Tenso
 
 def _hw(images: torch.Tensor) -> tuple[int, int]:
     return images.shape[-2], images.shape[-1]
-
-
-__all__ = ["Batch", "Observation", "Predict", "Progress", "as_input", "match_objects", "observe"]

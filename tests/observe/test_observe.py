@@ -9,8 +9,8 @@ from detectors import CLASSES, Detector, Images, find_all
 from torch import nn
 
 from seqprune.errors import ModelError
-from seqprune.observe.batch import Batch
-from seqprune.observe.extract import as_input, match_objects, observe
+from seqprune.observe.batch import Batch, as_input
+from seqprune.observe.extract import match_objects, observe
 from seqprune.observe.match import box_iou, centre_cells
 from seqprune.select.moments import ClassMoments
 
