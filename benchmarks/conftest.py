@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 
 from benchmarks.timing import Once, describe
 
@@ -15,9 +17,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("seqprune benchmarks")
     group.addoption("--full", action="store_true", help="the large sizes too")
     group.addoption("--device", choices=("cpu", "cuda"), default="cpu", help="where networks run")
+    group.addoption("--threads", type=int, default=1, help="threads on the CPU, for ours and for what is beside it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Two threads that wait for each other on one busy core were seen to take forty times as long as one.
+    torch.set_num_threads(config.getoption("--threads"))
     config.addinivalue_line("markers", "full: a large size, run with --full only")
 
 
@@ -39,6 +44,12 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
         for name in ("seqprune", "torch", "numpy", "scikit-learn", "kmedoids", "kneed", "ultralytics", "onnxruntime")
         if (found := _version(name))
     }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads(pytestconfig: pytest.Config) -> Iterator[None]:
+    with threadpool_limits(limits=pytestconfig.getoption("--threads")):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ def separability(samples: FloatArray, labels: FloatArray) -> FloatArray:
 
 
 def embed(matrix: FloatArray, seed: int) -> FloatArray:
-    """``[channels, 2]``, scikit-learn's t-SNE as it comes, on all threads."""
+    """``[channels, 2]``, scikit-learn's t-SNE as it comes, on as many threads as it is allowed."""
     return np.asarray(TSNE(n_components=2, perplexity=PERPLEXITY, random_state=seed).fit_transform(matrix))
 
 

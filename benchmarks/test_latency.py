@@ -6,11 +6,11 @@ Random channels, about the same share of every layer, counts rounded up to a mul
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
 from functools import cache, partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ from seqprune.surgery import compact, mask
 from seqprune.yolo.profile import gflops, parameters
 
 Runner = Callable[[], Any]
-Engine = Callable[[nn.Module, torch.Tensor, Path], Runner]
+Engine = Callable[[nn.Module, torch.Tensor], Runner]
 
 models = pytest.mark.parametrize(
     "scale", [pytest.param("n", id="yolov8n"), pytest.param("s", id="yolov8s", marks=pytest.mark.full)]
@@ -37,43 +37,46 @@ def pruned(way: str, scale: str, keep: float) -> nn.Module:
     return surgery(detector(scale), random_plan(graph_of(scale), keep), graph_of(scale)).eval()
 
 
-def eager(model: nn.Module, image: torch.Tensor, _folder: Path) -> Runner:
+def eager(model: nn.Module, image: torch.Tensor) -> Runner:
     model = deepcopy(model).to(image.device)
     return torch.inference_mode()(partial(model, image))
 
 
-def compiled(model: nn.Module, image: torch.Tensor, _folder: Path) -> Runner:
+def compiled(model: nn.Module, image: torch.Tensor) -> Runner:
     torch.compiler.reset()
     return torch.inference_mode()(partial(torch.compile(deepcopy(model).to(image.device)), image))
 
 
-def onnx_runtime(model: nn.Module, image: torch.Tensor, folder: Path) -> Runner:
+def onnx_runtime(model: nn.Module, image: torch.Tensor) -> Runner:
     device = image.device.type
-    return _onnx(model, image, folder, {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}[device])
+    return _onnx(model, image, {"cuda": "CUDAExecutionProvider", "cpu": "CPUExecutionProvider"}[device])
 
 
-def tensorrt(model: nn.Module, image: torch.Tensor, folder: Path) -> Runner:
-    return _onnx(model, image, folder, "TensorrtExecutionProvider")
+def tensorrt(model: nn.Module, image: torch.Tensor) -> Runner:
+    return _onnx(model, image, "TensorrtExecutionProvider")
 
 
-def _onnx(model: nn.Module, image: torch.Tensor, folder: Path, provider: str) -> Runner:
+def _onnx(model: nn.Module, image: torch.Tensor, provider: str) -> Runner:
     runtime = pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed")
     if provider not in runtime.get_available_providers():
         pytest.skip(f"this ONNX Runtime has no {provider}")
-    file = folder / "model.onnx"
-    _export(model, torch.zeros(image.shape), file)
-    session = runtime.InferenceSession(file.read_bytes(), providers=[provider])
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(_exported(model, image.shape), options, providers=[provider])
     return partial(session.run, None, {"images": image.cpu().numpy()})
 
 
-def _export(model: nn.Module, image: torch.Tensor, file: Path) -> None:
+@cache
+def _exported(model: nn.Module, shape: torch.Size) -> bytes:
     model = deepcopy(model).cpu()
     head: Any = model.model[-1]
     head.export, head.format = True, "onnx"
+    file = io.BytesIO()
     with warnings.catch_warnings():
         # The exporter that follows the TorchScript one needs a package more.
         warnings.simplefilter("ignore")
-        torch.onnx.export(model, (image,), str(file), input_names=["images"], opset_version=17, dynamo=False)
+        torch.onnx.export(model, (torch.zeros(shape),), file, input_names=["images"], opset_version=17, dynamo=False)
+    return file.getvalue()
 
 
 ENGINES = [
@@ -88,10 +91,10 @@ ENGINES = [
 @pytest.mark.parametrize("engine", ENGINES)
 class TestLatency:
     def test_of_the_unpruned_network(
-        self, benchmark: Any, scale: str, engine: Engine, device: torch.device, full: bool, tmp_path: Path
+        self, benchmark: Any, scale: str, engine: Engine, device: torch.device, full: bool
     ) -> None:
         benchmark.group = f"latency, yolov8{scale}, {engine.__name__}"
-        run = engine(detector(scale), _image(device, full), tmp_path)
+        run = engine(detector(scale), _image(device, full))
         in_turns(benchmark, run, beside={}, device=device, rounds=15, warm_up=3)
         benchmark.extra_info["gflops"] = gflops(detector(scale), 320)
 
@@ -106,15 +109,18 @@ class TestLatency:
         keep: float,
         device: torch.device,
         full: bool,
-        tmp_path: Path,
     ) -> None:
         benchmark.group = f"latency, yolov8{scale}, {engine.__name__}"
         whole, part = detector(scale), pruned(way, scale, keep)
         image = _image(device, full)
-        (tmp_path / "unpruned").mkdir()
-        unpruned = engine(whole, image, tmp_path / "unpruned")
-        run = engine(part, image, tmp_path)
-        in_turns(benchmark, run, beside={"unpruned": unpruned}, device=device, rounds=15, warm_up=3)
+        in_turns(
+            benchmark,
+            engine(part, image),
+            beside={"unpruned": engine(whole, image)},
+            device=device,
+            rounds=15,
+            warm_up=3,
+        )
         benchmark.extra_info["kept_parameters"] = parameters(part) / parameters(whole)
         benchmark.extra_info["kept_operations"] = gflops(part, 320) / gflops(whole, 320)
 

@@ -27,7 +27,9 @@ TRAINING = {
 }
 
 
-def demo(folder: Path, *, seed: int = 0, listener: Listener | None = None, finetune: int = EPOCHS) -> PruneResult:
+def demo(
+    folder: Path, *, seed: int = 0, listener: Listener | None = None, finetune: int = EPOCHS, val: bool = True
+) -> PruneResult:
     """Prunes the digit detector in several dependent layers, front to back, and fine-tunes it briefly.
 
     Args:
@@ -35,6 +37,7 @@ def demo(folder: Path, *, seed: int = 0, listener: Listener | None = None, finet
         seed: of the scenes, the selection and the fine-tuning.
         listener: told what is going on.
         finetune: epochs over the training scenes in the pruned shape.
+        val: whether accuracy is measured.
     """
     told = listener or Listener()
     told.stage(f"make {TRAIN} + {VAL} scenes of handwritten digits", None)
@@ -49,5 +52,6 @@ def demo(folder: Path, *, seed: int = 0, listener: Listener | None = None, finet
         finetune=finetune,
         training=TRAINING,
         seed=seed,
+        val=val,
         listener=told,
     )
