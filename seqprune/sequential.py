@@ -284,8 +284,8 @@ class _Run:
         plan = PrunePlan.from_removed(self.graph, removed)
         masker(plan, self.graph)(self.model)
         self.removed = removed
-        names = next(iter(bundles[0].columns))
-        self.decided_by.update(dict.fromkeys(np.flatnonzero(decided).tolist(), names))
+        first_member = next(iter(bundles[0].columns))
+        self.decided_by.update(dict.fromkeys(np.flatnonzero(decided).tolist(), first_member))
 
     def _importance(self, bundle: Bundle) -> FloatArray:
         """``[units]``, summed over the members of each channel group."""
