@@ -44,4 +44,5 @@ def as_input(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
     """``[B, 3, H, W]`` on the model's device and in its type, values in [0, 1]."""
     parameter = next(model.parameters())
     scaled = images.to(parameter.device, non_blocking=True).to(parameter.dtype)
-    return scaled / 255 if images.dtype == torch.uint8 else scaled
+    # uint8 was copied on the way, so dividing in place changes nobody's images.
+    return scaled.div_(255) if images.dtype == torch.uint8 else scaled
