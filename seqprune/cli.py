@@ -80,8 +80,10 @@ def prune(
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
     mode: Annotated[str, typer.Option(help="compact takes channels out, mask zeroes them.")] = "compact",
     cache_bytes: Annotated[
-        int, typer.Option(help="Memory for block outputs, so that all layers cost one pass; 0 for none.")
+        int, typer.Option(help="Memory for block outputs, so that all layers cost one pass; more goes to disk; 0: off.")
     ] = 4 << 30,
+    cache_half: Annotated[bool, typer.Option("--cache-half", help="Keep block outputs in half precision.")] = False,
+    amp: Annotated[bool, typer.Option("--amp", help="Observe with automatic mixed precision.")] = False,
     finetune: Annotated[int, typer.Option(metavar="EPOCHS", help="Fine-tune afterwards in the pruned shape.")] = 0,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     no_val: Annotated[bool, typer.Option("--no-val", help="Do not measure accuracy before and after.")] = False,
@@ -94,13 +96,14 @@ def prune(
 
     if layer and (layers is not None or blocks is not None):
         raise InputError("--layer names the layers outright: leave out --layers and --blocks, or --layer")
+    silent = _is_follower()
     target = free_folder(project, name, Path(model).stem or "model")
     numbers = parse_blocks(blocks or "1-5")
 
     from seqprune import run
 
     failure: TrainingError | None = None
-    with _screen() as screen:
+    with _screen(silent) as screen:
         try:
             result = run.prune(
                 model,
@@ -118,6 +121,8 @@ def prune(
                 device=device,
                 mode=cast(run.Mode, mode),
                 cache_bytes=cache_bytes,
+                cache_half=cache_half,
+                amp=amp,
                 finetune=finetune,
                 seed=seed,
                 val=not no_val,
@@ -127,6 +132,8 @@ def prune(
             if not isinstance(error.result, run.PruneResult):
                 raise
             result, failure = error.result, error
+    if silent:
+        return
     _conclude(screen.console, result)
     written = fill(target, lambda folder: _write(result, folder))
     screen.console.print(f"results in {written}: {', '.join(_FILES)}", markup=False)
@@ -258,10 +265,15 @@ def _console(plain: bool = False) -> Console:
     return Console(soft_wrap=True, highlight=False, color_system=None if plain else "auto")
 
 
-def _screen() -> Screen:
+def _screen(silent: bool = False) -> Screen:
     from seqprune.report.screen import Screen
 
-    return Screen(_console())
+    return Screen(Console(quiet=True) if silent else _console())
+
+
+def _is_follower() -> bool:
+    """Whether this is one of several processes of ``torchrun`` and not the first, which speaks and writes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
 
 
 def _listener(screen: Screen) -> Listener:

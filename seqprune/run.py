@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,10 @@ from torch import nn
 from seqprune.errors import InputError, TrainingError
 from seqprune.graph import ChannelGraph, trace
 from seqprune.observe.batch import LabelledImages, as_input
-from seqprune.observe.streaming import CACHE_BYTES, BlockStream
+from seqprune.observe.forward import Forward
+from seqprune.observe.ranks import Ranks, connect
+from seqprune.observe.shelf import CACHE_BYTES
+from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.report.html import write_html
 from seqprune.report.record import Measurements, Record, versions
@@ -100,6 +104,8 @@ def prune(
     device: str | int = "cpu",
     mode: Mode = "compact",
     cache_bytes: int = CACHE_BYTES,
+    cache_half: bool = False,
+    amp: bool = False,
     finetune: int = 0,
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -121,12 +127,17 @@ def prune(
         device: ``cpu`` or the number of a GPU.
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
         cache_bytes: memory for the block outputs that let all observations cost about one pass over the
-            images; 0 runs the network from the start for every layer.
+            images; what outgrows it goes to disk. 0 runs the network from the start for every layer.
+        cache_half: keep block outputs in half precision.
+        amp: observe with automatic mixed precision.
         finetune: epochs on the training images afterwards, in the pruned shape.
         training: further arguments of Ultralytics' for the fine-tuning (``lr0``, augmentation …).
         seed: of every random choice.
         val: whether accuracy before and after is measured on the ``val`` images.
         listener: told what is going on.
+
+    Under ``torchrun`` the processes share the images and all of them return the same plan and model; only the first
+    measures accuracy and speed, so the records of the others lack them.
 
     Raises:
         InputError: weights, data, names or numbers that cannot be used.
@@ -146,7 +157,10 @@ def prune(
             "mask, imgsz at least 32, the other numbers positive"
         )
     told = listener or Listener()
-    torch_device = as_device(str(device))
+    ranks = connect()
+    if ranks.count > 1 and finetune:
+        raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
+    torch_device = own_device(as_device(str(device)), ranks)
     detector = load(model)
     graph = trace_detector(detector.model)
     names = choose(graph, layers, blocks)
@@ -162,11 +176,12 @@ def prune(
     )
     if seen.unreadable:
         told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")
-    measure = _Measure(data, imgsz, batch, torch_device, val, told)
+    measure = _Measure(data, imgsz, batch, torch_device, val and not ranks.rank, told)
     before = measure(detector.model, "before")
     passes = (len(names) + 1) if settings.match == "once" else len(names) * (1 + (settings.match == "each"))
     told.stage("observe", passes * seen.image_count)
-    structure = blocks_of(detector.model)
+    structure = blocks_of(detector.model) if cache_bytes else None
+    stream = None if structure is None else BlockStream(structure, cache_bytes, cache_half, told.warning)
     plan, masked, steps = prune_sequentially(
         mask(detector.model, PrunePlan((), graph.inputs), graph).to(torch_device),
         graph,
@@ -177,8 +192,12 @@ def prune(
         predict=predict,
         on_step=told.step,
         progress=told.progress,
-        stream=BlockStream(structure, seen, cache_bytes, told.warning) if structure and cache_bytes else None,
+        stream=stream,
+        forward=Forward(amp, told.warning),
+        ranks=ranks,
     )
+    if stream is not None:
+        stream.reset()
     if all(step.status == "skipped" for step in steps):
         raise InputError(f"no layer could be pruned; {steps[0].layer}: {steps[0].reason}")
     masked = masked.cpu()
@@ -202,7 +221,7 @@ def prune(
             failure = error
     after = measure(pruned, "after")
     # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
-    slow, fast = latencies_ms([detector.model, pruned], imgsz, "cpu")
+    slow, fast = (math.nan, math.nan) if ranks.rank else latencies_ms([detector.model, pruned], imgsz, "cpu")
     record = Record(
         model=detector.source,
         data=str(data),
@@ -261,6 +280,13 @@ def choose(graph: ChannelGraph, layers: int | Sequence[str], blocks: Iterable[in
         raise InputError(f"the model has no layers in block {strange[0]}: its blocks are 0 to {max(known, default=0)}")
     candidates = [(e.name, e.channels) for e in graph.layers if e.kind == "Conv2d"]
     return choose_layers(candidates, blocks, layers)
+
+
+def own_device(device: torch.device, ranks: Ranks) -> torch.device:
+    """The GPU that ``torchrun`` means for this process, where a GPU is asked for and there are several processes."""
+    if ranks.count == 1 or device.type != "cuda":
+        return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def example_of(images: LabelledImages, model: nn.Module) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from seqprune.errors import InputError, LayerSkipped, VerificationError
 from seqprune.graph.channels import Bundle, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Observation, Predict, Progress, match_objects, observe
+from seqprune.observe.forward import Forward
+from seqprune.observe.ranks import ALONE, Ranks, share
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan, find_layer
 from seqprune.select.choose import Choice, choose
@@ -114,6 +117,8 @@ def prune_sequentially(
     progress: Progress | None = None,
     after_step: Callable[[nn.Module, PrunePlan], nn.Module] | None = None,
     stream: BlockStream | None = None,
+    forward: Forward | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[PrunePlan, nn.Module, list[StepReport]]:
     """Prunes layers one after the other and masks them in ``model`` as it goes.
 
@@ -121,7 +126,7 @@ def prune_sequentially(
         model: in inference mode; it is changed in place.
         graph: its channel graph.
         layers: module paths in any order.
-        images: labelled images for the observation.
+        images: labelled images for the observation; every process is given all of them.
         classes: number of classes.
         settings: how channels are selected.
         predict: the detector's predictions for a batch, needed unless every object counts.
@@ -130,6 +135,8 @@ def prune_sequentially(
         after_step: given the masked model and the plan so far, returns the model to go on with
             (a fine-tuned one).
         stream: makes all observations together cost about one pass over the images.
+        forward: precision, and how many images at a time.
+        ranks: the processes that share the images; all return the same.
 
     Returns:
         The plan, the masked model and a report a layer, front to back.
@@ -140,7 +147,15 @@ def prune_sequentially(
     """
     settings = settings or Settings()
     order = front_to_back(graph, layers)
-    run = _Run(model, graph, images, classes, settings, predict, progress, stream)
+    mine, forward = share(images, ranks), forward or Forward()
+    look = partial(observe, images=mine, progress=progress, stream=stream, forward=forward, ranks=ranks)
+    match = None
+    if predict is not None:
+        told = progress and (lambda images: progress(images * ranks.count))  # the others are about as far
+        match = partial(match_objects, predict=predict, images=mine, progress=told, forward=forward)
+    elif settings.match != "all":
+        raise InputError(f"match={settings.match} needs the detector's predictions: give predict, or match=all")
+    run = _Run(model, graph, classes, settings, look, match, ranks)
     if settings.match == "once":
         run.match()
     reports = []
@@ -165,25 +180,22 @@ class _Run:
         self,
         model: nn.Module,
         graph: ChannelGraph,
-        images: LabelledImages,
         classes: int,
         settings: Settings,
-        predict: Predict | None,
-        progress: Progress | None,
-        stream: BlockStream | None,
+        look: Callable[..., Observation],
+        match: Callable[[nn.Module], list[torch.Tensor]] | None,
+        ranks: Ranks,
     ) -> None:
-        if predict is None and settings.match != "all":
-            raise InputError(f"match={settings.match} needs the detector's predictions: give predict, or match=all")
-        self.model, self.graph, self.images, self.classes = model, graph, images, classes
-        self.settings, self.predict, self.progress, self.stream = settings, predict, progress, stream
+        self.model, self.graph, self.classes, self.settings = model, graph, classes, settings
+        self.look, self.find, self.ranks = look, match, ranks
         self.removed = np.zeros(graph.group_count, bool)
         self.decided_by: dict[int, str] = {}
         self.matched: list[torch.Tensor] | None = None
         self.born_active = {e.name: active_channels(model.get_submodule(e.name)) for e in graph.all_layers}
 
     def match(self) -> None:
-        if self.predict is not None:
-            self.matched = match_objects(self.model, self.predict, self.images, self.progress)
+        if self.find is not None:
+            self.matched = self.find(self.model)
 
     def plan(self) -> PrunePlan:
         return PrunePlan.from_removed(self.graph, self.removed)
@@ -210,7 +222,7 @@ class _Run:
         if bundles:
             try:
                 observation = self._observe(members)
-                choices = self._choose(bundles, observation)
+                choices = self.ranks.first(partial(self._choose, bundles, observation))
             except LayerSkipped as why:
                 reason = str(why)
             else:
@@ -247,7 +259,7 @@ class _Run:
     def _observe(self, members: Sequence[str]) -> Observation:
         if self.settings.match == "each":
             self.match()
-        seen = observe(self.model, members, self.images, self.classes, self.matched, self.progress, self.stream)
+        seen = self.look(self.model, members, classes=self.classes, matched=self.matched)
         if not seen.objects:
             raise LayerSkipped("no labelled object was matched: try --match all, more images, or check the labels")
         return seen

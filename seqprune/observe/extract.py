@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from itertools import count
 
 import torch
 from torch import nn
 
 from seqprune.errors import ModelError
 from seqprune.observe.batch import Batch, LabelledImages, as_input
+from seqprune.observe.forward import Forward
 from seqprune.observe.match import centre_cells, matched_objects
+from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.observe.running import RunningMoments
-from seqprune.observe.streaming import BlockStream
+from seqprune.observe.streaming import BlockStream, Pass
 from seqprune.select.moments import ClassMoments
 
 Predict = Callable[[nn.Module, torch.Tensor], list[torch.Tensor]]
@@ -35,8 +38,13 @@ class Observation:
     objects: int
 
 
-class _Reached(Exception):
-    pass
+@dataclass(frozen=True)
+class _Seen:
+    """What was seen of one batch."""
+
+    images: int
+    objects: int = 0
+    moments: dict[str, RunningMoments] = field(default_factory=dict)
 
 
 def observe(
@@ -47,6 +55,8 @@ def observe(
     matched: Sequence[torch.Tensor] | None = None,
     progress: Progress | None = None,
     stream: BlockStream | None = None,
+    forward: Forward | None = None,
+    ranks: Ranks = ALONE,
 ) -> Observation:
     """Moments of the layers' outputs (before BatchNorm) at the cells under the objects' centres.
 
@@ -55,56 +65,110 @@ def observe(
     Args:
         model: in inference mode; runs on the device of its parameters.
         layers: module paths.
-        images: labelled images.
+        images: labelled images; with several processes this one's share of them.
         classes: number of classes; class ids lie in ``[0, classes)``.
         matched: per batch, ``[M]`` bool, which objects count; all of them where it is left out.
+        progress: told the number of images that all processes have done.
         stream: continues the passes of earlier calls over the same images instead of starting anew.
+        forward: precision, and how many images at a time.
+        ranks: the processes that share the images.
 
     Raises:
         ModelError: a layer was not reached or does not return a feature map.
     """
+    forward = forward or Forward()
     device = next(model.parameters()).device
     running: dict[str, RunningMoments] = {}
     objects = 0
-    passes = _whole_passes(model, images) if stream is None else stream.passes(model, layers)
-    for number, (batch, run) in enumerate(passes):
-        chosen = batch if matched is None else batch.select(matched[number])
-        if len(chosen.classes):
-            objects += len(chosen.classes)
-            where, kind = chosen.image_index.to(device), chosen.classes.to(device)
-            outputs = _outputs(model, layers, run)
-            for name, output in outputs.items():
-                rows, columns = centre_cells(chosen.boxes, _hw(batch.images), _hw(output))
-                vectors = output[where, :, rows.to(device), columns.to(device)]
+    passes = _whole_passes(model, images) if stream is None else stream.passes(model, layers, images, forward)
+    for number in count():
+        ahead = next(passes, None)
+        mine = None
+        if ahead is not None:
+            chosen = ahead.batch if matched is None else ahead.batch.select(matched[number])
+            mine = _look(model, layers, ahead, chosen, classes, forward)
+        everyones = [seen for seen in ranks.gather(mine) if seen is not None]
+        if not everyones:
+            break
+        for seen in everyones:
+            objects += seen.objects
+            for name, moments in seen.moments.items():
                 if name not in running:
-                    running[name] = RunningMoments(classes, output.shape[1], device)
-                running[name].update(vectors, kind)
+                    running[name] = RunningMoments.empty(classes, moments.mean.shape[1], device)
+                running[name].merge(moments.to(device))
         if progress is not None:
-            progress(len(batch.images))
-    empty = {name: RunningMoments(classes, 0, device) for name in layers if name not in running}
+            progress(sum(seen.images for seen in everyones))
+    empty = {name: RunningMoments.empty(classes, 0, device) for name in layers if name not in running}
     return Observation({n: (running | empty)[n].result() for n in layers}, objects)
 
 
 def match_objects(
-    model: nn.Module, predict: Predict, images: LabelledImages, progress: Progress | None = None
+    model: nn.Module,
+    predict: Predict,
+    images: LabelledImages,
+    progress: Progress | None = None,
+    forward: Forward | None = None,
 ) -> list[torch.Tensor]:
     """Per batch, ``[M]`` bool: the objects that ``model`` finds (a prediction of their class, IoU > 0.5)."""
+    forward = forward or Forward()
+    device = next(model.parameters()).device
     matched = []
     for batch in images:
-        matched.append(matched_objects(batch, predict(model, as_input(batch.images, model))))
+        parts = forward(len(batch.images), device, partial(_predicted, model, predict, batch))
+        matched.append(matched_objects(batch, [found for part in parts for found in part]))
         if progress is not None:
             progress(len(batch.images))
     return matched
 
 
-def _whole_passes(model: nn.Module, images: LabelledImages) -> Iterator[tuple[Batch, Callable[[], object]]]:
+def _predicted(model: nn.Module, predict: Predict, batch: Batch, part: slice) -> list[torch.Tensor]:
+    return predict(model, as_input(batch.images[part], model))
+
+
+def _whole_passes(model: nn.Module, images: LabelledImages) -> Iterator[Pass]:
     for batch in images:
-        yield batch, partial(lambda b: model(as_input(b.images, model)), batch)
+        yield Pass(batch, len(batch.images), partial(_from_the_start, model, batch))
+
+
+def _from_the_start(model: nn.Module, batch: Batch) -> Callable[[slice], object]:
+    return lambda part: model(as_input(batch.images[part], model))
+
+
+def _look(model: nn.Module, layers: Sequence[str], ahead: Pass, chosen: Batch, classes: int, forward: Forward) -> _Seen:
+    """The moments of one batch's chosen objects; where there are none, the network is not run."""
+    if not len(chosen.classes):
+        return _Seen(ahead.images)
+    device = next(model.parameters()).device
+    run = ahead.ready()
+    parts = forward(ahead.images, device, partial(_object_vectors, model, layers, run, chosen))
+    kinds = torch.cat([kinds for _, kinds in parts])
+    vectors = {name: torch.cat([found[name] for found, _ in parts]) for name in layers}
+    moments = {name: RunningMoments.of(rows, kinds, classes) for name, rows in vectors.items()}
+    return _Seen(ahead.images, len(kinds), moments)
+
+
+def _object_vectors(
+    model: nn.Module, layers: Sequence[str], run: Callable[[slice], object], batch: Batch, part: slice
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Of the objects in the images of ``part``: ``[M, channels]`` by layer, and their classes."""
+    outputs = _outputs(model, layers, partial(run, part))
+    mine = (batch.image_index >= part.start) & (batch.image_index < part.stop)
+    device = next(model.parameters()).device
+    where, boxes = (batch.image_index[mine] - part.start).to(device), batch.boxes[mine]
+    vectors = {}
+    for name, output in outputs.items():
+        rows, columns = centre_cells(boxes, _hw(batch.images), _hw(output))
+        vectors[name] = output[where, :, rows.to(device), columns.to(device)]
+    return vectors, batch.classes[mine].to(device)
+
+
+class _Reached(Exception):
+    pass
 
 
 def _outputs(model: nn.Module, layers: Sequence[str], run: Callable[[], object]) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
-    with _hooks(model, layers, found), torch.no_grad(), suppress(_Reached):
+    with _hooks(model, layers, found), suppress(_Reached):
         run()
     if missing := [name for name in layers if name not in found]:
         raise ModelError(f"{missing[0]} did not run on these images: it cannot be observed; choose another layer")

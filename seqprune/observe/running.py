@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
 from seqprune.select.moments import ClassMoments
 
 
+@dataclass
 class RunningMoments:
     """Count, mean and squared deviations per (class, channel) in float64, merged batch by batch.
 
     Memory is classes × channels, whatever the number of images. The merge is that of Chan, Golub and LeVeque,
     "Updating formulae and a pairwise algorithm for computing sample variances" (1979).
+
+    Attributes:
+        count: ``[classes]``.
+        mean: ``[classes, channels]``.
+        m2: ``[classes, channels]``.
     """
 
-    def __init__(self, classes: int, channels: int, device: torch.device) -> None:
-        self.count = torch.zeros(classes, dtype=torch.float64, device=device)
-        self.mean = torch.zeros(classes, channels, dtype=torch.float64, device=device)
-        self.m2 = torch.zeros_like(self.mean)
+    count: torch.Tensor
+    mean: torch.Tensor
+    m2: torch.Tensor
 
-    def update(self, vectors: torch.Tensor, classes: torch.Tensor) -> None:
-        """Adds object vectors ``[M, channels]`` of ``classes`` (``[M]`` int64)."""
+    @classmethod
+    def empty(cls, classes: int, channels: int, device: torch.device) -> RunningMoments:
+        mean = torch.zeros(classes, channels, dtype=torch.float64, device=device)
+        return cls(torch.zeros(classes, dtype=torch.float64, device=device), mean, torch.zeros_like(mean))
+
+    @classmethod
+    def of(cls, vectors: torch.Tensor, kinds: torch.Tensor, classes: int) -> RunningMoments:
+        """Of object vectors ``[M, channels]`` of classes ``kinds`` (``[M]`` int64), all on one device."""
+        seen = cls.empty(classes, vectors.shape[1], vectors.device)
         vectors = vectors.double()
-        count = torch.zeros_like(self.count).index_add_(0, classes, torch.ones_like(classes, dtype=torch.float64))
-        mean = torch.zeros_like(self.mean).index_add_(0, classes, vectors) / count.clamp(min=1)[:, None]
-        m2 = torch.zeros_like(self.m2).index_add_(0, classes, (vectors - mean[classes]) ** 2)
-        total = self.count + count
-        share = (count / total.clamp(min=1))[:, None]
-        delta = mean - self.mean
+        seen.count.index_add_(0, kinds, torch.ones_like(kinds, dtype=torch.float64))
+        seen.mean.index_add_(0, kinds, vectors).div_(seen.count.clamp(min=1)[:, None])
+        seen.m2.index_add_(0, kinds, (vectors - seen.mean[kinds]) ** 2)
+        return seen
+
+    def merge(self, other: RunningMoments) -> None:
+        total = self.count + other.count
+        share = (other.count / total.clamp(min=1))[:, None]
+        delta = other.mean - self.mean
         self.mean += delta * share
-        self.m2 += m2 + delta**2 * share * self.count[:, None]
+        self.m2 += other.m2 + delta**2 * share * self.count[:, None]
         self.count = total
+
+    def to(self, device: torch.device | str) -> RunningMoments:
+        return RunningMoments(self.count.to(device), self.mean.to(device), self.m2.to(device))
 
     def result(self) -> ClassMoments:
         """The moments of the classes that were seen."""

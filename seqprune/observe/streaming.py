@@ -7,17 +7,22 @@ layer's block, through blocks that are pruned already and will not change any mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from seqprune.observe.batch import Batch, LabelledImages, as_input
+from seqprune.observe.forward import Forward
+from seqprune.observe.shelf import CACHE_BYTES, Kept, Outputs, Shelf
 from seqprune.select.layers import block_of
 
 IMAGE = -1
 """Index of the network's input among the sources of a block."""
-CACHE_BYTES = 4 << 30
+STEM = 2
+"""Outputs of the first blocks are several times as large as the images; where memory is short, these blocks are run
+again from the images instead."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,26 @@ class Blocks:
         """By block, the last block that reads it."""
         return {source: block for block, sources in enumerate(self.sources) for source in sources}
 
-    def run(self, model: nn.Module, block: int, live: dict[int, torch.Tensor]) -> torch.Tensor:
+    def run(self, model: nn.Module, block: int, live: Outputs) -> torch.Tensor:
         inputs = [live[source] for source in self.sources[block]]
         module = model.get_submodule(f"{self.path}.{block}")
         output: torch.Tensor = module(inputs if self.lists[block] else inputs[0])
         return output
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One batch and the way of running it.
+
+    Attributes:
+        batch: its objects; the images may have lost their pixels, not their size.
+        images: how many there are.
+        ready: brings the batch to where the pass begins and returns what runs a part of its images from there.
+    """
+
+    batch: Batch
+    images: int
+    ready: Callable[[], Callable[[slice], object]]
 
 
 @dataclass
@@ -50,83 +70,106 @@ class _Position:
     """Where one batch stands: the next block to run, and the outputs that are still to be read."""
 
     batch: Batch
+    images: int
     next: int
-    live: dict[int, torch.Tensor] = field(repr=False)
-
-    def bytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in self.live.values())
+    kept: Kept
 
 
 class BlockStream:
     """Gives every step its forward passes from where the last step left off.
 
-    Falls back to whole passes, and says so, where the outputs to keep outgrow the budget.
+    Falls back to whole passes, and says so, where neither memory nor disk can hold the outputs to keep.
 
     Args:
         blocks: the network's structure.
-        images: labelled images, decoded once.
-        cache_bytes: memory for outputs that are kept, on the model's device.
-        warn: told when the budget does not suffice.
+        cache_bytes: memory for outputs that are kept; what outgrows it goes to disk.
+        half: keep them in half precision.
+        warn: told when a place is full.
     """
 
     def __init__(
         self,
         blocks: Blocks,
-        images: LabelledImages,
         cache_bytes: int = CACHE_BYTES,
+        half: bool = False,
         warn: Callable[[str], None] = lambda _text: None,
     ) -> None:
-        self.blocks, self.images, self.cache_bytes, self.warn = blocks, images, cache_bytes, warn
+        self.blocks, self.warn = blocks, warn
+        self.shelf = Shelf(cache_bytes, half, warn)
         self._last_use = blocks.last_use()
         self._positions: list[_Position] | None = None
-        self._kept = 0
         self._outgrown = False
 
     def reset(self) -> None:
-        """Forgets everything: weights changed in blocks that were passed already."""
+        """Forgets everything: weights changed in blocks that were passed already, or the run is over."""
         self._positions = None
-        self._kept = 0
+        self.shelf.clear()
 
-    def passes(self, model: nn.Module, layers: Sequence[str]) -> Iterator[tuple[Batch, Callable[[], object]]]:
-        """Every batch, its images without pixels, with a function that runs ``model`` through ``layers``."""
+    def passes(
+        self, model: nn.Module, layers: Sequence[str], images: LabelledImages, forward: Forward | None = None
+    ) -> Iterator[Pass]:
+        """Every batch with what runs ``model`` through ``layers``."""
         wanted = [block for name in layers if (block := block_of(name)) is not None]
         first, last = min(wanted), max(wanted)
-        if self._positions is not None and any(p.next > first for p in self._positions):
-            self.reset()
-        positions = self._fresh(model) if self._positions is None else iter(self._positions)
+        forward = forward or Forward()
+        known, self._positions = self._positions, None  # a pass that is left early leaves nothing to go on from
+        if known is None or self._outgrown or any(p.next > first for p in known):
+            self.shelf.clear()
+            known = None
         held: list[_Position] = []
-        for position in positions:
-            yield position.batch, self._runner(model, position, first, last)
-            if not self._outgrown:
+        for position in self._fresh(images) if known is None else known:
+            if isinstance(position, Batch):
+                run = partial(self._advance, model, 0, last + 1, {IMAGE: position.images})
+                yield Pass(position, len(position.images), lambda run=run: run)  # type: ignore[misc]
+            else:
+                yield Pass(position.batch, position.images, partial(self._ready, model, position, first, last, forward))
                 held.append(position)
         self._positions = None if self._outgrown else held
 
-    def _fresh(self, model: nn.Module) -> Iterator[_Position]:
-        for batch in self.images:
-            without = Batch(batch.images[:, :0].clone(), batch.image_index, batch.classes, batch.boxes)
-            position = _Position(without, 0, {IMAGE: as_input(batch.images, model)})
-            self._kept += position.bytes()
-            yield position
+    def _fresh(self, images: LabelledImages) -> Iterator[_Position | Batch]:
+        for batch in images:
+            kept = None if self._outgrown else self.shelf.put({IMAGE: batch.images})
+            if kept is None:
+                self._give_up()
+                yield batch
+            else:
+                without = Batch(batch.images[:, :0].clone(), batch.image_index, batch.classes, batch.boxes)
+                yield _Position(without, len(batch.images), 0, kept)
 
-    def _runner(self, model: nn.Module, position: _Position, first: int, last: int) -> Callable[[], object]:
-        def run() -> None:
-            before = position.bytes()
-            self._advance(model, position, first)
-            self._kept += position.bytes() - before
-            if self._kept > self.cache_bytes and not self._outgrown:
-                self._outgrown = True
-                self.warn(
-                    f"block outputs outgrow {self.cache_bytes:,} bytes: every step runs the network from the start"
-                )
-            here = _Position(position.batch, position.next, dict(position.live))
-            self._advance(model, here, last + 1)
+    def _give_up(self) -> None:
+        if not self._outgrown:
+            self._outgrown = True
+            self.warn("neither memory nor disk holds the block outputs: every step runs the network from the start")
 
-        return run
+    def _ready(
+        self, model: nn.Module, position: _Position, first: int, last: int, forward: Forward
+    ) -> Callable[[slice], object]:
+        device = next(model.parameters()).device
+        live = self.shelf.read(position.kept, device)
+        if position.next < first:
+            advance = partial(self._advance, model, position.next, first, live)
+            parts = forward(position.images, device, advance)
+            live = {source: torch.cat([part[source] for part in parts]) for source in parts[0]}
+            self._keep(position, first, live)
+        return partial(self._advance, model, first, last + 1, live)
 
-    def _advance(self, model: nn.Module, position: _Position, block: int) -> None:
-        """Runs blocks up to ``block``, itself left out, and drops outputs that nothing reads any more."""
-        while position.next < block:
-            position.live[position.next] = self.blocks.run(model, position.next, position.live)
-            position.next += 1
-            for source in [s for s in position.live if self._last_use.get(s, s) < position.next]:
-                del position.live[source]
+    def _keep(self, position: _Position, block: int, live: Outputs) -> None:
+        """Puts a batch down in front of ``block``, or leaves it where it stands if running to there is cheaper."""
+        again = position.next == 0 and block <= STEM
+        kept = self.shelf.put(live, disk=not again)
+        if kept is not None:
+            self.shelf.drop(position.kept)
+            position.next, position.kept = block, kept
+        elif not again:
+            self._give_up()
+
+    def _advance(self, model: nn.Module, start: int, stop: int, live: Outputs, part: slice) -> Outputs:
+        """Runs a part of a batch through blocks ``start`` to ``stop - 1``, dropping what nothing reads any more."""
+        live = {source: output[part] for source, output in live.items()}
+        if start == 0:
+            live[IMAGE] = as_input(live[IMAGE], model)
+        for block in range(start, stop):
+            live[block] = self.blocks.run(model, block, live)
+            for source in [s for s in live if self._last_use.get(s, s) <= block]:
+                del live[source]
+        return live

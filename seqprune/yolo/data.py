@@ -7,6 +7,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -89,16 +90,21 @@ class DetectionImages:
             )
         self.unreadable = tuple(Path(file).name for file, _ in self._dataset.left_out)
         self.image_count = len(self._dataset)
+        self._mine = slice(None)
+
+    def share(self, rank: int, count: int) -> DetectionImages:
+        """Every ``count``-th batch from ``rank`` on, shaped as among all of them; the others are not decoded."""
+        part = copy(self)
+        part._mine = slice(rank, None, count)
+        return part
 
     def __len__(self) -> int:
         """Number of batches."""
-        return math.ceil(self.image_count / self.batch)
+        return len(self._firsts())
 
     def __iter__(self) -> Iterator[Batch]:
         """Go through all batches; leaving early stops the decoding."""
-        jobs = (
-            range(first, min(first + self.batch, self.image_count)) for first in range(0, self.image_count, self.batch)
-        )
+        jobs = (range(first, min(first + self.batch, self.image_count)) for first in self._firsts())
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="seqprune-images")
         try:
             waiting: deque[list[Future[dict[str, Any]]]] = deque()
@@ -113,6 +119,10 @@ class DetectionImages:
                 yield _to_batch(ReadOnlyDataset.collate_fn(ready))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _firsts(self) -> range:
+        """Index of the first image of every batch."""
+        return range(0, self.image_count, self.batch)[self._mine]
 
     def _load(self, index: int) -> dict[str, Any]:
         """Decode and letterbox one image."""

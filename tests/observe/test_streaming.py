@@ -33,7 +33,7 @@ class Counted(Detector):
 
 def test_moments_are_identical_to_those_of_whole_passes() -> None:
     model, images = Detector(), Images()
-    stream = BlockStream(CHAIN, images)
+    stream = BlockStream(CHAIN)
     for name in LAYERS:
         streamed = observe(model, [name], images, CLASSES, stream=stream).moments[name]
         whole = observe(model, [name], images, CLASSES).moments[name]
@@ -45,7 +45,7 @@ def test_moments_are_identical_to_those_of_whole_passes() -> None:
 def test_plans_are_identical_whatever_is_kept(cache_bytes: int) -> None:
     graph = trace(Detector(), torch.zeros(1, 3, 32, 32))
     told: list[str] = []
-    stream = BlockStream(CHAIN, Images(), cache_bytes, told.append)
+    stream = BlockStream(CHAIN, cache_bytes, warn=told.append)
     streamed = prune_sequentially(Detector(), graph, LAYERS, Images(), CLASSES, settings=SETTINGS, stream=stream)
     whole = prune_sequentially(Detector(), graph, LAYERS, Images(), CLASSES, settings=SETTINGS)
     assert streamed[0] == whole[0]
@@ -55,7 +55,7 @@ def test_plans_are_identical_whatever_is_kept(cache_bytes: int) -> None:
 def test_every_block_runs_once_to_pass_and_once_for_each_of_its_layers() -> None:
     model = Counted()
     graph = trace(Detector(), torch.zeros(1, 3, 32, 32))
-    stream = BlockStream(CHAIN, Images())
+    stream = BlockStream(CHAIN)
     prune_sequentially(model, graph, LAYERS, Images(), CLASSES, settings=SETTINGS, stream=stream)
     batches = len(Images())
     # Block 2 is run for its two layers and once more to pass it; nothing passes block 4.
@@ -71,7 +71,7 @@ def test_images_are_decoded_once() -> None:
             return super().__iter__()
 
     images = Decoded()
-    stream = BlockStream(CHAIN, images)
+    stream = BlockStream(CHAIN)
     for name in LAYERS:
         observe(Detector(), [name], images, CLASSES, stream=stream)
     assert images.passes == 1
@@ -79,15 +79,15 @@ def test_images_are_decoded_once() -> None:
 
 def test_only_outputs_that_will_be_read_are_kept() -> None:
     skip = Blocks("model", ((-1,), (0,), (1,), (2,), (3,), (4, 1)), (False,) * 5 + (True,))
-    stream = BlockStream(skip, Images())
+    stream = BlockStream(skip)
     observe(Detector(), ["model.4.cv2.conv"], Images(), CLASSES, stream=stream)
     assert stream._positions is not None
-    assert set(stream._positions[0].live) == {1, 3}
+    assert set(stream.shelf.read(stream._positions[0].kept, torch.device("cpu"))) == {1, 3}
 
 
 def test_going_back_starts_again() -> None:
     model, images = Detector(), Images()
-    stream = BlockStream(CHAIN, images)
+    stream = BlockStream(CHAIN)
     observe(model, ["model.4.cv2.conv"], images, CLASSES, stream=stream)
     again = observe(model, ["model.1.conv"], images, CLASSES, stream=stream).moments["model.1.conv"]
     np.testing.assert_array_equal(
@@ -109,4 +109,4 @@ def test_fine_tuning_between_steps_is_seen() -> None:
             Detector(), graph, LAYERS, Images(), CLASSES, settings=SETTINGS, stream=stream, after_step=retrained
         )[0]
 
-    assert plan(BlockStream(CHAIN, Images())) == plan(None)
+    assert plan(BlockStream(CHAIN)) == plan(None)

@@ -1,0 +1,132 @@
+"""Where block outputs wait between two steps: on the model's device, in memory, or on disk."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import cast
+
+import torch
+
+Outputs = dict[int, torch.Tensor]
+CACHE_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Outputs of one batch at rest.
+
+    Attributes:
+        place: ``device``, ``memory`` or ``disk``.
+        bytes: how much room they take there.
+    """
+
+    place: str
+    bytes: int
+    dtypes: dict[int, torch.dtype] = field(repr=False)
+    tensors: Outputs | None = field(default=None, repr=False)
+    file: Path | None = field(default=None, repr=False)
+
+
+class Shelf:
+    """Keeps outputs on the device while they fit, then in memory, then in files that are mapped when they are read.
+
+    A file lives in the system's temporary folder and may take up to half of what is free there.
+
+    Args:
+        memory: bytes in memory, and of them on a GPU no more than half of what is free there.
+        half: floating point rests as float16: half the room, and outputs that are rounded to 11 bits.
+        warn: told when a place is full.
+    """
+
+    def __init__(self, memory: int, half: bool, warn: Callable[[str], None]) -> None:
+        self.memory, self.half, self.warn = memory, half, warn
+        self._used = {"device": 0, "memory": 0, "disk": 0}
+        self._room: dict[str, int] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._number = count()
+        self._told: set[str] = set()
+
+    def put(self, outputs: Outputs, disk: bool = True) -> Kept | None:
+        """Keeps ``outputs``; ``None`` where they fit nowhere, or only on a disk that is not wanted."""
+        dtypes = {source: t.dtype for source, t in outputs.items()}
+        resting = {source: self._at_rest(t) for source, t in outputs.items()}
+        size = sum(t.numel() * t.element_size() for t in resting.values())
+        place = self._place(resting, size, disk)
+        if place is None:
+            return None
+        if place == "disk":
+            return self._on_disk(resting, size, dtypes)
+        self._used[place] += size
+        tensors = resting if place == "device" else {s: t.cpu() for s, t in resting.items()}
+        return Kept(place, size, dtypes, tensors)
+
+    def read(self, kept: Kept, device: torch.device) -> Outputs:
+        """The outputs on ``device``, in the type they had; unsigned bytes stay where they are."""
+        if kept.tensors is not None:
+            return {s: t if t.dtype == torch.uint8 else t.to(device, kept.dtypes[s]) for s, t in kept.tensors.items()}
+        mapped: Outputs = torch.load(cast(Path, kept.file), mmap=True, weights_only=True)
+        # Copied: the pages of a mapped file count as this process's memory while they are in use.
+        where = {s: t.device if t.dtype == torch.uint8 else device for s, t in mapped.items()}
+        return {s: t.to(where[s], kept.dtypes[s], copy=True) for s, t in mapped.items()}
+
+    def drop(self, kept: Kept) -> None:
+        self._used[kept.place] -= kept.bytes
+        if kept.file is not None:
+            kept.file.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Forgets everything, and removes the files."""
+        self._used = dict.fromkeys(self._used, 0)
+        self._room.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def _at_rest(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.half() if self.half and tensor.is_floating_point() else tensor
+
+    def _place(self, outputs: Outputs, size: int, disk: bool) -> str | None:
+        if any(t.is_cuda for t in outputs.values()) and self._fits("device", size):
+            return "device"
+        if self._used["device"] + self._used["memory"] + size <= self.memory:
+            return "memory"
+        if disk and self._fits("disk", size):
+            self._tell(
+                "disk", f"block outputs outgrow {self.memory:,} bytes of memory: more are kept in {self._path()}"
+            )
+            return "disk"
+        return None
+
+    def _fits(self, place: str, size: int) -> bool:
+        if place not in self._room:
+            if place == "device":
+                self._room[place] = min(self.memory, torch.cuda.mem_get_info()[0] // 2)
+            else:
+                self._room[place] = shutil.disk_usage(self._path()).free // 2
+        return self._used[place] + size <= self._room[place]
+
+    def _tell(self, what: str, text: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self.warn(text)
+
+    def _path(self) -> Path:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="seqprune-blocks-")
+        return Path(self._folder.name)
+
+    def _on_disk(self, outputs: Outputs, size: int, dtypes: dict[int, torch.dtype]) -> Kept | None:
+        file = self._path() / f"{next(self._number)}.pt"
+        try:
+            torch.save({source: t.cpu() for source, t in outputs.items()}, file)
+        except (OSError, RuntimeError) as error:  # torch words a full disk as a RuntimeError
+            self._tell("failed", f"block outputs cannot be written: {str(error).splitlines()[0]}")
+            file.unlink(missing_ok=True)
+            return None
+        self._used["disk"] += size
+        return Kept("disk", size, dtypes, file=file)
