@@ -112,13 +112,17 @@ def match_objects(
     """Per batch, ``[M]`` bool: the objects that ``model`` finds (a prediction of their class, IoU > 0.5)."""
     forward = forward or Forward()
     device = next(model.parameters()).device
-    matched = []
+    # One buffer: small tensors that stay between large ones that go would keep memory in holes.
+    matched, sizes = bytearray(), []
     for batch in images:
         parts = forward(len(batch.images), device, partial(_predicted, model, predict, batch))
-        matched.append(matched_objects(batch, [found for part in parts for found in part]))
+        found = matched_objects(batch, [boxes for part in parts for boxes in part])
+        matched += found.numpy().tobytes()
+        sizes.append(len(found))
         if progress is not None:
             progress(len(batch.images))
-    return matched
+    flags = torch.frombuffer(matched, dtype=torch.bool) if matched else torch.zeros(0, dtype=torch.bool)
+    return list(torch.split(flags, sizes))
 
 
 def _predicted(model: nn.Module, predict: Predict, batch: Batch, part: slice) -> list[torch.Tensor]:

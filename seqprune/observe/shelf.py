@@ -12,22 +12,27 @@ from typing import cast
 
 import torch
 
+from seqprune.observe.batch import Batch
+
 Outputs = dict[int, torch.Tensor]
 CACHE_BYTES = 4 << 30
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Outputs of one batch at rest.
+    """Outputs of one batch at rest, and the objects in its images.
 
     Attributes:
         place: ``device``, ``memory`` or ``disk``.
         bytes: how much room they take there.
+        images: how many there are in the batch.
     """
 
     place: str
     bytes: int
+    images: int
     dtypes: dict[int, torch.dtype] = field(repr=False)
+    batch: Batch | None = field(default=None, repr=False)
     tensors: Outputs | None = field(default=None, repr=False)
     file: Path | None = field(default=None, repr=False)
 
@@ -51,25 +56,42 @@ class Shelf:
         self._number = count()
         self._told: set[str] = set()
 
-    def put(self, outputs: Outputs, disk: bool = True) -> Kept | None:
-        """Keeps ``outputs``; ``None`` where they fit nowhere, or only on a disk that is not wanted."""
+    def put(self, outputs: Outputs, batch: Batch, disk: bool = True) -> Kept | None:
+        """Keeps outputs and objects; ``None`` where they fit nowhere, or only on a disk that is not wanted.
+
+        Args:
+            outputs: by block, what it returned for the images of ``batch``.
+            batch: the objects; its images need no pixels.
+            disk: whether they may go there.
+        """
         dtypes = {source: t.dtype for source, t in outputs.items()}
+        images = len(batch.images)
         resting = {source: self._at_rest(t) for source, t in outputs.items()}
         size = sum(t.numel() * t.element_size() for t in resting.values())
         place = self._place(resting, size, disk)
         if place is None:
             return None
         if place == "disk":
-            return self._on_disk(resting, size, dtypes)
-        self._used[place] += size
-        tensors = resting if place == "device" else {s: t.cpu() for s, t in resting.items()}
-        return Kept(place, size, dtypes, tensors)
+            file = self._written(resting, batch)
+            kept = None if file is None else Kept(place, size, images, dtypes, file=file)
+        else:
+            tensors = resting if place == "device" else {s: t.cpu() for s, t in resting.items()}
+            kept = Kept(place, size, images, dtypes, batch, tensors)
+        self._used[place] += size if kept else 0
+        return kept
+
+    def objects(self, kept: Kept) -> Batch:
+        """The objects of the batch."""
+        if kept.batch is not None:
+            return kept.batch
+        _, parts = torch.load(cast(Path, kept.file), mmap=True, weights_only=True)
+        return Batch(*(part.clone() for part in parts))
 
     def read(self, kept: Kept, device: torch.device) -> Outputs:
         """The outputs on ``device``, in the type they had; unsigned bytes stay where they are."""
         if kept.tensors is not None:
             return {s: t if t.dtype == torch.uint8 else t.to(device, kept.dtypes[s]) for s, t in kept.tensors.items()}
-        mapped: Outputs = torch.load(cast(Path, kept.file), mmap=True, weights_only=True)
+        mapped: Outputs = torch.load(cast(Path, kept.file), mmap=True, weights_only=True)[0]
         # Copied: the pages of a mapped file count as this process's memory while they are in use.
         where = {s: t.device if t.dtype == torch.uint8 else device for s, t in mapped.items()}
         return {s: t.to(where[s], kept.dtypes[s], copy=True) for s, t in mapped.items()}
@@ -120,13 +142,14 @@ class Shelf:
             self._folder = tempfile.TemporaryDirectory(prefix="seqprune-blocks-")
         return Path(self._folder.name)
 
-    def _on_disk(self, outputs: Outputs, size: int, dtypes: dict[int, torch.dtype]) -> Kept | None:
+    def _written(self, outputs: Outputs, batch: Batch) -> Path | None:
+        """The file. Objects go into it too: small tensors that stay between large ones that go keep memory in holes."""
         file = self._path() / f"{next(self._number)}.pt"
+        parts = (batch.images, batch.image_index, batch.classes, batch.boxes)
         try:
-            torch.save({source: t.cpu() for source, t in outputs.items()}, file)
+            torch.save(({source: t.cpu() for source, t in outputs.items()}, parts), file)
         except (OSError, RuntimeError) as error:  # torch words a full disk as a RuntimeError
             self._tell("failed", f"block outputs cannot be written: {str(error).splitlines()[0]}")
             file.unlink(missing_ok=True)
             return None
-        self._used["disk"] += size
-        return Kept("disk", size, dtypes, file=file)
+        return file

@@ -69,8 +69,6 @@ class Pass:
 class _Position:
     """Where one batch stands: the next block to run, and the outputs that are still to be read."""
 
-    batch: Batch
-    images: int
     next: int
     kept: Kept
 
@@ -122,19 +120,20 @@ class BlockStream:
                 run = partial(self._advance, model, 0, last + 1, {IMAGE: position.images})
                 yield Pass(position, len(position.images), lambda run=run: run)  # type: ignore[misc]
             else:
-                yield Pass(position.batch, position.images, partial(self._ready, model, position, first, last, forward))
+                ready = partial(self._ready, model, position, first, last, forward)
+                yield Pass(self.shelf.objects(position.kept), position.kept.images, ready)
                 held.append(position)
         self._positions = None if self._outgrown else held
 
     def _fresh(self, images: LabelledImages) -> Iterator[_Position | Batch]:
         for batch in images:
-            kept = None if self._outgrown else self.shelf.put({IMAGE: batch.images})
+            without = Batch(batch.images[:, :0].clone(), batch.image_index, batch.classes, batch.boxes)
+            kept = None if self._outgrown else self.shelf.put({IMAGE: batch.images}, without)
             if kept is None:
                 self._give_up()
                 yield batch
             else:
-                without = Batch(batch.images[:, :0].clone(), batch.image_index, batch.classes, batch.boxes)
-                yield _Position(without, len(batch.images), 0, kept)
+                yield _Position(0, kept)
 
     def _give_up(self) -> None:
         if not self._outgrown:
@@ -148,7 +147,7 @@ class BlockStream:
         live = self.shelf.read(position.kept, device)
         if position.next < first:
             advance = partial(self._advance, model, position.next, first, live)
-            parts = forward(position.images, device, advance)
+            parts = forward(position.kept.images, device, advance)
             live = {source: torch.cat([part[source] for part in parts]) for source in parts[0]}
             self._keep(position, first, live)
         return partial(self._advance, model, first, last + 1, live)
@@ -156,7 +155,7 @@ class BlockStream:
     def _keep(self, position: _Position, block: int, live: Outputs) -> None:
         """Puts a batch down in front of ``block``, or leaves it where it stands if running to there is cheaper."""
         again = position.next == 0 and block <= STEM
-        kept = self.shelf.put(live, disk=not again)
+        kept = self.shelf.put(live, self.shelf.objects(position.kept), disk=not again)
         if kept is not None:
             self.shelf.drop(position.kept)
             position.next, position.kept = block, kept

@@ -13,18 +13,24 @@ _LONGEST = 300
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Run Ultralytics quietly, without font downloads and without installing packages.
+    """Run Ultralytics quietly, without font downloads, without installing packages, in this process alone.
 
     Ultralytics fetches a plotting font whenever it reads a dataset YAML, installs whatever package a
-    checkpoint's pickle names, and reports progress on the console. None of that is wanted inside a library
-    call. Everything is put back at the end; the switches are global, so this is not for concurrent threads.
+    checkpoint's pickle names, reports progress on the console, and under ``torchrun`` has its validator wait for
+    the other processes. None of that is wanted inside a library call. Everything is put back at the end; the
+    switches are global, so this is not for concurrent threads.
     """
     from ultralytics.data import utils as data_utils
+    from ultralytics.engine import validator
+    from ultralytics.models.yolo.detect import val
     from ultralytics.utils import LOGGER, checks
 
     with ExitStack() as stack:
         stack.enter_context(_attribute(data_utils, "check_font", _no_font))
         stack.enter_context(_attribute(checks, "AUTOINSTALL", False))
+        for module in (validator, val):
+            for rank in ("RANK", "LOCAL_RANK"):
+                stack.enter_context(_attribute(module, rank, -1))
         level = LOGGER.level
         stack.callback(LOGGER.setLevel, level)
         LOGGER.setLevel(logging.CRITICAL)  # above INFO also switches the progress bars off

@@ -19,6 +19,7 @@ from seqprune.sequential import Settings, prune_sequentially
 CPU = torch.device("cpu")
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(6)), (False,) * 6)
 IMAGES = 24 * 3 * 32 * 32  # bytes of all test images
+OBJECTS = next(iter(Images()))
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +32,7 @@ def test_what_does_not_fit_in_memory_goes_to_disk_and_comes_back(temporary: Path
     told: list[str] = []
     shelf = Shelf(1000, False, told.append)
     small, large = {0: torch.rand(100)}, {1: torch.rand(300), 2: torch.arange(5, dtype=torch.uint8)}
-    first, second = shelf.put(small), shelf.put(large)
+    first, second = shelf.put(small, OBJECTS), shelf.put(large, OBJECTS)
     assert first is not None
     assert second is not None
     assert (first.place, second.place) == ("memory", "disk")
@@ -39,6 +40,7 @@ def test_what_does_not_fit_in_memory_goes_to_disk_and_comes_back(temporary: Path
     for kept, outputs in ((first, small), (second, large)):
         back = shelf.read(kept, CPU)
         assert all(torch.equal(back[source], outputs[source]) for source in outputs)
+        assert torch.equal(shelf.objects(kept).boxes, OBJECTS.boxes)
     shelf.drop(second)
     assert not list(temporary.rglob("*.pt"))
     shelf.clear()
@@ -49,7 +51,7 @@ def test_what_does_not_fit_in_memory_goes_to_disk_and_comes_back(temporary: Path
 def test_dropped_memory_is_free_again() -> None:
     shelf = Shelf(1000, False, lambda _text: None)
     for _ in range(5):
-        kept = shelf.put({0: torch.rand(200)})
+        kept = shelf.put({0: torch.rand(200)}, OBJECTS)
         assert kept is not None
         assert kept.place == "memory"
         shelf.drop(kept)
@@ -58,7 +60,7 @@ def test_dropped_memory_is_free_again() -> None:
 def test_half_precision_takes_half_the_room_and_gives_back_the_type() -> None:
     shelf = Shelf(1000, True, lambda _text: None)
     outputs = {0: torch.rand(200), 1: torch.arange(9, dtype=torch.uint8)}
-    kept = shelf.put(outputs)
+    kept = shelf.put(outputs, OBJECTS)
     assert kept is not None
     assert kept.bytes == 409
     back = shelf.read(kept, CPU)
@@ -85,7 +87,7 @@ def test_writing_that_fails_is_said_and_not_an_error(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch, "save", full)
     told: list[str] = []
-    assert Shelf(0, False, told.append).put({0: torch.rand(9)}) is None
+    assert Shelf(0, False, told.append).put({0: torch.rand(9)}, OBJECTS) is None
     assert "file write failed" in told[-1]
 
 

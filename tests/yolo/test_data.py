@@ -196,3 +196,14 @@ def test_python_and_numpy_random_numbers_do_not_change_the_order(data_yaml: Path
     random.seed(2)
     np.random.seed(2)  # noqa: NPY002
     assert DetectionImages(data_yaml, imgsz=64, images=6)._dataset.im_files == one
+
+
+def test_shares_are_the_batches_of_the_whole(data_yaml: Path) -> None:
+    """As several processes look at them: a batch is shaped as among all, or their moments would differ."""
+    images = DetectionImages(data_yaml, imgsz=64, batch=3)
+    shares = [images.share(rank, 2) for rank in range(2)]
+    assert [len(share) for share in shares] == [2, 2]
+    for rank, share in enumerate(shares):
+        for mine, whole in zip(share, list(images)[rank::2], strict=True):
+            assert torch.equal(mine.images, whole.images)
+            assert torch.equal(mine.boxes, whole.boxes)

@@ -1,0 +1,51 @@
+"""``torchrun -m seqprune prune``: two processes look at the images, one speaks and writes, the plan is that of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ARGUMENTS = ("--match", "all", "--imgsz", "64", "--batch", "2", "--layers", "2", "--keep", "0.5")
+
+
+def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(  # noqa: S603
+        [*command, "-m", "seqprune", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes(process: Any, data: Path, tmp_path: Path) -> None:
+    both = torchrun("prune", "yolov8n.yaml", "--data", data, *ARGUMENTS, "--project", tmp_path, "--name", "two")
+    assert both.returncode == 0, both.stderr
+    assert both.stdout.count("step 1") == 1
+    assert both.stdout.count("results in") == 1
+    code, _, err = process("prune", "yolov8n.yaml", "--data", data, *ARGUMENTS, "--project", tmp_path, "--name", "one")
+    assert code == 0, err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
+    one, two = ((tmp_path / name / "plan.json").read_text() for name in ("one", "two"))
+    assert one == two
+    one, two = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("one", "two"))
+    assert one["after"]["map50_95"] == two["after"]["map50_95"]
+    assert [step["objects"] for step in one["steps"]] == [step["objects"] for step in two["steps"]]
+
+
+@pytest.mark.slow
+def test_fine_tuning_under_torchrun_is_refused(data: Path, tmp_path: Path) -> None:
+    both = torchrun("prune", "yolov8n.yaml", "--data", data, *ARGUMENTS, "--finetune", "1", "--project", tmp_path)
+    assert both.returncode != 0
+    assert "fine-tuning is not part of a run under torchrun" in both.stderr
+    assert not list(tmp_path.iterdir())
