@@ -161,7 +161,9 @@ def prune(
     if ranks.count > 1 and finetune:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
     torch_device = own_device(as_device(str(device)), ranks)
-    detector = load(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of the weights, where the model is a YAML
+        detector = load(model)
     graph = trace_detector(detector.model)
     names = choose(graph, layers, blocks)
     seen = DetectionImages(
