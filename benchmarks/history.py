@@ -232,7 +232,7 @@ def _positive(name: str, value: Any) -> float:
     return number
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
