@@ -88,12 +88,12 @@ def _how_to_read(model: Model) -> str:
         )
     )
     return f"""<h2>How to read this</h2>
-<p>A ratio is our time over another’s, measured in the same run; below 1 is faster. Times are those of the fastest round.
-Regressions are decided by ratios, never by absolute times: a benchmark regressed where all of its ratios rose beyond
-{model.threshold:g} × since the run before on the same kind of device, and improved where all fell below
+<p>A ratio is our time over another’s, measured in the same run; below 1 is faster. Times are those of the fastest
+round. Regressions are decided by ratios, never by absolute times: a benchmark regressed where all of its ratios rose
+beyond {model.threshold:g} × since the run before on the same kind of device, and improved where all fell below
 1/{model.threshold:g}. Where one moves without the others (uneven), it is the other side that changed.</p>
-<p>Times are joined by a line only where device, CPU and threads are the same; a dashed grey line is another machine’s. Axes
-are logarithmic; those over commits span at least a factor of two, so that noise looks as small as it is.</p>
+<p>Times are joined by a line only where device, CPU and threads are the same; a dashed grey line is another machine’s.
+Axes are logarithmic; those over commits span at least a factor of two, so that noise looks as small as it is.</p>
 <div class="keys quiet">{keys}</div>
 <div class="keys quiet"><span class="worse">{mark(Verdict.REGRESSION)} regression</span>
 <span class="better">{mark(Verdict.IMPROVEMENT)} improvement</span>
@@ -150,7 +150,7 @@ def _all_runs(model: Model) -> str:
         machine = f"{run.machine.setting}; {run.machine.cpu}"
         lines.append(
             f'<tr><td><code>{escape(run.short)}</code>{_dirty(run)}</td><td class="short">{run.committed:%Y-%m-%d}</td>'
-            f'<td class="short">{run.measured:%Y-%m-%d}</td><td>{escape(run.branch)}</td><td>{len(run.rows)}</td>'
+            f"<td>{escape(run.branch)}</td><td>{len(run.rows)}</td>"
             f'<td class="short worse">{marked}</td><td class="long">{escape(machine)}</td>'
             f'<td class="long">{escape(versions)}</td></tr>'
         )
@@ -158,7 +158,7 @@ def _all_runs(model: Model) -> str:
     return f'<section id="runs">\n<h2>Runs</h2>\n{scrolled(table, "Runs")}\n</section>'
 
 
-_RUN_COLUMNS = ("commit", "committed", "measured", "branch", "benchmarks", "regressions", "machine", "versions")
+_RUN_COLUMNS = ("commit", "committed", "branch", "benchmarks", "regressions", "machine", "versions")
 
 
 def _group_name(group: Group) -> str:

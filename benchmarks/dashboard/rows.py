@@ -29,7 +29,7 @@ def row(series: Series, group: Group, subject: str, settings: int) -> str:
     about.append(_figures(series.latest))
     words = " ".join((subject, group.name, title, parameters, series.setting, verdict.value))
     changed = "" if verdict is Verdict.SAME else ' data-changed="yes"'
-    tiles = [_beside(series, group), _time(series), *(_ratio(series, name) for name in series.ratios)]
+    tiles = [_time(series), _beside(series, group), *(_ratio(series, name) for name in series.ratios)]
     return (
         f'<article class="row" id="{series.anchor}" data-words="{escape(words)}"{changed}>\n'
         f"<div>{''.join(about)}</div>\n"
@@ -126,9 +126,9 @@ def _ratio(series: Series, name: str) -> str:
     ratio, factor = latest.row.ratios[name], latest.change.factors().get(name) if latest.change else None
     value, note = f"{number(ratio)} ×", ""
     if name != "floor":
-        value, note = faster(ratio), f"ratio {number(ratio)}<br>"
+        value, note = faster(ratio), f"{number(ratio)}, "
     since = "first run" if factor is None else f"{moved(factor)} since {series.points[-2].run.short}"
-    note += f"{GLYPHS[latest.verdict]} {since}" if _marked(latest) else since
+    note = f"{GLYPHS[latest.verdict]} {note}{since}" if _marked(latest) else note + since
     title = f"Ratio to the {name} over {len(dots)} runs, latest {number(ratio)}"
     worse = [p.run.short for p in series.points if p.verdict is Verdict.REGRESSION]
     if worse:

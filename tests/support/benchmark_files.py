@@ -31,7 +31,7 @@ def bench(
         "extra_info": extra | figures,
         "options": {"timer": "perf_counter"},
         "stats": {
-            **{name: seconds for name in ("min", "max", "mean", "median")},
+            **dict.fromkeys(("min", "max", "mean", "median"), seconds),
             **{"stddev": 0.0, "iqr": 0.0, "ops": 1 / seconds, "outliers": "0;0", "rounds": 3, "iterations": 1},
             "data": [seconds] * 3,
         },
@@ -82,7 +82,7 @@ def write(folder: Path, *runs: Mapping[str, Any]) -> Path:
 
 
 def eventful() -> list[dict[str, Any]]:
-    """Twelve commits: one benchmark regresses at the last, one got faster, one is steady; every third on another CPU."""
+    """Twelve commits, every third on another CPU: one benchmark regresses at the last, one improved, one is steady."""
     runs = []
     for number in range(12):
         slow = 1.6 if number == 11 else 1.0
