@@ -182,7 +182,8 @@ def add(path: Path, folder: Path) -> Path:
     content = _json(path)
     run = parse(content, str(path))
     text = json.dumps(slim(content), indent=1) + "\n"
-    stem = f"{run.measured:%Y-%m-%d}-{run.short}"
+    commit = re.sub(r"\W", "", run.short)
+    stem = f"{run.measured:%Y-%m-%d}-{commit}"
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:

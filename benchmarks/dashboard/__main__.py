@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = page(model(load(options.history), options.threshold))
         options.out.mkdir(parents=True, exist_ok=True)
         target = options.out / "index.html"
-        target.write_text(text, encoding="utf-8")
+        target.write_text(text, encoding="utf-8", errors="replace")
     except (HistoryError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -52,7 +52,7 @@ class Series:
     @property
     def anchor(self) -> str:
         """Stays the same from one page to the next, so that links to it do."""
-        return "b" + hashlib.sha256(f"{self.fullname}\n{self.setting}".encode()).hexdigest()[:10]
+        return "b" + hashlib.sha256(f"{self.fullname}\n{self.setting}".encode("utf-8", "replace")).hexdigest()[:10]
 
     @property
     def ratios(self) -> tuple[str, ...]:
