@@ -22,7 +22,7 @@ def row(series: Series, group: Group, subject: str, settings: int) -> str:
     if settings > 1:
         about.append(f'<div class="parameters">{escape(series.setting)}</div>')
     if not series.current:
-        about.append(f'<div class="badge">not in the latest run, last seen at {series.latest.run.short}</div>')
+        about.append(f'<div class="badge">not in the latest run, last seen at {escape(series.latest.run.short)}</div>')
     if verdict is not Verdict.SAME:
         style = MARKS.get(verdict, "uneven")
         about.append(f'<div class="badge {style}">{mark(verdict)} {escape(said(series.latest))}</div>')
@@ -101,7 +101,7 @@ def _time(series: Series) -> str:
     before = series.time_before()
     note = "first run" if len(series.points) == 1 else "other machine before"
     if before is not None:
-        note = f"{moved(series.latest.row.seconds / before.row.seconds)} since {before.run.short}"
+        note = f"{moved(series.latest.row.seconds / before.row.seconds)} since {escape(before.run.short)}"
     lines = []
     for number_, machine in enumerate(series.machines()):
         dots = tuple(
@@ -127,7 +127,7 @@ def _ratio(series: Series, name: str) -> str:
     value, note = f"{number(ratio)} ×", ""
     if name != "floor":
         value, note = faster(ratio), f"{number(ratio)}, "
-    since = "first run" if factor is None else f"{moved(factor)} since {series.points[-2].run.short}"
+    since = "first run" if factor is None else f"{moved(factor)} since {escape(series.points[-2].run.short)}"
     note = f"{GLYPHS[latest.verdict]} {note}{since}" if _marked(latest) else note + since
     title = f"Ratio to the {name} over {len(dots)} runs, latest {number(ratio)}"
     worse = [p.run.short for p in series.points if p.verdict is Verdict.REGRESSION]
@@ -163,7 +163,14 @@ def _runs(series: Series) -> str:
     listed = series.points[: -RUNS_LISTED - 1 : -1]
     figures = tuple(dict.fromkeys(name for point in listed for name in point.row.figures))
     names = tuple(dict.fromkeys(name for point in listed for name in point.row.ratios))
-    head = ["commit", "time", *(f"to the {name}" for name in names), "change", *(n.replace("_", " ") for n in figures)]
+    titles = [
+        "commit",
+        "time",
+        *(f"to the {name}" for name in names),
+        "change",
+        *(n.replace("_", " ") for n in figures),
+    ]
+    head = [escape(title) for title in titles]
     lines = []
     for point in listed:
         change = said(point) if point.verdict is not Verdict.SAME else ""

@@ -221,7 +221,7 @@ class TestPage:
         run["commit_info"] |= {"id": evil, "branch": evil}
         run["machine_info"]["versions"] = {evil: evil}
         run["machine_info"]["device"] = evil
-        tags = Tags(page(of(run, *ratios(2.0))))
+        tags = Tags(page(of(run, run, *ratios(2.0), *ratios(2.0, device=evil))))
         assert not tags.open
         assert len(tags.having("script")) == 1
 
