@@ -103,14 +103,18 @@ class TestEveryVisitor:
         self, chrome: chromium.Browser, page: Path, size: tuple[int, int], dark: bool
     ) -> None:
         chrome.show(page, width=size[0], height=size[1], dark=dark)
-        for mark in ("worse", "better"):
+        found = []
+        for mark in ("worse", "better", "line"):
             chrome.evaluate(f"document.querySelector('svg .{mark}').scrollIntoView({{block: 'center'}})")
             x, y, colour = chrome.evaluate(
                 f"(() => {{ const e = document.querySelector('svg .{mark}'), r = e.getBoundingClientRect();"
-                " return [r.x + r.width / 2, r.y + r.height / 2, getComputedStyle(e).fill]; })()"
+                " return [r.x + r.width / 2, r.y + r.height / 2, getComputedStyle(e)[e.matches('.line') ? 'stroke' : 'fill']]; })()"
             )
             seen = screen(chrome).getpixel((round(x), round(y)))
-            assert f"rgb{seen}" == colour
+            found.append(colour)
+            assert mark == "line" or f"rgb{seen}" == colour
+        # Apart from each other, from the line they lie on, and from what has no colour given.
+        assert len({*found, "rgb(0, 0, 0)"}) == 4
 
     def test_never_scrolls_sideways(
         self, chrome: chromium.Browser, page: Path, size: tuple[int, int], dark: bool
