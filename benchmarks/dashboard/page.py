@@ -89,7 +89,8 @@ def _how_to_read(model: Model) -> str:
     )
     return f"""<h2>How to read this</h2>
 <p>A ratio is our time over another’s, measured in the same run; below 1 is faster. Times are those of the fastest
-round. Regressions are decided by ratios, never by absolute times: a benchmark regressed where all of its ratios rose
+round; changes in per cent are since the run before.</p>
+<p>Regressions are decided by ratios, never by absolute times: a benchmark regressed where all of its ratios rose
 beyond {model.threshold:g} × since the run before on the same kind of device, and improved where all fell below
 1/{model.threshold:g}. Where one moves without the others (uneven), it is the other side that changed.</p>
 <p>Times are joined by a line only where device, CPU and threads are the same; a dashed grey line is another machine’s.

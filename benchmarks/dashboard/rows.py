@@ -99,9 +99,9 @@ def _beside(series: Series, group: Group) -> str:
 
 def _time(series: Series) -> str:
     before = series.time_before()
-    note = "first run" if len(series.points) == 1 else "other machine before"
+    note = "" if len(series.points) == 1 else "other machine before"
     if before is not None:
-        note = f"{moved(series.latest.row.seconds / before.row.seconds)} since {escape(before.run.short)}"
+        note = moved(series.latest.row.seconds / before.row.seconds)
     lines = []
     for number_, machine in enumerate(series.machines()):
         dots = tuple(
@@ -124,11 +124,12 @@ def _ratio(series: Series, name: str) -> str:
         if name in p.row.ratios
     )
     ratio, factor = latest.row.ratios[name], latest.change.factors().get(name) if latest.change else None
-    value, note = f"{number(ratio)} ×", ""
-    if name != "floor":
-        value, note = faster(ratio), f"{number(ratio)}, "
-    since = "first run" if factor is None else f"{moved(factor)} since {escape(series.points[-2].run.short)}"
-    note = f"{GLYPHS[latest.verdict]} {note}{since}" if _marked(latest) else note + since
+    value = f"{number(ratio)} ×" if name == "floor" else faster(ratio)
+    notes = [] if name == "floor" else [number(ratio)]
+    notes += [] if factor is None else [moved(factor)]
+    note = ", ".join(notes)
+    if _marked(latest):
+        note = f"{GLYPHS[latest.verdict]} {note}"
     title = f"Ratio to the {name} over {len(dots)} runs, latest {number(ratio)}"
     worse = [p.run.short for p in series.points if p.verdict is Verdict.REGRESSION]
     if worse:

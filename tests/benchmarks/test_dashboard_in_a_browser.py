@@ -108,7 +108,8 @@ class TestEveryVisitor:
             chrome.evaluate(f"document.querySelector('svg .{mark}').scrollIntoView({{block: 'center'}})")
             x, y, colour = chrome.evaluate(
                 f"(() => {{ const e = document.querySelector('svg .{mark}'), r = e.getBoundingClientRect();"
-                " return [r.x + r.width / 2, r.y + r.height / 2, getComputedStyle(e)[e.matches('.line') ? 'stroke' : 'fill']]; })()"
+                " const { fill, stroke } = getComputedStyle(e);"
+                " return [r.x + r.width / 2, r.y + r.height / 2, fill === 'none' ? stroke : fill]; })()"
             )
             seen = screen(chrome).getpixel((round(x), round(y)))
             found.append(colour)
