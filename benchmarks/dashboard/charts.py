@@ -62,18 +62,18 @@ def seconds(value: float) -> str:
 
 
 def over_commits(lines: Sequence[Line], places: int, title: str, *, one: bool = False) -> str:
-    """Lines over commits, the latest at the right.
+    """Lines over commits, the latest at the right; nothing where there is one commit only.
 
     The axis spans at least a factor of two, so that noise looks as small as it is. ``one`` draws the line where both
     sides of a ratio are equal, if that is in sight.
     """
+    if places < 2:
+        return ""
     values = [dot.value for line in lines for dot in line.dots]
     low, high = _span(values)
+    drawn = [f'<path class="decade" d="M0 {HEIGHT - 0.5}H{WIDTH}"/>']
     if one and low < 1 < high:
-        level = _y(1.0, low, high)
-        drawn = [f'<path class="one" d="M0 {level}H{WIDTH}"/>']
-    else:
-        drawn = []
+        drawn.append(f'<path class="one" d="M0 {_y(1.0, low, high)}H{WIDTH}"/>')
     total = len(values)
     last = max((dot.place for line in lines for dot in line.dots), default=0)
     for line in sorted(lines, key=lambda each: each.shape == "main"):
@@ -153,7 +153,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _x(place: int, places: int) -> float:
-    return _round(PAD + (WIDTH - 2 * PAD) * (place / (places - 1) if places > 1 else 1.0))
+    return _round(PAD + (WIDTH - 2 * PAD) * place / (places - 1))
 
 
 def _y(value: float, low: float, high: float) -> float:
