@@ -6,6 +6,7 @@ L. van der Maaten, G. Hinton, "Visualizing data using t-SNE", JMLR 9, 2008, in s
 from __future__ import annotations
 
 import numpy as np
+from scipy.linalg import eigh
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
@@ -38,11 +39,11 @@ def embed(separability: FloatArray, seed: int, perplexity: float = PERPLEXITY) -
         raise LayerSkipped("the separability is not finite; check the weights and the images")
     rows, origin = np.unique(np.round(separability / _RESOLUTION), axis=0, return_inverse=True)
     rows *= _RESOLUTION
-    start = principal_coordinates(rows)
-    if len(rows) < 5:
-        return np.asarray(start[origin.ravel()])
     # More threads only wait for each other on matrices this small.
     with threadpool_limits(limits=1):
+        start = principal_coordinates(rows)
+        if len(rows) < 5:
+            return np.asarray(start[origin.ravel()])
         points = TSNE(
             n_components=2,
             perplexity=min(perplexity, (len(rows) - 1) / 3),
@@ -56,11 +57,16 @@ def embed(separability: FloatArray, seed: int, perplexity: float = PERPLEXITY) -
 
 def principal_coordinates(rows: FloatArray) -> FloatArray:
     """``[n, 2]``, projections on the first two principal axes; zero where there is no such axis."""
-    centred = rows - rows.mean(0)
-    left, scale, axes = np.linalg.svd(centred, full_matrices=False)
-    # The sign of an axis is arbitrary; its largest entry is made positive, as scikit-learn's PCA does.
-    signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(1)])
     points = np.zeros((len(rows), 2))
-    found = min(2, len(scale))
-    points[:, :found] = (left * scale * np.where(signs == 0, 1, signs))[:, :found]
+    if len(rows) < 2:
+        return points
+    centred = rows - rows.mean(0)
+    # Of the products of rows rather than of the rows: there are ten times as many pairs of classes as channels.
+    squares, left = eigh(centred @ centred.T, subset_by_index=[len(rows) - 2, len(rows) - 1])
+    squares, left = squares[::-1], left[:, ::-1]
+    real = squares > len(rows) * np.finfo(np.float64).eps * squares[0]
+    axes = left.T @ centred
+    # The sign of an axis is arbitrary; its largest entry is made positive, as scikit-learn's PCA does.
+    signs = np.sign(axes[[0, 1], np.abs(axes).argmax(1)])
+    points[:, real] = (left * np.sqrt(squares.clip(min=0)) * np.where(signs == 0, 1, signs))[:, real]
     return points
