@@ -73,7 +73,9 @@ def prune(
     ] = None,
     represent: Annotated[str | None, typer.Option(help="Who stays of a cluster: weight, medoid or gamma.")] = None,
     match: Annotated[str | None, typer.Option(help="Objects that count: once, each or all.")] = None,
-    round_to: Annotated[int | None, typer.Option(help="Round channel counts up to a multiple of this.")] = None,
+    round_to: Annotated[
+        int | None, typer.Option(show_default="8 with a ratio, else 1", help="Round channel counts up to a multiple.")
+    ] = None,
     images: Annotated[int | None, typer.Option(show_default="all", help="Look at this many training images.")] = None,
     imgsz: Annotated[int, typer.Option(help="Longer side of the images in pixels.")] = 640,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 16,

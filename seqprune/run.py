@@ -35,6 +35,9 @@ from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.validate import validate
 
 PRESETS = {"seed": Settings()}
+ROUND_TO = 8
+"""Channel counts under a keep ratio are rounded up to a multiple of this: odd counts were seen to run slower than the
+unpruned layer. A knee is left as it comes."""
 Mode = Literal["compact", "mask"]
 
 
@@ -120,7 +123,8 @@ def prune(
         preset: ``seed``, the predecessor's way of choosing.
         layers: how many layers to choose, or their module paths in any order.
         blocks: top-level modules to choose from, where layers are not named.
-        keep, represent, match, round_to: see :class:`seqprune.sequential.Settings`; override the preset.
+        keep, represent, match, round_to: see :class:`seqprune.sequential.Settings`; override the preset. With a ratio
+            to keep, counts are rounded up to a multiple of 8 unless ``round_to`` says otherwise.
         images: training images to look at, a seeded sample; all of them where left out.
         imgsz: longer side of the images in pixels.
         batch: images at a time.
@@ -264,6 +268,8 @@ def settings_of(
     allowed = {"represent": ("weight", "medoid", "gamma"), "match": ("once", "each", "all")}
     given = {"keep": keep, "represent": represent, "match": match, "round_to": round_to, "seed": seed}
     given = {name: value for name, value in given.items() if value is not None}
+    if isinstance(keep, float) and round_to is None:
+        given["round_to"] = ROUND_TO
     for name, values in allowed.items():
         if name in given and given[name] not in values:
             raise InputError(f"{name}={given[name]!r} is not known: choose {', '.join(values)}")
