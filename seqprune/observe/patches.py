@@ -1,0 +1,134 @@
+"""What convolutions read: input patches at sampled positions, and their second moments.
+
+Neighbouring positions say nearly the same, and most of an image holds no object. So a fixed number of positions is drawn
+from every image: a share of them inside labelled boxes, each object alike, the rest anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from seqprune.observe.batch import Batch
+
+Positions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Image, row and column of every sampled position, ``[N]`` int64 each."""
+POSITIONS = 400
+"""Drawn from every image and feature map; smaller maps are taken whole."""
+OBJECT_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Draws positions of feature maps.
+
+    Attributes:
+        positions: of each image and map.
+        object_share: share of them that is drawn from boxes.
+        seed: of the draw; the same batch gives the same positions.
+    """
+
+    positions: int = POSITIONS
+    object_share: float = OBJECT_SHARE
+    seed: int = 0
+
+    def draw(self, batch: Batch, number: int, hw: tuple[int, int]) -> Positions:
+        """Positions on a map of ``hw`` cells for the images of the ``number``-th batch; on the CPU."""
+        images, (height, width) = len(batch.images), hw
+        count = min(self.positions, height * width)
+        random = torch.Generator().manual_seed(hash((self.seed, number, height, width)) % (1 << 63))
+        chance = self.object_share * _inside_boxes(batch, hw) + (1 - self.object_share) / (height * width)
+        cells = torch.multinomial(chance.flatten(1), count, replacement=False, generator=random)
+        image = torch.arange(images).repeat_interleave(count)
+        return image, (cells // width).flatten(), (cells % width).flatten()
+
+
+def _inside_boxes(batch: Batch, hw: tuple[int, int]) -> torch.Tensor:
+    """``[B, *hw]``: every object's probability spread over the cells of its box; even where there is no object."""
+    height, width = hw
+    image_height, image_width = batch.images.shape[-2:]
+    scale = torch.tensor([width / image_width, height / image_height] * 2)
+    maps = torch.zeros(len(batch.images), height, width)
+    corners = (batch.boxes.float() * scale).tolist()
+    for image, (left, top, right, bottom) in zip(batch.image_index.tolist(), corners, strict=True):
+        x, y = min(max(int(left), 0), width - 1), min(max(int(top), 0), height - 1)
+        part = maps[image, y : max(int(bottom + 1), y + 1), x : max(int(right + 1), x + 1)]
+        part += 1 / part.numel()
+    total = maps.sum((1, 2), keepdim=True)
+    return torch.where(total > 0, maps / total.clamp(min=1e-9), torch.full_like(maps, 1 / (height * width)))
+
+
+def patches(conv: nn.Conv2d, x: torch.Tensor, where: Positions) -> torch.Tensor:
+    """Input patches under output positions, ``[conv_groups, N, channels / conv_groups * kernel]``."""
+    if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
+        raise ValueError(f"padding {conv.padding!r} of mode {conv.padding_mode!r}")
+    image, row, column = (index.to(x.device) for index in where)
+    (kh, kw), (sy, sx), (dy, dx) = conv.kernel_size, conv.stride, conv.dilation
+    py, px = cast("tuple[int, int]", conv.padding)
+    if py or px:
+        x = functional.pad(x, (px, px, py, py))
+    rows = row[:, None] * sy + torch.arange(kh, device=x.device) * dy
+    columns = column[:, None] * sx + torch.arange(kw, device=x.device) * dx
+    # [N, kh, kw, C]: channels last, since the indexed dimensions come first.
+    found = x.permute(0, 2, 3, 1)[image[:, None, None], rows[:, :, None], columns[:, None, :]]
+    count, groups = len(image), conv.groups
+    found = found.reshape(count, kh * kw, groups, -1).permute(2, 0, 3, 1)
+    return found.reshape(groups, count, -1)
+
+
+def readable(conv: nn.Module) -> bool:
+    """Whether :func:`patches` can show what a module reads."""
+    return isinstance(conv, nn.Conv2d) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+
+
+@dataclass
+class SecondMoments:
+    """Count, means and summed products of deviations of patches and targets, in float64, merged batch by batch.
+
+    Products are taken in float32 around the batch's own mean, so that nothing cancels, and summed in float64.
+
+    Attributes:
+        count: of positions.
+        mean: ``[groups, K]`` of patches.
+        products: ``[groups, K, K]``.
+        target_mean: ``[groups, O]`` of targets.
+        cross: ``[groups, O, K]``, targets with patches.
+    """
+
+    count: int = 0
+    mean: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+    products: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+    target_mean: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+    cross: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    def update(self, seen: torch.Tensor, target: torch.Tensor) -> None:
+        """Adds patches ``[groups, N, K]`` and targets ``[groups, N, O]``; ``O`` may be 0."""
+        seen, target = seen.float(), target.float()
+        count = seen.shape[1]
+        mean, target_mean = seen.mean(1), target.mean(1)
+        centred = seen - mean[:, None]
+        products = (centred.transpose(1, 2) @ centred).double()
+        cross = ((target - target_mean[:, None]).transpose(1, 2) @ centred).double()
+        mean, target_mean = mean.double(), target_mean.double()
+        if not self.count:
+            self.count, self.mean, self.products = count, mean, products
+            self.target_mean, self.cross = target_mean, cross
+            return
+        total = self.count + count
+        share = self.count * count / total
+        apart, target_apart = mean - self.mean, target_mean - self.target_mean
+        self.products += products
+        self.products.baddbmm_(apart[:, :, None] * share, apart[:, None])
+        self.cross += cross
+        self.cross.baddbmm_(target_apart[:, :, None] * share, apart[:, None])
+        self.mean += apart * (count / total)
+        self.target_mean += target_apart * (count / total)
+        self.count = total
+
+
+Hook = Callable[[nn.Module, tuple[Any, ...], torch.Tensor], None]
