@@ -91,6 +91,9 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
         _update_widths(small.get_submodule(path))
     for module in small.modules():
         widths.update(module)
+    for width in graph.widths:
+        counts = [int((~removed[section]).sum()) for section in width.sections]
+        setattr(small.get_submodule(width.module), width.attribute, counts if width.many else counts[0])
     return small
 
 

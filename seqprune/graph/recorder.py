@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from seqprune.graph.channels import Balance, Barrier, BoolArray, ChannelGraph, IntArray, Layer, Slice
+from seqprune.graph.channels import Balance, Barrier, BoolArray, ChannelGraph, IntArray, Layer, Slice, Width
 
 
 class NoRule(Exception):
@@ -44,7 +44,7 @@ class Value:
 
     def known(self) -> IntArray:
         if self.atoms is None:
-            raise AssertionError("rules never see an opaque value where channels are needed")
+            raise NoRule("channels were lost at an earlier barrier")
         return self.atoms
 
 
@@ -76,7 +76,7 @@ class _LayerAtoms:
 class Recorder:
     """Collects facts during a run; :meth:`finish` turns them into a :class:`ChannelGraph`.
 
-    Rules call ``value``, ``new_layer``, ``cut``, ``tie``, ``pin`` and ``balance``; nothing else writes.
+    Rules call ``value``, ``new_layer``, ``cut``, ``tie``, ``pin``, ``balance`` and ``width``; nothing else writes.
     """
 
     model: nn.Module
@@ -94,6 +94,7 @@ class Recorder:
         self._cuts: dict[tuple[str, str, int], _Cut] = {}
         self._layers: dict[int, _LayerAtoms] = {}
         self._balances: list[tuple[tuple[IntArray, ...], str]] = []
+        self._widths: dict[tuple[str, str], tuple[tuple[IntArray, ...], bool]] = {}
         self._barriers: dict[tuple[str, str, str], Barrier] = {}
         self._foreign: dict[int, str] = {}
         for path, module in self.model.named_modules():
@@ -196,6 +197,10 @@ class Recorder:
     def balance(self, sections: Iterable[IntArray], reason: str) -> None:
         self._balances.append((tuple(sections), reason))
 
+    def width(self, attribute: str, *sections: IntArray, many: bool = False) -> None:
+        """States that an attribute of the running module holds how many channels there are."""
+        self._widths[self.module, attribute] = (tuple(s.ravel() for s in sections), many)
+
     def barrier(self, op: str, args: Any, reason: str) -> None:
         """Pins all that reaches an operator, and says so."""
         tensors = self.tracked(args)
@@ -266,6 +271,10 @@ class Recorder:
             pinned=pinned,
             inputs=inputs,
             notes=notes,
+            widths=tuple(
+                Width(module, attribute, tuple(groups[s] for s in sections), many)
+                for (module, attribute), (sections, many) in self._widths.items()
+            ),
         )
 
     def _unique_balances(self) -> Iterator[tuple[tuple[IntArray, ...], str]]:
