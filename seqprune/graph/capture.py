@@ -22,8 +22,9 @@ from torch import nn
 from seqprune import outputs
 from seqprune.errors import ModelError
 from seqprune.graph.channels import ChannelGraph
-from seqprune.graph.recorder import OPAQUE, Recorder, Value, tensors_in
+from seqprune.graph.recorder import Recorder
 from seqprune.graph.standins import standing_in
+from seqprune.graph.values import OPAQUE, Value, tensors_in
 from seqprune.graph.watch import CallWatch, OperatorWatch
 
 

@@ -44,8 +44,8 @@ class Slice:
         module: module path of the owner.
         tensor: name of the parameter or buffer in it.
         dim: the dimension that is cut.
-        groups: ``[size]``, the channel group at each position; for the input dimension of a grouped
-            convolution ``[conv_groups, size]``, since each of its groups reads other channels.
+        groups: ``[size]``, the channel group at each position; for dimension 1 of a grouped convolution
+            ``[conv_groups, size]``, since each of its groups reads other channels, or makes them if transposed.
         dead: the value a masked position takes, ``None`` where masking leaves the tensor alone.
     """
 

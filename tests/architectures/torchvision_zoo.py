@@ -83,6 +83,10 @@ def build(name: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     model = models.get_model(name, **options)
     if kind(name) == "detection":
         model = Dense(model)
-    dtype = torch.float64 if sum(p.numel() for p in model.parameters()) < LARGE else torch.float32
+    dtype = (
+        torch.float64
+        if kind(name) != "optical flow" and sum(p.numel() for p in model.parameters()) < LARGE
+        else torch.float32
+    )
     images = 2 if kind(name) == "optical flow" else 1
     return model.to(dtype).eval(), tuple(torch.rand(1, 3, side, side, dtype=dtype) for _ in range(images))

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqprune.graph.recorder import Recorder, Value
+from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import require, rule
+from seqprune.graph.values import Value
 
 
 @rule("attend_heads")

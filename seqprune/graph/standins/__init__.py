@@ -20,7 +20,7 @@ from seqprune.graph.standins import torchvision, ultralytics
 
 StandIn = Callable[..., Any]
 
-STANDINS: dict[str, StandIn] = {**torchvision.STANDINS, **ultralytics.STANDINS}
+STANDINS: dict[str, StandIn] = torchvision.STANDINS | ultralytics.STANDINS
 """Qualified class name -> the function that runs in the place of its ``forward``."""
 
 

@@ -45,8 +45,8 @@ def attend_heads(
     """
     batch, _, height, width = x.shape
     parts = x.flatten(2).transpose(1, 2).reshape(batch * area, -1, heads * (2 * key + value))
-    split = parts.view(*parts.shape[:2], heads, 2 * key + value).permute(0, 2, 3, 1).split([key, key, value], dim=2)
-    q, k, v = split
+    heads_apart = parts.view(*parts.shape[:2], heads, 2 * key + value).permute(0, 2, 3, 1)
+    q, k, v = torch.split(heads_apart, [key, key, value], dim=2)
     weights = ((q * scale).transpose(-2, -1) @ k).softmax(dim=-1)
     attended = v @ weights.transpose(-2, -1)
     a, b = (
@@ -72,4 +72,5 @@ def gate_heads(x: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
 @watched
 def split_sizes(x: torch.Tensor, sizes: list[int], attribute: str) -> tuple[torch.Tensor, ...]:
     """``x`` cut into ``sizes`` channels, a list that the module holds in ``attribute``."""
-    return x.split(sizes, dim=1)
+    parts: tuple[torch.Tensor, ...] = torch.split(x, sizes, dim=1)
+    return parts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ def frozen_batch_norm(self: Any, x: torch.Tensor) -> torch.Tensor:
     return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
 
 
-STANDINS = {
+STANDINS: dict[str, Callable[..., Any]] = {
     "torchvision.models.shufflenetv2.InvertedResidual": shuffle_unit,
     "torchvision.ops.misc.FrozenBatchNorm2d": frozen_batch_norm,
 }

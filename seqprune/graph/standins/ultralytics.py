@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -34,6 +35,15 @@ def area_attention(self: Any, x: torch.Tensor) -> torch.Tensor:
     return cast(torch.Tensor, self.proj(attended + self.pe(values)))
 
 
+def area_block(self: Any, x: torch.Tensor) -> torch.Tensor:
+    """A2C2f, whose larger scales weigh a residual branch by a parameter that the module views by its length."""
+    parts = [self.cv1(x)]
+    for branch in self.m:
+        parts.append(branch(parts[-1]))
+    y: torch.Tensor = self.cv2(torch.cat(parts, 1))
+    return y if self.gamma is None else x + self.gamma.view(1, -1, 1, 1) * y
+
+
 def max_sigmoid_attention(self: Any, x: torch.Tensor, guide: torch.Tensor) -> torch.Tensor:
     """Attention of C2fAttn: a text guides one gate a head. Only the gated channels can be followed."""
     batch, height, width = x.shape[0], x.shape[2], x.shape[3]
@@ -51,8 +61,9 @@ def cb_linear(self: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return split_sizes(self.conv(x), self.c2s, "c2s")
 
 
-STANDINS = {
+STANDINS: dict[str, Callable[..., Any]] = {
     _BLOCK + "Attention": attention,
+    _BLOCK + "A2C2f": area_block,
     _BLOCK + "AAttn": area_attention,
     _BLOCK + "MaxSigmoidAttnBlock": max_sigmoid_attention,
     _BLOCK + "CBLinear": cb_linear,
