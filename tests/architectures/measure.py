@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from seqprune import compact, outputs, trace
-from seqprune.graph import Barrier, ChannelGraph
+from seqprune.graph import ChannelGraph
 from seqprune.surgery import masker
 
 SHARES = (0.25, 0.5, 0.75)
+PLACE = re.compile(r" (?:in|of) (?:the network|[a-z_0-9]+(?:\.\w+)+|\w+\d+)(?=[:, ]|$)")  # module paths in a reason
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class Measured:
         parameters: share of all parameters that lie in a row or column which may be removed.
         removed: by share asked for, how many layers lost channels.
         difference: greatest relative difference of masked and compact outputs, over shares and modes.
-        mismatch: the first output that differs in its shape, empty where all agree.
+        effect: least relative difference of masked and unpruned outputs, without which the other would prove nothing.
+        pinned: by reason, the share of all output channels that must stay for it, the largest first.
+        notes: what the trace could not look at.
     """
 
     seconds: float
@@ -38,12 +42,13 @@ class Measured:
     parameters: float
     removed: tuple[int, ...]
     difference: float
-    barriers: tuple[Barrier, ...]
+    effect: float
+    pinned: dict[str, float]
     notes: tuple[str, ...]
 
     @property
     def pruned(self) -> bool:
-        return min(self.removed) > 0
+        return min(self.removed) > 0 and self.effect > 1e-3
 
 
 def measure(model: nn.Module, inputs: tuple[torch.Tensor, ...], shares: Iterable[float] = SHARES) -> Measured:
@@ -52,7 +57,8 @@ def measure(model: nn.Module, inputs: tuple[torch.Tensor, ...], shares: Iterable
     start = time.perf_counter()
     graph = trace(model, inputs)
     seconds = time.perf_counter() - start
-    removed, worst = [], 0.0
+    removed, worst, effect = [], 0.0, float("inf")
+    unpruned = run(model, inputs, training=False)
     whole = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for seed, share in enumerate(shares):
         plan = random_plan(graph, seed, share)
@@ -60,15 +66,19 @@ def measure(model: nn.Module, inputs: tuple[torch.Tensor, ...], shares: Iterable
         masker(plan, graph)(model)  # in place: the largest networks fit into memory only twice
         small = compact(model, plan, graph)
         for training in (False, True):
-            worst = max(worst, difference(*(run(m, inputs, training) for m in (model, small))))
-        model.load_state_dict(whole)
+            masked = run(model, inputs, training)
+            worst = max(worst, difference(masked, run(small, inputs, training)))
+            effect = effect if training else min(effect, difference(unpruned, masked))
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(whole[name])
     return Measured(
         seconds,
         len(graph.all_layers),
         *prunable(model, graph),
         tuple(removed),
         worst,
-        graph.barriers,
+        effect,
+        pinned(graph),
         graph.notes,
     )
 
@@ -76,9 +86,14 @@ def measure(model: nn.Module, inputs: tuple[torch.Tensor, ...], shares: Iterable
 def prepare(model: nn.Module) -> None:
     """Weights and statistics under which a wrong channel shows, and no randomness in the forward pass.
 
-    Dropout and stochastic depth draw by shape, so a smaller network would draw other numbers.
+    Dropout and stochastic depth draw by shape, so a smaller network would draw other numbers. Parameters that start as
+    one number, above all the 1e-6 of ConvNeXt's residual branches, would hide what they are multiplied with.
     """
     randomise(model, 0)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.eq(parameter.flatten()[0]).all():
+            parameter.data.uniform_(0.5, 1.5, generator=generator)
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ == "StochasticDepth":
             module.p = 0.0
@@ -125,3 +140,14 @@ def prunable(model: nn.Module, graph: ChannelGraph) -> tuple[float, float]:
     # What stays of a weight is the product of what stays of its rows and columns.
     kept = sum(size * stay.get(key, 1.0) for key, size in sizes.items())
     return free / max(channels, 1), 1 - kept / max(sum(sizes.values()), 1)
+
+
+def pinned(graph: ChannelGraph) -> dict[str, float]:
+    """By reason, without the places: what share of all channels it pins."""
+    counts: dict[str, int] = {}
+    for layer in graph.all_layers:
+        if not layer.free.all():
+            reason = PLACE.sub("", layer.reason.split("; ")[0])
+            counts[reason] = counts.get(reason, 0) + int((~layer.free).sum())
+    channels = sum(layer.channels for layer in graph.all_layers)
+    return {reason: counts[reason] / channels for reason in sorted(counts, key=counts.__getitem__, reverse=True)}

@@ -164,7 +164,7 @@ def group_norm(
     """The channels of a group share their statistics, so a group stays or goes as a whole."""
     value = r.followed(input)
     held = {owner.module for tensor in (weight, bias) if tensor is not None for owner in r.owners(tensor)}
-    require(held == {r.module} and weight is not None, UNHELD)
+    require(held == {r.module} and weight is not None, "the number of groups is written out in the code")
     own = isinstance(r.model.get_submodule(r.module), torch.nn.GroupNorm)
     require(own and num_groups > 1, "normalises all channels as one")
     require(value.dim == 1 and value.zero, "normalises channels that are not zero once removed")
