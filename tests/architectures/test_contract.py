@@ -97,8 +97,24 @@ def test_a_whole_detector_is_pruned_exactly_or_not_at_all(name: str) -> None:
     assert "training mode was not traced" in graph.notes[0]
     plan = random_plan(graph, 0, 0.25)
     masked, small = (prune(model.detector, plan, graph).eval()(*images) for prune in (mask, compact))
-    print(len(plan.layers), len(graph.all_layers), [len(m["boxes"]) for m in masked])
     torch.testing.assert_close(small, masked, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["yoloe-v8", "yoloe-26-seg"])
+def test_visual_prompts_read_the_pruned_maps(name: str) -> None:
+    """A trace without prompts never ran the layers that read them: they kept their width while the neck shrank."""
+    model, inputs = ultralytics_zoo.build(name)
+    prepare(model)
+    graph = trace(model, inputs)
+    plan = random_plan(graph, 0)
+    prompt = torch.zeros(1, 2, 16, 16)
+    prompt[:, 0, 2:7, 3:9] = prompt[:, 1, 8:, 8:] = 1
+    # Ultralytics computes the scores of prompts in float32 alone.
+    masked, small = (prune(model, plan, graph).float().eval() for prune in (mask, compact))
+    with torch.no_grad():
+        expected, got = (m.predict(inputs[0].float(), vpe=prompt, return_vpe=True) for m in (masked, small))
+    assert small.model[-1].savpe.cv1[0][0].conv.in_channels < masked.model[-1].savpe.cv1[0][0].conv.in_channels
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_wrong_channel_would_be_found() -> None:

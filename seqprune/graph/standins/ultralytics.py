@@ -61,10 +61,19 @@ def cb_linear(self: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return split_sizes(self.conv(x), self.c2s, "c2s")
 
 
+def prompted_head(self: Any, x: list[torch.Tensor]) -> Any:
+    """YOLOE's heads. Their visual prompts read the same maps, but run only where a user gives some."""
+    if hasattr(self, "savpe"):
+        first = x[0]
+        self.savpe(x[: self.nl], first.new_ones(first.shape[0], 1, first.shape[2], first.shape[3]))
+    return type(self).forward(self, x)
+
+
 STANDINS: dict[str, Callable[..., Any]] = {
     _BLOCK + "Attention": attention,
     _BLOCK + "A2C2f": area_block,
     _BLOCK + "AAttn": area_attention,
     _BLOCK + "MaxSigmoidAttnBlock": max_sigmoid_attention,
     _BLOCK + "CBLinear": cb_linear,
+    **{f"ultralytics.nn.modules.head.YOLOE{kind}": prompted_head for kind in ("Detect", "Segment", "Segment26")},
 }
