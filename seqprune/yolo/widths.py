@@ -34,6 +34,9 @@ WIDTH_ATTRIBUTES: dict[str, dict[str, tuple[str, int]]] = {
 
 SHAPE_ONLY_OUTPUTS: dict[str, frozenset[str]] = {
     f"ultralytics.nn.tasks.{network}": frozenset({"feats"})
-    for network in ("DetectionModel", "SegmentationModel", "PoseModel", "OBBModel")
+    for network in (
+        *("DetectionModel", "SegmentationModel", "PoseModel", "OBBModel"),
+        *("WorldModel", "YOLOEModel", "YOLOESegModel"),
+    )
 }
 """What the head reads, returned beside its predictions; every loss takes only heights and widths from it."""
