@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 import ultralytics
+import yaml
 from torch import nn
 from ultralytics.nn import tasks
 
 MODELS = Path(ultralytics.__file__).parent / "cfg" / "models"
 SIDE = 128  # two pixels a side at a stride of 64: BatchNorm of one pixel each in two images loses all digits
 
+# Of releases that lack one, no YAML asks for it.
 BY_HEAD: dict[str, Any] = {
-    "Classify": tasks.ClassificationModel,
-    "Depth": tasks.DepthModel,
-    "OBB": tasks.OBBModel,
-    "Pose": tasks.PoseModel,
-    "RTDETRDecoder": tasks.RTDETRDetectionModel,
-    "Segment": tasks.SegmentationModel,
-    "SemanticSegment": tasks.SemanticSegmentationModel,
-    "WorldDetect": tasks.WorldModel,
-    "YOLOEDetect": tasks.YOLOEModel,
-    "YOLOESegment": tasks.YOLOESegModel,
+    head: getattr(tasks, network, None)
+    for head, network in {
+        "Classify": "ClassificationModel",
+        "Depth": "DepthModel",
+        "OBB": "OBBModel",
+        "Pose": "PoseModel",
+        "RTDETRDecoder": "RTDETRDetectionModel",
+        "Segment": "SegmentationModel",
+        "SemanticSegment": "SemanticSegmentationModel",
+        "WorldDetect": "WorldModel",
+        "YOLOEDetect": "YOLOEModel",
+        "YOLOESegment": "YOLOESegModel",
+    }.items()
 }
 
 
@@ -35,7 +39,7 @@ def names() -> list[str]:
 def build(name: str) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     """The network in float64 with random weights, and an image."""
     (path,) = MODELS.rglob(f"{name}.yaml")
-    cfg = deepcopy(tasks.YAML.load(path))
+    cfg = yaml.safe_load(path.read_text(encoding="utf-8"))
     cfg.setdefault("scale", next(iter(cfg.get("scales", {"": ()}))))
     for layer in (*cfg["backbone"], *cfg["head"]):
         if layer[2] == "TorchVision":  # name, weights, ...: the architecture alone, nothing is downloaded

@@ -88,12 +88,9 @@ class Residual(nn.Module):
 
 @pytest.fixture(autouse=True)
 def standins(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = {
-        "Attention": "ultralytics.nn.modules.block.Attention",
-        "AreaAttention": "ultralytics.nn.modules.block.AAttn",
-    }
-    for name, theirs in known.items():
-        monkeypatch.setitem(STANDINS, f"{__name__}.{name}", STANDINS[theirs])
+    theirs = {"Attention": "Attention", "AreaAttention": "AAttn", "AreaAttentionAsOfOld": "AAttn"}
+    for name, known in theirs.items():
+        monkeypatch.setitem(STANDINS, f"{__name__}.{name}", STANDINS[f"ultralytics.nn.modules.block.{known}"])
 
 
 def between(width: int, *modules: nn.Module, out: int | None = None) -> nn.Module:
@@ -213,6 +210,23 @@ def test_a_standin_computes_what_the_module_computes(make: Any) -> None:
     x = torch.randn(2, module.qkv.conv.in_channels, 6, 6, dtype=torch.float64)
     theirs = STANDINS[f"{__name__}.{type(module).__name__}"](module, x)
     torch.testing.assert_close(theirs, module(x), rtol=1e-12, atol=1e-12)
+
+
+class AreaAttentionAsOfOld(AreaAttention):
+    """As Ultralytics 8.3 has it: the values are viewed in the shape of the input."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.num_heads * self.head_dim == x.shape[1]
+        return super().forward(x)
+
+
+@lawful
+@given(few, few, seeds, shares)
+def test_area_attention_that_is_as_wide_as_its_input(heads: int, width: int, seed: int, share: float) -> None:
+    _, small = holds(
+        between(heads * width, Residual(AreaAttentionAsOfOld(heads * width, heads, width, 1))), seed, share
+    )
+    assert small.get_submodule("0.conv").out_channels == small.get_submodule("1.inner").num_heads * width
 
 
 def test_a_module_with_a_forward_of_its_own_is_traced_as_it_is() -> None:

@@ -37,7 +37,8 @@ def attend_heads(
         first = np.repeat(parts[:, :1], parts.shape[1], axis=1)
         r.tie(first, parts, f"in one attention head of {r.module} with channels that cannot be removed")
         r.width(held["heads"], parts[:, 0])
-        r.width(held["values"], values)
+        if "values" in held:
+            r.width(held["values"], values)
     else:
         r.pin(parts[:, : 2 * key], f"queries and keys of {r.module}, which scales by their width")
         r.balance(list(values), f"values of the {heads} heads of {r.module}")

@@ -23,15 +23,10 @@ def attention(self: Any, x: torch.Tensor) -> torch.Tensor:
 def area_attention(self: Any, x: torch.Tensor) -> torch.Tensor:
     """Attention of A2C2f. It scales by the width of a head, so a head stays or goes as a whole."""
     width = self.head_dim
-    attended, values = attend_heads(
-        self.qkv(x),
-        self.num_heads,
-        width,
-        width,
-        width**-0.5,
-        self.area,
-        {"heads": "num_heads", "values": "all_head_dim"},
-    )
+    held = {"heads": "num_heads"} | ({"values": "all_head_dim"} if hasattr(self, "all_head_dim") else {})
+    attended, values = attend_heads(self.qkv(x), self.num_heads, width, width, width**-0.5, self.area, held)
+    if "all_head_dim" not in type(self).forward.__code__.co_names:
+        attended = as_wide_as(attended, x)  # Ultralytics 8.3 views the values in the shape of the input
     return cast(torch.Tensor, self.proj(attended + self.pe(values)))
 
 
@@ -61,12 +56,12 @@ def cb_linear(self: Any, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return split_sizes(self.conv(x), self.c2s, "c2s")
 
 
-def prompted_head(self: Any, x: list[torch.Tensor]) -> Any:
+def prompted_head(self: Any, x: list[torch.Tensor], *args: Any, **kwargs: Any) -> Any:
     """YOLOE's heads. Their visual prompts read the same maps, but run only where a user gives some."""
     if hasattr(self, "savpe"):
         first = x[0]
         self.savpe(x[: self.nl], first.new_ones(first.shape[0], 1, first.shape[2], first.shape[3]))
-    return type(self).forward(self, x)
+    return type(self).forward(self, x, *args, **kwargs)
 
 
 STANDINS: dict[str, Callable[..., Any]] = {
