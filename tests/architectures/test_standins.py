@@ -56,7 +56,7 @@ def test_every_standin_is_for_a_class_that_is_there_and_is_tested() -> None:
     tested = {f"{type(m).__module__}.{type(m).__qualname__}" for m, _ in CASES.values()}
     heads = {name for name in STANDINS if ".head.YOLOE" in name}  # run their own code, see test_contract
     assert tested == set(STANDINS) - heads
-    for name in STANDINS:
+    for name in tested:
         module, _, kind = name.rpartition(".")
         assert hasattr(import_module(module), kind)
 

@@ -223,9 +223,8 @@ class AreaAttentionAsOfOld(AreaAttention):
 @lawful
 @given(few, few, seeds, shares)
 def test_area_attention_that_is_as_wide_as_its_input(heads: int, width: int, seed: int, share: float) -> None:
-    _, small = holds(
-        between(heads * width, Residual(AreaAttentionAsOfOld(heads * width, heads, width, 1))), seed, share
-    )
+    attention = AreaAttentionAsOfOld(heads * width, heads, width, 1)
+    _, small = holds(between(heads * width, Residual(attention)), seed, share)
     assert small.get_submodule("0.conv").out_channels == small.get_submodule("1.inner").num_heads * width
 
 
