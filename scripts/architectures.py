@@ -41,8 +41,8 @@ with an asterisk).
 - *channels*: share of their output channels that may be removed.
 - *parameters*: share of the network's parameters in rows or columns that may be removed.
 - *difference*: the greatest seen, relative, over three prunings and two modes.
-- *s*, *GB*: time of the trace, which is one inference and one training pass; peak memory of the whole process, with its
-  libraries (0.5 GB), the masked and the compact network.
+- *s*, *GB*: time of the trace, which is one inference and one training pass; peak memory of the whole process, which
+  holds the libraries (0.5 GB), the traced or the masked network, the compact one and a spare copy of the weights.
 - *must stay*: share of the channels by reason: outputs of the network, and the operators through which channels could
   not be followed.
 """

@@ -12,6 +12,7 @@ from torchvision.models.shufflenetv2 import InvertedResidual
 from torchvision.ops.misc import FrozenBatchNorm2d
 from ultralytics.nn.modules.block import A2C2f, AAttn, Attention, CBLinear, MaxSigmoidAttnBlock
 
+from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.graph.standins import STANDINS, standin_for
 from seqprune.graph.standins.operators import watched
 
@@ -63,3 +64,17 @@ def test_every_standin_is_for_a_class_that_is_there_and_is_tested() -> None:
 
 def test_an_operator_outside_a_trace_is_a_plain_function() -> None:
     assert watched(lambda x: x + 1)(torch.ones(1)).item() == 2
+
+
+def test_frozen_batch_normalisation_narrows_with_its_convolution() -> None:
+    """Pretrained detectors of torchvision have it everywhere: none of their layers could be pruned."""
+    norm = FrozenBatchNorm2d(6)
+    for buffer in norm.buffers():
+        buffer.uniform_(0.5, 1.5)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), norm, nn.ReLU(), nn.Conv2d(6, 2, 1)).double().eval()
+    x = image(3).double()
+    graph = trace(model, x)
+    plan = PrunePlan.from_keep(graph, {"0": [0, 3, 4]})
+    small = compact(model, plan, graph)
+    verify(mask(model, plan, graph), small, x)
+    assert len(small[1].running_var) == 3

@@ -70,6 +70,7 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         lambda x: x if x.shape != (9, 4, 6, 6) and x.shape != "none" else -x,
         lambda x: x.view(x.shape[0], -1, *x.shape[2:]),
         lambda x: nn.functional.normalize(x),
+        lambda x: torch.channel_shuffle(x, 2),
         lambda x: nn.functional.normalize(x, p=1.0, dim=2),
     ],
 )
