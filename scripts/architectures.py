@@ -44,7 +44,7 @@ with an asterisk).
 - *s*, *GB*: time of the trace, which is one inference and one training pass; peak memory of the whole process, which
   holds the libraries (0.5 GB), the traced or the masked network, the compact one and a spare copy of the weights.
 - *must stay*: share of the channels by reason: outputs of the network, and the operators through which channels could
-  not be followed.
+  not be followed. `view`, `cat` and `softmax` in these rows are mostly a head that puts its outputs together.
 """
 
 

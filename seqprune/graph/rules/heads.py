@@ -40,7 +40,7 @@ def attend_heads(
         if "values" in held:
             r.width(held["values"], values)
     else:
-        r.pin(parts[:, : 2 * key], f"queries and keys of {r.module}, which scales by their width")
+        r.pin(parts[:, : 2 * key], f"queries and keys of {r.module}: exporters scale by their width")
         r.balance(list(values), f"values of the {heads} heads of {r.module}")
         r.width(held["value"], values[0])
     return [Value(values.ravel())] * 2
