@@ -42,7 +42,8 @@ with an asterisk).
 - *parameters*: share of the network's parameters in rows or columns that may be removed.
 - *difference*: the greatest seen, relative, over three prunings and two modes.
 - *s*, *GB*: time of the trace, which is one inference and one training pass; peak memory of the whole process, which
-  holds the libraries (0.5 GB), the traced or the masked network, the compact one and a spare copy of the weights.
+  holds the libraries (0.5 GB), the traced or the masked network, the compact one and a spare copy of the weights, in
+  float64 but where marked: twice what the same network takes in use.
 - *must stay*: share of the channels by reason: outputs of the network, and the operators through which channels could
   not be followed. `view`, `cat` and `softmax` in these rows are mostly a head that puts its outputs together.
 """
@@ -50,8 +51,8 @@ with an asterisk).
 
 PEER = """The 85 are the networks that Torch-Pruning, the library with the widest coverage, lists in its own benchmark;
 it prunes 77 of them. Of all {all} for classification, segmentation, detection and optical flow, {pruned} are pruned.
-Detectors are traced up to where they select boxes; from there on, what is computed depends on the image, and
-`seqprune.trace` of the whole detector says so.
+Detectors are traced and compared up to where they select boxes. Whole ones trace in inference where no code reads
+values of the image (Faster R-CNN, SSDlite); `seqprune.trace` refuses the others (Mask and Keypoint R-CNN) and says where.
 """
 
 
