@@ -52,7 +52,7 @@ with an asterisk).
 PEER = """The 85 are the networks that Torch-Pruning, the library with the widest coverage, lists in its own benchmark;
 it prunes 77 of them. Of all {all} for classification, segmentation, detection and optical flow, {pruned} are pruned.
 Detectors are traced and compared up to where they select boxes. Whole ones trace in inference where no code reads
-values of the image (Faster R-CNN, SSDlite); `seqprune.trace` refuses the others (Mask and Keypoint R-CNN) and says where.
+values of the image (Faster R-CNN, SSDlite); `seqprune.trace` refuses others (Mask and Keypoint R-CNN) and says where.
 """
 
 
