@@ -48,15 +48,18 @@ def masker(plan: PrunePlan, graph: ChannelGraph) -> Callable[[nn.Module], None]:
     """A function that zeroes the plan's channels of a model in place, for training loops."""
     removed = plan.removed_groups(graph)
     rows = [
-        (cut, torch.from_numpy(np.flatnonzero(removed[cut.groups])))
+        (cut, block, torch.from_numpy(np.flatnonzero(removed[groups])))
         for cut in graph.slices
         if cut.dead is not None and removed[cut.groups].any()
+        for block, groups in enumerate(np.atleast_2d(cut.groups))
     ]
 
     def apply(model: nn.Module) -> None:
         with torch.no_grad():
-            for cut, index in rows:
+            for cut, block, index in rows:
                 tensor = getattr(model.get_submodule(cut.module), cut.tensor)
+                if cut.groups.ndim == 2:  # of a grouped transposed convolution
+                    tensor = tensor.chunk(len(cut.groups))[block]
                 tensor.index_fill_(cut.dim, index.to(tensor.device), cut.dead)
 
     return apply
@@ -91,12 +94,15 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
         _update_widths(small.get_submodule(path))
     for module in small.modules():
         widths.update(module)
+    for width in graph.widths:
+        counts = [int((~removed[section]).sum()) for section in width.sections]
+        setattr(small.get_submodule(width.module), width.attribute, counts if width.many else counts[0])
     return small
 
 
 def _cut(whole: torch.Tensor, slices: list[Slice], removed: BoolArray) -> torch.Tensor:
     part = whole.detach()
-    # The rows of a grouped convolution choose its columns, so its inputs go first, while all rows are there.
+    # The rows of a grouped convolution choose its columns, so these go first, while all rows are there.
     for cut in sorted(slices, key=lambda s: s.groups.ndim == 1):
         stay = ~removed[cut.groups]
         if cut.groups.ndim == 1:
@@ -116,7 +122,9 @@ def _update_widths(module: nn.Module) -> None:
     if not isinstance(weight, torch.Tensor):
         return
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1]
+        if module.groups > 1 and module.groups == module.in_channels:
+            module.groups = weight.shape[0]
+        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
     elif isinstance(module, nn.modules.conv._ConvNd):
         if module.groups > 1 and module.groups == module.in_channels:
             multiplier = module.out_channels // module.groups
@@ -207,5 +215,5 @@ def weight_rows(layer: nn.Module) -> torch.Tensor:
     """``[channels, weights]``, the weights of each output channel of a convolution or linear layer."""
     weight = cast(torch.Tensor, layer.weight).detach()
     if isinstance(layer, nn.modules.conv._ConvTransposeNd):
-        weight = weight.transpose(0, 1)
+        weight = torch.cat([block.transpose(0, 1) for block in weight.chunk(layer.groups)])
     return weight.flatten(1)

@@ -1,6 +1,6 @@
 """Where channels go: capture, a table of per-operator rules, and the graph they make."""
 
 from seqprune.graph.capture import trace
-from seqprune.graph.channels import Balance, Barrier, Bundle, ChannelGraph, Layer, Slice
+from seqprune.graph.channels import Balance, Barrier, Bundle, ChannelGraph, Layer, Slice, Width
 
-__all__ = ["Balance", "Barrier", "Bundle", "ChannelGraph", "Layer", "Slice", "trace"]
+__all__ = ["Balance", "Barrier", "Bundle", "ChannelGraph", "Layer", "Slice", "Width", "trace"]

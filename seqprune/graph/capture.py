@@ -22,7 +22,9 @@ from torch import nn
 from seqprune import outputs
 from seqprune.errors import ModelError
 from seqprune.graph.channels import ChannelGraph
-from seqprune.graph.recorder import OPAQUE, Recorder, Value, tensors_in
+from seqprune.graph.recorder import Recorder
+from seqprune.graph.standins import standing_in
+from seqprune.graph.values import OPAQUE, Value, tensors_in
 from seqprune.graph.watch import CallWatch, OperatorWatch
 
 
@@ -40,7 +42,7 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     copy = deepcopy(model).eval()
     recorder = Recorder(copy)
-    with _paths(copy, recorder):
+    with _paths(copy, recorder), standing_in(copy):
         _run(copy, inputs, recorder)
         notes = _run_training(copy, inputs, recorder)
     unrun = [n for n, m in copy.named_modules() if m._parameters and n not in recorder.ran]
@@ -61,7 +63,7 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
     try:
         with torch.no_grad(), OperatorWatch(watch), watch:
             out = model(*inputs)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
         where = recorder.failed_in or "the network"
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(

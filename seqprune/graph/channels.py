@@ -44,8 +44,8 @@ class Slice:
         module: module path of the owner.
         tensor: name of the parameter or buffer in it.
         dim: the dimension that is cut.
-        groups: ``[size]``, the channel group at each position; for the input dimension of a grouped
-            convolution ``[conv_groups, size]``, since each of its groups reads other channels.
+        groups: ``[size]``, the channel group at each position; for dimension 1 of a grouped convolution
+            ``[conv_groups, size]``, since each of its groups reads other channels, or makes them if transposed.
         dead: the value a masked position takes, ``None`` where masking leaves the tensor alone.
     """
 
@@ -62,6 +62,23 @@ class Balance:
 
     sections: tuple[IntArray, ...]
     reason: str
+
+
+@dataclass(frozen=True)
+class Width:
+    """A number of channels that a module holds in an attribute, and its code computes with.
+
+    Attributes:
+        module: module path of the owner.
+        attribute: name of the attribute.
+        sections: the channel group at each position that is counted, a section for each number.
+        many: whether the attribute is a list of numbers, one a section.
+    """
+
+    module: str
+    attribute: str
+    sections: tuple[IntArray, ...]
+    many: bool
 
 
 @dataclass(frozen=True)
@@ -100,6 +117,7 @@ class ChannelGraph:
         all_layers: every layer that ran, front to back, pinned ones included.
         slices: what surgery does to every tensor.
         balances: constraints that unmodified modules impose.
+        widths: attributes that follow the channels.
         barriers: what is pinned, where and why, in execution order.
         pinned: ``[group_count]``, groups that may not be removed.
         inputs: shape and dtype of the example inputs, ``((1, 3, 64, 64), "float32")`` each.
@@ -113,6 +131,7 @@ class ChannelGraph:
     pinned: BoolArray
     inputs: tuple[tuple[tuple[int, ...], str], ...]
     notes: tuple[str, ...] = ()
+    widths: tuple[Width, ...] = ()
 
     @property
     def group_count(self) -> int:

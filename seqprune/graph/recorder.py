@@ -11,44 +11,9 @@ import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
-from seqprune.graph.channels import Balance, Barrier, BoolArray, ChannelGraph, IntArray, Layer, Slice
-
-
-class NoRule(Exception):
-    """This use of an operator is not covered; the message becomes the barrier's reason."""
-
-
-FIXED = 0
-"""The atom of every channel that is not a layer's output: the network input, constants, untracked values."""
-
-
-@dataclass(frozen=True)
-class Value:
-    """The channels of one tensor.
-
-    Attributes:
-        atoms: ``[channels]`` along ``dim``; ``None`` where the channels could not be followed.
-        dim: the channel dimension, non-negative.
-        zero: whether a removed channel is exactly zero here. After a sigmoid it is not.
-    """
-
-    atoms: IntArray | None
-    dim: int = 1
-    zero: bool = True
-
-    @property
-    def opaque(self) -> bool:
-        return self.atoms is None
-
-    def known(self) -> IntArray:
-        if self.atoms is None:
-            raise AssertionError("rules never see an opaque value where channels are needed")
-        return self.atoms
-
-
-OPAQUE = Value(None)
+from seqprune.graph.channels import Balance, Barrier, BoolArray, ChannelGraph, IntArray, Layer, Slice, Width
+from seqprune.graph.values import FIXED, OPAQUE, NoRule, Value, tensors_in
 
 
 @dataclass(frozen=True)
@@ -76,7 +41,7 @@ class _LayerAtoms:
 class Recorder:
     """Collects facts during a run; :meth:`finish` turns them into a :class:`ChannelGraph`.
 
-    Rules call ``value``, ``new_layer``, ``cut``, ``tie``, ``pin`` and ``balance``; nothing else writes.
+    Rules call ``value``, ``new_layer``, ``cut``, ``tie``, ``pin``, ``balance`` and ``width``; nothing else writes.
     """
 
     model: nn.Module
@@ -94,8 +59,10 @@ class Recorder:
         self._cuts: dict[tuple[str, str, int], _Cut] = {}
         self._layers: dict[int, _LayerAtoms] = {}
         self._balances: list[tuple[tuple[IntArray, ...], str]] = []
+        self._widths: dict[tuple[str, str], tuple[tuple[IntArray, ...], bool]] = {}
         self._barriers: dict[tuple[str, str, str], Barrier] = {}
         self._foreign: dict[int, str] = {}
+        self._views: dict[int, torch.Tensor] = {}
         for path, module in self.model.named_modules():
             tensors = (*module._parameters.items(), *module._buffers.items())
             for name, tensor in tensors:
@@ -135,6 +102,15 @@ class Recorder:
     def owners(self, tensor: torch.Tensor) -> list[Owner]:
         """The modules that hold this very tensor as a parameter or buffer."""
         return self._owners.get(id(tensor), [])
+
+    def adopt_view(self, view: torch.Tensor, parameter: torch.Tensor) -> None:
+        """Takes ``view`` for ``parameter``: the same numbers, with dimensions of size one around them."""
+        self._views[id(view)] = parameter
+        self._alive.append(view)
+
+    def parameter(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The parameter or buffer that ``tensor`` is a view of, else ``tensor`` itself."""
+        return self._views.get(id(tensor), tensor)
 
     def enter(self, path: str) -> None:
         self.ran.add(path)
@@ -196,6 +172,10 @@ class Recorder:
     def balance(self, sections: Iterable[IntArray], reason: str) -> None:
         self._balances.append((tuple(sections), reason))
 
+    def width(self, attribute: str, *sections: IntArray, many: bool = False) -> None:
+        """States that an attribute of the running module holds how many channels there are."""
+        self._widths[self.module, attribute] = (tuple(s.ravel() for s in sections), many)
+
     def barrier(self, op: str, args: Any, reason: str) -> None:
         """Pins all that reaches an operator, and says so."""
         tensors = self.tracked(args)
@@ -209,7 +189,7 @@ class Recorder:
 
     def foreign(self, args: Any, op: str) -> None:
         """Remembers parameters that an operator without a rule reads: their shape must not change."""
-        for tensor in tensors_in(args):
+        for tensor in map(self.parameter, tensors_in(args)):
             if id(tensor) in self._owners:
                 self._foreign.setdefault(id(tensor), f"{op} in {self.module or 'the network'} reads the parameter")
 
@@ -266,6 +246,10 @@ class Recorder:
             pinned=pinned,
             inputs=inputs,
             notes=notes,
+            widths=tuple(
+                Width(module, attribute, tuple(groups[s] for s in sections), many)
+                for (module, attribute), (sections, many) in self._widths.items()
+            ),
         )
 
     def _unique_balances(self) -> Iterator[tuple[tuple[IntArray, ...], str]]:
@@ -283,10 +267,6 @@ class Recorder:
         edges = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(self._atom_count,) * 2)
         labels: IntArray = connected_components(edges, directed=False)[1].astype(np.intp)
         return labels
-
-
-def tensors_in(tree: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def _storage(tensor: torch.Tensor) -> int:

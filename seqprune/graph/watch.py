@@ -14,8 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from seqprune.errors import ModelError
-from seqprune.graph.recorder import OPAQUE, Recorder, Value, tensors_in
+from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules import RULES, TAKES_OPAQUE, NoRule
+from seqprune.graph.rules.reshaping import VIEWS, views_one_dimension
+from seqprune.graph.values import OPAQUE, Value, tensors_in
 
 # Reading these tells nothing of the values in a tensor.
 METADATA = frozenset(
@@ -179,7 +181,10 @@ class CallWatch(TorchFunctionMode):
         r.adopt_aliases((args, kwargs), name)
         tracked = r.tracked((args, kwargs))
         if not tracked or (name in LENDS_SECOND and r.value(args[0]) is None):
-            r.foreign((args, kwargs), name)
+            if name in VIEWS and views_one_dimension(args, kwargs, out) and r.owners(args[0]):
+                r.adopt_view(out, args[0])
+            else:
+                r.foreign((args, kwargs), name)
             return
         results = tensors_in(out)
         if name != "setitem" and not results:
@@ -212,7 +217,7 @@ class CallWatch(TorchFunctionMode):
             r.foreign((args, kwargs), name)
             return [OPAQUE] * len(results)
         try:
-            value = RULES[name](r, out, *args, **kwargs)
+            value = RULES[name](r, out, *args, **{k: v for k, v in kwargs.items() if k != "out"})
         except NoRule as why:
             r.barrier(name, (args, kwargs), str(why))
             return [OPAQUE] * len(results)

@@ -5,8 +5,8 @@ the wrong place unless the attribute follows the layer. Plain data: nothing is i
 
 Listed are the modules whose ``forward`` or ``forward_split`` (which the exporter puts in the place of
 ``forward``) reads the attribute, by exact class name, and only where the rule holds whatever is pruned.
-Left out on purpose: the attention modules (``num_heads``, ``head_dim``, ``key_dim`` cannot be told from one
-width), ``CBLinear.c2s`` (several widths in one layer), and ``ADown.c``, ``C3x.c_`` (written, never read).
+Left out on purpose: the attention modules and ``CBLinear.c2s``, which no single width tells (their stand-ins in
+``seqprune.graph.standins`` do), and ``ADown.c``, ``C3x.c_`` (written, never read).
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ WIDTH_ATTRIBUTES: dict[str, dict[str, tuple[str, int]]] = {
 
 SHAPE_ONLY_OUTPUTS: dict[str, frozenset[str]] = {
     f"ultralytics.nn.tasks.{network}": frozenset({"feats"})
-    for network in ("DetectionModel", "SegmentationModel", "PoseModel", "OBBModel")
+    for network in (
+        *("DetectionModel", "SegmentationModel", "PoseModel", "OBBModel"),
+        *("WorldModel", "YOLOEModel", "YOLOESegModel"),
+    )
 }
 """What the head reads, returned beside its predictions; every loss takes only heights and widths from it."""

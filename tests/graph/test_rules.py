@@ -69,6 +69,9 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         lambda x: x.flatten(2)[..., None],
         lambda x: x if x.shape != (9, 4, 6, 6) and x.shape != "none" else -x,
         lambda x: x.view(x.shape[0], -1, *x.shape[2:]),
+        lambda x: nn.functional.normalize(x),
+        lambda x: torch.channel_shuffle(x, 2),
+        lambda x: nn.functional.normalize(x, p=1.0, dim=2),
     ],
 )
 def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -94,7 +97,10 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (lambda x: 1 / x, "no rule for this operator"),
         (lambda x: x / x.exp(), "divides by channels"),
         (lambda x: nn.functional.layer_norm(x, x.shape[1:]), "reads their number"),
-        (lambda x: nn.functional.group_norm(x, 2), "no rule for this operator"),
+        (lambda x: nn.functional.group_norm(x, 2), "number of groups is written out"),
+        (lambda x: nn.functional.normalize(x, p=float("inf")), "takes the norm of channels in another way"),
+        (lambda x: nn.functional.normalize(x.sigmoid()), "takes the norm of channels in another way"),
+        (lambda x: nn.GroupNorm(1, 4).double()(x), "number of groups is written out"),
         (lambda x: x / x.sum(1, keepdim=True), "reduces over channels"),
         (lambda x: x * x.shape[1], "reads their number"),
         (lambda x: x * max(x.shape), "reads their number"),

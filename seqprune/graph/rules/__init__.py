@@ -1,8 +1,8 @@
 """Per-operator channel rules, one file a kind; importing this package fills the table."""
 
-from seqprune.graph.recorder import NoRule
-from seqprune.graph.rules import elementwise, joining, reshaping, spatial, weighted
+from seqprune.graph.rules import elementwise, heads, joining, reshaping, spatial, weighted
 from seqprune.graph.rules.table import RULES, TAKES_OPAQUE, Rule, rule
+from seqprune.graph.values import NoRule
 
 __all__ = [
     "RULES",
@@ -10,6 +10,7 @@ __all__ = [
     "NoRule",
     "Rule",
     "elementwise",
+    "heads",
     "joining",
     "reshaping",
     "rule",

@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from seqprune.graph.recorder import Recorder, Value
+from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import require, rule
+from seqprune.graph.values import Value
 
 KEEPS_ZERO = (
     "abs celu clone contiguous detach double dropout dropout1d dropout2d dropout3d elu expand_as float gelu half "
@@ -60,6 +61,16 @@ def softmax(
     return Value(value.known(), value.dim, zero=False)
 
 
+@rule("normalize")
+def normalize(
+    r: Recorder, out: torch.Tensor, x: torch.Tensor, p: float = 2.0, dim: Any = 1, *args: Any, **kwargs: Any
+) -> Value:
+    """Divides by a norm, to which channels that are zero add nothing."""
+    value = r.followed(x)
+    require(value.zero and 0 < p < float("inf") and isinstance(dim, int), "takes the norm of channels in another way")
+    return value
+
+
 @rule("add", "sub", "rsub", "maximum", "minimum", "max", "min")
 def addition(r: Recorder, out: torch.Tensor, x: Any, other: Any = None, *args: Any, **kwargs: Any) -> Value:
     require(other is not None and isinstance(out, torch.Tensor), "reduces over channels")
@@ -91,10 +102,10 @@ def _join(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> V
     atoms = value.known()
     require(out.shape[dim] == len(atoms), "broadcasts one channel over many")
     if isinstance(other, torch.Tensor) and other.dim() >= -axis and other.shape[axis] > 1:
-        held = r.owners(other)
-        require(held, "combines channels with a constant that has one entry per channel")
+        held = r.parameter(other)
+        require(r.owners(held), "combines channels with a constant that has one entry per channel")
         require(other.numel() == len(atoms), "a parameter with more than one entry per channel")
-        r.cut(other, other.dim() + axis, atoms, None if product else 0.0)
+        r.cut(held, held.shape.index(len(atoms)), atoms, None if product else 0.0)
         return Value(atoms, dim, value.zero)
     adds = not product and not (isinstance(other, int | float) and other == 0)
     return Value(atoms, dim, value.zero and not adds)

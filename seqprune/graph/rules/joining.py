@@ -10,14 +10,16 @@ import torch
 
 from seqprune import widths
 from seqprune.graph.channels import IntArray
-from seqprune.graph.recorder import FIXED, Recorder, Value
+from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import positive, require, rule
+from seqprune.graph.values import FIXED, Value
 
 
 @rule("cat", "concat", "concatenate", opaque=True)
 def concatenate(r: Recorder, out: torch.Tensor, tensors: Sequence[torch.Tensor], dim: int = 0) -> Value:
     dim = positive(dim, out.dim())
     values = [r.value(t) for t in tensors]
+    r.foreign([t for t, v in zip(tensors, values, strict=True) if v is None], "cat")
     followed = [v for v in values if v is not None and not v.opaque]
     require(followed, "joins channels that were not followed")
     require(len({v.dim for v in followed}) == 1, "the channels of the parts lie in different dimensions")
@@ -32,6 +34,7 @@ def concatenate(r: Recorder, out: torch.Tensor, tensors: Sequence[torch.Tensor],
 def stack(r: Recorder, out: torch.Tensor, tensors: Sequence[torch.Tensor], dim: int = 0) -> Value:
     dim = positive(dim, out.dim())
     values = [r.value(t) for t in tensors]
+    r.foreign([t for t, v in zip(tensors, values, strict=True) if v is None], "stack")
     followed = [v for v in values if v is not None]
     require(len({v.dim for v in followed}) == 1, "the channels of the parts lie in different dimensions")
     shifted = followed[0].dim + (dim <= followed[0].dim)

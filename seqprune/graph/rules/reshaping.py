@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from seqprune.graph.recorder import Recorder, Value
+from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import positive, require, rule
+from seqprune.graph.values import Value
+
+VIEWS = frozenset("view reshape unsqueeze getitem".split())
+
+
+def views_one_dimension(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
+    """Whether a tensor with one dimension is put into others of size one, in a way that holds for any length."""
+    x, shape = args[0], _as_sizes(args[1:])
+    if kwargs or not isinstance(x, torch.Tensor) or x.dim() != 1 or out.numel() != len(x) or len(x) < 2:
+        return False
+    if len(args) == 2 and not isinstance(args[1], int):  # x[None, :, None]
+        parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+        if all(p is None or p == slice(None) for p in parts):
+            return True
+    return shape.count(-1) == 1 and all(s in (1, -1) for s in shape)
 
 
 @rule("flatten")

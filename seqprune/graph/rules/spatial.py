@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from seqprune.graph.recorder import Recorder, Value
+from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import positive, require, rule
+from seqprune.graph.values import Value
 
 
 @rule(

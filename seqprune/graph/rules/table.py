@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from seqprune.graph.recorder import NoRule, Value
+from seqprune.graph.values import NoRule, Value
 
 Rule = Callable[..., Value | list[Value]]
 

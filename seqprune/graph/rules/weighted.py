@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from seqprune.graph.channels import IntArray
-from seqprune.graph.recorder import FIXED, Recorder, Value
+from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import require, rule
+from seqprune.graph.values import FIXED, Value
 
 UNHELD = "the weight is computed, not a parameter of a module"
 
@@ -51,9 +52,7 @@ def convolution(
     atoms = r.new_layer(weight, weight.shape[0])
     if groups > 1:
         read = read.reshape(groups, -1)
-        where = f"{groups} convolution groups of {r.module}"
-        r.balance(list(read), f"inputs of the {where}")
-        r.balance(list(atoms.reshape(groups, -1)), f"outputs of the {where}")
+        _balance_groups(r, read, atoms, groups)
     _cut_output(r, weight, 0, bias, atoms)
     r.cut(weight, 1, read, None)
     return Value(atoms, dim)
@@ -79,14 +78,32 @@ def transposed_convolution(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Value:
-    require(groups == 1, "grouped transposed convolution")
     require(r.owners(weight) and (bias is None or r.owners(bias)), UNHELD)
     require(input.dim() == weight.dim(), "the input has no batch dimension")
-    read = _read(r, input, 1, input.shape[1])
-    atoms = r.new_layer(weight, weight.shape[1])
-    _cut_output(r, weight, 1, bias, atoms)
+    channels = input.shape[1]
+    read = _read(r, input, 1, channels)
+    if groups > 1 and groups == channels:
+        atoms = np.repeat(read, weight.shape[1])
+        r.cut(weight, 0, read, 0.0)
+        if bias is not None:
+            r.cut(bias, 0, atoms, 0.0)
+        return Value(atoms)
+    atoms = r.new_layer(weight, groups * weight.shape[1])
+    if groups > 1:
+        _balance_groups(r, read, atoms, groups)
+        r.cut(weight, 1, atoms.reshape(groups, -1), 0.0)
+    else:
+        r.cut(weight, 1, atoms, 0.0)
+    if bias is not None:
+        r.cut(bias, 0, atoms, 0.0)
     r.cut(weight, 0, read, None)
     return Value(atoms)
+
+
+def _balance_groups(r: Recorder, read: IntArray, atoms: IntArray, groups: int) -> None:
+    where = f"{groups} convolution groups of {r.module}"
+    r.balance(list(read.reshape(groups, -1)), f"inputs of the {where}")
+    r.balance(list(atoms.reshape(groups, -1)), f"outputs of the {where}")
 
 
 @rule("linear", opaque=True)
@@ -132,6 +149,34 @@ def batch_norm(
             require(r.owners(tensor), UNHELD)
             r.cut(tensor, 0, atoms, dead)
     return Value(atoms, 1, value.zero or weight is not None)
+
+
+@rule("group_norm")
+def group_norm(
+    r: Recorder,
+    out: torch.Tensor,
+    input: torch.Tensor,  # noqa: A002
+    num_groups: int,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    eps: float = 1e-5,
+) -> Value:
+    """The channels of a group share their statistics, so a group stays or goes as a whole."""
+    value = r.followed(input)
+    held = {owner.module for tensor in (weight, bias) if tensor is not None for owner in r.owners(tensor)}
+    require(held == {r.module} and weight is not None, "the number of groups is written out in the code")
+    own = isinstance(r.model.get_submodule(r.module), torch.nn.GroupNorm)
+    require(own and num_groups > 1, "normalises all channels as one")
+    require(value.dim == 1 and value.zero, "normalises channels that are not zero once removed")
+    groups = value.known().reshape(num_groups, -1)
+    first = np.repeat(groups[:, :1], groups.shape[1], axis=1)
+    r.tie(first, groups, f"normalised in {r.module} with channels that cannot be removed")
+    for tensor in (weight, bias):
+        if tensor is not None:
+            r.cut(tensor, 0, value.known(), 0.0)
+    r.width("num_groups", groups[:, 0])
+    r.width("num_channels", groups)
+    return value
 
 
 @rule("prelu")

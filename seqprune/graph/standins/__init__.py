@@ -1,0 +1,44 @@
+"""Modules whose code computes with channel counts, told again in operators that have a rule.
+
+An attention block cuts its channels by ``self.num_heads``; a channel shuffle divides ``x.size(1)``. What becomes of
+such numbers cannot be seen from outside, so the trace would pin all that comes near. For a few modules, by exact
+class, the traced copy runs a stand-in: it computes the same from the same submodules, and says with operators of
+:mod:`seqprune.graph.standins.operators` what the module's own code needs of its channel counts. The model that is
+pruned keeps its own code. A module that was given another ``forward`` is traced as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+from torch import nn
+
+from seqprune.graph.standins import torchvision, ultralytics
+
+StandIn = Callable[..., Any]
+
+STANDINS: dict[str, StandIn] = torchvision.STANDINS | ultralytics.STANDINS
+"""Qualified class name -> the function that runs in the place of its ``forward``."""
+
+
+def standin_for(module: nn.Module) -> StandIn | None:
+    kind = type(module)
+    return None if "forward" in vars(module) else STANDINS.get(f"{kind.__module__}.{kind.__qualname__}")
+
+
+@contextmanager
+def standing_in(model: nn.Module) -> Iterator[None]:
+    """While this lasts, the modules of ``model`` that have a stand-in run it."""
+    replaced = []
+    for module in model.modules():
+        if (function := standin_for(module)) is not None:
+            module.__dict__["forward"] = MethodType(function, module)
+            replaced.append(module)
+    try:
+        yield
+    finally:
+        for module in replaced:
+            del module.__dict__["forward"]

@@ -1,0 +1,80 @@
+"""Stand-ins against the modules they stand for: the same class, the same numbers."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.shufflenetv2 import InvertedResidual
+from torchvision.ops.misc import FrozenBatchNorm2d
+from ultralytics.nn.modules.block import A2C2f, AAttn, Attention, CBLinear, MaxSigmoidAttnBlock
+
+from seqprune import PrunePlan, compact, mask, trace, verify
+from seqprune.graph.standins import STANDINS, standin_for
+from seqprune.graph.standins.operators import watched
+
+
+def image(channels: int) -> torch.Tensor:
+    return torch.rand(2, channels, 8, 8)
+
+
+CASES: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...]]] = {
+    "Attention": (Attention(64, 2), (image(64),)),
+    "AAttn": (AAttn(64, 2), (image(64),)),
+    "AAttn, areas": (AAttn(64, 2, area=4), (image(64),)),
+    "A2C2f": (A2C2f(64, 64, residual=True), (image(64),)),
+    "A2C2f, plain": (A2C2f(64, 64, a2=False), (image(64),)),
+    "MaxSigmoidAttnBlock": (MaxSigmoidAttnBlock(32, 32, nh=2, ec=32, gc=16), (image(32), torch.rand(2, 5, 16))),
+    "MaxSigmoidAttnBlock, embedded": (
+        MaxSigmoidAttnBlock(24, 32, nh=2, ec=32, gc=16, scale=True),
+        (image(24), torch.rand(2, 5, 16)),
+    ),
+    "CBLinear": (CBLinear(16, [8, 24]), (image(16),)),
+    "InvertedResidual": (InvertedResidual(16, 16, 1), (image(16),)),
+    "InvertedResidual, strided": (InvertedResidual(16, 24, 2), (image(16),)),
+    "FrozenBatchNorm2d": (FrozenBatchNorm2d(16), (image(16),)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_standin_computes_what_its_module_computes(name: str) -> None:
+    module, inputs = CASES[name]
+    torch.manual_seed(0)
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.uniform_(0.1, 0.6)
+    module = module.double().eval()
+    inputs = tuple(x.double() for x in inputs)
+    standin: Any = standin_for(module)
+    with torch.no_grad():
+        torch.testing.assert_close(standin(module, *inputs), module(*inputs), rtol=1e-10, atol=1e-12)
+
+
+def test_every_standin_is_for_a_class_that_is_there_and_is_tested() -> None:
+    tested = {f"{type(m).__module__}.{type(m).__qualname__}" for m, _ in CASES.values()}
+    heads = {name for name in STANDINS if ".head.YOLOE" in name}  # run their own code, see test_contract
+    assert tested == set(STANDINS) - heads
+    for name in tested:
+        module, _, kind = name.rpartition(".")
+        assert hasattr(import_module(module), kind)
+
+
+def test_an_operator_outside_a_trace_is_a_plain_function() -> None:
+    assert watched(lambda x: x + 1)(torch.ones(1)).item() == 2
+
+
+def test_frozen_batch_normalisation_narrows_with_its_convolution() -> None:
+    """Pretrained detectors of torchvision have it everywhere: none of their layers could be pruned."""
+    norm = FrozenBatchNorm2d(6)
+    for buffer in norm.buffers():
+        buffer.uniform_(0.5, 1.5)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), norm, nn.ReLU(), nn.Conv2d(6, 2, 1)).double().eval()
+    x = image(3).double()
+    graph = trace(model, x)
+    plan = PrunePlan.from_keep(graph, {"0": [0, 3, 4]})
+    small = compact(model, plan, graph)
+    verify(mask(model, plan, graph), small, x)
+    assert len(small[1].running_var) == 3
