@@ -1,11 +1,11 @@
 """Second-order greedy removal over the whole network: the channels whose loss is least for what they save.
 
-B. Hassibi, D. Stork, "Second order derivatives for network pruning: optimal brain surgeon", NIPS 1992, with the layer-wise
-error of what is left refitted, as in E. Frantar, D. Alistarh, "Optimal brain compression", NeurIPS 2022, on channels.
+B. Hassibi, D. Stork, "Second order derivatives for network pruning: optimal brain surgeon", NIPS 1992, on the layer-wise
+error of refitted weights, as E. Frantar, D. Alistarh, "Optimal brain compression", NeurIPS 2022, here for channels.
 
 For every input tensor with second moments ``H`` (plus a ridge) and the stacked weights ``W`` of all convolutions that
-read it, removing the columns ``S`` and refitting the others costs ``tr(W_S (H⁻¹_SS)⁻¹ W_Sᵀ)``. Each convolution's rows
-are scaled by the inverse root of its total output variance, so that losses of different layers can be added.
+read it, removing the columns ``S`` and refitting the others costs ``tr(W_S (H⁻¹_SS)⁻¹ W_Sᵀ)``. The rows come scaled, so
+that losses of different layers can be added.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Reader:
     """One convolution that reads a source.
 
     Attributes:
-        weight: ``[outputs, K]``.
+        weight: ``[outputs, K]``, rows scaled by what an error in that output matters.
         groups: ``[outputs]``, the channel group each output belongs to.
     """
 
@@ -127,7 +127,7 @@ def removal_order(
     floor: float = 0.1,
     ridge: float = RIDGE,
 ) -> list[Removal]:
-    """Removes channel groups one unit at a time, least loss per saving first, until ``stop`` says so or nothing is left.
+    """Removes channel groups one unit at a time, least loss per saving first, until ``stop`` says so or none is left.
 
     Args:
         sources: second moments and weights of every convolution's input.
@@ -197,7 +197,8 @@ class _Units:
 
     def cheapest(self, costs: FloatArray, savings: FloatArray, gone: BoolArray) -> tuple[int, ...] | None:
         open_ = self._open(gone)
-        best, least = None, np.inf
+        best: tuple[int, ...] | None = None
+        least = np.inf
         alone = np.flatnonzero(open_ & ~self.governed)
         if len(alone):
             ratio = costs[alone] / savings[alone].clip(min=1e-9)
