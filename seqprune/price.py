@@ -65,6 +65,10 @@ class Price:
         """Of what stays."""
         return self.fixed + sum(t.price * float(np.prod(t.kept(removed))) for t in self.tensors)
 
+    def share(self, removed: BoolArray) -> float:
+        """Of what stays in the whole."""
+        return self.total(removed) / self.total(np.zeros(self.group_count, bool))
+
     def savings(self, removed: BoolArray) -> FloatArray:
         """``[group_count]``: what removing each group alone would save now."""
         found: FloatArray = np.zeros(self.group_count)

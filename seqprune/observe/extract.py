@@ -17,7 +17,7 @@ from seqprune.observe.forward import Forward
 from seqprune.observe.match import centre_cells, matched_objects
 from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.observe.running import RunningMoments
-from seqprune.observe.streaming import BlockStream, Pass
+from seqprune.observe.streaming import BlockStream, Pass, whole_passes
 from seqprune.select.moments import ClassMoments
 
 Predict = Callable[[nn.Module, torch.Tensor], list[torch.Tensor]]
@@ -80,7 +80,7 @@ def observe(
     device = next(model.parameters()).device
     running: dict[str, RunningMoments] = {}
     objects = 0
-    passes = _whole_passes(model, images) if stream is None else stream.passes(model, layers, images, forward)
+    passes = whole_passes(model, images) if stream is None else stream.passes(model, layers, images, forward)
     for number in count():
         ahead = next(passes, None)
         mine = None
@@ -127,15 +127,6 @@ def match_objects(
 
 def _predicted(model: nn.Module, predict: Predict, batch: Batch, part: slice) -> list[torch.Tensor]:
     return predict(model, as_input(batch.images[part], model))
-
-
-def _whole_passes(model: nn.Module, images: LabelledImages) -> Iterator[Pass]:
-    for batch in images:
-        yield Pass(batch, len(batch.images), partial(_from_the_start, model, batch))
-
-
-def _from_the_start(model: nn.Module, batch: Batch) -> Callable[[slice], object]:
-    return lambda part: model(as_input(batch.images[part], model))
 
 
 def _look(model: nn.Module, layers: Sequence[str], ahead: Pass, chosen: Batch, classes: int, forward: Forward) -> _Seen:

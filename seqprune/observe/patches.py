@@ -1,14 +1,13 @@
 """What convolutions read: input patches at sampled positions, and their second moments.
 
-Neighbouring positions say nearly the same, and most of an image holds no object. So a fixed number of positions is drawn
-from every image: a share of them inside labelled boxes, each object alike, the rest anywhere.
+Neighbouring positions say nearly the same, and most of an image holds no object. So a fixed number of positions is
+drawn from every image: a share of them inside labelled boxes, each object alike, the rest anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -129,6 +128,3 @@ class SecondMoments:
         self.mean += apart * (count / total)
         self.target_mean += target_apart * (count / total)
         self.count = total
-
-
-Hook = Callable[[nn.Module, tuple[Any, ...], torch.Tensor], None]

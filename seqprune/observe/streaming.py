@@ -172,3 +172,13 @@ class BlockStream:
             for source in [s for s in live if self._last_use.get(s, s) <= block]:
                 del live[source]
         return live
+
+
+def whole_passes(model: nn.Module, images: LabelledImages) -> Iterator[Pass]:
+    """The plain way: every pass from the images."""
+    for batch in images:
+        yield Pass(batch, len(batch.images), partial(_from_the_start, model, batch))
+
+
+def _from_the_start(model: nn.Module, batch: Batch) -> Callable[[slice], object]:
+    return lambda part: model(as_input(batch.images[part], model))

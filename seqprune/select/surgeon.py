@@ -1,7 +1,7 @@
 """Second-order greedy removal over the whole network: the channels whose loss is least for what they save.
 
-B. Hassibi, D. Stork, "Second order derivatives for network pruning: optimal brain surgeon", NIPS 1992, on the layer-wise
-error of refitted weights, as E. Frantar, D. Alistarh, "Optimal brain compression", NeurIPS 2022, here for channels.
+B. Hassibi, D. Stork, "Second order derivatives for network pruning: optimal brain surgeon", NIPS 1992, on the error of
+refitted layers, as E. Frantar, D. Alistarh, "Optimal brain compression", NeurIPS 2022, here for channels.
 
 For every input tensor with second moments ``H`` (plus a ridge) and the stacked weights ``W`` of all convolutions that
 read it, removing the columns ``S`` and refitting the others costs ``tr(W_S (H⁻¹_SS)⁻¹ W_Sᵀ)``. The rows come scaled, so

@@ -1,0 +1,199 @@
+"""The whole network to a budget: channels leave where it costs least for what it saves, and the rest is fitted anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from seqprune.errors import InputError
+from seqprune.graph.channels import BoolArray, ChannelGraph
+from seqprune.observe.batch import LabelledImages
+from seqprune.observe.extract import Progress
+from seqprune.observe.forward import Forward
+from seqprune.observe.patches import Sampler
+from seqprune.observe.sources import second_moments
+from seqprune.price import Price
+from seqprune.refit import batch_norm_of
+from seqprune.select.moments import FloatArray
+from seqprune.select.surgeon import RIDGE, Reader, Removal, Source, removal_order
+
+OVERSHOOT = 0.85
+"""Rounding gives channels back, so the order goes on to this share of the target."""
+TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How far to go, and what to spare.
+
+    Attributes:
+        target: share of the price that stays, in (0, 1).
+        floor: least share of a layer's channels that stays.
+        protect: module paths in which every layer stays whole.
+        round_to: channel counts are rounded up to a multiple of this.
+        ridge: relative to the mean variance of a convolution's input.
+    """
+
+    target: float
+    floor: float = 0.1
+    protect: tuple[str, ...] = ()
+    round_to: int = 8
+    ridge: float = RIDGE
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target < 1 or not 0 <= self.floor <= 1:
+            raise InputError(f"target {self.target:g}, floor {self.floor:g}: give shares, the target between 0 and 1")
+
+
+def choose_globally(
+    model: nn.Module,
+    graph: ChannelGraph,
+    images: LabelledImages,
+    price: Price,
+    budget: Budget,
+    *,
+    sampler: Sampler | None = None,
+    forward: Forward | None = None,
+    progress: Progress | None = None,
+    share: Callable[[BoolArray], float] | None = None,
+) -> BoolArray:
+    """The channel groups to remove, ``[group_count]``: legal, rounded, and within 2 % of the target.
+
+    Args:
+        model: the unpruned network, in inference mode.
+        graph: its channel graph.
+        images: calibration images.
+        price: what is counted.
+        budget: how far to go.
+        sampler: which positions are looked at.
+        forward: precision, and how many images at a time.
+        progress: told the number of images of every batch.
+        share: what of the whole stays, where something else is meant to meet the target than the price.
+
+    Raises:
+        InputError: nothing of that path to protect, or the target cannot be met.
+    """
+    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress)
+    free = known & ~graph.pinned & ~protected(graph, budget.protect)
+    share = share or price.share
+    order = removal_order(
+        sources,
+        free,
+        graph.balances,
+        tuple(layer.groups for layer in graph.all_layers),
+        price.savings,
+        lambda gone: price.share(gone) <= OVERSHOOT * budget.target if share == price.share else False,
+        floor=budget.floor,
+        ridge=budget.ridge,
+    )
+    return prefix_for(graph, share, order, free, budget)
+
+
+def prefix_for(
+    graph: ChannelGraph,
+    share: Callable[[BoolArray], float],
+    order: Sequence[Removal],
+    free: BoolArray,
+    budget: Budget,
+) -> BoolArray:
+    """The shortest beginning of a removal order that meets the target once counts are rounded.
+
+    Raises:
+        InputError: not even all of it does.
+    """
+    # What leaves late is given back first.
+    scores: FloatArray = np.full(graph.group_count, float(len(order)))
+    for rank, unit in enumerate(order):
+        scores[list(unit.groups)] = rank
+
+    def removed(count: int) -> BoolArray:
+        gone = np.zeros(graph.group_count, bool)
+        for unit in order[:count]:
+            gone[list(unit.groups)] = True
+        return graph.legalise(gone, scores, free, budget.round_to)
+
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        if share(removed(middle)) <= budget.target:
+            high = middle
+        else:
+            low = middle + 1
+    found = removed(low)
+    left = share(found)
+    if left > budget.target + TOLERANCE:
+        raise InputError(
+            f"a target of {budget.target:g} cannot be met, {left:.3f} stays at the least: protect less, or take a "
+            "greater target"
+        )
+    return found
+
+
+def protected(graph: ChannelGraph, paths: Sequence[str]) -> BoolArray:
+    """``[group_count]``, the groups of all layers in some module paths.
+
+    Raises:
+        InputError: a path without a layer.
+    """
+    found = np.zeros(graph.group_count, bool)
+    for path in paths:
+        inside = [layer for layer in graph.all_layers if f"{layer.name}.".startswith(f"{path}.")]
+        if not inside:
+            raise InputError(f"there is no layer in {path!r} to protect: `seqprune inspect` lists the layers")
+        for layer in inside:
+            found[layer.groups] = True
+    return found
+
+
+def _sources(
+    model: nn.Module,
+    graph: ChannelGraph,
+    images: LabelledImages,
+    sampler: Sampler,
+    forward: Forward | None,
+    progress: Progress | None,
+) -> tuple[list[Source], BoolArray]:
+    """What every convolution reads, and the groups all of whose readers are known."""
+    cuts = [cut for cut in graph.slices if cut.tensor == "weight"]
+    inputs = {cut.module: cut.groups for cut in cuts if cut.dead is None and cut.groups.ndim == 1}
+    outputs = {cut.module: cut.groups for cut in cuts if cut.dead is not None}
+    names = [name for name in inputs if _is_plain(model.get_submodule(name))]
+    known = np.ones(graph.group_count, bool)
+    for cut in graph.slices:
+        if cut.dead is None and cut.module not in names:
+            known[cut.groups.ravel()] = False
+    moments, leader = second_moments(model, names, images, sampler, progress, forward)
+    readers: dict[str, list[Reader]] = {}
+    pinned = int(np.flatnonzero(graph.pinned)[0]) if graph.pinned.any() else -1
+    for name in names:
+        seen = moments[leader[name]]
+        covariance = (seen.products[0] / seen.count).cpu()
+        weight = scaled_weight(model, name, covariance)
+        groups = outputs.get(name, np.full(len(weight), pinned))
+        readers.setdefault(leader[name], []).append(Reader(weight, groups))
+    return [
+        Source((moments[name].products[0] / moments[name].count).cpu(), inputs[name], tuple(found))
+        for name, found in readers.items()
+    ], known
+
+
+def _is_plain(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
+
+
+def scaled_weight(model: nn.Module, name: str, covariance: torch.Tensor) -> torch.Tensor:
+    """``[outputs, K]`` float64: rows as the BatchNorm behind scales them, over the root of their total variance."""
+    conv = cast(nn.Conv2d, model.get_submodule(name))
+    weight = conv.weight.detach().double().cpu().flatten(1)
+    norm = batch_norm_of(model, name)
+    if norm is not None:
+        found = cast(nn.BatchNorm2d, model.get_submodule(norm))
+        variance = cast(torch.Tensor, found.running_var).double()
+        weight = weight * (found.weight.detach().double() / (variance + found.eps).sqrt()).cpu()[:, None]
+    total = float(((weight @ covariance) * weight).sum())
+    return weight / total**0.5 if total > 0 else weight * 0

@@ -1,0 +1,48 @@
+"""Convolutions front to back, those together that do not read each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from seqprune.observe.patches import readable
+from seqprune.observe.sources import watching
+from seqprune.select.layers import block_of
+
+
+def stages_of(model: nn.Module, example_inputs: torch.Tensor) -> list[list[str]]:
+    """Stages in execution order; the convolutions of one lie in one block and do not depend on each other.
+
+    What depends on what is read from the graph that automatic differentiation records.
+    """
+    names = [name for name, module in model.named_modules() if readable(module)]
+    seen: dict[str, tuple[object, object]] = {}
+
+    def look(name: str, _conv: nn.Conv2d, x: torch.Tensor, output: torch.Tensor) -> None:
+        seen.setdefault(name, (x.grad_fn, output.grad_fn))
+
+    with torch.enable_grad(), watching(model, names, look):
+        model(example_inputs.detach().clone().requires_grad_())
+    made = {output: name for name, (_, output) in seen.items()}
+    depth: dict[str, int] = {}
+    stages: dict[tuple[int, int], list[str]] = {}
+    for name, (read, _) in seen.items():
+        depth[name] = 1 + max((depth[before] for before in _direct(read, made)), default=0)
+        stages.setdefault((block_of(name) or 0, depth[name]), []).append(name)
+    return [stages[key] for key in sorted(stages)]
+
+
+def _direct(node: object, made: dict[object, str]) -> Iterator[str]:
+    """The convolutions that a node of the graph is computed from without another one in between."""
+    waiting, known = [node], {None}
+    while waiting:
+        at = waiting.pop()
+        if at in known:
+            continue
+        known.add(at)  # type: ignore[arg-type]
+        if at in made:
+            yield made[at]
+        else:
+            waiting += [before for before, _ in at.next_functions]  # type: ignore[attr-defined]
