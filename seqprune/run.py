@@ -24,7 +24,7 @@ from seqprune.report.html import write_html
 from seqprune.report.record import Measurements, Record, versions
 from seqprune.select.layers import block_of, choose_layers
 from seqprune.sequential import Settings, StepReport, front_to_back, prune_sequentially
-from seqprune.surgery import Difference, compact, mask, masker, verify
+from seqprune.surgery import Difference, compact, mask, verify
 from seqprune.yolo import DetectionImages, save_pt
 from seqprune.yolo import finetune as finetune_detector
 from seqprune.yolo.blocks import blocks_of
@@ -214,9 +214,8 @@ def prune(
             "device": str(device),
             "seed": seed,
         }
-        guard = masker(plan, graph) if mode == "mask" else None
         try:
-            pruned = finetune_detector(pruned, data, mask=guard, **arguments, **(training or {}))
+            pruned = finetune_detector(pruned, data, plan=plan, **arguments, **(training or {}))
         except TrainingError as error:
             failure = error
     after = measure(pruned, "after")

@@ -12,12 +12,16 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.nn import tasks
 from ultralytics.nn.modules import Conv
-from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from seqprune.errors import ModelError
+from seqprune.plan import PrunePlan
 from seqprune.yolo.contained import contained, one_line
+from seqprune.yolo.pruned import forget
+from seqprune.yolo.unpickle import guarded
 
 _LOADING_FAILURES = (
     RuntimeError,
@@ -56,6 +60,7 @@ class LoadedDetector:
         source: Where it came from, for messages and reports.
         checkpoint: What the file held beside the modules and the optimizer's state; None where there was no
             checkpoint file.
+        plan: The last pruning of the model, taken from it; None where it carried none.
     """
 
     model: nn.Module
@@ -63,17 +68,20 @@ class LoadedDetector:
     stride: int
     source: str
     checkpoint: dict[str, Any] | None
+    plan: PrunePlan | None = None
 
 
-def load(model: str | Path | YOLO | nn.Module) -> LoadedDetector:
-    """Load a detector.
+def load(model: str | Path | YOLO | nn.Module, *, trust: bool = False) -> LoadedDetector:
+    """Load a detector, without running what may be in its file.
 
     Args:
         model: A ``.pt`` file (its EMA weights where it has them, as Ultralytics does); a model ``.yaml`` or
             its name (random weights); the name of official weights, which Ultralytics downloads; an
             ``ultralytics.YOLO``; or a detection module. Objects are copied.
+        trust: Read a ``.pt`` as Ultralytics does, whatever it holds; see :mod:`seqprune.yolo.unpickle`.
 
     Raises:
+        UntrustedError: The file holds what may run code.
         ModelError: There is no such file, it is damaged, it holds something else, or it is no detector. Says
             what was seen, the likely cause and what to do.
     """
@@ -91,10 +99,10 @@ def load(model: str | Path | YOLO | nn.Module) -> LoadedDetector:
         return _from_yaml(path)
     _check_file(path)
     try:
-        with contained():
+        with contained(), guarded(trust):
             opened = YOLO(str(path))
     except _LOADING_FAILURES as error:
-        raise ModelError(_diagnosis(path, error)) from error
+        raise ModelError(_diagnosis(path, error, trust)) from error
     return _loaded(opened.model, str(path), opened.ckpt, opened.task)
 
 
@@ -146,13 +154,13 @@ def _check_file(path: Path) -> None:
         raise ModelError(f"{path}: not a PyTorch checkpoint, it begins with {head[:12]!r}; give a .pt with a detector")
 
 
-def _diagnosis(path: Path, error: BaseException) -> str:
+def _diagnosis(path: Path, error: BaseException, trust: bool) -> str:
     """Why Ultralytics could not load a file that looks like a checkpoint."""
     if not path.exists():
         return f"{path}: could not be downloaded ({one_line(error)}); fetch it yourself and give its path"
     try:
-        with contained():
-            checkpoint, _ = torch_safe_load(str(path))
+        with contained(), guarded(trust):
+            checkpoint, _ = tasks.torch_safe_load(str(path))
     except _LOADING_FAILURES as failure:
         return f"{path}: cannot be unpickled ({one_line(failure)}); it is damaged or needs other code"
     inner = checkpoint.get("ema") or checkpoint.get("model")
@@ -192,6 +200,7 @@ def _loaded(module: Any, source: str, metadata: dict[str, Any] | None, task: str
         )
     module = module.float().cpu().eval()
     forget_inputs(module)
+    plan = forget(module)
     names = module.names if isinstance(module.names, dict) else dict(enumerate(module.names))
     kept = None if metadata is None else {key: value for key, value in metadata.items() if key not in _HEAVY}
     return LoadedDetector(
@@ -200,6 +209,7 @@ def _loaded(module: Any, source: str, metadata: dict[str, Any] | None, task: str
         stride=int(max(module.stride)),
         source=source,
         checkpoint=kept,
+        plan=plan,
     )
 
 

@@ -21,6 +21,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from seqprune.errors import InputError, ModelError
 from seqprune.yolo.contained import one_line
 from seqprune.yolo.load import forget_inputs
+from seqprune.yolo.pruned import remember
 
 
 def save_pt(
@@ -33,6 +34,8 @@ def save_pt(
 ) -> Path:
     """Write a checkpoint that plain ``YOLO(path)`` loads, validates, predicts with and exports.
 
+    It carries its plan, and is barred from being rebuilt at full width; see :mod:`seqprune.yolo.pruned`.
+
     The model is stored as Ultralytics stores it, but in float32 rather than half precision: what was verified
     is what is saved. Written to a temporary file beside ``path`` which then takes its place, so that an
     interrupted run leaves the old file or the new one and nothing in between.
@@ -41,7 +44,7 @@ def save_pt(
         model: An Ultralytics detector; it is copied, not changed.
         path: Where to write, in an existing folder; ends in ``.pt``.
         names: Class id to name.
-        plan_json: The pruning plan, kept as text under the key ``seqprune_plan``.
+        plan_json: The pruning plan, kept as text in the model and under the key ``seqprune_plan``.
         train_args: Ultralytics' training arguments, such as ``imgsz``; unknown keys are left out.
 
     Returns:
@@ -64,6 +67,8 @@ def save_pt(
     copy.nc = len(names)
     copy.task = "detect"
     copy.args = dict(arguments)
+    if plan_json is not None:
+        remember(copy, plan_json)
     checkpoint = {
         "epoch": -1,
         "best_fitness": None,

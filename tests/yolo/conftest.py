@@ -12,6 +12,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
+from seqprune.plan import PrunePlan
+from seqprune.run import trace_detector
+
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 DEAD = (0, 2)
 
@@ -71,6 +74,33 @@ def tiny() -> nn.Module:
     return model
 
 
+LAYER = "model.4.m.0.cv1.conv"
+
+
+@pytest.fixture
+def plan_without(tiny: nn.Module) -> Callable[..., PrunePlan]:
+    """The plan that takes channels out of the layer that ``narrow`` and ``mask`` work on."""
+
+    def make(*gone: int) -> PrunePlan:
+        channels = tiny.get_submodule(LAYER).out_channels
+        keep = [index for index in range(channels) if index not in gone]
+        return PrunePlan.from_keep(trace_detector(tiny), {LAYER: keep})
+
+    return make
+
+
+@pytest.fixture
+def narrow_plan(plan_without: Callable[..., PrunePlan]) -> PrunePlan:
+    """What ``narrow`` does, as a plan."""
+    return plan_without(0, 1, 2)
+
+
+@pytest.fixture
+def mask_plan(plan_without: Callable[..., PrunePlan]) -> PrunePlan:
+    """What ``mask`` does, as a plan."""
+    return plan_without(*DEAD)
+
+
 @pytest.fixture
 def narrow() -> Callable[[nn.Module], nn.Module]:
     """Remove three inner channels of a bottleneck, by hand, from a copy."""
@@ -117,7 +147,7 @@ def is_dead() -> Callable[[nn.Module], bool]:
         layer = model.get_submodule("model.4.m.0.cv1")
         dead = list(DEAD)
         tensors = (layer.conv.weight, layer.bn.weight, layer.bn.bias, layer.bn.running_mean)
-        return all(not tensor[dead].any() for tensor in tensors)
+        return all(not tensor[dead].any() for tensor in tensors) and bool((layer.bn.running_var[dead] == 1).all())
 
     return check
 
