@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.nn import tasks
+from ultralytics.nn import tasks as networks
 from ultralytics.nn.modules import Conv
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import ClassificationModel, DetectionModel, OBBModel, PoseModel, SegmentationModel
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from seqprune.errors import ModelError
@@ -47,6 +48,13 @@ _EXPORTS = {
     ".xml": "OpenVINO",
 }
 _HEAVY = ("model", "ema", "optimizer")
+NETWORKS: dict[str, type[nn.Module]] = {
+    "segment": SegmentationModel,
+    "pose": PoseModel,
+    "obb": OBBModel,
+    "classify": ClassificationModel,
+    "detect": DetectionModel,  # last: most of the others are detectors too
+}
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class LoadedDetector:
 
     Attributes:
         model: float32, on the CPU, in eval mode, not fused; ``requires_grad`` as found.
+        task: ``detect``, or one of the other tasks of ``NETWORKS`` where the caller takes them.
         names: Class id to name.
         stride: Largest stride, in pixels.
         source: Where it came from, for messages and reports.
@@ -64,6 +73,7 @@ class LoadedDetector:
     """
 
     model: nn.Module
+    task: str
     names: dict[int, str]
     stride: int
     source: str
@@ -71,13 +81,16 @@ class LoadedDetector:
     plan: PrunePlan | None = None
 
 
-def load(model: str | Path | YOLO | nn.Module, *, trust: bool = False) -> LoadedDetector:
+def load(
+    model: str | Path | YOLO | nn.Module, *, tasks: Collection[str] = ("detect",), trust: bool = False
+) -> LoadedDetector:
     """Load a detector, without running what may be in its file.
 
     Args:
         model: A ``.pt`` file (its EMA weights where it has them, as Ultralytics does); a model ``.yaml`` or
             its name (random weights); the name of official weights, which Ultralytics downloads; an
             ``ultralytics.YOLO``; or a detection module. Objects are copied.
+        tasks: What the model may be for, of ``NETWORKS``.
         trust: Read a ``.pt`` as Ultralytics does, whatever it holds; see :mod:`seqprune.yolo.unpickle`.
 
     Raises:
@@ -90,23 +103,23 @@ def load(model: str | Path | YOLO | nn.Module, *, trust: bool = False) -> Loaded
         source = str(model.ckpt_path or model.model_name or "YOLO")
         if not isinstance(inner, nn.Module):
             raise ModelError(f"{inner}: an exported model has no layers to prune; give the .pt it was exported from")
-        return _loaded(_copied(inner, source), source, metadata or None, model.task)
+        return _loaded(_copied(inner, source), source, metadata or None, model.task, tasks)
     if isinstance(model, nn.Module):
         source = type(model).__name__
-        return _loaded(_copied(model, source), source, None, None)
+        return _loaded(_copied(model, source), source, None, None, tasks)
     path = Path(model)
     if path.suffix.lower() in (".yaml", ".yml"):
-        return _from_yaml(path)
+        return _from_yaml(path, tasks)
     _check_file(path)
     try:
         with contained(), guarded(trust):
             opened = YOLO(str(path))
     except _LOADING_FAILURES as error:
         raise ModelError(_diagnosis(path, error, trust)) from error
-    return _loaded(opened.model, str(path), opened.ckpt, opened.task)
+    return _loaded(opened.model, str(path), opened.ckpt, opened.task, tasks)
 
 
-def _from_yaml(path: Path) -> LoadedDetector:
+def _from_yaml(path: Path, tasks: Collection[str]) -> LoadedDetector:
     """Build a model with random weights from its architecture."""
     try:
         with contained():
@@ -114,7 +127,7 @@ def _from_yaml(path: Path) -> LoadedDetector:
     except _LOADING_FAILURES as error:
         cause = "no such model YAML" if isinstance(error, FileNotFoundError) else one_line(error)
         raise ModelError(f"{path}: cannot be built ({cause}); give a model YAML such as yolov8n.yaml") from error
-    return _loaded(built.model, str(path), None, built.task)
+    return _loaded(built.model, str(path), None, built.task, tasks)
 
 
 def _check_file(path: Path) -> None:
@@ -160,7 +173,7 @@ def _diagnosis(path: Path, error: BaseException, trust: bool) -> str:
         return f"{path}: could not be downloaded ({one_line(error)}); fetch it yourself and give its path"
     try:
         with contained(), guarded(trust):
-            checkpoint, _ = tasks.torch_safe_load(str(path))
+            checkpoint, _ = networks.torch_safe_load(str(path))
     except _LOADING_FAILURES as failure:
         return f"{path}: cannot be unpickled ({one_line(failure)}); it is damaged or needs other code"
     inner = checkpoint.get("ema") or checkpoint.get("model")
@@ -185,15 +198,17 @@ def _copied(module: nn.Module, source: str) -> nn.Module:
         raise ModelError(f"{source}: cannot be copied ({one_line(error)}); load it afresh from its file") from error
 
 
-def _loaded(module: Any, source: str, metadata: dict[str, Any] | None, task: str | None) -> LoadedDetector:
-    """Check that a module is an unfused detector and describe it."""
-    task = task or getattr(module, "task", None)
-    if task not in (None, "detect"):
-        raise ModelError(f"{source}: is a model for {task}, not for detection; give a detector")
-    if not isinstance(module, DetectionModel):
-        raise ModelError(f"{source}: holds a {type(module).__name__}, not an Ultralytics detector; give a detector")
-    if type(module).__name__ in ("SegmentationModel", "PoseModel", "OBBModel"):
-        raise ModelError(f"{source}: holds a {type(module).__name__}, not a detector; give a detector")
+def _loaded(
+    module: Any, source: str, metadata: dict[str, Any] | None, task: str | None, allowed: Collection[str]
+) -> LoadedDetector:
+    """Check that a module is an unfused network for one of the tasks and describe it."""
+    kind = next((task for task, network in NETWORKS.items() if isinstance(module, network)), None)
+    task = task or getattr(module, "task", None) or kind
+    aim = "detection" if set(allowed) == {"detect"} else ", ".join(allowed)
+    if task is not None and task not in allowed:
+        raise ModelError(f"{source}: is a model for {task}, not for {aim}; give one that is")
+    if task is None or kind != task:
+        raise ModelError(f"{source}: holds a {type(module).__name__}, not an Ultralytics detector; give one for {aim}")
     if is_fused(module):
         raise ModelError(
             f"{source}: its BatchNorm layers were fused away by a prediction; load it afresh from its file"
@@ -205,6 +220,7 @@ def _loaded(module: Any, source: str, metadata: dict[str, Any] | None, task: str
     kept = None if metadata is None else {key: value for key, value in metadata.items() if key not in _HEAVY}
     return LoadedDetector(
         model=module,
+        task=task,
         names={int(number): str(name) for number, name in names.items()},
         stride=int(max(module.stride)),
         source=source,

@@ -41,7 +41,7 @@ def save_pt(
     interrupted run leaves the old file or the new one and nothing in between.
 
     Args:
-        model: An Ultralytics detector; it is copied, not changed.
+        model: An Ultralytics network; it is copied, not changed.
         path: Where to write, in an existing folder; ends in ``.pt``.
         names: Class id to name.
         plan_json: The pruning plan, kept as text in the model and under the key ``seqprune_plan``.
@@ -62,10 +62,10 @@ def save_pt(
     for parameter in copy.parameters():
         parameter.requires_grad = False  # as in Ultralytics' final checkpoints; its trainer switches it on
     arguments = {key: value for key, value in (train_args or {}).items() if key in DEFAULT_CFG_DICT}
-    arguments["task"] = "detect"
+    task = arguments["task"] = getattr(model, "task", "detect")
     copy.names = dict(names)
     copy.nc = len(names)
-    copy.task = "detect"
+    copy.task = task
     copy.args = dict(arguments)
     if plan_json is not None:
         remember(copy, plan_json)

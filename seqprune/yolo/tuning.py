@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -115,6 +115,35 @@ def finetune(
         parameter.requires_grad = wanted[name]
     trained: nn.Module = result
     return trained
+
+
+class Tuner:
+    """Fine-tuning between the steps of a run and at its end.
+
+    Args:
+        data: As for :func:`finetune`.
+        arguments: Of :func:`finetune`, but for ``epochs`` and ``plan``.
+        stage: Told what is going on.
+
+    Attributes:
+        failure: Why it failed; the run goes on without any more of it then.
+    """
+
+    def __init__(self, data: str | Path, arguments: dict[str, Any], stage: Callable[[str, int | None], None]) -> None:
+        self.data, self.arguments, self.stage = data, arguments, stage
+        self.failure: TrainingError | None = None
+
+    def __call__(self, model: nn.Module, plan: PrunePlan, epochs: int) -> nn.Module:
+        """The model, trained on its own device; as it was where there are no epochs or training failed."""
+        if not epochs or self.failure is not None:
+            return model
+        self.stage(f"fine-tune {epochs} epochs", None)
+        try:
+            trained = finetune(model, self.data, plan=plan, epochs=epochs, **self.arguments)
+        except TrainingError as error:
+            self.failure = error
+            return model
+        return trained.to(next(model.parameters()).device)
 
 
 def _arguments(
