@@ -32,6 +32,7 @@ from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.predict import predict
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.pruned import is_masked
+from seqprune.yolo.tensors import SUFFIX, save_pair
 from seqprune.yolo.tuning import Tuner
 from seqprune.yolo.validate import validate
 
@@ -67,9 +68,13 @@ class PruneResult:
     names: dict[int, str] = field(repr=False)
 
     def save(self, path: str | Path) -> Path:
-        """Writes weights that plain Ultralytics loads; nothing is left behind where writing fails."""
-        save_pt(self.model, path, names=self.names, plan_json=self.plan.to_json())
-        return Path(path)
+        """Writes weights that plain Ultralytics loads; nothing is left behind where writing fails.
+
+        Where the name ends in ``.safetensors``, the tensors and, beside them, a description: files without code,
+        which :func:`seqprune.prune` and ``seqprune finetune`` take.
+        """
+        write = save_pair if Path(path).suffix == SUFFIX else save_pt
+        return write(self.model, path, names=self.names, plan_json=self.plan.to_json())
 
     def report(self, path: str | Path) -> Path:
         """Writes ``report.json``, or a page with plots where the name ends in ``.html``."""

@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn import tasks as networks
-from ultralytics.nn.modules import Conv
-from ultralytics.nn.tasks import ClassificationModel, DetectionModel, OBBModel, PoseModel, SegmentationModel
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from seqprune.errors import ModelError
 from seqprune.plan import PrunePlan
 from seqprune.yolo.contained import contained, one_line
+from seqprune.yolo.networks import NETWORKS, check_description, forget_inputs, is_fused
 from seqprune.yolo.pruned import forget
+from seqprune.yolo.tensors import SUFFIX, load_pair
 from seqprune.yolo.unpickle import guarded
 
 _LOADING_FAILURES = (
@@ -48,13 +48,6 @@ _EXPORTS = {
     ".xml": "OpenVINO",
 }
 _HEAVY = ("model", "ema", "optimizer")
-NETWORKS: dict[str, type[nn.Module]] = {
-    "segment": SegmentationModel,
-    "pose": PoseModel,
-    "obb": OBBModel,
-    "classify": ClassificationModel,
-    "detect": DetectionModel,  # last: most of the others are detectors too
-}
 
 
 @dataclass(frozen=True)
@@ -87,9 +80,9 @@ def load(
     """Load a detector, without running what may be in its file.
 
     Args:
-        model: A ``.pt`` file (its EMA weights where it has them, as Ultralytics does); a model ``.yaml`` or
-            its name (random weights); the name of official weights, which Ultralytics downloads; an
-            ``ultralytics.YOLO``; or a detection module. Objects are copied.
+        model: A ``.pt`` file (its EMA weights where it has them, as Ultralytics does); a ``.safetensors`` file with
+            its description beside it; a model ``.yaml`` or its name (random weights); the name of official weights,
+            which Ultralytics downloads; an ``ultralytics.YOLO``; or a module of a network. Objects are copied.
         tasks: What the model may be for, of ``NETWORKS``.
         trust: Read a ``.pt`` as Ultralytics does, whatever it holds; see :mod:`seqprune.yolo.unpickle`.
 
@@ -110,6 +103,9 @@ def load(
     path = Path(model)
     if path.suffix.lower() in (".yaml", ".yml"):
         return _from_yaml(path, tasks)
+    if path.suffix.lower() == SUFFIX:
+        network = load_pair(path)
+        return _loaded(network, str(path), {"train_args": network.args}, None, tasks)
     _check_file(path)
     try:
         with contained(), guarded(trust):
@@ -123,6 +119,7 @@ def _from_yaml(path: Path, tasks: Collection[str]) -> LoadedDetector:
     """Build a model with random weights from its architecture."""
     try:
         with contained():
+            check_description(networks.yaml_model_load(str(path)))
             built = YOLO(str(path))
     except _LOADING_FAILURES as error:
         cause = "no such model YAML" if isinstance(error, FileNotFoundError) else one_line(error)
@@ -227,18 +224,3 @@ def _loaded(
         checkpoint=kept,
         plan=plan,
     )
-
-
-def is_fused(module: nn.Module) -> bool:
-    """Whether a convolution of Ultralytics' has lost its BatchNorm."""
-    return any(isinstance(inner, Conv) and not hasattr(inner, "bn") for inner in module.modules())
-
-
-def forget_inputs(module: nn.Module) -> None:
-    """Drop what running a model left in it: the head's anchors of the last input shape, and the loss."""
-    head: Any
-    for head in module.modules():
-        if hasattr(head, "anchors") and hasattr(head, "strides") and hasattr(head, "shape"):
-            head.anchors, head.strides, head.shape = torch.empty(0), torch.empty(0), None
-    if "criterion" in vars(module):
-        del module.criterion

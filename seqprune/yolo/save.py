@@ -20,7 +20,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from seqprune.errors import InputError, ModelError
 from seqprune.yolo.contained import one_line
-from seqprune.yolo.load import forget_inputs
+from seqprune.yolo.networks import forget_inputs
 from seqprune.yolo.pruned import remember
 
 
@@ -100,7 +100,7 @@ def _replace(path: Path, checkpoint: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         _check_foreign(temporary)
-        _permit(temporary)
+        permit(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
@@ -110,7 +110,7 @@ def _replace(path: Path, checkpoint: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _permit(file: Path) -> None:
+def permit(file: Path) -> None:
     """Give a temporary file (private by default) the permissions an ordinary new file has."""
     umask = os.umask(0)
     os.umask(umask)

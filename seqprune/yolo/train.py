@@ -17,7 +17,8 @@ from seqprune.plan import PrunePlan
 from seqprune.yolo import trainer as trainers
 from seqprune.yolo.contained import contained, one_line
 from seqprune.yolo.dataset import resolve
-from seqprune.yolo.load import NETWORKS, LoadedDetector, load
+from seqprune.yolo.load import LoadedDetector, load
+from seqprune.yolo.networks import NETWORKS
 from seqprune.yolo.pruned import TRAINERS, is_masked, remember
 from seqprune.yolo.tuning import check_names
 from seqprune.yolo.unpickle import guarded

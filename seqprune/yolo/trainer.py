@@ -23,7 +23,7 @@ from seqprune.errors import DataError, InputError, ModelError, TrainingError
 from seqprune.plan import PrunePlan
 from seqprune.surgery import graph_for, masker
 from seqprune.yolo.dataset import ReadOnlyDataset, build, check_classes
-from seqprune.yolo.load import forget_inputs, is_fused
+from seqprune.yolo.networks import forget_inputs, is_fused
 from seqprune.yolo.pruned import is_masked, plan_of
 
 Shapes = dict[str, torch.Size]

@@ -20,7 +20,7 @@ from seqprune.plan import PrunePlan
 from seqprune.yolo.contained import contained, one_line
 from seqprune.yolo.dataset import resolve
 from seqprune.yolo.device import as_device
-from seqprune.yolo.load import forget_inputs
+from seqprune.yolo.networks import forget_inputs
 from seqprune.yolo.pruned import forget, remember
 from seqprune.yolo.trainer import DetectionTrainer, check_trained, shapes_of
 

@@ -24,7 +24,8 @@ from seqprune.plan import PrunePlan
 from seqprune.run import trace_detector
 from seqprune.yolo import train as training
 from seqprune.yolo import trainer as trainers
-from seqprune.yolo.load import NETWORKS, load
+from seqprune.yolo.load import load
+from seqprune.yolo.networks import NETWORKS
 from seqprune.yolo.pruned import TRAINERS, plan_of, remember
 from seqprune.yolo.save import save_pt
 
