@@ -212,8 +212,9 @@ def inspect(
     from seqprune.report.console import graph_json, graph_text
     from seqprune.run import trace_detector
     from seqprune.yolo.load import load
+    from seqprune.yolo.networks import NETWORKS
 
-    graph = trace_detector(load(model, trust=trust).model)
+    graph = trace_detector(load(model, tasks=NETWORKS, trust=trust).model)
     if as_json:
         _console().print(json.dumps(graph_json(graph, model), indent=2), markup=False)
     else:

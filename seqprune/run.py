@@ -37,6 +37,7 @@ from seqprune.yolo.tuning import Tuner
 from seqprune.yolo.validate import validate
 
 PRESETS = {"seed": Settings()}
+TASKS = ("detect", "segment", "pose", "obb")  # those whose objects have boxes
 Mode = Literal["compact", "mask"]
 
 
@@ -171,7 +172,7 @@ def prune(
     if ranks.count > 1 and finetune + finetune_step:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
     torch_device = own_device(as_device(str(device)), ranks)
-    detector = _settled(load(model, trust=trust), told)
+    detector = _settled(load(model, tasks=TASKS, trust=trust), told)
     graph = trace_detector(detector.model)
     names = choose(graph, layers, blocks)
     seen = DetectionImages(
@@ -183,6 +184,7 @@ def prune(
         stride=detector.stride,
         names=detector.names,
         seed=seed,
+        task=detector.task,
     )
     if seen.unreadable:
         told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")

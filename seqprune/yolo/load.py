@@ -211,6 +211,7 @@ def _loaded(
             f"{source}: its BatchNorm layers were fused away by a prediction; load it afresh from its file"
         )
     module = module.float().cpu().eval()
+    module.task = task
     forget_inputs(module)
     plan = forget(module)
     names = module.names if isinstance(module.names, dict) else dict(enumerate(module.names))

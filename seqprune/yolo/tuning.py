@@ -17,18 +17,19 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from seqprune.errors import InputError, TrainingError
 from seqprune.plan import PrunePlan
+from seqprune.yolo import trainer as trainers
 from seqprune.yolo.contained import contained, one_line
 from seqprune.yolo.dataset import resolve
 from seqprune.yolo.device import as_device
 from seqprune.yolo.networks import forget_inputs
-from seqprune.yolo.pruned import forget, remember
-from seqprune.yolo.trainer import DetectionTrainer, check_trained, shapes_of
+from seqprune.yolo.pruned import TRAINERS, forget, remember
+from seqprune.yolo.trainer import check_trained, shapes_of
 
 _OURS = ("model", "data", "task", "mode", "resume", "pretrained", "project", "name", "exist_ok", "save_dir")
 
 
-class _QuietTrainer(DetectionTrainer):
-    """The same, leaving nothing behind: no checkpoints, no curves, no validation, nobody called back."""
+class _Quiet(trainers.KeepsShape):
+    """Mixed into one of our trainers: no checkpoints, no curves, no validation, nobody called back."""
 
     def get_dataset(self) -> dict[str, Any]:
         return resolve(self.args.data)
@@ -49,6 +50,11 @@ class _QuietTrainer(DetectionTrainer):
         """Nothing was saved that could be evaluated."""
 
 
+def _quiet(task: str) -> type[_Quiet]:
+    """The trainer for a task, quietened."""
+    return type("QuietTrainer", (_Quiet, getattr(trainers, TRAINERS[task])), {})
+
+
 def finetune(
     model: nn.Module,
     data: str | Path,
@@ -62,7 +68,7 @@ def finetune(
     plan: PrunePlan | None = None,
     **overrides: Any,
 ) -> nn.Module:
-    """Fine-tune a detector in the shape it has, with Ultralytics' losses, augmentation and schedule.
+    """Fine-tune a network in the shape it has, with Ultralytics' losses, augmentation and schedule.
 
     Runs in a temporary folder that is removed; no plots, no checkpoints, no mixed precision, no loader
     processes, unless ``overrides`` say otherwise. The caller's random state is put back.
@@ -88,12 +94,13 @@ def finetune(
         InputError: An argument is impossible, or the data or the model cannot be used.
         TrainingError: Training failed, diverged, or changed the shape or woke a masked channel.
     """
-    arguments = _arguments(epochs, imgsz, batch, device, seed, lr0, overrides)
+    task = str(getattr(model, "task", "detect"))
+    arguments = _arguments(epochs, imgsz, batch, device, seed, lr0, overrides) | {"task": task}
     description = resolve(data)
     with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained(), _random_state():
         arguments |= {"data": str(description.get("yaml_file", data)), "project": folder, "name": "run"}
         try:
-            trainer = _QuietTrainer(overrides=arguments)
+            trainer = _quiet(task)(overrides=arguments)
         except (SyntaxError, TypeError, ValueError) as error:
             raise InputError(f"training arguments: {one_line(error)}") from error
         trainer.model = trainer.get_model(weights=model)
@@ -161,7 +168,6 @@ def _arguments(
             raise InputError(f"{name}={value} must be at least 1")
     check_names(overrides)
     arguments: dict[str, Any] = {
-        "task": "detect",
         "mode": "train",
         "model": "model.pt",  # a name only: the model is handed over
         "epochs": epochs,

@@ -161,3 +161,53 @@ def listing() -> Callable[[Path], dict[str, tuple[int, int]]]:
         return {str(entry): (entry.stat().st_mtime_ns, entry.stat().st_size) for entry in entries}
 
     return look
+
+
+TASK_NAMES = {0: "green", 1: "red"}
+SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
+
+
+@pytest.fixture
+def network(task: str) -> nn.Module:
+    """A YOLOv8 of an eighth of the width for the task, two classes."""
+    from ultralytics.nn.tasks import yaml_model_load
+
+    from seqprune.yolo.networks import NETWORKS
+
+    cfg = deepcopy(yaml_model_load(f"yolov8n{SUFFIX[task]}.yaml"))
+    cfg |= {"scales": {"n": [0.33, 0.125, 256]}, "nc": 2}
+    if task == "pose":
+        cfg["kpt_shape"] = [3, 2]
+    torch.manual_seed(0)
+    model = NETWORKS[task](cfg, verbose=False).eval()  # type: ignore[call-arg]
+    model.names, model.task, model.args = dict(TASK_NAMES), task, {"imgsz": 64, "task": task}  # type: ignore[assignment]
+    return model
+
+
+@pytest.fixture
+def images(task: str, tmp_path: Path) -> Path:
+    """Twelve training and four validation images, labelled for the task."""
+    draw, root = random.Random(0), tmp_path / "data"  # noqa: S311 - no secret
+    for split, count in (("train", 12), ("val", 4)):
+        for number in range(count):
+            kind = number % 2
+            image = Image.new("RGB", (64, 64), (200, 40, 40) if kind else (40, 200, 40))
+            if task == "classify":
+                file = root / split / TASK_NAMES[kind] / f"{number}.png"
+            else:
+                file = root / "images" / split / f"{number}.png"
+                label = root / "labels" / split / f"{number}.txt"
+                label.parent.mkdir(parents=True, exist_ok=True)
+                x, y = draw.uniform(0.3, 0.6), draw.uniform(0.3, 0.6)
+                box = [x, y, 0.3, 0.3]
+                corners = [x, y, x + 0.3, y, x + 0.3, y + 0.3, x, y + 0.3]
+                points = [x, y, x + 0.1, y, x, y + 0.1]
+                shape = {"detect": box, "segment": corners, "obb": corners, "pose": box + points}[task]
+                label.write_text(" ".join(map(str, [kind, *(f"{value:.4f}" for value in shape)])))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            image.save(file)
+    if task == "classify":
+        return root
+    extra = "kpt_shape: [3, 2]\nflip_idx: [0, 1, 2]\n" if task == "pose" else ""
+    (root / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: [green, red]\n{extra}")
+    return root / "data.yaml"

@@ -16,7 +16,7 @@ from seqprune.errors import DataError, InputError, ModelError, TrainingError
 from seqprune.yolo.load import load
 from seqprune.yolo.save import save_pt
 from seqprune.yolo.trainer import DetectionTrainer
-from seqprune.yolo.tuning import _QuietTrainer, finetune
+from seqprune.yolo.tuning import _Quiet, finetune
 
 NAMES = {0: "green", 1: "red"}
 SMALL = {"epochs": 1, "imgsz": 64, "batch": 4}
@@ -39,7 +39,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, is_dead) -> list[tuple[bool, bool]]
         seen.append((is_dead(self.model), is_dead(self.ema.ema)))
 
     original = DetectionTrainer.optimizer_step
-    monkeypatch.setattr(_QuietTrainer, "optimizer_step", step)
+    monkeypatch.setattr(_Quiet, "optimizer_step", step)
     return seen
 
 
@@ -103,13 +103,13 @@ def test_without_the_guard_masked_channels_wake_up(
 
 def test_a_mask_that_is_not_kept_is_an_error(tiny: nn.Module, mask, mask_plan, data_yaml: Path, monkeypatch) -> None:
     mask(tiny)
-    monkeypatch.setattr(_QuietTrainer, "apply_mask", lambda self: None)
+    monkeypatch.setattr(_Quiet, "apply_mask", lambda self: None)
     with pytest.raises(TrainingError, match="woke masked channels"):
         finetune(tiny, data_yaml, **SMALL, plan=mask_plan)
 
 
 def test_a_changed_shape_is_an_error(tiny: nn.Module, narrow, data_yaml: Path, monkeypatch) -> None:
-    monkeypatch.setattr(_QuietTrainer, "get_model", lambda self, weights: narrow(weights))
+    monkeypatch.setattr(_Quiet, "get_model", lambda self, weights: narrow(weights))
     with pytest.raises(TrainingError, match=r"changed the shape of model\.4\.m\.0"):
         finetune(tiny, data_yaml, **SMALL)
 
