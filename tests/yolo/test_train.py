@@ -37,8 +37,10 @@ def plan_for(model: nn.Module) -> PrunePlan:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", NETWORKS)
-@pytest.mark.parametrize("apply", [seqprune.compact, seqprune.mask])
+@pytest.mark.parametrize(
+    ("task", "apply"),
+    [*((task, seqprune.compact) for task in NETWORKS), ("detect", seqprune.mask), ("pose", seqprune.mask)],
+)
 def test_every_task_is_trained_in_the_plans_shape(
     task: str, apply: Callable[..., nn.Module], network: nn.Module, images: Path, tmp_path: Path, listing: Any
 ) -> None:
