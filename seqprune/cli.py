@@ -23,6 +23,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from seqprune import commands
 from seqprune.errors import InputError, SeqPruneError, TrainingError
 
 if TYPE_CHECKING:
@@ -87,10 +88,14 @@ def prune(
     cache_half: Annotated[bool, typer.Option("--cache-half", help="Keep block outputs in half precision.")] = False,
     amp: Annotated[bool, typer.Option("--amp", help="Observe with automatic mixed precision.")] = False,
     finetune: Annotated[int, typer.Option(metavar="EPOCHS", help="Fine-tune afterwards in the pruned shape.")] = 0,
+    finetune_step: Annotated[
+        int, typer.Option(metavar="EPOCHS", help="Fine-tune after each pruned layer, before the next is looked at.")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     no_val: Annotated[bool, typer.Option("--no-val", help="Do not measure accuracy before and after.")] = False,
     project: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/prune"),
     name: Annotated[str | None, typer.Option(show_default="the model's name", help="Folder of this run.")] = None,
+    trust: commands.Trust = False,
 ) -> None:
     """Prune a trained detector front to back, prove the result, and measure it."""
     from seqprune.report.folder import fill, free_folder
@@ -126,8 +131,10 @@ def prune(
                 cache_half=cache_half,
                 amp=amp,
                 finetune=finetune,
+                finetune_step=finetune_step,
                 seed=seed,
                 val=not no_val,
+                trust=trust,
                 listener=_listener(screen),
             )
         except TrainingError as error:
@@ -141,6 +148,9 @@ def prune(
     screen.console.print(f"results in {written}: {', '.join(_FILES)}", markup=False)
     if failure is not None:
         raise failure  # what was done is saved and said; the work as a whole failed
+
+
+app.command()(commands.finetune)
 
 
 @app.command()
@@ -196,6 +206,7 @@ def reproduce(
 def inspect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml.")],
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    trust: commands.Trust = False,
 ) -> None:
     """List layers front to back, what is coupled or constrained, and what is pinned and why."""
     import json
@@ -203,8 +214,9 @@ def inspect(
     from seqprune.report.console import graph_json, graph_text
     from seqprune.run import trace_detector
     from seqprune.yolo.load import load
+    from seqprune.yolo.networks import NETWORKS
 
-    graph = trace_detector(load(model).model)
+    graph = trace_detector(load(model, tasks=NETWORKS, trust=trust).model)
     if as_json:
         _console().print(json.dumps(graph_json(graph, model), indent=2), markup=False)
     else:

@@ -18,6 +18,10 @@ class ModelError(InputError):
     """The model cannot be loaded or run, or its channel counts already disagree."""
 
 
+class UntrustedError(ModelError):
+    """A checkpoint holds what may run code when it is loaded."""
+
+
 class DataError(InputError):
     """The labelled images cannot be used."""
 

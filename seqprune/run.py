@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from seqprune.errors import InputError, TrainingError
+from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph, trace
 from seqprune.observe.batch import LabelledImages, as_input
 from seqprune.observe.forward import Forward
@@ -24,17 +24,20 @@ from seqprune.report.html import write_html
 from seqprune.report.record import Measurements, Record, versions
 from seqprune.select.layers import block_of, choose_layers
 from seqprune.sequential import Settings, StepReport, front_to_back, prune_sequentially
-from seqprune.surgery import Difference, compact, mask, masker, verify
+from seqprune.surgery import Difference, compact, mask, verify
 from seqprune.yolo import DetectionImages, save_pt
-from seqprune.yolo import finetune as finetune_detector
 from seqprune.yolo.blocks import blocks_of
 from seqprune.yolo.device import as_device
-from seqprune.yolo.load import load
+from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.predict import predict
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
+from seqprune.yolo.pruned import is_masked
+from seqprune.yolo.tensors import SUFFIX, save_pair
+from seqprune.yolo.tuning import Tuner
 from seqprune.yolo.validate import validate
 
 PRESETS = {"seed": Settings()}
+TASKS = ("detect", "segment", "pose", "obb")  # those whose objects have boxes
 ROUND_TO = 8
 """Channel counts under a keep ratio are rounded up to a multiple of this: odd counts were seen to run slower than the
 unpruned layer. A knee is left as it comes."""
@@ -69,9 +72,13 @@ class PruneResult:
     names: dict[int, str] = field(repr=False)
 
     def save(self, path: str | Path) -> Path:
-        """Writes weights that plain Ultralytics loads; nothing is left behind where writing fails."""
-        save_pt(self.model, path, names=self.names, plan_json=self.plan.to_json())
-        return Path(path)
+        """Writes weights that plain Ultralytics loads; nothing is left behind where writing fails.
+
+        Where the name ends in ``.safetensors``, the tensors and, beside them, a description: files without code,
+        which :func:`seqprune.prune` and ``seqprune finetune`` take.
+        """
+        write = save_pair if Path(path).suffix == SUFFIX else save_pt
+        return write(self.model, path, names=self.names, plan_json=self.plan.to_json())
 
     def report(self, path: str | Path) -> Path:
         """Writes ``report.json``, or a page with plots where the name ends in ``.html``."""
@@ -110,9 +117,11 @@ def prune(
     cache_half: bool = False,
     amp: bool = False,
     finetune: int = 0,
+    finetune_step: int = 0,
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
     val: bool = True,
+    trust: bool = False,
     listener: Listener | None = None,
 ) -> PruneResult:
     """Prunes a trained detector front to back.
@@ -135,9 +144,11 @@ def prune(
         cache_half: keep block outputs in half precision.
         amp: observe with automatic mixed precision.
         finetune: epochs on the training images afterwards, in the pruned shape.
+        finetune_step: epochs after each pruned layer, its channels masked, before the next is looked at.
         training: further arguments of Ultralytics' for the fine-tuning (``lr0``, augmentation …).
         seed: of every random choice.
         val: whether accuracy before and after is measured on the ``val`` images.
+        trust: load a ``.pt`` whatever it holds; it may run code.
         listener: told what is going on.
 
     Under ``torchrun`` the processes share the images and all of them return the same plan and model; only the first
@@ -151,23 +162,23 @@ def prune(
     settings = settings_of(preset, keep, represent, match, round_to, seed)
     if (
         mode not in ("compact", "mask")
-        or finetune < 0
+        or min(finetune, finetune_step) < 0
         or imgsz < 32
         or batch < 1
         or (images is not None and images < 1)
     ):
         raise InputError(
-            f"mode={mode}, finetune={finetune}, imgsz={imgsz}, batch={batch}, images={images}: mode is compact or "
-            "mask, imgsz at least 32, the other numbers positive"
+            f"mode={mode}, finetune={finetune}, finetune_step={finetune_step}, imgsz={imgsz}, batch={batch}, "
+            f"images={images}: mode is compact or mask, imgsz at least 32, the other numbers positive"
         )
     told = listener or Listener()
     ranks = connect()
-    if ranks.count > 1 and finetune:
+    if ranks.count > 1 and finetune + finetune_step:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
     torch_device = own_device(as_device(str(device)), ranks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of the weights, where the model is a YAML
-        detector = load(model)
+        detector = _settled(load(model, tasks=TASKS, trust=trust), told)
     graph = trace_detector(detector.model)
     names = choose(graph, layers, blocks)
     seen = DetectionImages(
@@ -179,6 +190,7 @@ def prune(
         stride=detector.stride,
         names=detector.names,
         seed=seed,
+        task=detector.task,
     )
     if seen.unreadable:
         told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")
@@ -188,6 +200,8 @@ def prune(
     told.stage("observe", passes * seen.image_count)
     structure = blocks_of(detector.model) if cache_bytes else None
     stream = None if structure is None else BlockStream(structure, cache_bytes, cache_half, told.warning)
+    arguments = {"imgsz": imgsz, "batch": batch, "device": str(device), "seed": seed, **(training or {})}
+    tune = Tuner(data, arguments, told.stage)
     plan, masked, steps = prune_sequentially(
         mask(detector.model, PrunePlan((), graph.inputs), graph).to(torch_device),
         graph,
@@ -198,6 +212,7 @@ def prune(
         predict=predict,
         on_step=told.step,
         progress=told.progress,
+        after_step=(lambda now, so_far: tune(now, so_far, finetune_step)) if finetune_step else None,
         stream=stream,
         forward=Forward(amp, told.warning),
         ranks=ranks,
@@ -209,22 +224,7 @@ def prune(
     masked = masked.cpu()
     small = compact(masked, plan, graph)
     difference = verify(masked, small, example_of(seen, small))
-    pruned = small if mode == "compact" else masked
-    failure: TrainingError | None = None
-    if finetune:
-        told.stage(f"fine-tune {finetune} epochs", None)
-        arguments: dict[str, Any] = {
-            "epochs": finetune,
-            "imgsz": imgsz,
-            "batch": batch,
-            "device": str(device),
-            "seed": seed,
-        }
-        guard = masker(plan, graph) if mode == "mask" else None
-        try:
-            pruned = finetune_detector(pruned, data, mask=guard, **arguments, **(training or {}))
-        except TrainingError as error:
-            failure = error
+    pruned = tune(small if mode == "compact" else masked, plan, finetune)
     after = measure(pruned, "after")
     # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
     slow, fast = (math.nan, math.nan) if ranks.rank else latencies_ms([detector.model, pruned], imgsz, "cpu")
@@ -234,8 +234,10 @@ def prune(
         preset=preset,
         seed=seed,
         mode=mode,
-        finetune=0 if failure else finetune,
-        settings=asdict(settings) | {"imgsz": imgsz, "batch": batch, "images": seen.image_count, "device": str(device)},
+        finetune=0 if tune.failure else finetune,
+        settings=asdict(settings)
+        | {"imgsz": imgsz, "batch": batch, "images": seen.image_count, "device": str(device)}
+        | {"finetune_step": finetune_step},
         versions=versions(),
         steps=tuple(steps),
         verify=difference,
@@ -244,9 +246,9 @@ def prune(
         unreadable=tuple(seen.unreadable),
     )
     result = PruneResult(pruned, plan, tuple(steps), record, detector.names)
-    if failure is not None:
-        failure.result = result
-        raise failure
+    if tune.failure is not None:
+        tune.failure.result = result
+        raise tune.failure
     return result
 
 
@@ -300,6 +302,14 @@ def own_device(device: torch.device, ranks: Ranks) -> torch.device:
 def example_of(images: LabelledImages, model: nn.Module) -> torch.Tensor:
     """Two real images as the model takes them."""
     return as_input(next(iter(images)).images[:2], model)
+
+
+def _settled(detector: LoadedDetector, told: Listener) -> LoadedDetector:
+    """A detector without the channels that an earlier pruning masked: the new plan knows nothing of them."""
+    if detector.plan is None or not is_masked(detector.model, detector.plan):
+        return detector
+    told.warning(f"{detector.source} is masked: its masked channels are taken out before it is pruned again")
+    return replace(detector, model=compact(detector.model, detector.plan), plan=None)
 
 
 class _Measure:

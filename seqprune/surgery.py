@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
@@ -98,6 +98,31 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
         counts = [int((~removed[section]).sum()) for section in width.sections]
         setattr(small.get_submodule(width.module), width.attribute, counts if width.many else counts[0])
     return small
+
+
+def fill(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Gives a model, in place, tensors of other widths than it was built with; its modules' widths follow them.
+
+    Args:
+        model: a network of the same modules.
+        tensors: its state by name, complete.
+    """
+    done: dict[int, torch.Tensor] = {}
+    wrong: set[str] = set()
+    for name, tensor in tensors.items():
+        path, _, attribute = name.rpartition(".")
+        module = model.get_submodule(path)
+        whole = getattr(module, attribute)
+        if whole.ndim != tensor.ndim or any(a < b for a, b in zip(whole.shape, tensor.shape, strict=True)):
+            raise ValueError(f"{name} is {list(tensor.shape)} where the whole is {list(whole.shape)}")
+        if whole.shape != tensor.shape:
+            wrong.add(path)
+        part = nn.Parameter(tensor, whole.requires_grad) if isinstance(whole, nn.Parameter) else tensor
+        setattr(module, attribute, done.setdefault(id(whole), part))
+    for path in wrong:
+        _update_widths(model.get_submodule(path))
+    for module in model.modules():
+        widths.update(module)
 
 
 def _cut(whole: torch.Tensor, slices: list[Slice], removed: BoolArray) -> torch.Tensor:

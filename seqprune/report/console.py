@@ -11,6 +11,7 @@ from rich.text import Text
 from seqprune.graph.channels import ChannelGraph, Layer
 from seqprune.report.record import Record, compare
 from seqprune.sequential import StepReport
+from seqprune.yolo.train import Trained
 
 
 def step_block(step: StepReport, number: int) -> Text:
@@ -47,6 +48,16 @@ def verdict(record: Record) -> str:
     """One line on the proof that the small model computes what the masked one does."""
     relative, absolute = record.verify.max_rel, record.verify.max_abs
     return f"verify: compact and masked model differ by max_rel {relative:.1e}, max_abs {absolute:.1e} on images"
+
+
+def trained(result: Trained) -> Text:
+    """What a training left, and how good it is."""
+    text = Text()
+    for name, value in result.metrics.items():
+        text.append(f"{name.removeprefix('metrics/')}  {value:.4f}\n")
+    shape = "the shape it had" if result.plan is None else "the plan's shape"
+    text.append(f"{shape} was kept; results in {result.folder}: {result.best.relative_to(result.folder)}, results.csv")
+    return text
 
 
 def constraints(graph: ChannelGraph, layer: Layer) -> list[str]:

@@ -50,6 +50,14 @@ class Screen:
         task = self.progress.tasks[0]
         self.progress.update(self.task, images=f"{task.completed:.0f}/{task.total or 0:.0f} images")
 
+    def epoch(self, done: int, total: int) -> None:
+        """How far a training is."""
+        self.progress.update(
+            self.task, description="fine-tune", total=total, completed=done, images=f"epoch {done}/{total}"
+        )
+        if not self.console.is_terminal:
+            self.console.print(f"epoch {done}/{total}", markup=False)
+
     def step(self, report: StepReport) -> None:
         self.steps += 1
         self.console.print(step_block(report, self.steps))

@@ -15,18 +15,29 @@ if TYPE_CHECKING:
     from seqprune.yolo.load import LoadedDetector
     from seqprune.yolo.profile import Profile, gflops, latency_ms, parameters
     from seqprune.yolo.save import save_pt
-    from seqprune.yolo.trainer import DetectionTrainer, finetune
+    from seqprune.yolo.trainer import (
+        ClassificationTrainer,
+        DetectionTrainer,
+        OBBTrainer,
+        PoseTrainer,
+        SegmentationTrainer,
+    )
+    from seqprune.yolo.tuning import finetune
     from seqprune.yolo.validate import Metrics
     from seqprune.yolo.widths import WIDTH_ATTRIBUTES
 
 _HOME = {
     "WIDTH_ATTRIBUTES": "widths",
+    "ClassificationTrainer": "trainer",
     "DetectionImages": "data",
     "DetectionTrainer": "trainer",
     "LoadedDetector": "load",
     "Metrics": "validate",
+    "OBBTrainer": "trainer",
+    "PoseTrainer": "trainer",
     "Profile": "profile",
-    "finetune": "trainer",
+    "SegmentationTrainer": "trainer",
+    "finetune": "tuning",
     "gflops": "profile",
     "latency_ms": "profile",
     "parameters": "profile",
@@ -35,11 +46,15 @@ _HOME = {
 
 __all__ = [
     "WIDTH_ATTRIBUTES",
+    "ClassificationTrainer",
     "DetectionImages",
     "DetectionTrainer",
     "LoadedDetector",
     "Metrics",
+    "OBBTrainer",
+    "PoseTrainer",
     "Profile",
+    "SegmentationTrainer",
     "finetune",
     "gflops",
     "latency_ms",

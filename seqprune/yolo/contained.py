@@ -26,11 +26,11 @@ def contained() -> Iterator[None]:
     from ultralytics.utils import LOGGER, checks
 
     with ExitStack() as stack:
-        stack.enter_context(_attribute(data_utils, "check_font", _no_font))
-        stack.enter_context(_attribute(checks, "AUTOINSTALL", False))
+        stack.enter_context(replaced(data_utils, "check_font", _no_font))
+        stack.enter_context(replaced(checks, "AUTOINSTALL", False))
         for module in (validator, val):
             for rank in ("RANK", "LOCAL_RANK"):
-                stack.enter_context(_attribute(module, rank, -1))
+                stack.enter_context(replaced(module, rank, -1))
         level = LOGGER.level
         stack.callback(LOGGER.setLevel, level)
         LOGGER.setLevel(logging.CRITICAL)  # above INFO also switches the progress bars off
@@ -38,7 +38,7 @@ def contained() -> Iterator[None]:
 
 
 @contextmanager
-def _attribute(owner: Any, name: str, value: object) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
     """Give ``owner.name`` another value for a while, where it exists at all."""
     if not hasattr(owner, name):
         yield

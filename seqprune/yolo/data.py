@@ -41,6 +41,7 @@ class DetectionImages:
         stride: Largest stride of the model; as Ultralytics' validator does, no less than 32 is used.
         names: The model's class names; None skips the comparison with the data's.
         seed: Seed of the draw.
+        task: What the labels are for; of each object its box is taken, the upright one around it.
 
     Attributes:
         names: Class id to name, from the data YAML.
@@ -62,6 +63,7 @@ class DetectionImages:
         stride: int = 32,
         names: Mapping[int, str] | None = None,
         seed: int = 0,
+        task: str = "detect",
     ) -> None:
         for name, value in (("imgsz", imgsz), ("batch", batch), ("images", images), ("stride", stride)):
             if value is not None and value < 1:
@@ -87,6 +89,7 @@ class DetectionImages:
                 data=description,
                 sample=images,
                 sample_seed=seed,
+                task="pose" if task == "pose" else "detect",  # else a polygon is read as the box around it
             )
         self.unreadable = tuple(Path(file).name for file, _ in self._dataset.left_out)
         self.image_count = len(self._dataset)

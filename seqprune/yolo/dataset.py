@@ -96,7 +96,7 @@ def check_classes(data: dict[str, Any], classes: int, source: str) -> None:
 
 
 class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
-    """Ultralytics' detection dataset that leaves the user's folder as it is.
+    """Ultralytics' dataset of boxes that leaves the user's folder as it is.
 
     Args:
         sample: Take this many images, drawn with ``sample_seed``, in the order of their names; None: all.
@@ -171,7 +171,10 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
             checked = im_file
             if folder:  # Ultralytics re-encodes such a file in place: let it have a copy
                 checked = shutil.copy(im_file, folder)
-            found = verify_image_label((checked, label_file, "", False, classes, 0, 0, self.single_cls))
+            points, size = self.data.get("kpt_shape", (0, 0)) if self.use_keypoints else (0, 0)
+            found = verify_image_label(
+                (checked, label_file, "", self.use_keypoints, classes, points, size, self.single_cls)
+            )
         if found[0] is None:
             return None, one_line(str(found[-1]).rpartition("ignoring corrupt image/label: ")[2])
         _, rows, shape, segments, keypoints = found[:5]
@@ -239,10 +242,10 @@ def build(
     rect: bool,
     stride: int,
 ) -> ReadOnlyDataset:
-    """The dataset that Ultralytics' ``build_yolo_dataset`` would build for detection, read only.
+    """The dataset that Ultralytics' ``build_yolo_dataset`` would build, read only.
 
     Args:
-        cfg: Ultralytics' configuration namespace.
+        cfg: Ultralytics' configuration namespace; its ``task`` says what is read beside boxes.
         img_path: Folder, list file, or list of either.
         batch: Images per batch, which shapes the rectangles.
         data: What :func:`resolve` returned.
@@ -268,7 +271,7 @@ def build(
         stride=stride,
         pad=0.0 if train else 0.5,
         prefix="",
-        task="detect",
+        task=cfg.task,
         classes=cfg.classes,
         data=data,
         fraction=share,

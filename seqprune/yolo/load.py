@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,16 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics import YOLO
-from ultralytics.nn.modules import Conv
-from ultralytics.nn.tasks import DetectionModel, torch_safe_load
+from ultralytics.nn import tasks as networks
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from seqprune.errors import ModelError
+from seqprune.plan import PrunePlan
 from seqprune.yolo.contained import contained, one_line
+from seqprune.yolo.networks import NETWORKS, check_description, forget_inputs, is_fused
+from seqprune.yolo.pruned import forget
+from seqprune.yolo.tensors import SUFFIX, load_pair
+from seqprune.yolo.unpickle import guarded
 
 _LOADING_FAILURES = (
     RuntimeError,
@@ -51,29 +56,38 @@ class LoadedDetector:
 
     Attributes:
         model: float32, on the CPU, in eval mode, not fused; ``requires_grad`` as found.
+        task: ``detect``, or one of the other tasks of ``NETWORKS`` where the caller takes them.
         names: Class id to name.
         stride: Largest stride, in pixels.
         source: Where it came from, for messages and reports.
         checkpoint: What the file held beside the modules and the optimizer's state; None where there was no
             checkpoint file.
+        plan: The last pruning of the model, taken from it; None where it carried none.
     """
 
     model: nn.Module
+    task: str
     names: dict[int, str]
     stride: int
     source: str
     checkpoint: dict[str, Any] | None
+    plan: PrunePlan | None = None
 
 
-def load(model: str | Path | YOLO | nn.Module) -> LoadedDetector:
-    """Load a detector.
+def load(
+    model: str | Path | YOLO | nn.Module, *, tasks: Collection[str] = ("detect",), trust: bool = False
+) -> LoadedDetector:
+    """Load a detector, without running what may be in its file.
 
     Args:
-        model: A ``.pt`` file (its EMA weights where it has them, as Ultralytics does); a model ``.yaml`` or
-            its name (random weights); the name of official weights, which Ultralytics downloads; an
-            ``ultralytics.YOLO``; or a detection module. Objects are copied.
+        model: A ``.pt`` file (its EMA weights where it has them, as Ultralytics does); a ``.safetensors`` file with
+            its description beside it; a model ``.yaml`` or its name (random weights); the name of official weights,
+            which Ultralytics downloads; an ``ultralytics.YOLO``; or a module of a network. Objects are copied.
+        tasks: What the model may be for, of ``NETWORKS``.
+        trust: Read a ``.pt`` as Ultralytics does, whatever it holds; see :mod:`seqprune.yolo.unpickle`.
 
     Raises:
+        UntrustedError: The file holds what may run code.
         ModelError: There is no such file, it is damaged, it holds something else, or it is no detector. Says
             what was seen, the likely cause and what to do.
     """
@@ -82,31 +96,35 @@ def load(model: str | Path | YOLO | nn.Module) -> LoadedDetector:
         source = str(model.ckpt_path or model.model_name or "YOLO")
         if not isinstance(inner, nn.Module):
             raise ModelError(f"{inner}: an exported model has no layers to prune; give the .pt it was exported from")
-        return _loaded(_copied(inner, source), source, metadata or None, model.task)
+        return _loaded(_copied(inner, source), source, metadata or None, model.task, tasks)
     if isinstance(model, nn.Module):
         source = type(model).__name__
-        return _loaded(_copied(model, source), source, None, None)
+        return _loaded(_copied(model, source), source, None, None, tasks)
     path = Path(model)
     if path.suffix.lower() in (".yaml", ".yml"):
-        return _from_yaml(path)
+        return _from_yaml(path, tasks)
+    if path.suffix.lower() == SUFFIX:
+        network = load_pair(path)
+        return _loaded(network, str(path), {"train_args": network.args}, None, tasks)
     _check_file(path)
     try:
-        with contained():
+        with contained(), guarded(trust):
             opened = YOLO(str(path))
     except _LOADING_FAILURES as error:
-        raise ModelError(_diagnosis(path, error)) from error
-    return _loaded(opened.model, str(path), opened.ckpt, opened.task)
+        raise ModelError(_diagnosis(path, error, trust)) from error
+    return _loaded(opened.model, str(path), opened.ckpt, opened.task, tasks)
 
 
-def _from_yaml(path: Path) -> LoadedDetector:
+def _from_yaml(path: Path, tasks: Collection[str]) -> LoadedDetector:
     """Build a model with random weights from its architecture."""
     try:
         with contained():
+            check_description(networks.yaml_model_load(str(path)))
             built = YOLO(str(path))
     except _LOADING_FAILURES as error:
         cause = "no such model YAML" if isinstance(error, FileNotFoundError) else one_line(error)
         raise ModelError(f"{path}: cannot be built ({cause}); give a model YAML such as yolov8n.yaml") from error
-    return _loaded(built.model, str(path), None, built.task)
+    return _loaded(built.model, str(path), None, built.task, tasks)
 
 
 def _check_file(path: Path) -> None:
@@ -146,13 +164,13 @@ def _check_file(path: Path) -> None:
         raise ModelError(f"{path}: not a PyTorch checkpoint, it begins with {head[:12]!r}; give a .pt with a detector")
 
 
-def _diagnosis(path: Path, error: BaseException) -> str:
+def _diagnosis(path: Path, error: BaseException, trust: bool) -> str:
     """Why Ultralytics could not load a file that looks like a checkpoint."""
     if not path.exists():
         return f"{path}: could not be downloaded ({one_line(error)}); fetch it yourself and give its path"
     try:
-        with contained():
-            checkpoint, _ = torch_safe_load(str(path))
+        with contained(), guarded(trust):
+            checkpoint, _ = networks.torch_safe_load(str(path))
     except _LOADING_FAILURES as failure:
         return f"{path}: cannot be unpickled ({one_line(failure)}); it is damaged or needs other code"
     inner = checkpoint.get("ema") or checkpoint.get("model")
@@ -177,42 +195,33 @@ def _copied(module: nn.Module, source: str) -> nn.Module:
         raise ModelError(f"{source}: cannot be copied ({one_line(error)}); load it afresh from its file") from error
 
 
-def _loaded(module: Any, source: str, metadata: dict[str, Any] | None, task: str | None) -> LoadedDetector:
-    """Check that a module is an unfused detector and describe it."""
-    task = task or getattr(module, "task", None)
-    if task not in (None, "detect"):
-        raise ModelError(f"{source}: is a model for {task}, not for detection; give a detector")
-    if not isinstance(module, DetectionModel):
-        raise ModelError(f"{source}: holds a {type(module).__name__}, not an Ultralytics detector; give a detector")
-    if type(module).__name__ in ("SegmentationModel", "PoseModel", "OBBModel"):
-        raise ModelError(f"{source}: holds a {type(module).__name__}, not a detector; give a detector")
+def _loaded(
+    module: Any, source: str, metadata: dict[str, Any] | None, task: str | None, allowed: Collection[str]
+) -> LoadedDetector:
+    """Check that a module is an unfused network for one of the tasks and describe it."""
+    kind = next((task for task, network in NETWORKS.items() if isinstance(module, network)), None)
+    task = task or getattr(module, "task", None) or kind
+    aim = "detection" if set(allowed) == {"detect"} else ", ".join(allowed)
+    if task is not None and task not in allowed:
+        raise ModelError(f"{source}: is a model for {task}, not for {aim}; give one that is")
+    if task is None or kind != task:
+        raise ModelError(f"{source}: holds a {type(module).__name__}, not an Ultralytics detector; give one for {aim}")
     if is_fused(module):
         raise ModelError(
             f"{source}: its BatchNorm layers were fused away by a prediction; load it afresh from its file"
         )
     module = module.float().cpu().eval()
+    module.task = task
     forget_inputs(module)
+    plan = forget(module)
     names = module.names if isinstance(module.names, dict) else dict(enumerate(module.names))
     kept = None if metadata is None else {key: value for key, value in metadata.items() if key not in _HEAVY}
     return LoadedDetector(
         model=module,
+        task=task,
         names={int(number): str(name) for number, name in names.items()},
         stride=int(max(module.stride)),
         source=source,
         checkpoint=kept,
+        plan=plan,
     )
-
-
-def is_fused(module: nn.Module) -> bool:
-    """Whether a convolution of Ultralytics' has lost its BatchNorm."""
-    return any(isinstance(inner, Conv) and not hasattr(inner, "bn") for inner in module.modules())
-
-
-def forget_inputs(module: nn.Module) -> None:
-    """Drop what running a model left in it: the head's anchors of the last input shape, and the loss."""
-    head: Any
-    for head in module.modules():
-        if hasattr(head, "anchors") and hasattr(head, "strides") and hasattr(head, "shape"):
-            head.anchors, head.strides, head.shape = torch.empty(0), torch.empty(0), None
-    if "criterion" in vars(module):
-        del module.criterion

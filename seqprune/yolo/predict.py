@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import nn
-from ultralytics.utils import nms
+from ultralytics.utils import nms, ops
 
 # Ultralytics' suppression uses torchvision's kernel only when somebody has already imported it.
 import_module("torchvision")
@@ -18,7 +19,7 @@ UNLIMITED_SECONDS = 3600.0
 def predict(
     model: nn.Module, images: torch.Tensor, conf: float = 0.25, iou: float = 0.7, max_det: int = 300
 ) -> list[torch.Tensor]:
-    """Run a detector and suppress overlapping boxes as Ultralytics does.
+    """Run a detector, or a network that finds boxes beside other things, and suppress overlapping boxes.
 
     Args:
         model: A detector in eval mode; heads that need no suppression (end to end) are only filtered.
@@ -30,12 +31,27 @@ def predict(
 
     Returns:
         For each image ``[n, 6]``: ``x1 y1 x2 y2`` in pixels of ``images``, confidence, class; most confident
-        first.
+        first. Of an oriented box, the upright one around it.
     """
+    rotated = getattr(model, "task", "detect") == "obb"
     with torch.no_grad():  # not inference mode: its tensors would stay behind in the head's anchors
-        raw = model(images)
-        end2end = bool(getattr(model, "end2end", False))
+        raw: Any = model(images)
+        while not isinstance(raw, torch.Tensor):  # the boxes come first, whatever else there is
+            raw = raw[0]
         found: list[torch.Tensor] = nms.non_max_suppression(
-            raw, conf, iou, max_det=max_det, max_time_img=UNLIMITED_SECONDS, end2end=end2end
+            raw,
+            conf,
+            iou,
+            max_det=max_det,
+            nc=len(getattr(model, "names", ())),
+            max_time_img=UNLIMITED_SECONDS,
+            rotated=rotated,
+            end2end=bool(getattr(model, "end2end", False)),
         )
-    return found
+    return [_upright(boxes) if rotated else boxes[:, :6] for boxes in found]
+
+
+def _upright(found: torch.Tensor) -> torch.Tensor:
+    """``[n, 7]`` of ``x y w h``, confidence, class, angle → ``[n, 6]`` with the box around the turned one."""
+    corners = ops.xywhr2xyxyxyxy(torch.cat((found[:, :4], found[:, 6:7]), 1))
+    return torch.cat((corners.amin(1), corners.amax(1), found[:, 4:6]), 1)

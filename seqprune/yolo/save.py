@@ -20,7 +20,8 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from seqprune.errors import InputError, ModelError
 from seqprune.yolo.contained import one_line
-from seqprune.yolo.load import forget_inputs
+from seqprune.yolo.networks import forget_inputs
+from seqprune.yolo.pruned import remember
 
 
 def save_pt(
@@ -33,15 +34,17 @@ def save_pt(
 ) -> Path:
     """Write a checkpoint that plain ``YOLO(path)`` loads, validates, predicts with and exports.
 
+    It carries its plan, and is barred from being rebuilt at full width; see :mod:`seqprune.yolo.pruned`.
+
     The model is stored as Ultralytics stores it, but in float32 rather than half precision: what was verified
     is what is saved. Written to a temporary file beside ``path`` which then takes its place, so that an
     interrupted run leaves the old file or the new one and nothing in between.
 
     Args:
-        model: An Ultralytics detector; it is copied, not changed.
+        model: An Ultralytics network; it is copied, not changed.
         path: Where to write, in an existing folder; ends in ``.pt``.
         names: Class id to name.
-        plan_json: The pruning plan, kept as text under the key ``seqprune_plan``.
+        plan_json: The pruning plan, kept as text in the model and under the key ``seqprune_plan``.
         train_args: Ultralytics' training arguments, such as ``imgsz``; unknown keys are left out.
 
     Returns:
@@ -59,11 +62,13 @@ def save_pt(
     for parameter in copy.parameters():
         parameter.requires_grad = False  # as in Ultralytics' final checkpoints; its trainer switches it on
     arguments = {key: value for key, value in (train_args or {}).items() if key in DEFAULT_CFG_DICT}
-    arguments["task"] = "detect"
+    task = arguments["task"] = getattr(model, "task", "detect")
     copy.names = dict(names)
     copy.nc = len(names)
-    copy.task = "detect"
+    copy.task = task
     copy.args = dict(arguments)
+    if plan_json is not None:
+        remember(copy, plan_json)
     checkpoint = {
         "epoch": -1,
         "best_fitness": None,
@@ -95,7 +100,7 @@ def _replace(path: Path, checkpoint: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         _check_foreign(temporary)
-        _permit(temporary)
+        permit(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
@@ -105,7 +110,7 @@ def _replace(path: Path, checkpoint: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _permit(file: Path) -> None:
+def permit(file: Path) -> None:
     """Give a temporary file (private by default) the permissions an ordinary new file has."""
     umask = os.umask(0)
     os.umask(umask)

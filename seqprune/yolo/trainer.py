@@ -1,57 +1,48 @@
-"""Training that keeps the shape, and the mask, it was given."""
+"""Ultralytics' trainers, made to keep the shape, and the mask, of the network they are given.
+
+Each is Ultralytics' own in everything else: EMA, mixed precision, several GPUs, early stopping, validation, and
+resuming from ``last.pt``. The processes of a multi-GPU run import the trainer by its name and are handed the network,
+which carries its plan (:mod:`seqprune.yolo.pruned`); nothing else has to follow them.
+"""
 
 from __future__ import annotations
 
-import random
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from ultralytics.models.yolo.detect import DetectionTrainer as UltralyticsTrainer
-from ultralytics.utils import DEFAULT_CFG, DEFAULT_CFG_DICT
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.models.yolo import classify, detect, obb, pose, segment
+from ultralytics.utils import RANK
+from ultralytics.utils.torch_utils import strip_optimizer, unwrap_model
 
-from seqprune.errors import InputError, ModelError, TrainingError
-from seqprune.yolo.contained import contained, one_line
-from seqprune.yolo.dataset import ReadOnlyDataset, build, check_classes, resolve
-from seqprune.yolo.device import as_device
-from seqprune.yolo.load import forget_inputs, is_fused
+from seqprune.errors import DataError, InputError, ModelError, TrainingError
+from seqprune.plan import PrunePlan
+from seqprune.surgery import graph_for, masker
+from seqprune.yolo.dataset import ReadOnlyDataset, build, check_classes
+from seqprune.yolo.networks import forget_inputs, is_fused
+from seqprune.yolo.pruned import is_masked, plan_of
 
-Mask = Callable[[nn.Module], None]
-
-_OURS = ("model", "data", "task", "mode", "resume", "pretrained", "project", "name", "exist_ok", "save_dir")
+Shapes = dict[str, torch.Size]
 
 
-class DetectionTrainer(UltralyticsTrainer):  # type: ignore[misc]
-    """Ultralytics' detection trainer that trains the network it is given, not the one its YAML describes.
+class KeepsShape(BaseTrainer):  # type: ignore[misc]
+    """Mixed into a trainer of Ultralytics': trains the network it is given, not the one its YAML describes.
 
-    ``YOLO("pruned.pt").train(trainer=seqprune.yolo.DetectionTrainer, data=...)`` keeps the pruned shape
-    through training, EMA, resuming and the final checkpoints. Labels are read, and no cache is written.
+    ``YOLO("pruned.pt").train(trainer=seqprune.yolo.DetectionTrainer, data=...)`` keeps the pruned shape through
+    training, EMA, resuming and the final checkpoints. Where the network carries a plan whose channels are masked, they
+    are zeroed in the model and in its EMA before the first step and after every optimizer step.
 
-    Args:
-        mask: Zeroes the masked channels of a model in place. Called on the model and on its EMA before the
-            first step and after every optimizer step, so that they stay exactly zero; bind it with
-            ``functools.partial``.
+    Raises:
+        TrainingError: training changed a shape or woke a masked channel.
     """
 
-    def __init__(
-        self,
-        cfg: Any = DEFAULT_CFG,
-        overrides: dict[str, Any] | None = None,
-        _callbacks: dict[str, Any] | None = None,
-        *,
-        mask: Mask | None = None,
-    ) -> None:
-        super().__init__(cfg, overrides, _callbacks)
-        self.mask = mask
-        if mask is not None and self.ddp:
-            raise InputError("a mask cannot follow training into several processes; use one device")
+    plan: PrunePlan | None = None
+    mask: Callable[[nn.Module], None] | None = None
+    shapes: Shapes
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
         """A trainable copy of ``weights`` in its own shape; without weights, the network of ``cfg``.
@@ -80,14 +71,14 @@ class DetectionTrainer(UltralyticsTrainer):  # type: ignore[misc]
             parameter.requires_grad = ".dfl" not in name  # as Ultralytics trains: all but the fixed bins
         return model
 
-    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> ReadOnlyDataset:
-        """The split's images and labels, read only."""
-        stride = max(int(unwrap_model(self.model).stride.max()), 32)
-        return build(self.args, img_path, batch, self.data, mode=mode, rect=mode == "val", stride=stride)
-
     def _setup_train(self, *args: Any, **kwargs: Any) -> Any:
         """Set up as Ultralytics does, then mask."""
         result = super()._setup_train(*args, **kwargs)
+        network = unwrap_model(self.model)
+        self.shapes, self.plan = shapes_of(network), plan_of(network)
+        if self.plan is not None and is_masked(network, self.plan):
+            still = deepcopy(self.ema.ema).float().cpu().eval()
+            self.mask = masker(self.plan, graph_for(still, self.plan))
         self.apply_mask()
         return result
 
@@ -98,163 +89,92 @@ class DetectionTrainer(UltralyticsTrainer):  # type: ignore[misc]
 
     def apply_mask(self) -> None:
         """Zero the masked channels of the model and of its EMA."""
-        if self.mask is None:
-            return
-        with torch.no_grad():
+        if self.mask is not None:
             self.mask(unwrap_model(self.model))
             if self.ema:
                 self.mask(self.ema.ema)
 
-
-class _QuietTrainer(DetectionTrainer):
-    """The same, leaving nothing behind: no checkpoints, no curves, no validation, nobody called back."""
-
-    def get_dataset(self) -> dict[str, Any]:
-        return resolve(self.args.data)
-
-    def run_callbacks(self, event: str) -> None:
-        """Nobody is told: the integrations would log to other services."""
-
-    def validate(self) -> tuple[dict[str, float], None]:
-        return {}, None
-
-    def save_model(self) -> bool:
-        return False
-
-    def save_metrics(self, metrics: dict[str, float]) -> None:
-        """No table is kept."""
-
     def final_eval(self) -> None:
-        """Nothing was saved that could be evaluated."""
+        """Check what was trained, then evaluate it as Ultralytics does; the checkpoints keep the plan."""
+        check_trained(self.ema.ema, self.shapes, self.plan, self.mask)
+        super().final_eval()
+        if self.plan is None or RANK not in (-1, 0):
+            return
+        for file in (self.last, self.best):
+            if file.exists():
+                strip_optimizer(file, updates={"seqprune_plan": self.plan.to_json()})
 
 
-def finetune(
-    model: nn.Module,
-    data: str | Path,
-    *,
-    epochs: int,
-    imgsz: int = 640,
-    batch: int = 16,
-    device: str | torch.device = "cpu",
-    seed: int = 0,
-    lr0: float | None = None,
-    mask: Mask | None = None,
-    **overrides: Any,
-) -> nn.Module:
-    """Fine-tune a detector in the shape it has, with Ultralytics' losses, augmentation and schedule.
+def shapes_of(model: nn.Module) -> Shapes:
+    """Shape of every tensor of a network, by name."""
+    return {name: tensor.shape for name, tensor in model.state_dict().items()}
 
-    Runs in a temporary folder that is removed; no plots, no checkpoints, no mixed precision, no loader
-    processes, unless ``overrides`` say otherwise. The caller's random state is put back.
 
-    Args:
-        model: The detector; it is copied, not changed.
-        data: Path of a data YAML, or a name that Ultralytics knows; trains on its ``train`` split.
-        epochs: Passes over the images.
-        imgsz: Side of the training images in pixels.
-        batch: Images per step.
-        device: One device.
-        seed: Seed of augmentation and order.
-        lr0: Initial learning rate, of AdamW unless ``overrides`` name an optimizer; None lets Ultralytics
-            choose both.
-        mask: Zeroes the masked channels of a model in place; see :class:`DetectionTrainer`.
-        **overrides: Further training arguments of Ultralytics'.
-
-    Returns:
-        The averaged (EMA) weights after the last step, never rounded to half precision: float32, on the CPU,
-        in eval mode, ``requires_grad`` as in ``model``, named by the data.
+def check_trained(
+    model: nn.Module, before: Shapes, plan: PrunePlan | None, mask: Callable[[nn.Module], None] | None
+) -> None:
+    """Compare a trained network with the one that was given.
 
     Raises:
-        InputError: An argument is impossible, or the data or the model cannot be used.
-        TrainingError: Training failed, diverged, or changed the shape or woke a masked channel.
+        TrainingError: a shape changed, is not the plan's, or a masked channel is not zero.
     """
-    arguments = _arguments(epochs, imgsz, batch, device, seed, lr0, overrides)
-    description = resolve(data)
-    with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained(), _random_state():
-        arguments |= {"data": str(description.get("yaml_file", data)), "project": folder, "name": "run"}
-        try:
-            trainer = _QuietTrainer(overrides=arguments, mask=mask)
-        except (SyntaxError, TypeError, ValueError) as error:
-            raise InputError(f"training arguments: {one_line(error)}") from error
-        trainer.model = trainer.get_model(weights=model)
-        try:
-            trainer.train()
-        except (RuntimeError, ValueError) as error:
-            raise TrainingError(f"training failed: {one_line(error)}") from error
-        trained: nn.Module = trainer.ema.ema
-    return _checked(model, trained, mask)
-
-
-def _arguments(
-    epochs: int,
-    imgsz: int,
-    batch: int,
-    device: str | torch.device,
-    seed: int,
-    lr0: float | None,
-    overrides: dict[str, Any],
-) -> dict[str, Any]:
-    """Ultralytics' training arguments."""
-    for name, value in (("epochs", epochs), ("imgsz", imgsz), ("batch", batch)):
-        if value < 1:
-            raise InputError(f"{name}={value} must be at least 1")
-    for name in overrides:
-        if name in _OURS:
-            raise InputError(f"{name} is not a choice when fine-tuning: it is given by the model and the data")
-        if name not in DEFAULT_CFG_DICT:
-            raise InputError(f"{name} is no training argument of this version of Ultralytics; check its spelling")
-    arguments: dict[str, Any] = {
-        "task": "detect",
-        "mode": "train",
-        "model": "model.pt",  # a name only: the model is handed over
-        "epochs": epochs,
-        "imgsz": imgsz,
-        "batch": batch,
-        "device": as_device(device),
-        "seed": seed,
-        "exist_ok": True,
-        "plots": False,
-        "save": False,
-        "val": False,
-        "verbose": False,
-        "workers": 0,
-        "amp": False,  # with it, Ultralytics downloads a model to try mixed precision on
-    }
-    if lr0 is not None:  # optimizer=auto ignores the learning rate
-        arguments |= {"optimizer": "AdamW", "momentum": 0.9, "warmup_bias_lr": 0.0, "lr0": lr0}
-    return arguments | overrides
-
-
-def _checked(model: nn.Module, trained: nn.Module, mask: Mask | None) -> nn.Module:
-    """Finish a trained model and compare it with the one that was given."""
-    result: Any = trained.float().cpu().to(memory_format=torch.contiguous_format).eval()
-    forget_inputs(result)
-    result.args = deepcopy(getattr(model, "args", {}))
-    before = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    after: dict[str, torch.Tensor] = result.state_dict()
-    if changed := sorted(set(before.items()) ^ {(name, tensor.shape) for name, tensor in after.items()}):
+    if changed := sorted(set(before.items()) ^ set(shapes_of(model).items())):
         raise TrainingError(f"training changed the shape of {changed[0][0]}; this is a bug, please report it")
-    if broken := [name for name, tensor in after.items() if not tensor.isfinite().all()]:
-        raise TrainingError(f"training diverged: {broken[0]} is not finite; use a smaller lr0")
-    if mask is not None:
-        masked = deepcopy(result)
-        with torch.no_grad():
-            mask(masked)
-        for name, tensor in masked.state_dict().items():
-            if not torch.equal(tensor, after[name]):
-                raise TrainingError(f"training woke masked channels of {name}; this is a bug, please report it")
-    wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    for name, parameter in result.named_parameters():
-        parameter.requires_grad = wanted[name]
-    return cast(nn.Module, result)
-
-
-@contextmanager
-def _random_state() -> Iterator[None]:
-    """Put the random generators back afterwards: Ultralytics seeds them all."""
-    plain, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that Ultralytics seeds
-    with torch.random.fork_rng():
+    if plan is not None:
         try:
-            yield
-        finally:
-            random.setstate(plain)
-            np.random.set_state(array)  # noqa: NPY002
+            is_masked(model, plan)
+        except ModelError as error:
+            raise TrainingError(f"training did not keep the plan's shape: {error}") from error
+    if mask is None:
+        return
+    masked = deepcopy(model)
+    mask(masked)
+    after = model.state_dict()
+    for name, tensor in masked.state_dict().items():
+        if not torch.equal(tensor, after[name]):
+            raise TrainingError(f"training woke masked channels of {name}; this is a bug, please report it")
+
+
+class _ReadsBoxes(KeepsShape):
+    """For labels in text files: they are read, and no cache is written beside them."""
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> ReadOnlyDataset:
+        """The split's images and labels, read only."""
+        stride = max(int(unwrap_model(self.model).stride.max()), 32)
+        return build(self.args, img_path, batch, self.data, mode=mode, rect=mode == "val", stride=stride)
+
+
+class DetectionTrainer(_ReadsBoxes, detect.DetectionTrainer):  # type: ignore[misc]
+    """Ultralytics' detection trainer in the shape of the network it is given; see :class:`KeepsShape`."""
+
+
+class SegmentationTrainer(_ReadsBoxes, segment.SegmentationTrainer):  # type: ignore[misc]
+    """The same for instance segmentation."""
+
+
+class OBBTrainer(_ReadsBoxes, obb.OBBTrainer):  # type: ignore[misc]
+    """The same for oriented boxes."""
+
+
+class PoseTrainer(_ReadsBoxes, pose.PoseTrainer):  # type: ignore[misc]
+    """The same for key points."""
+
+    def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
+        """As :meth:`KeepsShape.get_model`; the key points of the data must be the network's."""
+        model: Any = super().get_model(cfg, weights, verbose)
+        mine, theirs = list(model.model[-1].kpt_shape), list(self.data["kpt_shape"])
+        if mine != theirs:
+            raise DataError(f"{self.args.data} has kpt_shape {theirs}, the model {mine}; use data made for the model")
+        return model  # type: ignore[no-any-return]
+
+
+class ClassificationTrainer(KeepsShape, classify.ClassificationTrainer):  # type: ignore[misc]
+    """The same for whole images."""
+
+    def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
+        """As :meth:`KeepsShape.get_model`, with the dropout that the arguments ask for."""
+        model: nn.Module = super().get_model(cfg, weights, verbose)
+        for module in model.modules():
+            if isinstance(module, nn.Dropout) and self.args.dropout:
+                module.p = self.args.dropout
+        return model

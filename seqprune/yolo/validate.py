@@ -11,6 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.models.yolo.obb import OBBValidator
+from ultralytics.models.yolo.pose import PoseValidator
+from ultralytics.models.yolo.segment import SegmentationValidator
 from ultralytics.utils import nms
 
 from seqprune.errors import DataError, InputError, ModelError
@@ -22,7 +25,7 @@ from seqprune.yolo.predict import UNLIMITED_SECONDS
 
 @dataclass(frozen=True)
 class Metrics:
-    """Detection accuracy, each in [0, 1].
+    """Accuracy of what the task is about: boxes, masks or key points; each in [0, 1].
 
     Attributes:
         map50_95: Mean average precision over the IoU thresholds 0.50 to 0.95.
@@ -37,12 +40,19 @@ class Metrics:
     recall: float
 
 
-class Validator(DetectionValidator):  # type: ignore[misc]
-    """Ultralytics' validator on a read-only dataset, without a time limit, calling nobody back."""
+class _ReadsOnly(DetectionValidator):  # type: ignore[misc]
+    """Mixed into a validator of Ultralytics': on a read-only dataset, calling nobody back."""
 
     def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> ReadOnlyDataset:
         """The split's images and labels."""
         return build(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=int(self.stride))
+
+    def run_callbacks(self, event: str) -> None:
+        """Nobody is told: the integrations would log to other services."""
+
+
+class Validator(_ReadsOnly):
+    """The same for boxes, without a time limit."""
 
     def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
         """Suppress overlapping boxes; a slow machine must not lose images to the time limit."""
@@ -58,8 +68,26 @@ class Validator(DetectionValidator):  # type: ignore[misc]
         )
         return [{"bboxes": x[:, :4], "conf": x[:, 4], "cls": x[:, 5], "extra": x[:, 6:]} for x in found]
 
-    def run_callbacks(self, event: str) -> None:
-        """Nobody is told: the integrations would log to other services."""
+
+class _Masks(_ReadsOnly, SegmentationValidator):  # type: ignore[misc]
+    """The same for the masks of instances."""
+
+
+class _Points(_ReadsOnly, PoseValidator):  # type: ignore[misc]
+    """The same for key points."""
+
+
+class _Oriented(_ReadsOnly, OBBValidator):  # type: ignore[misc]
+    """The same for oriented boxes."""
+
+
+# By task: the validator, and the letter by which Ultralytics marks what the task is about.
+_VALIDATORS: dict[str, tuple[Any, str]] = {
+    "detect": (Validator, "B"),
+    "segment": (_Masks, "M"),
+    "pose": (_Points, "P"),
+    "obb": (_Oriented, "B"),
+}
 
 
 def validate(
@@ -95,10 +123,14 @@ def validate(
     if names is None:
         raise ModelError("the model has no class names, so it is no Ultralytics detector; load it with seqprune")
     check_classes(description, len(names), str(data))
+    task = str(getattr(model, "task", "detect"))
+    if task not in _VALIDATORS:
+        raise ModelError(f"accuracy of a model for {task} cannot be measured here; leave it out (--no-val)")
+    kind, letter = _VALIDATORS[task]
     copy = deepcopy(model).float().eval()
     with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():
         arguments = {
-            "task": "detect",
+            "task": task,
             "mode": "val",
             "data": str(description.get("yaml_file", data)),
             "split": split,
@@ -115,14 +147,14 @@ def validate(
             "name": "val",
             "exist_ok": True,
         }
-        validator = Validator(args=arguments, save_dir=Path(folder))
+        validator = kind(args=arguments, save_dir=Path(folder))
         try:
             stats = validator(model=copy)
         except RuntimeError as error:
             raise ModelError(f"the model cannot be validated: {one_line(error)}") from error
     return Metrics(
-        map50_95=float(stats["metrics/mAP50-95(B)"]),
-        map50=float(stats["metrics/mAP50(B)"]),
-        precision=float(stats["metrics/precision(B)"]),
-        recall=float(stats["metrics/recall(B)"]),
+        map50_95=float(stats[f"metrics/mAP50-95({letter})"]),
+        map50=float(stats[f"metrics/mAP50({letter})"]),
+        precision=float(stats[f"metrics/precision({letter})"]),
+        recall=float(stats[f"metrics/recall({letter})"]),
     )

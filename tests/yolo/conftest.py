@@ -12,6 +12,9 @@ import torch
 from PIL import Image, ImageDraw
 from torch import nn
 
+from seqprune.plan import PrunePlan
+from seqprune.run import trace_detector
+
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 DEAD = (0, 2)
 
@@ -71,6 +74,33 @@ def tiny() -> nn.Module:
     return model
 
 
+LAYER = "model.4.m.0.cv1.conv"
+
+
+@pytest.fixture
+def plan_without(tiny: nn.Module) -> Callable[..., PrunePlan]:
+    """The plan that takes channels out of the layer that ``narrow`` and ``mask`` work on."""
+
+    def make(*gone: int) -> PrunePlan:
+        channels = tiny.get_submodule(LAYER).out_channels
+        keep = [index for index in range(channels) if index not in gone]
+        return PrunePlan.from_keep(trace_detector(tiny), {LAYER: keep})
+
+    return make
+
+
+@pytest.fixture
+def narrow_plan(plan_without: Callable[..., PrunePlan]) -> PrunePlan:
+    """What ``narrow`` does, as a plan."""
+    return plan_without(0, 1, 2)
+
+
+@pytest.fixture
+def mask_plan(plan_without: Callable[..., PrunePlan]) -> PrunePlan:
+    """What ``mask`` does, as a plan."""
+    return plan_without(*DEAD)
+
+
 @pytest.fixture
 def narrow() -> Callable[[nn.Module], nn.Module]:
     """Remove three inner channels of a bottleneck, by hand, from a copy."""
@@ -117,7 +147,7 @@ def is_dead() -> Callable[[nn.Module], bool]:
         layer = model.get_submodule("model.4.m.0.cv1")
         dead = list(DEAD)
         tensors = (layer.conv.weight, layer.bn.weight, layer.bn.bias, layer.bn.running_mean)
-        return all(not tensor[dead].any() for tensor in tensors)
+        return all(not tensor[dead].any() for tensor in tensors) and bool((layer.bn.running_var[dead] == 1).all())
 
     return check
 
@@ -131,3 +161,53 @@ def listing() -> Callable[[Path], dict[str, tuple[int, int]]]:
         return {str(entry): (entry.stat().st_mtime_ns, entry.stat().st_size) for entry in entries}
 
     return look
+
+
+TASK_NAMES = {0: "green", 1: "red"}
+SUFFIX = {"detect": "", "segment": "-seg", "pose": "-pose", "obb": "-obb", "classify": "-cls"}
+
+
+@pytest.fixture
+def network(task: str) -> nn.Module:
+    """A YOLOv8 of an eighth of the width for the task, two classes."""
+    from ultralytics.nn.tasks import yaml_model_load
+
+    from seqprune.yolo.networks import NETWORKS
+
+    cfg = deepcopy(yaml_model_load(f"yolov8n{SUFFIX[task]}.yaml"))
+    cfg |= {"scales": {"n": [0.33, 0.125, 256]}, "nc": 2}
+    if task == "pose":
+        cfg["kpt_shape"] = [3, 2]
+    torch.manual_seed(0)
+    model = NETWORKS[task](cfg, verbose=False).eval()  # type: ignore[call-arg]
+    model.names, model.task, model.args = dict(TASK_NAMES), task, {"imgsz": 64, "task": task}  # type: ignore[assignment]
+    return model
+
+
+@pytest.fixture
+def images(task: str, tmp_path: Path) -> Path:
+    """Twelve training and four validation images, labelled for the task."""
+    draw, root = random.Random(0), tmp_path / "data"  # noqa: S311 - no secret
+    for split, count in (("train", 12), ("val", 4)):
+        for number in range(count):
+            kind = number % 2
+            image = Image.new("RGB", (64, 64), (200, 40, 40) if kind else (40, 200, 40))
+            if task == "classify":
+                file = root / split / TASK_NAMES[kind] / f"{number}.png"
+            else:
+                file = root / "images" / split / f"{number}.png"
+                label = root / "labels" / split / f"{number}.txt"
+                label.parent.mkdir(parents=True, exist_ok=True)
+                x, y = draw.uniform(0.3, 0.6), draw.uniform(0.3, 0.6)
+                box = [x, y, 0.3, 0.3]
+                corners = [x, y, x + 0.3, y, x + 0.3, y + 0.3, x, y + 0.3]
+                points = [x, y, x + 0.1, y, x, y + 0.1]
+                shape = {"detect": box, "segment": corners, "obb": corners, "pose": box + points}[task]
+                label.write_text(" ".join(map(str, [kind, *(f"{value:.4f}" for value in shape)])))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            image.save(file)
+    if task == "classify":
+        return root
+    extra = "kpt_shape: [3, 2]\nflip_idx: [0, 1, 2]\n" if task == "pose" else ""
+    (root / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: [green, red]\n{extra}")
+    return root / "data.yaml"

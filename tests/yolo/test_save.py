@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ from seqprune.yolo.load import load
 from seqprune.yolo.save import save_pt
 
 NAMES = {0: "green", 1: "red"}
-PLAN = json.dumps({"model.4.m.0.cv1.conv": [3, 4, 5]})
 
 WITHOUT_SEQPRUNE = """
 import sys
@@ -42,7 +40,7 @@ assert "seqprune" not in {name.partition(".")[0] for name, module in sys.modules
 
 @pytest.mark.slow
 def test_plain_ultralytics_loads_validates_predicts_and_exports(
-    tiny: nn.Module, narrow, data_yaml: Path, tmp_path: Path
+    tiny: nn.Module, narrow, narrow_plan, data_yaml: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxruntime")
     small = narrow(tiny)
@@ -50,7 +48,7 @@ def test_plain_ultralytics_loads_validates_predicts_and_exports(
     with torch.no_grad():
         output = small(image)[0]
     torch.save({"image": image, "output": output}, tmp_path / "expected.pt")
-    path = save_pt(small, tmp_path / "small.pt", names=NAMES, plan_json=PLAN, train_args={"imgsz": 64})
+    path = save_pt(small, tmp_path / "small.pt", names=NAMES, plan_json=narrow_plan.to_json(), train_args={"imgsz": 64})
     arguments = [str(part) for part in (path, data_yaml, tmp_path / "expected.pt", tmp_path / "runs")]
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", WITHOUT_SEQPRUNE, *arguments],
@@ -62,12 +60,16 @@ def test_plain_ultralytics_loads_validates_predicts_and_exports(
     assert done.returncode == 0, done.stderr
 
 
-def test_a_saved_model_comes_back_to_the_bit_with_its_plan(tiny: nn.Module, narrow, tmp_path: Path) -> None:
-    small = narrow(tiny)
-    path = save_pt(small, tmp_path / "small.pt", names=NAMES, plan_json=PLAN, train_args={"imgsz": 64, "odd": 1})
+def test_a_saved_model_comes_back_to_the_bit_with_its_plan(
+    tiny: nn.Module, narrow, narrow_plan, tmp_path: Path
+) -> None:
+    small, text = narrow(tiny), narrow_plan.to_json()
+    path = save_pt(small, tmp_path / "small.pt", names=NAMES, plan_json=text, train_args={"imgsz": 64, "odd": 1})
     loaded = load(path)
     assert loaded.checkpoint is not None
-    assert loaded.checkpoint["seqprune_plan"] == PLAN
+    assert loaded.checkpoint["seqprune_plan"] == text
+    assert loaded.plan == narrow_plan
+    assert loaded.model.yaml == tiny.yaml
     assert loaded.checkpoint["train_args"] == {"imgsz": 64, "task": "detect"}
     assert loaded.names == NAMES
     for name, tensor in loaded.model.state_dict().items():

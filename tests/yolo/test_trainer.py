@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 import tempfile
 from copy import deepcopy
@@ -14,8 +13,10 @@ from torch import nn
 from ultralytics import YOLO
 
 from seqprune.errors import DataError, InputError, ModelError, TrainingError
+from seqprune.yolo.load import load
 from seqprune.yolo.save import save_pt
-from seqprune.yolo.trainer import DetectionTrainer, _QuietTrainer, finetune
+from seqprune.yolo.trainer import DetectionTrainer
+from seqprune.yolo.tuning import _Quiet, finetune
 
 NAMES = {0: "green", 1: "red"}
 SMALL = {"epochs": 1, "imgsz": 64, "batch": 4}
@@ -38,7 +39,7 @@ def watched(monkeypatch: pytest.MonkeyPatch, is_dead) -> list[tuple[bool, bool]]
         seen.append((is_dead(self.model), is_dead(self.ema.ema)))
 
     original = DetectionTrainer.optimizer_step
-    monkeypatch.setattr(_QuietTrainer, "optimizer_step", step)
+    monkeypatch.setattr(_Quiet, "optimizer_step", step)
     return seen
 
 
@@ -81,10 +82,10 @@ def test_finetuning_is_repeatable(tiny: nn.Module, data_yaml: Path) -> None:
 
 
 def test_masked_channels_stay_zero_after_every_step(
-    tiny: nn.Module, mask, is_dead, data_yaml: Path, watched: list[tuple[bool, bool]]
+    tiny: nn.Module, mask, mask_plan, is_dead, data_yaml: Path, watched: list[tuple[bool, bool]]
 ) -> None:
     mask(tiny)
-    trained = finetune(tiny, data_yaml, **EAGER, mask=mask)
+    trained = finetune(tiny, data_yaml, **EAGER, plan=mask_plan)
     assert len(watched) == 6
     assert set(watched) == {(True, True)}
     assert is_dead(trained)
@@ -100,14 +101,15 @@ def test_without_the_guard_masked_channels_wake_up(
     assert (True, True) not in watched[1:]
 
 
-def test_a_mask_that_is_not_kept_is_an_error(tiny: nn.Module, mask, data_yaml: Path, monkeypatch) -> None:
-    monkeypatch.setattr(_QuietTrainer, "apply_mask", lambda self: None)
+def test_a_mask_that_is_not_kept_is_an_error(tiny: nn.Module, mask, mask_plan, data_yaml: Path, monkeypatch) -> None:
+    mask(tiny)
+    monkeypatch.setattr(_Quiet, "apply_mask", lambda self: None)
     with pytest.raises(TrainingError, match="woke masked channels"):
-        finetune(tiny, data_yaml, **SMALL, mask=mask)
+        finetune(tiny, data_yaml, **SMALL, plan=mask_plan)
 
 
 def test_a_changed_shape_is_an_error(tiny: nn.Module, narrow, data_yaml: Path, monkeypatch) -> None:
-    monkeypatch.setattr(_QuietTrainer, "get_model", lambda self, weights: narrow(weights))
+    monkeypatch.setattr(_Quiet, "get_model", lambda self, weights: narrow(weights))
     with pytest.raises(TrainingError, match=r"changed the shape of model\.4\.m\.0"):
         finetune(tiny, data_yaml, **SMALL)
 
@@ -145,29 +147,35 @@ def test_another_number_of_classes_and_a_fused_model_are_refused(tiny: nn.Module
         finetune(tiny, data_yaml, **SMALL)
 
 
+def test_a_shape_that_is_not_the_plans_is_refused(tiny: nn.Module, narrow, mask_plan, data_yaml: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.4\.m\.0\.cv1\.conv has \d+ channels where its plan leaves \d+"):
+        finetune(narrow(tiny), data_yaml, **SMALL, plan=mask_plan)
+
+
 @pytest.mark.slow
-def test_yolo_train_keeps_the_shape_to_the_final_checkpoint(
-    tiny: nn.Module, narrow, data_yaml: Path, tmp_path: Path, listing
+def test_yolo_train_keeps_the_shape_and_the_plan_to_the_final_checkpoint(
+    tiny: nn.Module, narrow, narrow_plan, data_yaml: Path, tmp_path: Path, listing
 ) -> None:
     small = narrow(tiny)
-    path = save_pt(small, tmp_path / "small.pt", names=NAMES)
+    path = save_pt(small, tmp_path / "small.pt", names=NAMES, plan_json=narrow_plan.to_json())
     before = listing(data_yaml.parent)
     model = YOLO(path)
     model.train(trainer=DetectionTrainer, data=str(data_yaml), project=str(tmp_path / "runs"), **PLAIN)
     assert shapes(model.model) == shapes(small)
     for name in ("best.pt", "last.pt"):
-        assert shapes(YOLO(model.trainer.wdir / name).model) == shapes(small)
+        loaded = load(model.trainer.wdir / name)
+        assert shapes(loaded.model) == shapes(small)
+        assert loaded.plan == narrow_plan
+        assert loaded.checkpoint["seqprune_plan"] == narrow_plan.to_json()
     assert listing(data_yaml.parent) == before
 
 
 @pytest.mark.slow
 def test_interrupted_training_resumes_in_shape_with_the_mask(
-    tiny: nn.Module, narrow, mask, is_dead, data_yaml: Path, tmp_path: Path
+    tiny: nn.Module, mask, mask_plan, is_dead, data_yaml: Path, tmp_path: Path
 ) -> None:
-    small = narrow(tiny)
-    mask(small)
-    path = save_pt(small, tmp_path / "small.pt", names=NAMES)
-    trainer = functools.partial(DetectionTrainer, mask=mask)
+    mask(tiny)
+    path = save_pt(tiny, tmp_path / "masked.pt", names=NAMES, plan_json=mask_plan.to_json())
 
     def stop(running: DetectionTrainer) -> None:
         raise KeyboardInterrupt
@@ -175,14 +183,20 @@ def test_interrupted_training_resumes_in_shape_with_the_mask(
     model = YOLO(path)
     model.add_callback("on_model_save", stop)
     with pytest.raises(KeyboardInterrupt):
-        model.train(trainer=trainer, data=str(data_yaml), project=str(tmp_path / "runs"), **{**PLAIN, "epochs": 2})
+        model.train(
+            trainer=DetectionTrainer,
+            data=str(data_yaml),
+            project=str(tmp_path / "runs"),
+            **{**PLAIN, "epochs": 2, "nbs": 4, "lr0": 0.01, "optimizer": "AdamW", "warmup_epochs": 0},
+        )
     last = model.trainer.last
+    assert load(last).plan == mask_plan
     resumed = YOLO(last)
-    resumed.train(trainer=trainer, resume=True, device="cpu")
+    resumed.train(trainer=DetectionTrainer, resume=True, device="cpu")
     assert resumed.trainer.start_epoch == 1
-    assert shapes(resumed.model) == shapes(small)
+    assert shapes(resumed.model) == shapes(tiny)
     assert is_dead(resumed.model)
-    assert is_dead(YOLO(last).model)
+    assert is_dead(load(last).model)
 
 
 def test_other_weights_do_not_replace_the_pruned_ones(tiny: nn.Module, data_yaml: Path, tmp_path: Path) -> None:

@@ -1,0 +1,163 @@
+"""Training a pruned network to files: checkpoints, curves and the plan in a folder, from which it can be resumed."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from seqprune.errors import DataError, InputError, TrainingError
+from seqprune.plan import PrunePlan
+from seqprune.yolo import trainer as trainers
+from seqprune.yolo.contained import contained, one_line
+from seqprune.yolo.dataset import resolve
+from seqprune.yolo.load import LoadedDetector, load
+from seqprune.yolo.networks import NETWORKS
+from seqprune.yolo.pruned import TRAINERS, is_masked, remember
+from seqprune.yolo.tuning import check_names
+from seqprune.yolo.unpickle import guarded
+
+_REFUSED = (SyntaxError, TypeError, ValueError, KeyError, RuntimeError, OSError)
+_FAILED = (RuntimeError, ValueError, AssertionError, OSError, subprocess.CalledProcessError, pickle.PicklingError)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training left.
+
+    Attributes:
+        folder: where ``weights/best.pt``, ``weights/last.pt``, ``results.csv``, ``args.yaml`` lie and, where there
+            is a plan, ``plan.json``.
+        best: the best checkpoint.
+        plan: what the network was pruned by, ``None`` where it carries none.
+        metrics: of the best checkpoint on the ``val`` images, by Ultralytics' names.
+    """
+
+    folder: Path
+    best: Path
+    plan: PrunePlan | None
+    metrics: dict[str, float]
+
+
+def train(
+    model: str | Path,
+    data: str | Path,
+    folder: Path,
+    *,
+    epochs: int,
+    arguments: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[int, int], None] | None = None,
+    trust: bool = False,
+) -> Trained:
+    """Train a network, for any task, in the shape it has, as Ultralytics trains.
+
+    Args:
+        model: A ``.pt``; a masked one stays masked.
+        data: A data YAML, or, for classification, a folder of images.
+        folder: Where the run goes; made here.
+        epochs: Passes over the images.
+        arguments: Training arguments of Ultralytics': ``imgsz``, ``batch``, ``device``, ``patience``, ``lr0`` …
+        on_epoch: Told how many epochs are done, and of how many.
+        trust: Load ``model`` whatever it holds.
+
+    Raises:
+        InputError: The model, the data or an argument cannot be used.
+        TrainingError: Training failed, or did not keep the shape or the mask.
+    """
+    given = dict(arguments or {})
+    check_names(given)
+    if epochs < 1:
+        raise InputError(f"epochs={epochs} must be at least 1")
+    loaded = load(model, tasks=NETWORKS, trust=trust)
+    if loaded.plan is not None:
+        is_masked(loaded.model, loaded.plan)  # refuses what is not in the plan's shape
+    overrides = {"plots": False, "verbose": False} | given
+    overrides |= {
+        "task": loaded.task,
+        "mode": "train",
+        "model": str(model),
+        "data": _described(data, loaded.task),
+        "epochs": epochs,
+        "project": str(folder.parent.absolute()),
+        "name": folder.name,
+    }
+    return _run(loaded, overrides, on_epoch, trust)
+
+
+def resume(
+    last: str | Path,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[int, int], None] | None = None,
+    trust: bool = False,
+) -> Trained:
+    """Go on with an interrupted run, in its folder.
+
+    Args:
+        last: The run's ``weights/last.pt``.
+        arguments: What Ultralytics lets change then: ``imgsz``, ``batch``, ``device``.
+        on_epoch: As for :func:`train`.
+        trust: As for :func:`train`.
+
+    Raises:
+        InputError: ``last`` is no checkpoint of an interrupted run.
+        TrainingError: As for :func:`train`.
+    """
+    loaded = load(last, tasks=NETWORKS, trust=trust)
+    if (loaded.checkpoint or {}).get("epoch", -1) < 0:
+        raise InputError(f"{last}: no run to resume, it was finished or never begun; leave out --resume")
+    overrides = dict(arguments or {}) | {"task": loaded.task, "mode": "train", "model": str(last), "resume": str(last)}
+    return _run(loaded, overrides, on_epoch, trust)
+
+
+def _run(
+    loaded: LoadedDetector, overrides: dict[str, Any], on_epoch: Callable[[int, int], None] | None, trust: bool
+) -> Trained:
+    """Train, and compare what came out with what went in."""
+    with ExitStack() as stack:
+        stack.enter_context(contained())
+        stack.enter_context(guarded(trust))
+        try:
+            trainer = getattr(trainers, TRAINERS[loaded.task])(overrides=overrides)
+        except _REFUSED as error:
+            raise InputError(f"training arguments or data: {one_line(error)}") from error
+        if not trainer.resume:
+            trainer.model = trainer.get_model(weights=_carrying(loaded))
+        if on_epoch is not None and not trainer.ddp:  # what follows into other processes must be plain
+            trainer.add_callback("on_train_epoch_end", lambda it: on_epoch(it.epoch + 1, it.epochs))
+        try:
+            trainer.train()
+        except _FAILED as error:
+            raise TrainingError(f"training failed: {one_line(error)}") from error
+    best = trainer.best if trainer.best.exists() else trainer.last
+    if not best.exists():
+        raise TrainingError(f"training left no checkpoint in {trainer.wdir}; look for an error of its processes")
+    result = load(best, tasks=NETWORKS, trust=trust)
+    trainers.check_trained(result.model, trainers.shapes_of(loaded.model), loaded.plan, None)
+    if loaded.plan is not None:
+        loaded.plan.save(trainer.save_dir / "plan.json")
+    metrics = trainer.metrics or (result.checkpoint or {}).get("train_metrics") or {}
+    plain = {str(name): float(value) for name, value in metrics.items() if not str(name).startswith("val/")}
+    return Trained(Path(trainer.save_dir), Path(best), loaded.plan, plain)
+
+
+def _carrying(loaded: LoadedDetector) -> nn.Module:
+    """The network with its plan on it again."""
+    if loaded.plan is not None:
+        remember(loaded.model, loaded.plan.to_json())
+    return loaded.model
+
+
+def _described(data: str | Path, task: str) -> str:
+    """What Ultralytics is to be given as the data."""
+    if task != "classify":
+        return str(resolve(data).get("yaml_file", data))
+    if not Path(data).is_dir():
+        raise DataError(f"{data}: no such folder; for classification give one with train and val, a folder a class")
+    return str(data)

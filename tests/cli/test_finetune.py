@@ -1,0 +1,69 @@
+"""``seqprune finetune``, and fine-tuning while pruning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seqprune.plan import PrunePlan
+from seqprune.yolo.load import load
+
+MODEL = "yolov8n.yaml"
+PRUNE = ("--match", "all", "--imgsz", "64", "--keep", "0.5", "--no-val", "--layer", "model.1.conv")
+QUICK = ("--imgsz", "64", "--batch", "4", "--device", "cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["compact", "mask"])
+def test_prune_then_finetune_then_prune_again(run: Any, data: Path, tmp_path: Path, mode: str) -> None:
+    """Every file goes into the next command, and each says the truth about its own step."""
+    code, _, err = run("prune", MODEL, "--data", data, *PRUNE, "--mode", mode, "--project", tmp_path / "p")
+    assert code == 0, err
+    pruned = tmp_path / "p" / "yolov8n" / "weights" / "pruned.pt"
+    plan = PrunePlan.load(tmp_path / "p" / "yolov8n" / "plan.json")
+    code, out, err = run("finetune", pruned, "--data", data, "--epochs", 1, *QUICK, "--project", tmp_path / "f")
+    assert code == 0, err
+    assert "epoch 1/1" in out
+    assert "mAP50-95(B)" in out
+    folder = tmp_path / "f" / "pruned"
+    assert {entry.name for entry in folder.iterdir()} == {"weights", "plan.json", "results.csv", "args.yaml"}
+    assert PrunePlan.load(folder / "plan.json") == plan
+    best = folder / "weights" / "best.pt"
+    assert load(best).plan == plan
+    code, _, err = run(
+        "prune", best, "--data", data, "--match", "all", "--imgsz", 64, "--keep", 0.5, "--no-val",
+        "--layer", "model.3.conv", "--project", tmp_path / "again",
+    )  # fmt: skip
+    assert code == 0, err
+    report = json.loads((tmp_path / "again" / "best" / "report.json").read_text())
+    network = load(tmp_path / "again" / "best" / "weights" / "pruned.pt").model
+    assert network.get_submodule("model.1.conv").out_channels == len(plan.keep["model.1.conv"])
+    assert network.get_submodule("model.3.conv").out_channels == report["steps"][0]["active_after"]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ((), "--data and --epochs are missing"),
+        (("--data", "d.yaml"), "--data and --epochs are missing"),
+        (("--resume", "--epochs", "3"), "leave out --data, --epochs, --name"),
+        (("--data", "d.yaml", "--epochs", "0"), "epochs=0 must be at least 1"),
+        (("--data", "d.yaml", "--epochs", "1"), "nowhere.pt: no such file"),
+        (("--resume",), "nowhere.pt: no such file"),
+        (("--data", "d.yaml", "--epochs", "1", "--set", "lr0"), "--set lr0: no name and value"),
+        (("--data", "d.yaml", "--epochs", "1", "--set", "lr0=["), "is no YAML value"),
+        (("--data", "d.yaml", "--epochs", "1", "--set", "lrate=1"), "lrate is no training argument"),
+        (("--data", "d.yaml", "--epochs", "1", "--set", "model=x.pt"), "model is not a choice"),
+    ],
+)
+def test_bad_usage(run: Any, args: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("finetune", "nowhere.pt", *args)
+    assert code == 2
+    assert said in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not list(tmp_path.iterdir())

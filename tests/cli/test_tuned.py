@@ -1,0 +1,69 @@
+"""Fine-tuning on real work: the demo's detector and scenes, masked and compact, between the layers and at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seqprune.demo import weights_path, write_scenes
+from seqprune.demo.run import SIZE, TRAINING
+from seqprune.errors import TrainingError
+from seqprune.run import Listener, PruneResult, prune
+from seqprune.surgery import count_active_channels
+from seqprune.yolo import tuning
+from seqprune.yolo.load import load
+
+LAYERS = ["model.7.conv", "model.3.conv"]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("scenes") / "digits", train=96, val=32, size=SIZE, seed=0)
+
+
+def run(scenes: Path, **options: Any) -> PruneResult:
+    given = {"layers": LAYERS, "imgsz": SIZE, "keep": 0.5, "match": "all", "training": TRAINING, **options}
+    return prune(weights_path(), scenes, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def untrained(scenes: Path) -> PruneResult:
+    return run(scenes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["compact", "mask"])
+def test_one_epoch_after_each_layer_and_at_the_end(
+    scenes: Path, untrained: PruneResult, mode: str, tmp_path: Path
+) -> None:
+    stages: list[str] = []
+    listener = Listener(stage=lambda name, _total: stages.append(name))
+    result = run(scenes, mode=mode, finetune_step=1, finetune=1, listener=listener)
+    assert stages.count("fine-tune 1 epochs") == 3
+    assert result.record.after.map50_95 > untrained.record.after.map50_95 + 0.1
+    assert result.record.settings["finetune_step"] == 1
+    for layer in LAYERS:
+        assert count_active_channels(result.model.get_submodule(layer)) == len(result.plan.keep[layer])
+    saved = load(result.save(tmp_path / "pruned.pt"))
+    assert saved.plan == result.plan
+
+
+@pytest.mark.slow
+def test_training_that_fails_between_the_layers_is_an_error_at_the_end(
+    scenes: Path, untrained: PruneResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was pruned is there all the same."""
+    calls: list[int] = []
+
+    def fail(*_: object, **__: object) -> None:
+        calls.append(1)
+        raise TrainingError("training failed: no more memory")
+
+    monkeypatch.setattr(tuning, "finetune", fail)
+    with pytest.raises(TrainingError, match="no more memory") as caught:
+        run(scenes, finetune_step=1, finetune=1, val=False)
+    assert len(calls) == 1
+    assert isinstance(caught.value.result, PruneResult)
+    assert caught.value.result.plan == untrained.plan
