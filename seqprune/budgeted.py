@@ -17,10 +17,13 @@ from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.patches import Sampler
 from seqprune.observe.sources import second_moments
+from seqprune.plan import PrunePlan
 from seqprune.price import Price
 from seqprune.refit import batch_norm_of
+from seqprune.select.layers import block_of
 from seqprune.select.moments import FloatArray
 from seqprune.select.surgeon import RIDGE, Reader, Removal, Source, removal_order
+from seqprune.sequential import StepReport
 
 OVERSHOOT = 0.85
 """Rounding gives channels back, so the order goes on to this share of the target."""
@@ -197,3 +200,19 @@ def scaled_weight(model: nn.Module, name: str, covariance: torch.Tensor) -> torc
         weight = weight * (found.weight.detach().double() / (variance + found.eps).sqrt()).cpu()[:, None]
     total = float(((weight @ covariance) * weight).sum())
     return weight / total**0.5 if total > 0 else weight * 0
+
+
+def reports(graph: ChannelGraph, plan: PrunePlan) -> tuple[StepReport, ...]:
+    """One report for every layer that lost channels, front to back."""
+    return tuple(
+        StepReport(
+            layer=kept.name,
+            block=block_of(kept.name),
+            channels=kept.channels,
+            active_before=kept.channels,
+            active_after=len(kept.keep),
+            k=len(kept.keep),
+            members=(kept.name, *graph.coupled(kept.name)),
+        )
+        for kept in plan.layers
+    )

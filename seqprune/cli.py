@@ -63,7 +63,17 @@ def _globals(
 def prune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")],
     data: Annotated[str, typer.Option(help="Dataset YAML with labelled train and val images.")],
-    preset: Annotated[str, typer.Option(help="How channels are chosen.")] = "seed",
+    preset: Annotated[
+        str, typer.Option(help="seed: a few layers, front to back. accurate: the whole network to a target.")
+    ] = "seed",
+    target: Annotated[
+        str | None, typer.Option(help="What stays, with accurate: params=0.8, flops=0.6 or latency=0.7.")
+    ] = None,
+    recover: Annotated[
+        str | None,
+        typer.Option(show_default="ls with accurate", help="Repairs without training: ls, bias, bn or none."),
+    ] = None,
+    protect: Annotated[list[str] | None, typer.Option(help="Module path to spare; may be repeated.")] = None,
     layers: Annotated[
         int | None, typer.Option(show_default="3", help="How many layers to choose from the blocks.")
     ] = None,
@@ -103,8 +113,10 @@ def prune(
 
     if layer and (layers is not None or blocks is not None):
         raise InputError("--layer names the layers outright: leave out --layers and --blocks, or --layer")
+    if preset == "accurate" and (layer or layers is not None or blocks is not None):
+        raise InputError("preset accurate chooses from the whole network: leave out --layer, --layers and --blocks")
     silent = _is_follower()
-    target = free_folder(project, name, Path(model).stem or "model")
+    folder = free_folder(project, name, Path(model).stem or "model")
     numbers = parse_blocks(blocks or "1-5")
 
     from seqprune import run
@@ -122,6 +134,9 @@ def prune(
                 represent=represent,
                 match=match,
                 round_to=round_to,
+                target=target,
+                recover=recover,
+                protect=protect or (),
                 images=images,
                 imgsz=imgsz,
                 batch=batch,
@@ -144,7 +159,7 @@ def prune(
     if silent:
         return
     _conclude(screen.console, result)
-    written = fill(target, lambda folder: _write(result, folder))
+    written = fill(folder, lambda folder: _write(result, folder))
     screen.console.print(f"results in {written}: {', '.join(_FILES)}", markup=False)
     if failure is not None:
         raise failure  # what was done is saved and said; the work as a whole failed

@@ -5,30 +5,40 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from seqprune.budgeted import Budget, choose_globally, reports
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph, trace
 from seqprune.observe.batch import LabelledImages, as_input
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import Ranks, connect
 from seqprune.observe.shelf import CACHE_BYTES
+from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
+from seqprune.presets import ROUND_TO, Way, settings_of, way_of
+from seqprune.recover import Recover, Repair
+from seqprune.recover import recover as try_repairs
+from seqprune.refit import refit
 from seqprune.report.html import write_html
 from seqprune.report.record import Measurements, Record, versions
 from seqprune.select.layers import block_of, choose_layers
-from seqprune.sequential import Settings, StepReport, front_to_back, prune_sequentially
+from seqprune.sequential import StepReport, front_to_back, prune_sequentially
 from seqprune.surgery import Difference, compact, mask, verify
+from seqprune.target import measured_share, price_of
 from seqprune.yolo import DetectionImages, save_pt
 from seqprune.yolo.blocks import blocks_of
 from seqprune.yolo.device import as_device
 from seqprune.yolo.load import LoadedDetector, load
+from seqprune.yolo.loss import detection_loss
 from seqprune.yolo.predict import predict
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.pruned import is_masked
@@ -36,11 +46,7 @@ from seqprune.yolo.tensors import SUFFIX, save_pair
 from seqprune.yolo.tuning import Tuner
 from seqprune.yolo.validate import validate
 
-PRESETS = {"seed": Settings()}
 TASKS = ("detect", "segment", "pose", "obb")  # those whose objects have boxes
-ROUND_TO = 8
-"""Channel counts under a keep ratio are rounded up to a multiple of this: odd counts were seen to run slower than the
-unpruned layer. A knee is left as it comes."""
 Mode = Literal["compact", "mask"]
 
 
@@ -113,6 +119,9 @@ def prune(
     batch: int = 16,
     device: str | int = "cpu",
     mode: Mode = "compact",
+    target: str | None = None,
+    recover: str | None = None,
+    protect: Sequence[str] = (),
     cache_bytes: int = CACHE_BYTES,
     cache_half: bool = False,
     amp: bool = False,
@@ -129,9 +138,10 @@ def prune(
     Args:
         model: weights, an ``ultralytics.YOLO`` or its network; never changed.
         data: dataset YAML with labelled ``train`` and ``val`` images.
-        preset: ``seed``, the predecessor's way of choosing.
-        layers: how many layers to choose, or their module paths in any order.
-        blocks: top-level modules to choose from, where layers are not named.
+        preset: ``seed``, the predecessor's way of choosing a few layers front to back; or ``accurate``, the whole
+            network to a target, where removal costs least, with every convolution fitted anew.
+        layers: how many layers to choose, or their module paths in any order (``seed``).
+        blocks: top-level modules to choose from, where layers are not named (``seed``).
         keep, represent, match, round_to: see :class:`seqprune.sequential.Settings`; override the preset. With a ratio
             to keep, counts are rounded up to a multiple of 8 unless ``round_to`` says otherwise.
         images: training images to look at, a seeded sample; all of them where left out.
@@ -139,6 +149,10 @@ def prune(
         batch: images at a time.
         device: ``cpu`` or the number of a GPU.
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
+        target: ``params=0.8``, ``flops=0.6`` or ``latency=0.7``: what stays (``accurate``).
+        recover: ``ls``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where held-out
+            images say that it helps; ``none`` by default for ``seed``, ``ls`` for ``accurate``.
+        protect: module paths that stay whole (``accurate``).
         cache_bytes: memory for the block outputs that let all observations cost about one pass over the
             images; what outgrows it goes to disk. 0 runs the network from the start for every layer.
         cache_half: keep block outputs in half precision.
@@ -160,6 +174,7 @@ def prune(
         TrainingError: fine-tuning failed; its ``result`` holds what was pruned before it.
     """
     settings = settings_of(preset, keep, represent, match, round_to, seed)
+    way = way_of(preset, target, recover, protect)
     if (
         mode not in ("compact", "mask")
         or min(finetune, finetune_step) < 0
@@ -175,6 +190,10 @@ def prune(
     ranks = connect()
     if ranks.count > 1 and finetune + finetune_step:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
+    if ranks.count > 1 and way != Way(None, "none"):
+        raise InputError("targets and recovery run in one process: leave torchrun out, or take --preset seed")
+    if way.target is not None and finetune_step:
+        raise InputError("a target is met in one step: give finetune instead of finetune_step")
     torch_device = own_device(as_device(str(device)), ranks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of the weights, where the model is a YAML
@@ -196,31 +215,55 @@ def prune(
         told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")
     measure = _Measure(data, imgsz, batch, torch_device, val and not ranks.rank, told)
     before = measure(detector.model, "before")
-    passes = (len(names) + 1) if settings.match == "once" else len(names) * (1 + (settings.match == "each"))
-    told.stage("observe", passes * seen.image_count)
     structure = blocks_of(detector.model) if cache_bytes else None
-    stream = None if structure is None else BlockStream(structure, cache_bytes, cache_half, told.warning)
+    streams = (
+        () if structure is None else tuple(BlockStream(structure, cache_bytes, cache_half, told.warning) for _ in "12")
+    )
+    forward = Forward(amp, told.warning)
     arguments = {"imgsz": imgsz, "batch": batch, "device": str(device), "seed": seed, **(training or {})}
     tune = Tuner(data, arguments, told.stage)
-    plan, masked, steps = prune_sequentially(
-        mask(detector.model, PrunePlan((), graph.inputs), graph).to(torch_device),
-        graph,
-        names,
-        seen,
-        len(detector.names),
-        settings=settings,
-        predict=predict,
-        on_step=told.step,
-        progress=told.progress,
-        after_step=(lambda now, so_far: tune(now, so_far, finetune_step)) if finetune_step else None,
-        stream=stream,
-        forward=Forward(amp, told.warning),
-        ranks=ranks,
-    )
-    if stream is not None:
+    original = mask(detector.model, PrunePlan((), graph.inputs), graph).to(torch_device)
+    repairs: tuple[Repair, ...] = ()
+    if way.target is None:
+        passes = (len(names) + 1) if settings.match == "once" else len(names) * (1 + (settings.match == "each"))
+        told.stage("observe", passes * seen.image_count)
+        plan, masked, steps = prune_sequentially(
+            deepcopy(original),
+            graph,
+            names,
+            seen,
+            len(detector.names),
+            settings=settings,
+            predict=predict,
+            on_step=told.step,
+            progress=told.progress,
+            after_step=(lambda now, so_far: tune(now, so_far, finetune_step)) if finetune_step else None,
+            stream=next(iter(streams), None),
+            forward=forward,
+            ranks=ranks,
+        )
+        if all(step.status == "skipped" for step in steps):
+            raise InputError(f"no layer could be pruned; {steps[0].layer}: {steps[0].reason}")
+    else:
+        told.stage("observe", seen.image_count)
+        removed = choose_globally(
+            original,
+            graph,
+            seen,
+            price_of(way.target, original, graph, imgsz),
+            Budget(way.target.share, protect=tuple(protect), round_to=ROUND_TO if round_to is None else round_to),
+            forward=forward,
+            progress=told.progress,
+            share=measured_share(way.target, original, graph, imgsz, torch_device),
+        )
+        plan = PrunePlan.from_removed(graph, removed)
+        masked, steps = mask(original, plan, graph), list(reports(graph, plan))
+        for step in steps:
+            told.step(step)
+    if way.recover != "none":
+        masked, repairs = _recovered(original, masked, plan, graph, seen, way.recover, streams, forward, told)
+    for stream in streams:
         stream.reset()
-    if all(step.status == "skipped" for step in steps):
-        raise InputError(f"no layer could be pruned; {steps[0].layer}: {steps[0].reason}")
     masked = masked.cpu()
     small = compact(masked, plan, graph)
     difference = verify(masked, small, example_of(seen, small))
@@ -237,10 +280,11 @@ def prune(
         finetune=0 if tune.failure else finetune,
         settings=asdict(settings)
         | {"imgsz": imgsz, "batch": batch, "images": seen.image_count, "device": str(device)}
-        | {"finetune_step": finetune_step},
+        | {"finetune_step": finetune_step, "target": target, "recover": way.recover, "protect": list(protect)},
         versions=versions(),
         steps=tuple(steps),
         verify=difference,
+        repairs=repairs,
         before=replace(before, latency_ms=slow),
         after=replace(after, latency_ms=fast),
         unreadable=tuple(seen.unreadable),
@@ -252,32 +296,42 @@ def prune(
     return result
 
 
-def settings_of(
-    preset: str,
-    keep: str | float | None,
-    represent: str | None,
-    match: str | None,
-    round_to: int | None,
-    seed: int,
-) -> Settings:
-    """A preset with what the caller overrides.
+def _recovered(
+    original: nn.Module,
+    masked: nn.Module,
+    plan: PrunePlan,
+    graph: ChannelGraph,
+    seen: DetectionImages,
+    way: Recover,
+    streams: Sequence[BlockStream],
+    forward: Forward,
+    told: Listener,
+) -> tuple[nn.Module, tuple[Repair, ...]]:
+    """The masked model after the repairs that helped on batches held out from fitting."""
+    images, held = seen.hold_out()
+    stages = stages_of(original, example_of(seen, original)[:1])
+    removed = plan.removed_groups(graph)
+    told.stage("recover", len(stages) * images.image_count)
 
-    Raises:
-        InputError: an unknown preset or value.
-    """
-    if preset not in PRESETS:
-        raise InputError(f"there is no preset {preset!r}: choose {', '.join(PRESETS)}")
-    allowed = {"represent": ("weight", "medoid", "gamma"), "match": ("once", "each", "all")}
-    given = {"keep": keep, "represent": represent, "match": match, "round_to": round_to, "seed": seed}
-    given = {name: value for name, value in given.items() if value is not None}
-    if isinstance(keep, float) and round_to is None:
-        given["round_to"] = ROUND_TO
-    for name, values in allowed.items():
-        if name in given and given[name] not in values:
-            raise InputError(f"{name}={given[name]!r} is not known: choose {', '.join(values)}")
-    if isinstance(keep, str) and keep not in ("knee", "interpolated-knee"):
-        raise InputError(f"keep={keep!r} is not known: choose knee, interpolated-knee or a ratio in (0, 1]")
-    return replace(PRESETS[preset], **given)  # type: ignore[arg-type]
+    def fit(model: nn.Module, weights: bool) -> None:
+        pair = (streams[0], streams[1]) if streams else None
+        for stream in streams:
+            stream.reset()
+        refit(
+            original,
+            model,
+            graph,
+            removed,
+            images,
+            stages,
+            streams=pair,
+            weights=weights,
+            forward=forward,
+            progress=told.progress,
+        )
+
+    judge = None if held is None else partial(detection_loss, images=held)
+    return try_repairs(masked, plan, graph, images, way, fit, judge, forward)
 
 
 def choose(graph: ChannelGraph, layers: int | Sequence[str], blocks: Iterable[int]) -> list[str]:

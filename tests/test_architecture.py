@@ -15,7 +15,20 @@ PACKAGE = ROOT / "seqprune"
 # A room imports from rooms above it in this list, never from one below.
 ROOMS = (
     *("errors", "widths", "outputs", "graph", "plan", "price", "select", "observe", "surgery", "refit"),
-    *("recover", "budgeted", "sequential", "yolo", "report", "run", "demo", "reproduce", "commands", "cli", "__main__"),
+    *(
+        "recover",
+        "sequential",
+        "budgeted",
+        "yolo",
+        "target",
+        "report",
+        "run",
+        "demo",
+        "reproduce",
+        "commands",
+        "cli",
+        "__main__",
+    ),
 )
 
 

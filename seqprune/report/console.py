@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seqprune.graph.channels import ChannelGraph, Layer
+from seqprune.recover import Repair
 from seqprune.report.record import Record, compare
 from seqprune.sequential import StepReport
 from seqprune.yolo.train import Trained
@@ -24,12 +25,14 @@ def step_block(step: StepReport, number: int) -> Text:
     ratio = step.removed / step.channels
     text.append(f"  original channels {step.channels}  keep {step.active_after}  remove {step.removed}")
     text.append(f"  ratio {ratio:.3f}  active/total {step.active_after}/{step.channels}\n")
-    text.append(f"  objects {step.objects}  classes {len(step.classes)}  k {step.k}  {step.seconds:.1f} s")
+    if step.objects or step.status == "skipped":
+        text.append(f"  objects {step.objects}  classes {len(step.classes)}  k {step.k}  {step.seconds:.1f} s")
     others = [name for name in step.members if name != step.layer]
     if step.status == "pruned" and step.reason:
         text.append(f"\n  {step.reason}")
     if others:
         text.append(f"\n  decided together with {', '.join(others)}")
+    text.rstrip()
     return text
 
 
@@ -45,9 +48,19 @@ def before_after(record: Record) -> Table:
 
 
 def verdict(record: Record) -> str:
-    """One line on the proof that the small model computes what the masked one does."""
+    """What became of the repairs, and the proof that the small model computes what the masked one does."""
     relative, absolute = record.verify.max_rel, record.verify.max_abs
-    return f"verify: compact and masked model differ by max_rel {relative:.1e}, max_abs {absolute:.1e} on images"
+    lines = [repair_line(repair) for repair in record.repairs]
+    lines.append(f"verify: compact and masked model differ by max_rel {relative:.1e}, max_abs {absolute:.1e} on images")
+    return "\n".join(lines)
+
+
+def repair_line(repair: Repair) -> str:
+    """``recovery: ls kept, held-out loss 8.10 -> 4.20``."""
+    seen = "nothing was held out"
+    if repair.before is not None and repair.after is not None:
+        seen = f"held-out loss {repair.before:.2f} -> {repair.after:.2f}"
+    return f"recovery: {repair.step} {'kept' if repair.kept else 'left out'}, {seen}"
 
 
 def trained(result: Trained) -> Text:

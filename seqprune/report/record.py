@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+from seqprune.recover import Repair
 from seqprune.sequential import StepReport
 from seqprune.surgery import Difference
 
@@ -43,6 +44,7 @@ class Record:
     before: Measurements
     after: Measurements
     unreadable: tuple[str, ...] = ()
+    repairs: tuple[Repair, ...] = ()
 
     def to_json(self) -> str:
         return json.dumps(_plain(asdict(self)), indent=2, allow_nan=False) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from itertools import chain, islice
@@ -93,21 +93,32 @@ class DetectionImages:
             )
         self.unreadable = tuple(Path(file).name for file, _ in self._dataset.left_out)
         self.image_count = len(self._dataset)
-        self._mine = slice(None)
+        self._numbers = range(math.ceil(self.image_count / batch))
 
     def share(self, rank: int, count: int) -> DetectionImages:
         """Every ``count``-th batch from ``rank`` on, shaped as among all of them; the others are not decoded."""
+        return self._part(self._numbers[rank::count])
+
+    def hold_out(self, every: int = 8) -> tuple[DetectionImages, DetectionImages | None]:
+        """All batches but one in ``every``, and those; ``None`` for them where there are not two batches."""
+        held = [n for n in self._numbers if n % every == min(every, len(self._numbers)) // 2]
+        if len(self._numbers) < 2:
+            return self, None
+        return self._part([n for n in self._numbers if n not in held]), self._part(held)
+
+    def _part(self, numbers: Sequence[int]) -> DetectionImages:
         part = copy(self)
-        part._mine = slice(rank, None, count)
+        part._numbers = numbers  # type: ignore[assignment]
+        part.image_count = sum(len(part._batch(n)) for n in numbers)
         return part
 
     def __len__(self) -> int:
         """Number of batches."""
-        return len(self._firsts())
+        return len(self._numbers)
 
     def __iter__(self) -> Iterator[Batch]:
         """Go through all batches; leaving early stops the decoding."""
-        jobs = (range(first, min(first + self.batch, self.image_count)) for first in self._firsts())
+        jobs = map(self._batch, self._numbers)
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="seqprune-images")
         try:
             waiting: deque[list[Future[dict[str, Any]]]] = deque()
@@ -123,9 +134,9 @@ class DetectionImages:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _firsts(self) -> range:
-        """Index of the first image of every batch."""
-        return range(0, self.image_count, self.batch)[self._mine]
+    def _batch(self, number: int) -> range:
+        """Indices of the images of a batch."""
+        return range(len(self._dataset))[number * self.batch : (number + 1) * self.batch]
 
     def _load(self, index: int) -> dict[str, Any]:
         """Decode and letterbox one image."""
