@@ -25,8 +25,6 @@ from seqprune.select.moments import FloatArray
 from seqprune.select.surgeon import RIDGE, Reader, Removal, Source, removal_order
 from seqprune.sequential import StepReport
 
-OVERSHOOT = 0.85
-"""Rounding gives channels back, so the order goes on to this share of the target."""
 TOLERANCE = 0.02
 
 
@@ -83,18 +81,25 @@ def choose_globally(
     """
     sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress)
     free = known & ~graph.pinned & ~protected(graph, budget.protect)
-    share = share or price.share
+    ranks: FloatArray = np.zeros(graph.group_count)
+
+    def far_enough(gone: BoolArray) -> bool:
+        # Rounding gives channels back, so the order goes on until the target is met without them.
+        if share is not None or price.share(gone) > budget.target:
+            return False
+        return price.share(graph.legalise(gone, ranks, free, budget.round_to)) <= budget.target
+
     order = removal_order(
         sources,
         free,
         graph.balances,
         tuple(layer.groups for layer in graph.all_layers),
         price.savings,
-        lambda gone: price.share(gone) <= OVERSHOOT * budget.target if share == price.share else False,
+        far_enough,
         floor=budget.floor,
         ridge=budget.ridge,
     )
-    return prefix_for(graph, share, order, free, budget)
+    return prefix_for(graph, share or price.share, order, free, budget)
 
 
 def prefix_for(

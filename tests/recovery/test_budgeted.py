@@ -1,0 +1,96 @@
+"""Prices are exact, targets are met, and what is protected stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from detectors import Detector, Images
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from networks import Network, example, networks, random_removal
+from torch.utils.flop_counter import FlopCounterMode
+
+from seqprune import PrunePlan, compact, mask, trace, verify
+from seqprune.budgeted import Budget, choose_globally, protected, reports
+from seqprune.errors import InputError
+from seqprune.price import Price, operations
+
+INPUT = torch.zeros(1, 3, 32, 32)
+lawful = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def parameters(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@lawful
+@given(networks(), st.integers(0, 2**16), st.sampled_from([0.2, 0.5, 0.8]))
+def test_the_price_of_what_stays_is_the_size_of_the_compact_model(net: Network, seed: int, share: float) -> None:
+    graph = trace(net, example())
+    removed = random_removal(graph, seed, share)
+    small = compact(net, PrunePlan.from_removed(graph, removed), graph)
+    assert Price(net, graph).total(removed) == parameters(small)
+
+
+def test_operations_are_those_that_are_run() -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    price = Price(model, graph, operations(model, INPUT))
+    for removed in (np.zeros(graph.group_count, bool), random_removal(graph, 1)):
+        small = compact(model, PrunePlan.from_removed(graph, removed), graph)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            small(INPUT)
+        assert 2 * price.total(removed) == counter.get_total_flops()
+
+
+def test_savings_are_differences_of_the_total() -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    price, removed = Price(model, graph), random_removal(graph, 2, 0.3)
+    savings = price.savings(removed)
+    for group in np.flatnonzero(~graph.pinned & ~removed)[::5]:
+        more = removed.copy()
+        more[group] = True
+        # A group that is both input and output of one tensor saves a little less than both sides say.
+        assert savings[group] == pytest.approx(price.total(removed) - price.total(more), rel=0.05)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.7, 0.5])
+@pytest.mark.parametrize("round_to", [1, 4])
+def test_targets_are_met_within_two_percent(share: float, round_to: int) -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    price = Price(model, graph)
+    removed = choose_globally(model, graph, Images(), price, Budget(share, round_to=round_to))
+    # Four channels of so small a network are up to a tenth of it.
+    assert share - (0.03 if round_to == 1 else 0.12) <= price.share(removed) <= share + 0.02
+    assert graph.unbalanced(removed) is None
+    plan = PrunePlan.from_removed(graph, removed)
+    masked = mask(model, plan, graph)
+    assert verify(masked, compact(model, plan, graph), INPUT + 0.5).max_rel <= 1e-4
+    assert [step.layer for step in reports(graph, plan)] == [layer.name for layer in plan.layers]
+
+
+def test_what_is_protected_stays_whole() -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, protect=("model.2", "model.1")))
+    assert not removed[protected(graph, ("model.1", "model.2"))].any()
+    assert removed.any()
+    with pytest.raises(InputError, match=r"no layer in 'model\.99'"):
+        protected(graph, ("model.99",))
+
+
+def test_a_target_out_of_reach_names_what_can_be_reached() -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    with pytest.raises(InputError, match=r"a target of 0\.05 cannot be met, 0\.\d+ stays at the least"):
+        choose_globally(model, graph, Images(), Price(model, graph), Budget(0.05, floor=0.5))
+
+
+def test_the_choice_is_the_same_every_time() -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    chosen = [choose_globally(model, graph, Images(), Price(model, graph), Budget(0.7, round_to=1)) for _ in range(2)]
+    assert (chosen[0] == chosen[1]).all()

@@ -1,0 +1,154 @@
+"""Least squares: what can be made up for is made up for, and nothing is fitted that did not change."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from detectors import CLASSES, Detector, Images
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from networks import Network, Unit, example, networks, random_plan
+from torch import nn
+
+from seqprune import compact, mask, trace, verify
+from seqprune.observe.patches import Sampler, SecondMoments
+from seqprune.observe.stages import stages_of
+from seqprune.observe.streaming import Blocks, BlockStream
+from seqprune.plan import PrunePlan
+from seqprune.refit import refit, solve
+
+CHAIN = Blocks("model", tuple((i - 1,) for i in range(6)), (False,) * 6)
+INPUT = torch.zeros(1, 3, 32, 32)
+
+
+def twins(model: nn.Module) -> nn.Module:
+    """Channels 8 to 15 of block 1 become copies of the first eight, up to scale and shift before the activation."""
+    unit = model.get_submodule("model.1")
+    with torch.no_grad():
+        for tensor in (unit.conv.weight, unit.bn.weight, unit.bn.bias, unit.bn.running_mean, unit.bn.running_var):
+            tensor[8:] = tensor[:8]
+    return model
+
+
+def fitted(model: nn.Module, plan: PrunePlan, **how: object) -> tuple[nn.Module, tuple[str, ...]]:
+    graph = trace(model, INPUT)
+    masked = mask(model, plan, graph)
+    names = refit(model, masked, graph, plan.removed_groups(graph), Images(), stages_of(model, INPUT), **how)  # type: ignore[arg-type]
+    return masked, names
+
+
+def test_a_removed_channel_that_another_one_repeats_is_made_up_for_exactly() -> None:
+    model = twins(Detector())
+    plan = PrunePlan.from_keep(trace(model, INPUT), {"model.1.conv": range(8)})
+    images = next(iter(Images())).images.float() / 255
+    masked, names = fitted(model, plan, ridge=1e-9)
+    with torch.no_grad():
+        expected = model(images)
+        broken = (mask(model, plan)(images) - expected).abs().max()
+        repaired = (masked(images) - expected).abs().max()
+    assert repaired < 1e-3 * broken
+    assert names[0] == "model.2.cv1.conv"  # what reads it
+
+
+def test_nothing_is_fitted_where_nothing_was_removed() -> None:
+    model = Detector()
+    masked, names = fitted(model, PrunePlan((), trace(model, INPUT).inputs))
+    assert names == ()
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), masked.state_dict().values(), strict=True)
+    )
+
+
+def test_fitting_brings_the_outputs_closer_and_keeps_both_models_the_same() -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    plan = random_plan(graph, 3, 0.4)
+    images = next(iter(Images(seed=50))).images.float() / 255
+    masked, _ = fitted(model, plan)
+    with torch.no_grad():
+        before = float((mask(model, plan, graph)(images) - model(images)).square().mean())
+        after = float((masked(images) - model(images)).square().mean())
+    assert after < 0.5 * before
+    assert verify(masked, compact(masked, plan, graph), images).max_rel <= 1e-4
+
+
+def test_streamed_and_whole_passes_fit_the_same() -> None:
+    model = Detector()
+    plan = random_plan(trace(model, INPUT), 5, 0.4)
+    whole, names = fitted(model, plan)
+    streamed, again = fitted(model, plan, streams=(BlockStream(CHAIN), BlockStream(CHAIN)))
+    assert names == again
+    for a, b in zip(whole.state_dict().values(), streamed.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_offsets_alone_leave_the_weights() -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    plan = random_plan(graph, 5, 0.3)
+    masked, names = fitted(model, plan, weights=False)
+    for name in names:
+        live = mask(model, plan, graph).get_submodule(name).weight
+        assert torch.equal(masked.get_submodule(name).weight, live)
+    images = torch.cat([batch.images for batch in Images()]).float() / 255
+    with torch.no_grad():  # every position looked at, so the means agree
+        wanted = model(images).mean((0, 2, 3))
+        broken = (mask(model, plan, graph)(images).mean((0, 2, 3)) - wanted).abs().max()
+        assert (masked(images).mean((0, 2, 3)) - wanted).abs().max() < 0.2 * broken
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(networks(), st.integers(0, 2**16))
+def test_any_network_is_fitted_and_stays_exact(net: Network, seed: int) -> None:
+    graph = trace(net, example())
+    plan = random_plan(graph, seed, 0.4)
+    masked = mask(net, plan, graph)
+    side = example().shape[-1]
+    images = Images(count=8, batch=4)
+    images.batches = [type(b)(b.images[:, :, :side, :side].double() / 255, *vars_of(b)) for b in images.batches]
+    refit(net, masked, graph, plan.removed_groups(graph), images, stages_of(net, example()), sampler=Sampler(50))
+    assert verify(masked, compact(masked, plan, graph), example(seed, 3)).max_rel <= 1e-10
+
+
+def vars_of(batch: object) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return batch.image_index, batch.classes, batch.boxes  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("offset", [True, False])
+def test_the_closed_form_is_that_of_ridge_regression(offset: bool) -> None:
+    draw = np.random.default_rng(0)
+    u, weight = draw.normal(2, 1, (500, 6)) @ draw.normal(0, 1, (6, 6)), draw.normal(0, 1, (3, 6))
+    y = u @ weight.T + 5
+    keep, ridge = np.array([True, False, True, True, False, True]), 1e-2
+    moments = SecondMoments()
+    moments.update(torch.from_numpy(u)[None], torch.from_numpy(y)[None])
+    found, shift = solve(torch.from_numpy(weight), moments, keep, ridge, offset)
+    part = u[:, keep] - (u[:, keep].mean(0) if offset else 0)
+    wanted = y - (y.mean(0) if offset else 0)
+    penalty = ridge * (part**2).mean(0).mean() * len(u)
+    # As an ordinary regression with the penalty as further rows.
+    rows = np.vstack([part, np.sqrt(penalty) * np.eye(4)])
+    right = np.vstack([wanted, np.sqrt(penalty) * weight[:, keep].T])
+    expected = np.linalg.lstsq(rows, right, rcond=None)[0].T
+    np.testing.assert_allclose(found[:, torch.from_numpy(keep)], expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(found[:, ~torch.from_numpy(keep)], torch.from_numpy(weight)[:, ~keep])
+    np.testing.assert_allclose(shift, y.mean(0) - expected @ u[:, keep].mean(0), rtol=1e-3, atol=1e-3)
+
+
+def test_stages_follow_the_network_and_hold_what_does_not_depend_on_each_other() -> None:
+    stages = stages_of(Detector(), INPUT)
+    flat = [name for stage in stages for name in stage]
+    assert flat[:3] == ["model.0.conv", "model.1.conv", "model.2.cv1.conv"]
+    assert len(flat) == len(set(flat)) == sum(isinstance(m, nn.Conv2d) for m in Detector().modules())
+
+    class Fork(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.left, self.right, self.join = Unit(3, 4), Unit(4, 4), Unit(4, 4), nn.Conv2d(8, CLASSES, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            return self.join(torch.cat([self.left(x), self.right(x)], 1))
+
+    assert stages_of(Fork().eval(), INPUT) == [["stem.conv"], ["left.conv", "right.conv"], ["join"]]
