@@ -12,6 +12,7 @@ from torch import nn
 
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph
+from seqprune.importance import importance_of_layers, norm_scale
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
@@ -19,7 +20,6 @@ from seqprune.observe.patches import Sampler
 from seqprune.observe.sources import second_moments
 from seqprune.plan import PrunePlan
 from seqprune.price import Price
-from seqprune.refit import batch_norm_of
 from seqprune.select.layers import block_of
 from seqprune.select.moments import FloatArray
 from seqprune.select.surgeon import RIDGE, Reader, Removal, Source, removal_order
@@ -62,6 +62,7 @@ def choose_globally(
     forward: Forward | None = None,
     progress: Progress | None = None,
     share: Callable[[BoolArray], float] | None = None,
+    distance: Callable[[nn.Module], float] | None = None,
 ) -> BoolArray:
     """The channel groups to remove, ``[group_count]``: legal, rounded, and within 2 % of the target.
 
@@ -75,11 +76,12 @@ def choose_globally(
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
         share: what of the whole stays, where something else is meant to meet the target than the price.
+        distance: of a changed model to ``model``; says which layers' errors matter. All are alike without it.
 
     Raises:
         InputError: nothing of that path to protect, or the target cannot be met.
     """
-    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress)
+    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, distance)
     free = known & ~graph.pinned & ~protected(graph, budget.protect)
     ranks: FloatArray = np.zeros(graph.group_count)
 
@@ -165,6 +167,7 @@ def _sources(
     sampler: Sampler,
     forward: Forward | None,
     progress: Progress | None,
+    distance: Callable[[nn.Module], float] | None,
 ) -> tuple[list[Source], BoolArray]:
     """What every convolution reads, and the groups all of whose readers are known."""
     cuts = [cut for cut in graph.slices if cut.tensor == "weight"]
@@ -176,35 +179,28 @@ def _sources(
         if cut.dead is None and cut.module not in names:
             known[cut.groups.ravel()] = False
     moments, leader = second_moments(model, names, images, sampler, progress, forward)
+    covariances = {name: (seen.products[0] / seen.count).cpu() for name, seen in moments.items()}
+    read = {name: covariances[leader[name]] for name in names}
+    importance = dict.fromkeys(names, 1.0) if distance is None else importance_of_layers(model, read, distance)
     readers: dict[str, list[Reader]] = {}
     pinned = int(np.flatnonzero(graph.pinned)[0]) if graph.pinned.any() else -1
     for name in names:
-        seen = moments[leader[name]]
-        covariance = (seen.products[0] / seen.count).cpu()
-        weight = scaled_weight(model, name, covariance)
+        weight = scaled_weight(model, name, read[name], importance[name])
         groups = outputs.get(name, np.full(len(weight), pinned))
         readers.setdefault(leader[name], []).append(Reader(weight, groups))
-    return [
-        Source((moments[name].products[0] / moments[name].count).cpu(), inputs[name], tuple(found))
-        for name, found in readers.items()
-    ], known
+    return [Source(covariances[name], inputs[name], tuple(found)) for name, found in readers.items()], known
 
 
 def _is_plain(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
 
 
-def scaled_weight(model: nn.Module, name: str, covariance: torch.Tensor) -> torch.Tensor:
-    """``[outputs, K]`` float64: rows as the BatchNorm behind scales them, over the root of their total variance."""
+def scaled_weight(model: nn.Module, name: str, covariance: torch.Tensor, importance: float) -> torch.Tensor:
+    """``[outputs, K]`` float64: rows as the BatchNorm behind scales them, of total variance ``importance``."""
     conv = cast(nn.Conv2d, model.get_submodule(name))
-    weight = conv.weight.detach().double().cpu().flatten(1)
-    norm = batch_norm_of(model, name)
-    if norm is not None:
-        found = cast(nn.BatchNorm2d, model.get_submodule(norm))
-        variance = cast(torch.Tensor, found.running_var).double()
-        weight = weight * (found.weight.detach().double() / (variance + found.eps).sqrt()).cpu()[:, None]
+    weight = norm_scale(model, name) * conv.weight.detach().double().cpu().flatten(1)
     total = float(((weight @ covariance) * weight).sum())
-    return weight / total**0.5 if total > 0 else weight * 0
+    return weight * (importance / total) ** 0.5 if total > 0 else weight * 0
 
 
 def reports(graph: ChannelGraph, plan: PrunePlan) -> tuple[StepReport, ...]:

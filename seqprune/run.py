@@ -17,7 +17,7 @@ from torch import nn
 from seqprune.budgeted import Budget, choose_globally, reports
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph, trace
-from seqprune.observe.batch import LabelledImages, as_input
+from seqprune.observe.batch import LabelledImages, as_input, sample
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import Ranks, connect
 from seqprune.observe.shelf import CACHE_BYTES
@@ -37,6 +37,7 @@ from seqprune.target import measured_share, price_of
 from seqprune.yolo import DetectionImages, save_pt
 from seqprune.yolo.blocks import blocks_of
 from seqprune.yolo.device import as_device
+from seqprune.yolo.distance import detection_distance
 from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.loss import detection_loss
 from seqprune.yolo.predict import predict
@@ -46,6 +47,7 @@ from seqprune.yolo.tensors import SUFFIX, save_pair
 from seqprune.yolo.tuning import Tuner
 from seqprune.yolo.validate import validate
 
+IMPORTANCE_IMAGES = 16
 TASKS = ("detect", "segment", "pose", "obb")  # those whose objects have boxes
 Mode = Literal["compact", "mask"]
 
@@ -255,6 +257,7 @@ def prune(
             forward=forward,
             progress=told.progress,
             share=measured_share(way.target, original, graph, imgsz, torch_device),
+            distance=detection_distance(original, sample(seen, IMPORTANCE_IMAGES), len(detector.names)),
         )
         plan = PrunePlan.from_removed(graph, removed)
         masked, steps = mask(original, plan, graph), list(reports(graph, plan))
@@ -366,20 +369,16 @@ def _settled(detector: LoadedDetector, told: Listener) -> LoadedDetector:
     return replace(detector, model=compact(detector.model, detector.plan), plan=None)
 
 
+@dataclass(frozen=True)
 class _Measure:
     """Accuracy, size and speed of a model on the ``val`` images."""
 
-    def __init__(
-        self, data: str | Path, imgsz: int, batch: int, device: torch.device, val: bool, told: Listener
-    ) -> None:
-        self.data, self.imgsz, self.batch, self.device, self.val, self.told = (
-            data,
-            imgsz,
-            batch,
-            device,
-            val,
-            told,
-        )
+    data: str | Path
+    imgsz: int
+    batch: int
+    device: torch.device
+    val: bool
+    told: Listener
 
     def __call__(self, model: nn.Module, when: str) -> Measurements:
         self.told.stage(f"measure {when}", None)

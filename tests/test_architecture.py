@@ -15,7 +15,20 @@ PACKAGE = ROOT / "seqprune"
 # A room imports from rooms above it in this list, never from one below.
 ROOMS = (
     *("errors", "widths", "outputs", "graph", "plan", "price", "select", "observe", "surgery", "refit", "recover"),
-    *("sequential", "budgeted", "yolo", "target", "presets", "report", "run", "demo", "reproduce", "commands", "cli"),
+    *(
+        "importance",
+        "sequential",
+        "budgeted",
+        "yolo",
+        "target",
+        "presets",
+        "report",
+        "run",
+        "demo",
+        "reproduce",
+        "commands",
+        "cli",
+    ),
     "__main__",
 )
 

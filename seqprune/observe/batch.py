@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol
 
 import torch
@@ -30,6 +31,15 @@ class Batch:
         """The same images with only the objects at ``keep`` (``[M]`` bool)."""
         return Batch(self.images, self.image_index[keep], self.classes[keep], self.boxes[keep])
 
+    def split(self, size: int) -> list[Batch]:
+        """The same images in batches of ``size``."""
+        parts = []
+        for start in range(0, len(self.images), size):
+            mine = (self.image_index >= start) & (self.image_index < start + size)
+            part = self.select(mine)
+            parts.append(replace(part, images=self.images[start : start + size], image_index=part.image_index - start))
+        return parts
+
 
 class LabelledImages(Protocol):
     """Batches that can be gone through again and again, in the same order each time."""
@@ -46,3 +56,11 @@ def as_input(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
     scaled = images.to(parameter.device, non_blocking=True).to(parameter.dtype)
     # uint8 was copied on the way, so dividing in place changes nobody's images.
     return scaled.div_(255) if images.dtype == torch.uint8 else scaled
+
+
+def sample(images: LabelledImages, count: int, size: int = 4) -> list[Batch]:
+    """About ``count`` images in batches of ``size``, spread over all of them."""
+    wanted = max(1, count // size)
+    step = max(1, len(images) // wanted)
+    each = -(-wanted // len(range(0, len(images), step)))
+    return [part for batch in islice(images, 0, None, step) for part in batch.split(size)[:each]][:wanted]
