@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "seqprune"
 # A room imports from rooms above it in this list, never from one below.
 ROOMS = (
-    *("errors", "widths", "outputs", "graph", "plan", "price", "select", "observe", "surgery", "recover", "sequential"),
-    *("yolo", "report", "run", "demo", "reproduce", "cli", "__main__"),
+    *("errors", "widths", "outputs", "graph", "plan", "price", "budget", "select", "observe", "surgery", "criteria"),
+    *("recover", "sequential", "yolo", "report", "run", "sensitivity", "compare", "demo", "reproduce", "commands"),
+    *("cli", "__main__"),
 )
 
 
