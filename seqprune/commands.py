@@ -135,7 +135,8 @@ def _listener() -> Iterator[tuple[Console, Listener]]:
 def _show(console: Console, caption: str, head: list[str], rows: list[list[str]]) -> None:
     shown = Table(box=None, caption=caption, pad_edge=False)
     for number, title in enumerate(head):
-        shown.add_column(title, justify="right" if number else "left", no_wrap=True)
+        width = max(len(cells[number]) for cells in (head, *rows))  # else a narrow console cuts numbers short
+        shown.add_column(title, justify="right" if number else "left", no_wrap=True, min_width=width)
     for row in rows:
         shown.add_row(*row)
-    console.print(shown)
+    console.print(shown, crop=False)

@@ -16,14 +16,14 @@ from torch import nn
 from seqprune.budget import Spread, by_scores
 from seqprune.criteria import CRITERIA, Scoring, scores
 from seqprune.errors import InputError, SeqPruneError
-from seqprune.graph.channels import BoolArray, ChannelGraph
+from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.price import Price
 from seqprune.report.plot import document, key, lines, table
 from seqprune.run import Listener, trace_detector
-from seqprune.sequential import Settings, prune_sequentially
+from seqprune.sequential import Match, Settings, prune_sequentially
 from seqprune.surgery import compact, mask
 from seqprune.yolo import DetectionImages
 from seqprune.yolo.blocks import blocks_of
@@ -38,6 +38,8 @@ Method = Callable[[nn.Module, ChannelGraph, float, LabelledImages, int], nn.Modu
 """Given a network, its graph, the share of parameters that stays, training images and a seed, the pruned network: a new
 one, smaller, in inference mode; the one it was given stays as it is."""
 UNPRUNED = "unpruned"
+FAR = 0.05
+"""Of a target: so much more is not equal any more."""
 
 
 def by_criterion(
@@ -57,7 +59,15 @@ def by_criterion(
     return compact(model, PrunePlan.from_removed(graph, removed), graph)
 
 
-def by_clusters(model: nn.Module, graph: ChannelGraph, target: float, images: LabelledImages, seed: int) -> nn.Module:
+def by_clusters(
+    model: nn.Module,
+    graph: ChannelGraph,
+    target: float,
+    images: LabelledImages,
+    seed: int,
+    *,
+    match: Match = "once",
+) -> nn.Module:
     """The seed engine: of every cluster of channels that separate the classes alike, the one with the largest weights.
 
     Its keep ratio is the one at which as many parameters stay, so that against ``l1`` only the choice differs.
@@ -65,19 +75,23 @@ def by_clusters(model: nn.Module, graph: ChannelGraph, target: float, images: La
     ratio = ratio_for(model, graph, target)
     structure = blocks_of(model)
     stream = None if structure is None else BlockStream(structure)
-    plan, masked, _ = prune_sequentially(
+    plan, masked, steps = prune_sequentially(
         mask(model, PrunePlan((), graph.inputs), graph),
         graph,
         [layer.name for layer in graph.layers],
         images,
         len(model.names),  # type: ignore[arg-type]
-        settings=Settings(keep=ratio, seed=seed),
+        settings=Settings(keep=ratio, match=match, seed=seed),
         predict=predict,
         stream=stream,
     )
     if stream is not None:
         stream.reset()
-    return compact(masked, plan, graph)
+    small = compact(masked, plan, graph)
+    if (left := parameters(small) / parameters(model)) > target * (1 + FAR):
+        why = next((step.reason for step in steps if step.status == "skipped"), "no layer was skipped")
+        raise SeqPruneError(f"clusters leave {left:.3f} of the parameters, {target:g} was asked for; {why}")
+    return small
 
 
 def ratio_for(model: nn.Module, graph: ChannelGraph, target: float) -> float:
@@ -87,9 +101,10 @@ def ratio_for(model: nn.Module, graph: ChannelGraph, target: float) -> float:
     """
     price = Price(model, graph)
     whole = price.total(np.zeros(graph.group_count, bool))
+    bundles = [graph.bundles(layer.name) for layer in graph.layers]
 
     def share(ratio: float) -> float:
-        return price.total(_removed_at(graph, ratio)) / whole
+        return price.total(_removed_at(graph, bundles, ratio)) / whole
 
     low, high = 1e-3, 1.0
     for _ in range(10):
@@ -98,12 +113,12 @@ def ratio_for(model: nn.Module, graph: ChannelGraph, target: float) -> float:
     return min(low, high, key=lambda ratio: abs(share(ratio) - target))
 
 
-def _removed_at(graph: ChannelGraph, ratio: float) -> BoolArray:
+def _removed_at(graph: ChannelGraph, bundles: Sequence[Sequence[Bundle]], ratio: float) -> BoolArray:
     """As many groups as the seed engine removes at a keep ratio; the last ones, for want of a better choice."""
     removed, decided = np.zeros(graph.group_count, bool), np.zeros(graph.group_count, bool)
-    for layer in graph.layers:
+    for together in bundles:
         now = np.zeros_like(decided)
-        for bundle in graph.bundles(layer.name):
+        for bundle in together:
             groups = bundle.groups[~decided[bundle.groups]]
             removed[groups[max(1, round(ratio * len(groups))) :]] = True
             now[groups] = True
@@ -221,12 +236,11 @@ class Comparison:
             ("Over operations", "GFLOPs of one image", "gflops"),
             ("Over time", "milliseconds for one image", "latency_ms"),
         ):
-            series = {
-                name: [
-                    (getattr(r, attribute), r.map50_95 or 0.0) for r in (whole, *rest) if r.method in (name, UNPRUNED)
-                ]
-                for n in names
-            }
+            series: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+            for row in rest:
+                series[row.method].append((getattr(row, attribute), row.map50_95 or 0.0))
+            for its in series.values():
+                its.append((getattr(whole, attribute), whole.map50_95 or 0.0))
             plots.append(lines(title, unit, "mAP50-95", series))
         about = f"{self.model} on {self.data}; " + ", ".join(f"{name} {value}" for name, value in self.settings.items())
         pictures = f'{key(names)}<div class="plots">{"".join(plots)}</div>'

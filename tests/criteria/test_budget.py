@@ -19,7 +19,7 @@ from seqprune.graph import ChannelGraph
 from seqprune.price import Price, operations
 
 SPREADS = ("uniform", "global")
-PROPERTY = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
