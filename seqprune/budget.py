@@ -31,7 +31,8 @@ def by_scores(
 
     Groups are compared within a pool: those that the same layers make and the same constraints govern. ``uniform``
     keeps the same ratio of every pool, ``global`` those above one threshold over scores divided by their pool's mean.
-    Either way groups get an order, and how many of it are removed is found by bisection.
+    Either way groups get an order, and how many of it are removed is found by bisection. Counts are rounded up, so that
+    a small pool stays whole for longer.
 
     Args:
         graph: where channels go.

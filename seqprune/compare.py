@@ -14,7 +14,7 @@ import numpy as np
 from torch import nn
 
 from seqprune.budget import Spread, by_scores
-from seqprune.criteria import CRITERIA, Scoring, scores
+from seqprune.criteria import CRITERIA, FloatArray, Scoring, scores
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
 from seqprune.observe.batch import LabelledImages
@@ -70,7 +70,7 @@ def by_clusters(
 ) -> nn.Module:
     """The seed engine: of every cluster of channels that separate the classes alike, the one with the largest weights.
 
-    Its keep ratio is the one at which as many parameters stay, so that against ``l1`` only the choice differs.
+    Its keep ratio is the one at which as many parameters stay, so that against ``topk-l1`` only the choice differs.
     """
     ratio = ratio_for(model, graph, target)
     structure = blocks_of(model)
@@ -94,7 +94,7 @@ def by_clusters(
     return small
 
 
-def ratio_for(model: nn.Module, graph: ChannelGraph, target: float) -> float:
+def ratio_for(model: nn.Module, graph: ChannelGraph, target: float, scored: FloatArray | None = None) -> float:
     """The keep ratio of the seed engine at which ``target`` of the parameters stays, by bisection.
 
     How many channels a ratio leaves does not depend on which, so no image is looked at.
@@ -102,9 +102,10 @@ def ratio_for(model: nn.Module, graph: ChannelGraph, target: float) -> float:
     price = Price(model, graph)
     whole = price.total(np.zeros(graph.group_count, bool))
     bundles = [graph.bundles(layer.name) for layer in graph.layers]
+    scored = np.zeros(graph.group_count) if scored is None else scored
 
     def share(ratio: float) -> float:
-        return price.total(_removed_at(graph, bundles, ratio)) / whole
+        return price.total(at_ratio(graph, bundles, ratio, scored)) / whole
 
     low, high = 1e-3, 1.0
     for _ in range(10):
@@ -113,19 +114,34 @@ def ratio_for(model: nn.Module, graph: ChannelGraph, target: float) -> float:
     return min(low, high, key=lambda ratio: abs(share(ratio) - target))
 
 
-def _removed_at(graph: ChannelGraph, bundles: Sequence[Sequence[Bundle]], ratio: float) -> BoolArray:
-    """As many groups as the seed engine removes at a keep ratio; the last ones, for want of a better choice."""
+def at_ratio(graph: ChannelGraph, bundles: Sequence[Sequence[Bundle]], ratio: float, scored: FloatArray) -> BoolArray:
+    """``[group_count]``: as many groups removed, layer by layer, as the seed engine would; those that score least."""
     removed, decided = np.zeros(graph.group_count, bool), np.zeros(graph.group_count, bool)
     for together in bundles:
         now = np.zeros_like(decided)
         for bundle in together:
             groups = bundle.groups[~decided[bundle.groups]]
-            removed[groups[max(1, round(ratio * len(groups))) :]] = True
+            best_first = groups[np.argsort(-scored[groups], kind="stable")]
+            removed[best_first[max(1, round(ratio * len(groups))) :]] = True
             now[groups] = True
         if now.any():
-            removed = graph.legalise(removed, -np.arange(len(removed), dtype=np.float64), now)
+            removed = graph.legalise(removed, scored, now)
             decided |= now
     return removed
+
+
+def by_ratio(
+    name: str, model: nn.Module, graph: ChannelGraph, target: float, _images: LabelledImages, seed: int
+) -> nn.Module:
+    """Plain top-k by a criterion in place of the clusters: of every layer the same number stays as ``clusters`` leaves.
+
+    Not what :func:`by_criterion` does, which rounds counts up: at 0.9 it leaves layers of 16 channels whole, where the
+    seed engine takes one, and the front of a network bears little.
+    """
+    scored = scores(name, Scoring(model, graph, seed))
+    bundles = [graph.bundles(layer.name) for layer in graph.layers]
+    removed = at_ratio(graph, bundles, ratio_for(model, graph, target, scored), scored)
+    return compact(model, PrunePlan.from_removed(graph, removed), graph)
 
 
 def by_peer(
@@ -138,6 +154,8 @@ def by_peer(
 METHODS: dict[str, Method] = {
     # A method that repairs what it broke (surgeon and refit, preset `accurate`) is one more entry here.
     "clusters": by_clusters,
+    "topk-l1": partial(by_ratio, "l1"),
+    "topk-random": partial(by_ratio, "random"),
     **{f"tp-{name}": partial(by_peer, name) for name in PEERS},
 }
 """Beside them every criterion is one, with the same ratio in all layers; ``NAME-global`` with one threshold."""

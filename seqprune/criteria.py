@@ -117,11 +117,11 @@ def fpgm(scoring: Scoring) -> FloatArray:
 
 
 def taylor(scoring: Scoring) -> FloatArray:
-    """First-order change of the detection loss: |Σ w · ∂L/∂w|, the sum over every weight of every member's row.
+    """First-order change of the detection loss, squared weight by weight: Σ (w · ∂L/∂w)² over every member's row.
 
-    The magnitude of the joint contribution of the group; Molchanov's eq. 8 taken over the group is its square and ranks
-    the same. The gradients must come from BatchNorm with its running statistics: with a batch's own, the loss does not
-    depend on the length of a row, and the sum is zero whatever the row does.
+    Molchanov's eq. 8, summed over the set of weights that go together. Not the square of the sum: around a minimum what
+    the weights of a row contribute cancels, and says little of what their absence would do. The gradients are those of
+    the loss with BatchNorm's running statistics, the function that is deployed.
 
     Raises:
         InputError: there are no gradients, or none for a layer.
@@ -135,8 +135,8 @@ def taylor(scoring: Scoring) -> FloatArray:
             raise InputError(f"taylor has no gradient for {layer.name}: was it frozen, or measured on another model?")
         module = scoring.model.get_submodule(layer.name)
         products = weight_rows(module).double().cpu() * weight_rows(module, gradient).double().cpu()
-        np.add.at(total, layer.groups, products.sum(1).numpy())
-    return np.abs(total)
+        np.add.at(total, layer.groups, products.square().sum(1).numpy())
+    return total
 
 
 def lamp(scoring: Scoring) -> FloatArray:

@@ -47,7 +47,7 @@ HAND = {
     # a: 25/125, 0, 100/100; b: 1/9, 4/8, 4/8
     "lamp": [0.2 + 1 / 9, 0.5, 1.5],
     # gradients of a: all 1, of b: all -1
-    "taylor": [abs(7 + 1), abs(0 - 2), abs(-2 - 2)],
+    "taylor": [25 + 1, 0 + 4, 100 + 4],
 }
 
 
@@ -120,27 +120,30 @@ def test_bn_says_what_it_cannot_score() -> None:
         scores("bn", Scoring(model, trace(model, torch.zeros(1, 3, 4, 4))))
 
 
-def test_taylor_is_the_change_of_the_loss_to_first_order() -> None:
-    """Scaling a group's rows by 1 - ε changes the loss by ε times its score."""
+def test_taylor_is_the_squared_change_of_the_loss_to_first_order() -> None:
+    """Scaling one weight by 1 ± ε changes the loss by ε times its contribution; a group's are squared and added up."""
     model = Twins().double().eval()
     graph, x = trace(model, torch.zeros(1, 2, 4, 4, dtype=torch.float64)), torch.randn(5, 2, 4, 4).double()
-    loss = lambda: model(x).square().mean()  # noqa: E731
-    gradients = dict(
-        zip(dict(model.named_parameters()), torch.autograd.grad(loss(), [*model.parameters()]), strict=True)
-    )
+
+    def loss() -> torch.Tensor:
+        return model(x).square().mean()
+
+    parameters = dict(model.named_parameters())
+    gradients = dict(zip(parameters, torch.autograd.grad(loss(), [*parameters.values()]), strict=True))
     found = scores("taylor", Scoring(model, graph, gradients=gradients))
     step = 1e-6
-    for channel, group in enumerate(graph.by_name["a"].groups):
-        changes = []
-        for sign in (1, -1):
-            with torch.no_grad():
-                weights = [layer.weight.clone() for layer in (model.a, model.b)]
-                for layer in (model.a, model.b):
-                    layer.weight[channel] *= 1 + sign * step
-                changes.append(float(loss().detach()))
-                for layer, weight in zip((model.a, model.b), weights, strict=True):
-                    layer.weight.copy_(weight)
-        assert found[group] == pytest.approx(abs(changes[0] - changes[1]) / (2 * step), rel=1e-5, abs=1e-8)
+    with torch.no_grad():
+        for channel, group in enumerate(graph.by_name["a"].groups):
+            expected = 0.0
+            for weight in (layer.weight[channel].flatten() for layer in (model.a, model.b)):
+                for index, value in enumerate(weight.tolist()):
+                    weight[index] = value * (1 + step)
+                    after = float(loss())
+                    weight[index] = value * (1 - step)
+                    expected += ((after - float(loss())) / (2 * step)) ** 2
+                    weight[index] = value
+            assert found[group] == pytest.approx(expected, rel=1e-5, abs=1e-12)
+    assert len(set(found[graph.by_name["a"].groups])) == 3
 
 
 def test_taylor_needs_gradients_of_this_model(twins: Scoring) -> None:

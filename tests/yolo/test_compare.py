@@ -61,7 +61,12 @@ def test_clusters_leave_what_their_ratio_was_chosen_for(data_yaml: Path, tiny: n
     graph = trace_detector(tiny)
     assert 0 < ratio_for(tiny, graph, 0.6) < 1
     small = by_clusters(tiny, graph, 0.6, DetectionImages(data_yaml, imgsz=64), 0, match="all")
-    assert parameters(small) / parameters(tiny) == pytest.approx(0.6, rel=0.04)  # so few channels are coarse
+    topk = method("topk-l1")(tiny, graph, 0.6, [], 0)  # type: ignore[arg-type]
+    for pruned in (small, topk):
+        assert parameters(pruned) / parameters(tiny) == pytest.approx(0.6, rel=0.04)  # so few channels are coarse
+    for layer in graph.layers:
+        counts = [pruned.get_submodule(layer.name).weight.shape[0] for pruned in (small, topk)]
+        assert abs(counts[0] - counts[1]) <= max(2, 0.2 * layer.channels)  # constraints even out what was chosen
 
 
 def test_clusters_that_could_not_choose_are_no_result(data_yaml: Path, tiny: nn.Module) -> None:
