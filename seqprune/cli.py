@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from seqprune import commands
+from seqprune import commands, measuring
 from seqprune.errors import InputError, SeqPruneError, TrainingError
 
 if TYPE_CHECKING:
@@ -334,3 +334,7 @@ def _write(result: PruneResult, folder: Path) -> None:
     result.plan.save(plan)
     for report in reports:
         result.report(report)
+
+
+for _command in (measuring.sensitivity, measuring.compare):
+    app.command()(_command)

@@ -7,39 +7,33 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from seqprune.budgeted import Budget, choose_globally, reports
+from seqprune.accurate import accurate_plan, repaired
+from seqprune.budgeted import reports
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph, trace
-from seqprune.observe.batch import LabelledImages, as_input, sample
+from seqprune.observe.batch import LabelledImages, as_input
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import Ranks, connect
 from seqprune.observe.shelf import CACHE_BYTES
-from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
-from seqprune.presets import ROUND_TO, Way, settings_of, way_of
-from seqprune.recover import Recover, Repair
-from seqprune.recover import recover as try_repairs
-from seqprune.refit import refit
+from seqprune.presets import Way, settings_of, way_of
+from seqprune.recover import Repair
 from seqprune.report.html import write_html
 from seqprune.report.record import Measurements, Record, versions
 from seqprune.select.layers import block_of, choose_layers
 from seqprune.sequential import StepReport, front_to_back, prune_sequentially
 from seqprune.surgery import Difference, compact, mask, verify
-from seqprune.target import measured_share, price_of
 from seqprune.yolo import DetectionImages, save_pt
 from seqprune.yolo.blocks import blocks_of
 from seqprune.yolo.device import as_device
-from seqprune.yolo.distance import detection_distance
 from seqprune.yolo.load import LoadedDetector, load
-from seqprune.yolo.loss import detection_loss
 from seqprune.yolo.predict import predict
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.pruned import is_masked
@@ -47,7 +41,6 @@ from seqprune.yolo.tensors import SUFFIX, save_pair
 from seqprune.yolo.tuning import Tuner
 from seqprune.yolo.validate import validate
 
-IMPORTANCE_IMAGES = 16
 TASKS = ("detect", "segment", "pose", "obb")  # those whose objects have boxes
 Mode = Literal["compact", "mask"]
 
@@ -248,23 +241,25 @@ def prune(
             raise InputError(f"no layer could be pruned; {steps[0].layer}: {steps[0].reason}")
     else:
         told.stage("observe", seen.image_count)
-        removed = choose_globally(
+        plan = accurate_plan(
             original,
             graph,
             seen,
-            price_of(way.target, original, graph, imgsz),
-            Budget(way.target.share, protect=tuple(protect), round_to=ROUND_TO if round_to is None else round_to),
+            way.target,
+            imgsz=imgsz,
+            protect=protect,
+            round_to=round_to,
             forward=forward,
             progress=told.progress,
-            share=measured_share(way.target, original, graph, imgsz, torch_device),
-            distance=detection_distance(original, sample(seen, IMPORTANCE_IMAGES), len(detector.names)),
         )
-        plan = PrunePlan.from_removed(graph, removed)
         masked, steps = mask(original, plan, graph), list(reports(graph, plan))
         for step in steps:
             told.step(step)
     if way.recover != "none":
-        masked, repairs = _recovered(original, masked, plan, graph, seen, way.recover, streams, forward, told)
+        told.stage("recover", None)
+        masked, repairs = repaired(
+            original, masked, plan, graph, seen, way.recover, streams=streams, forward=forward, progress=told.progress
+        )
     for stream in streams:
         stream.reset()
     masked = masked.cpu()
@@ -297,44 +292,6 @@ def prune(
         tune.failure.result = result
         raise tune.failure
     return result
-
-
-def _recovered(
-    original: nn.Module,
-    masked: nn.Module,
-    plan: PrunePlan,
-    graph: ChannelGraph,
-    seen: DetectionImages,
-    way: Recover,
-    streams: Sequence[BlockStream],
-    forward: Forward,
-    told: Listener,
-) -> tuple[nn.Module, tuple[Repair, ...]]:
-    """The masked model after the repairs that helped on batches held out from fitting."""
-    images, held = seen.hold_out()
-    stages = stages_of(original, example_of(seen, original)[:1])
-    removed = plan.removed_groups(graph)
-    told.stage("recover", len(stages) * images.image_count)
-
-    def fit(model: nn.Module, weights: bool) -> None:
-        pair = (streams[0], streams[1]) if streams else None
-        for stream in streams:
-            stream.reset()
-        refit(
-            original,
-            model,
-            graph,
-            removed,
-            images,
-            stages,
-            streams=pair,
-            weights=weights,
-            forward=forward,
-            progress=told.progress,
-        )
-
-    judge = None if held is None else partial(detection_loss, images=held)
-    return try_repairs(masked, plan, graph, images, way, fit, judge, forward)
 
 
 def choose(graph: ChannelGraph, layers: int | Sequence[str], blocks: Iterable[int]) -> list[str]:

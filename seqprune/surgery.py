@@ -236,9 +236,14 @@ def active_channels(layer: nn.Module) -> BoolArray:
     return active
 
 
-def weight_rows(layer: nn.Module) -> torch.Tensor:
-    """``[channels, weights]``, the weights of each output channel of a convolution or linear layer."""
-    weight = cast(torch.Tensor, layer.weight).detach()
+def weight_rows(layer: nn.Module, values: torch.Tensor | None = None) -> torch.Tensor:
+    """``[channels, weights]``, the weights of each output channel of a convolution or linear layer.
+
+    Args:
+        layer: the convolution or linear layer.
+        values: taken instead of the weights, in their shape: gradients.
+    """
+    weight = (cast(torch.Tensor, layer.weight) if values is None else values).detach()
     if isinstance(layer, nn.modules.conv._ConvTransposeNd):
         weight = torch.cat([block.transpose(0, 1) for block in weight.chunk(layer.groups)])
     return weight.flatten(1)

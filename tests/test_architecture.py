@@ -14,22 +14,9 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "seqprune"
 # A room imports from rooms above it in this list, never from one below.
 ROOMS = (
-    *("errors", "widths", "outputs", "graph", "plan", "price", "select", "observe", "surgery", "refit", "recover"),
-    *(
-        "importance",
-        "sequential",
-        "budgeted",
-        "yolo",
-        "target",
-        "presets",
-        "report",
-        "run",
-        "demo",
-        "reproduce",
-        "commands",
-        "cli",
-    ),
-    "__main__",
+    *("errors", "widths", "outputs", "graph", "plan", "price", "budget", "select", "observe", "surgery", "criteria"),
+    *("refit", "recover", "importance", "sequential", "budgeted", "yolo", "target", "presets", "accurate", "report"),
+    *("run", "sensitivity", "compare", "demo", "reproduce", "commands", "measuring", "cli", "__main__"),
 )
 
 

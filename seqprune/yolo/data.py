@@ -95,6 +95,11 @@ class DetectionImages:
         self.image_count = len(self._dataset)
         self._numbers = range(math.ceil(self.image_count / batch))
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Paths of the images used, in the order of a pass."""
+        return tuple(Path(file).absolute() for file in self._dataset.im_files)
+
     def share(self, rank: int, count: int) -> DetectionImages:
         """Every ``count``-th batch from ``rank`` on, shaped as among all of them; the others are not decoded."""
         return self._part(self._numbers[rank::count])

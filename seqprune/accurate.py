@@ -1,0 +1,111 @@
+"""The preset ``accurate``: a detector's whole network to a target, and everything fitted anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import nn
+
+from seqprune.budgeted import Budget, choose_globally
+from seqprune.graph.channels import ChannelGraph
+from seqprune.observe.batch import as_input, sample
+from seqprune.observe.extract import Progress
+from seqprune.observe.forward import Forward
+from seqprune.observe.stages import stages_of
+from seqprune.observe.streaming import BlockStream
+from seqprune.plan import PrunePlan
+from seqprune.presets import ROUND_TO
+from seqprune.recover import Recover, Repair, recover
+from seqprune.refit import refit
+from seqprune.target import Target, measured_share, price_of
+from seqprune.yolo.data import DetectionImages
+from seqprune.yolo.distance import detection_distance
+from seqprune.yolo.loss import detection_loss
+
+IMPORTANCE_IMAGES = 16
+"""Looked at once for every convolution."""
+
+
+def accurate_plan(
+    original: nn.Module,
+    graph: ChannelGraph,
+    images: DetectionImages,
+    target: Target,
+    *,
+    imgsz: int,
+    protect: Sequence[str] = (),
+    round_to: int | None = None,
+    forward: Forward | None = None,
+    progress: Progress | None = None,
+) -> PrunePlan:
+    """What stays of every layer; see :func:`seqprune.budgeted.choose_globally`.
+
+    Raises:
+        InputError: the target cannot be met, or nothing of that path to protect.
+    """
+    device = next(original.parameters()).device
+    removed = choose_globally(
+        original,
+        graph,
+        images,
+        price_of(target, original, graph, imgsz),
+        Budget(target.share, protect=tuple(protect), round_to=ROUND_TO if round_to is None else round_to),
+        forward=forward,
+        progress=progress,
+        share=measured_share(target, original, graph, imgsz, device),
+        distance=detection_distance(original, sample(images, IMPORTANCE_IMAGES), len(images.names)),
+    )
+    return PrunePlan.from_removed(graph, removed)
+
+
+def repaired(
+    original: nn.Module,
+    masked: nn.Module,
+    plan: PrunePlan,
+    graph: ChannelGraph,
+    images: DetectionImages,
+    way: Recover,
+    *,
+    streams: Sequence[BlockStream] = (),
+    forward: Forward | None = None,
+    progress: Progress | None = None,
+) -> tuple[nn.Module, tuple[Repair, ...]]:
+    """The masked model after the repairs that helped on images held out from fitting.
+
+    Args:
+        original: the unpruned network.
+        masked: what was pruned; changed nowhere.
+        plan: what stays of it.
+        graph: the channel graph of both.
+        images: calibration images; one batch in eight is held out.
+        way: which repairs are tried.
+        streams: two, which make all stages together cost about one pass; whole passes without them.
+        forward: precision, and how many images at a time.
+        progress: told the number of images of every batch.
+    """
+    fitting, held = images.hold_out()
+    stages = stages_of(original, as_input(next(iter(fitting)).images[:1], original))
+    removed = plan.removed_groups(graph)
+
+    def fit(model: nn.Module, weights: bool) -> None:
+        for stream in streams:
+            stream.reset()
+        refit(
+            original,
+            model,
+            graph,
+            removed,
+            fitting,
+            stages,
+            streams=(streams[0], streams[1]) if streams else None,
+            weights=weights,
+            forward=forward,
+            progress=progress,
+        )
+
+    judge = None if held is None else partial(detection_loss, images=held)
+    return recover(masked, plan, graph, fitting, way, fit, judge, forward)
+
+
+__all__ = ["accurate_plan", "repaired"]

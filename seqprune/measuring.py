@@ -1,0 +1,142 @@
+"""Commands that measure: arguments in, tables out. The command line registers them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from seqprune.errors import InputError
+
+if TYPE_CHECKING:
+    from seqprune.run import Listener
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")]
+Images = Annotated[int | None, typer.Option(show_default="all", help="A seeded sample of so many val images.")]
+Size = Annotated[int, typer.Option(help="Longer side of the images in pixels.")]
+BatchSize = Annotated[int, typer.Option("--batch", help="Images at a time.")]
+Device = Annotated[str, typer.Option(help="cpu, or the number of a GPU.")]
+Seed = Annotated[int, typer.Option(help="Of every random choice.")]
+
+
+def sensitivity(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Dataset YAML with labelled val images.")],
+    layers: Annotated[
+        str | None, typer.Option(show_default="all that can be pruned", help="Module paths, with commas between.")
+    ] = None,
+    ratios: Annotated[str, typer.Option(help="Shares of a layer's channels that stay, with commas between.")] = (
+        "0.5,0.25"
+    ),
+    criterion: Annotated[str, typer.Option(help="Which channels stay.")] = "l2",
+    images: Images = None,
+    imgsz: Size = 640,
+    batch: BatchSize = 16,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the numbers here (JSON), and a plot beside it (.html).")
+    ] = None,
+) -> None:
+    """Prune one layer at a time at several ratios and show what each costs."""
+    shares = _numbers(ratios, "--ratios")
+    if out is not None and (out.suffix != ".json" or not out.parent.is_dir() or out.exists()):
+        raise InputError(f"--out {out}: give a new file that ends in .json, in a folder that exists")
+
+    from seqprune.sensitivity import sensitivity as measure
+
+    with _listener() as (console, listener):
+        found = measure(
+            model,
+            data,
+            layers=layers.split(",") if layers else None,
+            ratios=shares,
+            criterion=criterion,
+            images=images,
+            imgsz=imgsz,
+            batch=batch,
+            device=device,
+            seed=seed,
+            listener=listener,
+        )
+    _show(console, f"unpruned mAP50-95 {found.map50_95:.4f}", *found.rows())
+    if out is not None:
+        numbers, page = found.write(out)
+        console.print(f"numbers in {numbers}, plot in {page}", markup=False)
+
+
+def compare(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Dataset YAML: methods look at train, accuracy is measured on val.")],
+    target: Annotated[str, typer.Option(help="Shares of the parameters that stay: params=0.8,0.6.")] = "params=0.8",
+    methods: Annotated[
+        str,
+        typer.Option(help="With commas: accurate, criteria (l1, l2-global …), clusters, topk-l1, tp-magnitude …"),
+    ] = "accurate,random,l1,bn,fpgm,lamp,taylor,topk-l1,clusters",
+    images: Annotated[int, typer.Option(help="A seeded sample of so many train images.")] = 128,
+    imgsz: Size = 640,
+    batch: BatchSize = 16,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="A new folder for the table, the numbers and the plot.")] = Path(
+        "runs/compare"
+    ),
+) -> None:
+    """Prune with several methods to equal parameters, without training, and measure them on the same images."""
+    from seqprune.report.folder import fill, free_folder
+
+    unit, _, shares = target.partition("=")
+    if unit != "params":
+        raise InputError(f"--target {target}: methods are compared at equal parameters, write params=0.8,0.6")
+    targets = _numbers(shares, "--target")
+    folder = free_folder(out.parent, None, out.name)
+
+    from seqprune.compare import compare as measure
+
+    with _listener() as (console, listener):
+        found = measure(
+            model,
+            data,
+            targets=targets,
+            methods=[name for name in methods.split(",") if name],
+            images=images,
+            imgsz=imgsz,
+            batch=batch,
+            device=device,
+            seed=seed,
+            listener=listener,
+        )
+    _show(console, "no training", *found.cells())
+    written = fill(folder, found.write)
+    console.print(f"results in {written}: compare.json, compare.md, compare.html", markup=False)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"{option} {text!r}: give numbers in (0, 1) with commas between, 0.5,0.25") from error
+
+
+@contextmanager
+def _listener() -> Iterator[tuple[Console, Listener]]:
+    from seqprune.report.screen import Screen
+    from seqprune.run import Listener
+
+    with Screen(Console(soft_wrap=True, highlight=False)) as screen:
+        yield screen.console, Listener(screen.stage, screen.progress_by, screen.step, screen.warning)
+
+
+def _show(console: Console, caption: str, head: list[str], rows: list[list[str]]) -> None:
+    shown = Table(box=None, caption=caption, pad_edge=False)
+    for number, title in enumerate(head):
+        width = max(len(cells[number]) for cells in (head, *rows))  # else a narrow console cuts numbers short
+        shown.add_column(title, justify="right" if number else "left", no_wrap=True, min_width=width)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown, crop=False)

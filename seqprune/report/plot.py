@@ -1,0 +1,142 @@
+"""Lines and dots as one page that loads nothing, light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+Point = tuple[float, float]
+
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _EDGE = 560, 320, 56, 44, 12
+_HUES = (210, 25, 140, 330, 50, 275, 180, 0)
+_DASHES = ("", "6 3", "2 3")
+_STYLE = """
+:root { color-scheme: light dark; --ground: #fcfcfb; --ink: #1d2126; --quiet: #646c75; --line: #dcdfe2; --tone: 42%; }
+@media (prefers-color-scheme: dark) { :root { --ground: #15181b; --ink: #e6e8ea; --quiet: #98a1aa; --line: #31363c;
+  --tone: 66%; } }
+body { margin: 0 auto; max-width: 76rem; padding: 2rem 1rem 4rem; font: 16px/1.5 system-ui, sans-serif;
+  background: var(--ground); color: var(--ink); }
+h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+.quiet { color: var(--quiet); overflow-wrap: anywhere; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem 2rem; }
+.key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; } .key svg { width: 2rem; height: .7rem; }
+.scroll { overflow-x: auto; }
+svg { width: 100%; height: auto; } svg text { fill: var(--quiet); font: 12px system-ui, sans-serif; }
+.grid { stroke: var(--line); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th { font-weight: 500; color: var(--quiet); }
+th, td { padding: .3rem 1.25rem .3rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child, td:first-child, .why { text-align: left; }
+"""
+
+
+def document(title: str, about: str, *sections: str) -> str:
+    """One self-contained HTML page; ``sections`` are HTML already, the rest is escaped."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        f'<p class="quiet">{escape(about)}</p>\n' + "\n".join(sections) + "\n</body>\n</html>\n"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table, everything escaped."""
+    first = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table>\n<tr>{first}</tr>\n{body}\n</table></div>'
+
+
+def key(names: Sequence[str]) -> str:
+    """What colour and dash each series has."""
+    marks = (
+        f'<span><svg viewBox="0 0 32 10"><path d="M0 5H32" {_stroke(n)}/></svg> {escape(name)}</span>'
+        for n, name in enumerate(names)
+    )
+    return f'<p class="key">{"".join(marks)}</p>'
+
+
+def lines(title: str, x_label: str, y_label: str, series: Mapping[str, Sequence[Point]]) -> str:
+    """Series over a number, each point with its values where the mouse rests; the same colours as :func:`key`."""
+    points = [p for its in series.values() for p in its]
+    x_ticks, y_ticks = _ticks([x for x, _ in points]), _ticks([0.0, *(y for _, y in points)])
+    parts = [_grid(x_ticks, y_ticks, x_label)]
+    for number, (name, its) in enumerate(series.items()):
+        placed = [(_x(x, x_ticks), _y(y, y_ticks), x, y) for x, y in sorted(its)]
+        path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y, *_ in placed)
+        parts.append(f'<path d="{path}" {_stroke(number)}/>' if len(placed) > 1 else "")
+        parts += [
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{_colour(number)}">'
+            f"<title>{escape(name)}: {a:.4g}, {b:.4g}</title></circle>"
+            for x, y, a, b in placed
+        ]
+    picture = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    return f'<div><h2>{escape(title)}</h2><p class="quiet">{escape(y_label)}</p>{picture}</div>'
+
+
+def dots(x_label: str, rows: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> str:
+    """A row for each of ``rows`` with a dot for each of its named values, in the colours of :func:`key`."""
+    ticks = _ticks([0.0, *(value for values in rows.values() for value in values.values())])
+    left, step, width = 190, 20, _WIDTH + 200
+    height = step * len(rows) + 40
+
+    def at(value: float) -> float:
+        return left + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (width - left - _EDGE)
+
+    parts = []
+    for tick in ticks:
+        x = at(tick)
+        parts.append(f'<path class="grid" d="M{x:.1f} 4V{height - 36}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{height - 20}" text-anchor="middle">{tick:g}</text>')
+    for number, (row, values) in enumerate(rows.items()):
+        y = step * number + 14
+        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(row)}</text>')
+        parts += [
+            f'<circle cx="{at(value):.1f}" cy="{y}" r="4.5" fill="{_colour(names.index(name))}">'
+            f"<title>{escape(row)}, {escape(name)}: {value:.4f}</title></circle>"
+            for name, value in values.items()
+        ]
+    parts.append(f'<text x="{width - _EDGE}" y="{height - 4}" text-anchor="end">{escape(x_label)}</text>')
+    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(x_label)}">{"".join(parts)}</svg>'
+
+
+def _colour(number: int) -> str:
+    return f"hsl({_HUES[number % len(_HUES)]} 65% var(--tone))"
+
+
+def _stroke(number: int) -> str:
+    dash = _DASHES[number // len(_HUES) % len(_DASHES)]
+    return f'fill="none" stroke-width="2" stroke="{_colour(number)}" stroke-dasharray="{dash}"'
+
+
+def _grid(x_ticks: Sequence[float], y_ticks: Sequence[float], x_label: str) -> str:
+    parts = []
+    for tick in y_ticks:
+        y = _y(tick, y_ticks)
+        parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _EDGE}"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for tick in x_ticks:
+        x = _x(tick, x_ticks)
+        parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{tick:g}</text>')
+    parts.append(f'<text x="{_WIDTH - _EDGE}" y="{_HEIGHT - 6}" text-anchor="end">{escape(x_label)}</text>')
+    return "".join(parts)
+
+
+def _ticks(values: Sequence[float], count: int = 5) -> list[float]:
+    """Round numbers, at least two, from below the least to above the greatest of ``values``."""
+    least, most = min(values, default=0.0), max(values, default=1.0)
+    if most <= least:
+        most = least + (abs(least) or 1.0)
+    power = 10.0 ** math.floor(math.log10((most - least) / count))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * count >= most - least)
+    first, last = math.floor(least / step), math.ceil(most / step)
+    return [round(n * step, 12) for n in range(first, last + 1)]
+
+
+def _x(value: float, ticks: Sequence[float]) -> float:
+    return _LEFT + (value - ticks[0]) / (ticks[-1] - ticks[0]) * (_WIDTH - _LEFT - _EDGE)
+
+
+def _y(value: float, ticks: Sequence[float]) -> float:
+    return _HEIGHT - _BOTTOM - (value - ticks[0]) / (ticks[-1] - ticks[0]) * (_HEIGHT - _BOTTOM - _EDGE)

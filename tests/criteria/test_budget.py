@@ -1,0 +1,145 @@
+"""A budget is met, legally, wherever it can be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from detectors import Detector
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from networks import example, networks, randomise
+from torch import nn
+
+from seqprune import PrunePlan, compact, mask, trace, verify
+from seqprune.budget import TOLERANCE, by_scores, pools
+from seqprune.criteria import Scoring, scores
+from seqprune.errors import InputError
+from seqprune.graph import ChannelGraph
+from seqprune.price import Price, operations
+
+SPREADS = ("uniform", "global")
+PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@pytest.fixture(scope="module")
+def detector() -> tuple[nn.Module, ChannelGraph, Price]:
+    model = Detector().eval()
+    randomise(model, 3)
+    graph = trace(model, torch.zeros(1, 3, 32, 32))
+    return model, graph, Price(model, graph)
+
+
+def share(price: Price, removed: np.ndarray) -> float:
+    return price.total(removed) / price.total(np.zeros_like(removed))
+
+
+def least(graph: ChannelGraph, price: Price, scored: np.ndarray, **options: object) -> float:
+    """The least reachable share, as the refusal of an absurd target names it."""
+    with pytest.raises(InputError, match="out of reach") as caught:
+        by_scores(graph, price, scored, 1e-9, **options)  # type: ignore[arg-type]
+    return float(str(caught.value).split("no less than ")[1].split()[0])
+
+
+@PROPERTY
+@given(
+    model=networks(),
+    target=st.floats(0.05, 1),
+    spread=st.sampled_from(SPREADS),
+    floor=st.floats(0, 0.6),
+    round_to=st.sampled_from((1, 2)),
+    seed=st.integers(0, 9),
+)
+def test_always_legal(model: nn.Module, target: float, spread: str, floor: float, round_to: int, seed: int) -> None:
+    graph = trace(model, example())
+    price, scored = Price(model, graph), scores("random", Scoring(model, graph, seed))
+    options = {"spread": spread, "floor": floor, "round_to": round_to, "protect": [graph.all_layers[0].name]}
+    try:
+        removed = by_scores(graph, price, scored, target, **options)
+    except InputError:
+        assert least(graph, price, scored, **options) > target
+        return
+    assert share(price, removed) <= target * (1 + TOLERANCE)
+    assert graph.unbalanced(removed) is None
+    assert not (removed & graph.pinned).any()
+    assert not removed[graph.all_layers[0].groups].any()
+    for layer in graph.all_layers:
+        assert (~removed[layer.groups]).sum() >= max(1, np.ceil(floor * layer.channels))
+    plan = PrunePlan.from_removed(graph, removed)
+    verify(mask(model, plan, graph), compact(model, plan, graph), example())
+
+
+@PROPERTY
+@given(model=networks(), spread=st.sampled_from(SPREADS), targets=st.tuples(st.floats(0.05, 1), st.floats(0.05, 1)))
+def test_asking_for_less_never_leaves_more(model: nn.Module, spread: str, targets: tuple[float, float]) -> None:
+    graph = trace(model, example())
+    price, scored = Price(model, graph), scores("l1", Scoring(model, graph))
+    smaller, larger = sorted(targets)
+    bottom = least(graph, price, scored, spread=spread)
+    if bottom <= smaller:
+        few, many = (by_scores(graph, price, scored, t, spread=spread) for t in (smaller, larger))  # type: ignore[arg-type]
+        assert price.total(few) <= price.total(many)
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("unit", ["params", "flops"])
+@pytest.mark.parametrize("target", [0.9, 0.7, 0.5, 0.3])
+def test_the_target_is_met(
+    detector: tuple[nn.Module, ChannelGraph, Price], spread: str, unit: str, target: float
+) -> None:
+    model, graph, price = detector
+    if unit == "flops":
+        price = Price(model, graph, operations(model, torch.zeros(1, 3, 32, 32)))
+    removed = by_scores(graph, price, scores("l2", Scoring(model, graph)), target, spread=spread)  # type: ignore[arg-type]
+    # So small a network has steps of up to 3 %.
+    assert target * 0.97 <= share(price, removed) <= target * (1 + TOLERANCE)
+
+
+def test_nothing_asked_nothing_removed(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:
+    model, graph, price = detector
+    assert not by_scores(graph, price, scores("l1", Scoring(model, graph)), 1).any()
+
+
+def test_uniform_keeps_the_same_ratio_of_every_layer_and_the_best_of_it(
+    detector: tuple[nn.Module, ChannelGraph, Price],
+) -> None:
+    model, graph, price = detector
+    scored = scores("l1", Scoring(model, graph))
+    removed = by_scores(graph, price, scored, 0.5)
+    ratios = [float((~removed[layer.groups]).mean()) for layer in graph.layers]
+    assert max(ratios) - min(ratios) <= 2 / 8  # layers of eight channels: a channel more, and one to be balanced
+    for pool in pools(graph, ~graph.pinned):
+        gone, stay = scored[pool[removed[pool]]], scored[pool[~removed[pool]]]
+        assert not len(gone) or gone.max() <= stay.min()
+
+
+def test_global_takes_more_where_scores_differ_more(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:
+    _, graph, price = detector
+    scored = np.ones(graph.group_count)
+    groups = graph.by_name["model.3.conv"].groups
+    scored[groups[:12]] = 1e-3
+    removed = by_scores(graph, price, scored, 0.8, spread="global")
+    assert removed[groups[:12]].all()
+
+
+def test_rounding_and_protection(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:
+    model, graph, price = detector
+    scored = scores("l1", Scoring(model, graph))
+    removed = by_scores(graph, price, scored, 0.6, round_to=4, protect=["model.2"])
+    for layer in graph.layers:
+        stay = int((~removed[layer.groups]).sum())
+        assert stay % 4 == 0
+        assert stay == layer.channels or not layer.name.startswith("model.2.")
+    with pytest.raises(InputError, match=r"no layer lies in 'model\.77'"):
+        by_scores(graph, price, scored, 0.6, protect=["model.77"])
+
+
+def test_what_cannot_be_is_said(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:
+    model, graph, price = detector
+    scored = scores("l1", Scoring(model, graph))
+    with pytest.raises(InputError, match=r"a target of 0\.05 is out of reach.*no less than 0\.\d+ of the whole"):
+        by_scores(graph, price, scored, 0.05, floor=0.5)
+    with pytest.raises(InputError, match="target=0"):
+        by_scores(graph, price, scored, 0)
+    with pytest.raises(InputError, match="one finite number"):
+        by_scores(graph, price, scored * np.nan, 0.5)

@@ -1,0 +1,176 @@
+"""Every criterion: a case small enough for hand and head, and the defining formula in float64 over whole networks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from detectors import Detector
+from hypothesis import HealthCheck, given, settings
+from networks import example, networks, randomise
+from torch import nn
+
+from seqprune import trace
+from seqprune.criteria import CRITERIA, Scoring, register, scores
+from seqprune.errors import InputError
+
+Row = Sequence[float]
+
+
+class Twins(nn.Module):
+    """Two convolutions with BatchNorm added together, three channels each, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(2, 3, 1, bias=False), nn.Conv2d(2, 3, 1, bias=False)
+        self.na, self.nb = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        self.head = nn.Conv2d(3, 1, 1)
+        with torch.no_grad():
+            self.a.weight.copy_(torch.tensor([[3.0, 4.0], [0.0, 0.0], [6.0, -8.0]])[..., None, None])
+            self.b.weight.copy_(torch.tensor([[0.0, -1.0], [0.0, 2.0], [0.0, 2.0]])[..., None, None])
+            self.na.weight.copy_(torch.tensor([1.0, -2.0, 0.5]))
+            self.nb.weight.copy_(torch.tensor([0.25, 1.0, 0.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.na(self.a(x)) + self.nb(self.b(x))))
+
+
+HAND = {
+    "l1": [7 + 1, 0 + 2, 14 + 2],
+    "l2": [5 + 1, 0 + 2, 10 + 2],
+    "bn": [1.25, 3, 0.5],
+    # a: distances 5 (0-1), 10 (1-2), √(3² + 12²) (0-2); b: 3 (0-1), 0 (1-2), 3 (0-2)
+    "fpgm": [5 + math.sqrt(153) + 6, 15 + 3, 10 + math.sqrt(153) + 3],
+    # a: 25/125, 0, 100/100; b: 1/9, 4/8, 4/8
+    "lamp": [0.2 + 1 / 9, 0.5, 1.5],
+    # gradients of a: all 1, of b: all -1
+    "taylor": [25 + 1, 0 + 4, 100 + 4],
+}
+
+
+@pytest.fixture
+def twins() -> Scoring:
+    model = Twins().eval()
+    gradients = {
+        "a.weight": torch.ones(3, 2, 1, 1),
+        "b.weight": -torch.ones(3, 2, 1, 1),
+        "head.weight": torch.ones(1, 3, 1, 1),
+    }
+    return Scoring(model, trace(model, torch.zeros(1, 2, 4, 4)), gradients=gradients)
+
+
+@pytest.mark.parametrize("name", HAND)
+def test_by_hand(twins: Scoring, name: str) -> None:
+    groups = twins.graph.by_name["a"].groups
+    assert (groups == twins.graph.by_name["b"].groups).all()
+    assert scores(name, twins)[groups] == pytest.approx(HAND[name], rel=1e-12)
+
+
+def norm(row: Row) -> float:
+    return math.sqrt(math.fsum(v * v for v in row))
+
+
+def lamp_of(rows: Sequence[Row], c: int) -> float:
+    squares = [norm(row) ** 2 for row in rows]
+    return squares[c] / math.fsum(s for s in squares if s >= squares[c])
+
+
+FORMULAS: dict[str, Callable[[Sequence[Row], int], float]] = {
+    "l1": lambda rows, c: math.fsum(abs(v) for v in rows[c]),
+    "l2": lambda rows, c: norm(rows[c]),
+    "fpgm": lambda rows, c: math.fsum(math.dist(rows[c], other) for other in rows),
+    "lamp": lamp_of,
+}
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(model=networks())
+def test_by_definition_over_all_members(model: nn.Module) -> None:
+    graph = trace(model, example())
+    scoring = Scoring(model, graph)
+    rows = {layer.name: model.get_submodule(layer.name).weight.flatten(1).tolist() for layer in graph.all_layers}
+    for name, formula in FORMULAS.items():
+        found = scores(name, scoring)
+        for group, members in graph.members.items():
+            expected = math.fsum(formula(rows[layer], channel) for layer, channel in members)
+            assert found[group] == pytest.approx(expected, rel=1e-9), (name, members)
+
+
+def test_bn_sums_what_the_channels_pass_through() -> None:
+    model = Detector().eval()
+    randomise(model, 1)
+    graph = trace(model, torch.zeros(1, 3, 32, 32))
+    found = scores("bn", Scoring(model, graph))
+    expected = np.zeros(graph.group_count)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.BatchNorm2d):
+            layer = graph.by_name[name.removesuffix("bn") + "conv"]
+            for group, weight in zip(layer.groups, module.weight.tolist(), strict=True):
+                expected[group] += abs(weight)
+    assert found == pytest.approx(expected)
+    assert max(map(len, graph.members.values())) > 1
+
+
+def test_bn_says_what_it_cannot_score() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    with pytest.raises(InputError, match="no BatchNorm follows 0"):
+        scores("bn", Scoring(model, trace(model, torch.zeros(1, 3, 4, 4))))
+
+
+def test_taylor_is_the_squared_change_of_the_loss_to_first_order() -> None:
+    """Scaling one weight by 1 ± ε changes the loss by ε times its contribution; a group's are squared and added up."""
+    model = Twins().double().eval()
+    graph, x = trace(model, torch.zeros(1, 2, 4, 4, dtype=torch.float64)), torch.randn(5, 2, 4, 4).double()
+
+    def loss() -> torch.Tensor:
+        return model(x).square().mean()
+
+    parameters = dict(model.named_parameters())
+    gradients = dict(zip(parameters, torch.autograd.grad(loss(), [*parameters.values()]), strict=True))
+    found = scores("taylor", Scoring(model, graph, gradients=gradients))
+    step = 1e-6
+    with torch.no_grad():
+        for channel, group in enumerate(graph.by_name["a"].groups):
+            expected = 0.0
+            for weight in (layer.weight[channel].flatten() for layer in (model.a, model.b)):
+                for index, value in enumerate(weight.tolist()):
+                    weight[index] = value * (1 + step)
+                    after = float(loss())
+                    weight[index] = value * (1 - step)
+                    expected += ((after - float(loss())) / (2 * step)) ** 2
+                    weight[index] = value
+            assert found[group] == pytest.approx(expected, rel=1e-5, abs=1e-12)
+    assert len(set(found[graph.by_name["a"].groups])) == 3
+
+
+def test_taylor_needs_gradients_of_this_model(twins: Scoring) -> None:
+    with pytest.raises(InputError, match="give labelled images"):
+        scores("taylor", Scoring(twins.model, twins.graph))
+    with pytest.raises(InputError, match="no gradient for a"):
+        scores("taylor", Scoring(twins.model, twins.graph, gradients={}))
+
+
+def test_random_takes_its_seed(twins: Scoring) -> None:
+    model, graph = twins.model, twins.graph
+    first, again, other = (scores("random", Scoring(model, graph, seed)) for seed in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).all()
+
+
+def test_a_user_adds_a_criterion(twins: Scoring, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqprune.criteria.CRITERIA", dict(CRITERIA))
+    register("first", lambda scoring: -np.arange(scoring.graph.group_count, dtype=np.float64))
+    assert scores("first", twins).argmax() == 0
+    with pytest.raises(InputError, match="cannot be named 'first'"):
+        register("first", lambda scoring: np.zeros(scoring.graph.group_count))
+    register("short", lambda _scoring: np.zeros(1))
+    with pytest.raises(InputError, match="one number for each group"):
+        scores("short", twins)
+    register("broken", lambda scoring: np.full(scoring.graph.group_count, np.nan))
+    with pytest.raises(InputError, match="not finite"):
+        scores("broken", twins)
+    with pytest.raises(InputError, match="there is no criterion 'best'"):
+        scores("best", twins)

@@ -1,0 +1,99 @@
+"""Methods at equal parameters, on a detector that detects: the demo's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from seqprune.compare import METHODS, Comparison, Row, by_clusters, compare, method, ratio_for
+from seqprune.criteria import CRITERIA, Scoring, register
+from seqprune.demo import weights_path
+from seqprune.demo.scenes import write_scenes
+from seqprune.errors import InputError, SeqPruneError
+from seqprune.run import trace_detector
+from seqprune.yolo import DetectionImages, parameters
+
+SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scenes(tmp_path_factory.mktemp("digits") / "digits", train=32, val=8, size=SIZE, seed=0)
+
+
+@pytest.fixture
+def added(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Adds a criterion for one test."""
+    monkeypatch.setattr("seqprune.criteria.CRITERIA", dict(CRITERIA))
+    monkeypatch.setattr("seqprune.compare.CRITERIA", __import__("seqprune").criteria.CRITERIA)
+    return register
+
+
+def test_all_methods_keep_as_many_parameters_and_a_failure_stops_nobody(
+    digits: Path, added: Callable[..., None]
+) -> None:
+    def refuses(_scoring: Scoring) -> np.ndarray:
+        raise SeqPruneError("not today")
+
+    added("refuses", refuses)
+    told: list[Row] = []
+    found = compare(weights_path(), digits, targets=[0.8], methods=["l1", "refuses"], imgsz=SIZE, on_row=told.append)
+    whole, *rows = found.rows
+    assert [row.method for row in told] == ["unpruned", "l1", "refuses"]
+    by_name = {row.method: row for row in rows}
+    assert by_name["refuses"].reason == "not today"
+    assert by_name["refuses"].map50_95 is None
+    assert by_name["l1"].share == pytest.approx(0.8, rel=0.02)
+    assert whole.map50_95 > 0.5 > by_name["l1"].map50_95
+    assert "refuses (not today)" in found.to_markdown()
+    assert json.loads(found.to_json())["rows"][0]["share"] == 1
+
+
+def test_clusters_leave_what_their_ratio_was_chosen_for(data_yaml: Path, tiny: nn.Module) -> None:
+    """How many channels stay is known before any image is seen, so that against top-k only the choice differs."""
+    graph = trace_detector(tiny)
+    assert 0 < ratio_for(tiny, graph, 0.6) < 1
+    small = by_clusters(tiny, graph, 0.6, DetectionImages(data_yaml, imgsz=64), 0, match="all")
+    topk = method("topk-l1")(tiny, graph, 0.6, [], 0)  # type: ignore[arg-type]
+    for pruned in (small, topk):
+        assert parameters(pruned) / parameters(tiny) == pytest.approx(0.6, rel=0.04)  # so few channels are coarse
+    for layer in graph.layers:
+        counts = [pruned.get_submodule(layer.name).weight.shape[0] for pruned in (small, topk)]
+        assert abs(counts[0] - counts[1]) <= max(2, 0.2 * layer.channels)  # constraints even out what was chosen
+
+
+def test_clusters_that_could_not_choose_are_no_result(data_yaml: Path, tiny: nn.Module) -> None:
+    """A detector that finds nothing would come back whole and look best."""
+    images, weights = DetectionImages(data_yaml, imgsz=64, images=4), deepcopy(tiny.state_dict())
+    with pytest.raises(SeqPruneError, match=r"clusters leave 1\.000 of the parameters.*no labelled object"):
+        by_clusters(tiny, trace_detector(tiny), 0.8, images, 0)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in tiny.state_dict().items())
+
+
+def test_methods_are_named(tiny: nn.Module, added: Callable[..., None]) -> None:
+    graph = trace_detector(tiny)
+    added("mine", lambda scoring: np.arange(scoring.graph.group_count, dtype=np.float64))
+    small = [method(name)(tiny, graph, 0.7, [], 0) for name in ("mine", "mine-global")]  # type: ignore[arg-type]
+    for model in small:
+        assert parameters(model) / parameters(tiny) == pytest.approx(0.7, rel=0.02)
+    assert method("clusters") is METHODS["clusters"]
+    assert {"tp-magnitude", "tp-group-norm", "tp-bn-scale", "tp-taylor", "tp-random"} <= METHODS.keys()
+    with pytest.raises(InputError, match="there is no method 'clusters-global'"):
+        method("clusters-global")
+
+
+def test_a_page_of_one_method_escapes_what_it_shows() -> None:
+    whole = Row("unpruned", 1.0, 100, 1.0, 2.0, 3.0, 0.5, 0.6)
+    found = Comparison("<m>.pt", "d.yaml", {"seed": 0}, (whole, Row("l1", 0.8, 80, 0.8, 1.5, 2.0, 0.25, 0.3)))
+    page = found.to_html()
+    assert "&lt;m&gt;.pt" in page
+    assert "<m>" not in page
+    assert page.count("<circle") == 3 * 2
+    assert "50.0%" in page
