@@ -1,0 +1,83 @@
+"""``seqprune prune --preset accurate``: the whole network to a target, repaired without training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seqprune.demo import weights_path, write_scenes
+from seqprune.errors import InputError
+from seqprune.run import prune
+from seqprune.target import Target
+
+QUICK = ("--imgsz", "64", "--batch", "4", "--no-val")
+
+
+@pytest.mark.parametrize(("target", "measure"), [("params=0.8", "params"), ("flops=0.7", "gflops")])
+def test_targets_are_met_within_two_percent(run: Any, data: Path, tmp_path: Path, target: str, measure: str) -> None:
+    code, out, err = run(
+        *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--preset", "accurate"),
+        *("--target", target, "--project", tmp_path, "--name", "run"),
+    )
+    assert code == 0, err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["after"][measure] / report["before"][measure] == pytest.approx(float(target[-3:]), abs=0.02)
+    assert report["verify"]["max_rel"] <= 1e-4
+    assert [repair["step"] for repair in report["repairs"]] == ["ls", "bn"]
+    assert "recovery: ls" in out
+    assert "held-out loss" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--preset", "accurate", "--layers", "3"), "chooses from the whole network"),
+        (("--preset", "accurate", "--target", "weight=0.5"), "write params=0.8, flops=0.6 or latency=0.7"),
+        (("--preset", "accurate", "--target", "params=1.5"), "write params=0.8, flops=0.6 or latency=0.7"),
+        (("--target", "params=0.5"), "take --preset accurate"),
+        (("--protect", "model.2"), "take --preset accurate"),
+        (("--preset", "accurate", "--protect", "model.99"), "there is no layer in 'model.99' to protect"),
+        (("--recover", "magic"), "choose none, ls, bias, bn"),
+    ],
+)
+def test_what_does_not_go_together_is_said(
+    run: Any, data: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    code, _, err = run("prune", "yolov8n.yaml", "--data", data, *QUICK, *arguments, "--project", tmp_path)
+    assert code == 2
+    assert said in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_seed_preset_is_repaired_where_it_is_asked_for(run: Any, data: Path, tmp_path: Path) -> None:
+    code, out, err = run(
+        *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--match", "all", "--keep", "0.5", "--recover", "ls"),
+        *("--project", tmp_path),
+    )
+    assert code == 0, err
+    assert "recovery: ls" in out
+
+
+def test_targets_in_words() -> None:
+    assert Target.parse("flops=0.6") == Target("flops", 0.6)
+    with pytest.raises(InputError, match="is not understood"):
+        Target.parse("0.6")
+
+
+@pytest.mark.slow
+def test_a_fifth_of_the_parameters_leaves_and_the_detections_stay(tmp_path: Path) -> None:
+    """Without any training; the same channels without the repairs lose much of it."""
+    data = write_scenes(tmp_path / "digits", train=64, val=64, seed=0)
+    common = {"preset": "accurate", "target": "params=0.8", "imgsz": 128}
+    repaired = prune(weights_path(), data, **common).record  # type: ignore[arg-type]
+    broken = prune(weights_path(), data, recover="none", **common).record  # type: ignore[arg-type]
+    assert repaired.before.map50_95 is not None
+    assert repaired.after.map50_95 is not None
+    assert broken.after.map50_95 is not None
+    assert repaired.after.params <= 0.82 * repaired.before.params
+    assert repaired.after.map50_95 > 0.9 * repaired.before.map50_95
+    assert repaired.after.map50_95 > broken.after.map50_95
+    assert repaired.repairs[0].kept
