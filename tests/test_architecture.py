@@ -15,8 +15,8 @@ PACKAGE = ROOT / "seqprune"
 # A room imports from rooms above it in this list, never from one below.
 ROOMS = (
     *("errors", "widths", "outputs", "graph", "plan", "price", "budget", "select", "observe", "surgery", "criteria"),
-    *("recover", "sequential", "yolo", "report", "run", "sensitivity", "compare", "demo", "reproduce", "commands"),
-    *("cli", "__main__"),
+    *("recover", "sequential", "yolo", "report", "run", "sensitivity", "methods", "compare", "demo", "reproduce"),
+    *("commands", "cli", "__main__"),
 )
 
 
