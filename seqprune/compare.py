@@ -6,199 +6,21 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from seqprune.accurate import accurate_plan, repaired
-from seqprune.budget import Spread, by_scores
-from seqprune.criteria import CRITERIA, FloatArray, Scoring, scores
 from seqprune.errors import InputError, SeqPruneError
-from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
-from seqprune.observe.batch import LabelledImages
-from seqprune.observe.streaming import BlockStream
-from seqprune.plan import PrunePlan
-from seqprune.price import Price
-from seqprune.recover import Recover
+from seqprune.methods import method
 from seqprune.report.plot import document, key, lines, table
 from seqprune.run import Listener, trace_detector
-from seqprune.sequential import Match, Settings, prune_sequentially
-from seqprune.surgery import compact, mask
-from seqprune.target import Target
 from seqprune.yolo import DetectionImages
-from seqprune.yolo.blocks import blocks_of
-from seqprune.yolo.gradients import loss_gradients
 from seqprune.yolo.load import load
-from seqprune.yolo.peers import PEERS, peer
-from seqprune.yolo.predict import predict
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.validate import validate
 
-Method = Callable[[nn.Module, ChannelGraph, float, DetectionImages, int], nn.Module]
-"""Given a network, its graph, the share of parameters that stays, training images and a seed, the pruned network: a new
-one, smaller, in inference mode; the one it was given stays as it is."""
 UNPRUNED = "unpruned"
-FAR = 0.05
-"""Of a target: so much more is not equal any more."""
-
-
-def by_criterion(
-    name: str,
-    model: nn.Module,
-    graph: ChannelGraph,
-    target: float,
-    images: LabelledImages,
-    seed: int,
-    *,
-    spread: Spread = "uniform",
-) -> nn.Module:
-    """Plain top-k by a criterion."""
-    gradients = loss_gradients(model, images) if name == "taylor" else None
-    scored = scores(name, Scoring(model, graph, seed, gradients))
-    removed = by_scores(graph, Price(model, graph), scored, target, spread=spread)
-    return compact(model, PrunePlan.from_removed(graph, removed), graph)
-
-
-def by_clusters(
-    model: nn.Module,
-    graph: ChannelGraph,
-    target: float,
-    images: LabelledImages,
-    seed: int,
-    *,
-    match: Match = "once",
-) -> nn.Module:
-    """The seed engine: of every cluster of channels that separate the classes alike, the one with the largest weights.
-
-    Its keep ratio is the one at which as many parameters stay, so that against ``topk-l1`` only the choice differs.
-    """
-    ratio = ratio_for(model, graph, target)
-    structure = blocks_of(model)
-    stream = None if structure is None else BlockStream(structure)
-    plan, masked, steps = prune_sequentially(
-        mask(model, PrunePlan((), graph.inputs), graph),
-        graph,
-        [layer.name for layer in graph.layers],
-        images,
-        len(model.names),  # type: ignore[arg-type]
-        settings=Settings(keep=ratio, match=match, seed=seed),
-        predict=predict,
-        stream=stream,
-    )
-    if stream is not None:
-        stream.reset()
-    small = compact(masked, plan, graph)
-    if (left := parameters(small) / parameters(model)) > target * (1 + FAR):
-        why = next((step.reason for step in steps if step.status == "skipped"), "no layer was skipped")
-        raise SeqPruneError(f"clusters leave {left:.3f} of the parameters, {target:g} was asked for; {why}")
-    return small
-
-
-def ratio_for(model: nn.Module, graph: ChannelGraph, target: float, scored: FloatArray | None = None) -> float:
-    """The keep ratio of the seed engine at which ``target`` of the parameters stays, by bisection.
-
-    How many channels a ratio leaves does not depend on which, so no image is looked at.
-    """
-    price = Price(model, graph)
-    whole = price.total(np.zeros(graph.group_count, bool))
-    bundles = [graph.bundles(layer.name) for layer in graph.layers]
-    scored = np.zeros(graph.group_count) if scored is None else scored
-
-    def share(ratio: float) -> float:
-        return price.total(at_ratio(graph, bundles, ratio, scored)) / whole
-
-    low, high = 1e-3, 1.0
-    for _ in range(10):
-        middle = (low + high) / 2
-        low, high = (low, middle) if share(middle) > target else (middle, high)
-    return min(low, high, key=lambda ratio: abs(share(ratio) - target))
-
-
-def at_ratio(graph: ChannelGraph, bundles: Sequence[Sequence[Bundle]], ratio: float, scored: FloatArray) -> BoolArray:
-    """``[group_count]``: as many groups removed, layer by layer, as the seed engine would; those that score least."""
-    removed, decided = np.zeros(graph.group_count, bool), np.zeros(graph.group_count, bool)
-    for together in bundles:
-        now = np.zeros_like(decided)
-        for bundle in together:
-            groups = bundle.groups[~decided[bundle.groups]]
-            best_first = groups[np.argsort(-scored[groups], kind="stable")]
-            removed[best_first[max(1, round(ratio * len(groups))) :]] = True
-            now[groups] = True
-        if now.any():
-            removed = graph.legalise(removed, scored, now)
-            decided |= now
-    return removed
-
-
-def by_ratio(
-    name: str, model: nn.Module, graph: ChannelGraph, target: float, _images: LabelledImages, seed: int
-) -> nn.Module:
-    """Plain top-k by a criterion in place of the clusters: of every layer the same number stays as ``clusters`` leaves.
-
-    Not what :func:`by_criterion` does, which rounds counts up: at 0.9 it leaves layers of 16 channels whole, where the
-    seed engine takes one, and the front of a network bears little.
-    """
-    scored = scores(name, Scoring(model, graph, seed))
-    bundles = [graph.bundles(layer.name) for layer in graph.layers]
-    removed = at_ratio(graph, bundles, ratio_for(model, graph, target, scored), scored)
-    return compact(model, PrunePlan.from_removed(graph, removed), graph)
-
-
-def by_peer(
-    name: str, model: nn.Module, _graph: ChannelGraph, target: float, images: LabelledImages, seed: int
-) -> nn.Module:
-    """Torch-Pruning, which makes a graph of its own."""
-    return peer(name, model, target, images, seed)
-
-
-def by_accurate(
-    recover: Recover,
-    model: nn.Module,
-    graph: ChannelGraph,
-    target: float,
-    images: DetectionImages,
-    _seed: int,
-) -> nn.Module:
-    """The preset ``accurate``: channels chosen over the whole network, and what is left fitted anew."""
-    size = max(next(iter(images)).images.shape[-2:])
-    plan = accurate_plan(model, graph, images, Target("params", target), imgsz=size)
-    masked = mask(model, plan, graph)
-    if recover != "none":
-        structure = blocks_of(model)
-        streams = () if structure is None else (BlockStream(structure), BlockStream(structure))
-        masked, _ = repaired(model, masked, plan, graph, images, recover, streams=streams)
-        for stream in streams:
-            stream.reset()
-    return compact(masked, plan, graph)
-
-
-METHODS: dict[str, Method] = {
-    "accurate": partial(by_accurate, "ls"),
-    "accurate-unrepaired": partial(by_accurate, "none"),
-    "clusters": by_clusters,
-    "topk-l1": partial(by_ratio, "l1"),
-    "topk-random": partial(by_ratio, "random"),
-    **{f"tp-{name}": partial(by_peer, name) for name in PEERS},
-}
-"""Beside them every criterion is one, with the same ratio in all layers; ``NAME-global`` with one threshold."""
-
-
-def method(name: str) -> Method:
-    """The method of that name.
-
-    Raises:
-        InputError: there is none.
-    """
-    if name in METHODS:
-        return METHODS[name]
-    criterion = name.removesuffix("-global")
-    if criterion not in CRITERIA:
-        known = ", ".join((*CRITERIA, *METHODS))
-        raise InputError(f"there is no method {name!r}: choose {known}, or a criterion with -global behind it")
-    return partial(by_criterion, criterion, spread="uniform" if criterion == name else "global")
 
 
 @dataclass(frozen=True)

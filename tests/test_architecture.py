@@ -16,7 +16,7 @@ PACKAGE = ROOT / "seqprune"
 ROOMS = (
     *("errors", "widths", "outputs", "graph", "plan", "price", "budget", "select", "observe", "surgery", "criteria"),
     *("refit", "recover", "importance", "sequential", "budgeted", "yolo", "target", "presets", "accurate", "report"),
-    *("run", "sensitivity", "compare", "demo", "reproduce", "commands", "measuring", "cli", "__main__"),
+    *("run", "sensitivity", "methods", "compare", "demo", "reproduce", "commands", "measuring", "cli", "__main__"),
 )
 
 

@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import nn
 
-from seqprune.compare import METHODS, Comparison, Row, by_clusters, compare, method, ratio_for
+import seqprune.criteria
+from seqprune.compare import Comparison, Row, compare
 from seqprune.criteria import CRITERIA, Scoring, register
 from seqprune.demo import weights_path
 from seqprune.demo.scenes import write_scenes
 from seqprune.errors import InputError, SeqPruneError
+from seqprune.methods import METHODS, by_clusters, method, ratio_for
 from seqprune.run import trace_detector
 from seqprune.yolo import DetectionImages, parameters
 
@@ -32,7 +34,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def added(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Adds a criterion for one test."""
     monkeypatch.setattr("seqprune.criteria.CRITERIA", dict(CRITERIA))
-    monkeypatch.setattr("seqprune.compare.CRITERIA", __import__("seqprune").criteria.CRITERIA)
+    monkeypatch.setattr("seqprune.methods.CRITERIA", seqprune.criteria.CRITERIA)
     return register
 
 
