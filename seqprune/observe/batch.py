@@ -15,21 +15,25 @@ from torch import nn
 class Batch:
     """Some images, as the network takes them, and the labelled objects in them.
 
+    All that the engine needs to know of a task: boxes for what detects, none for what classifies.
+
     Attributes:
         images: ``[B, 3, H, W]``, RGB; ``uint8`` in [0, 255], or floating point in [0, 1].
         image_index: ``[M]`` int64, in ``[0, B)``: the image each object is in.
         classes: ``[M]`` int64, class ids of the objects.
-        boxes: ``[M, 4]`` float32, ``x1 y1 x2 y2`` in pixels of ``images``.
+        boxes: ``[M, 4]`` float32, ``x1 y1 x2 y2`` in pixels of ``images``: an object is seen at the cell under its
+            centre. Without them it fills its image, and the mean over all cells is its vector.
     """
 
     images: torch.Tensor
     image_index: torch.Tensor
     classes: torch.Tensor
-    boxes: torch.Tensor
+    boxes: torch.Tensor | None = None
 
     def select(self, keep: torch.Tensor) -> Batch:
         """The same images with only the objects at ``keep`` (``[M]`` bool)."""
-        return Batch(self.images, self.image_index[keep], self.classes[keep], self.boxes[keep])
+        boxes = None if self.boxes is None else self.boxes[keep]
+        return Batch(self.images, self.image_index[keep], self.classes[keep], boxes)
 
     def split(self, size: int) -> list[Batch]:
         """The same images in batches of ``size``."""

@@ -58,7 +58,7 @@ def observe(
     forward: Forward | None = None,
     ranks: Ranks = ALONE,
 ) -> Observation:
-    """Moments of the layers' outputs (before BatchNorm) at the cells under the objects' centres.
+    """Moments of the layers' outputs (before BatchNorm) at the cells under the objects' centres, or over whole images.
 
     The forward pass stops after the last of the layers; a layer that runs twice is observed at its first run.
 
@@ -149,10 +149,15 @@ def _object_vectors(
     outputs = _outputs(model, layers, partial(run, part))
     mine = (batch.image_index >= part.start) & (batch.image_index < part.stop)
     device = next(model.parameters()).device
-    where, boxes = (batch.image_index[mine] - part.start).to(device), batch.boxes[mine]
+    where = (batch.image_index[mine] - part.start).to(device)
     vectors = {}
     for name, output in outputs.items():
-        rows, columns = centre_cells(boxes, _hw(batch.images), _hw(output))
+        if batch.boxes is None:
+            vectors[name] = output.flatten(2).mean(2)[where] if output.dim() > 2 else output[where]
+            continue
+        if output.dim() != 4:
+            raise ModelError(f"{name} returns no feature map but {tuple(output.shape)}; choose a convolution")
+        rows, columns = centre_cells(batch.boxes[mine], _hw(batch.images), _hw(output))
         vectors[name] = output[where, :, rows.to(device), columns.to(device)]
     return vectors, batch.classes[mine].to(device)
 
@@ -174,8 +179,6 @@ def _outputs(model: nn.Module, layers: Sequence[str], run: Callable[[], object])
 def _hooks(model: nn.Module, layers: Sequence[str], found: dict[str, torch.Tensor]) -> Iterator[None]:
     def keep(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
         def hook(_module: nn.Module, _args: object, output: torch.Tensor) -> None:
-            if output.dim() != 4:
-                raise ModelError(f"{name} returns no feature map but {tuple(output.shape)}; choose a convolution")
             found.setdefault(name, output)
             if len(found) == len(layers):
                 raise _Reached

@@ -63,10 +63,16 @@ def best_matches(
 
 
 def matched_objects(batch: Batch, predictions: list[torch.Tensor]) -> torch.Tensor:
-    """``[M]`` bool: the objects of a batch that the detector found, given its predictions image by image."""
+    """``[M]`` bool: the objects of a batch that the model found, given its predictions image by image.
+
+    Predictions are rows that end in a class; those of a detector are ``x1 y1 x2 y2``, confidence and class.
+    """
     matched = torch.zeros(len(batch.classes), dtype=torch.bool)
     for image, found in enumerate(predictions):
         mine = batch.image_index == image
+        if batch.boxes is None:
+            matched[mine] = (batch.classes[mine][:, None] == found[:, -1].long().cpu()).any(1)
+            continue
         index, _ = best_matches(batch.boxes[mine], batch.classes[mine], found.to(batch.boxes.device))
         matched[mine] = index >= 0
     return matched

@@ -50,6 +50,8 @@ class Sampler:
 def _inside_boxes(batch: Batch, hw: tuple[int, int]) -> torch.Tensor:
     """``[B, *hw]``: every object's probability spread over the cells of its box; even where there is no object."""
     height, width = hw
+    if batch.boxes is None:
+        return torch.full((len(batch.images), height, width), 1 / (height * width))
     image_height, image_width = batch.images.shape[-2:]
     scale = torch.tensor([width / image_width, height / image_height] * 2)
     maps = torch.zeros(len(batch.images), height, width)

@@ -85,7 +85,7 @@ class Shelf:
         if kept.batch is not None:
             return kept.batch
         _, parts = torch.load(cast(Path, kept.file), mmap=True, weights_only=True)
-        return Batch(*(part.clone() for part in parts))
+        return Batch(*(None if part is None else part.clone() for part in parts))  # type: ignore[arg-type]
 
     def read(self, kept: Kept, device: torch.device) -> Outputs:
         """The outputs on ``device``, in the type they had; unsigned bytes stay where they are."""

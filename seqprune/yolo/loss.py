@@ -9,25 +9,43 @@ import torch
 from torch import nn
 from ultralytics.cfg import get_cfg
 
+from seqprune.errors import DataError
 from seqprune.observe.batch import Batch, LabelledImages, as_input
+from seqprune.yolo.networks import forget_inputs
 
 
 def detection_loss(model: nn.Module, images: LabelledImages) -> float:
     """Ultralytics' loss (boxes, classes, distances) per image, in inference mode; the model stays as it is."""
-    copy: Any = deepcopy(model).eval()
-    arguments = getattr(copy, "args", {})
-    copy.args = get_cfg(overrides={k: v for k, v in dict(arguments).items() if k in ("box", "cls", "dfl")})
+    copy = with_gains(model)
     total, count = 0.0, 0
     with torch.no_grad():
         for batch in images:
             inputs = as_input(batch.images, copy)
-            loss, _ = copy.loss(_as_ultralytics(batch, inputs), copy(inputs))
+            loss, _ = copy.loss(as_ultralytics(batch, inputs), copy(inputs))
             total += float(loss.sum())
             count += len(batch.images)
     return total / max(count, 1)
 
 
-def _as_ultralytics(batch: Batch, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+def with_gains(model: nn.Module) -> Any:
+    """A copy in inference mode that knows the gains of its loss, its own or Ultralytics' defaults."""
+    copy: Any = deepcopy(model).eval()
+    forget_inputs(copy)
+    given = getattr(copy, "args", None)
+    known = vars(get_cfg())
+    gains = given if isinstance(given, dict) else vars(given) if given is not None else {}
+    copy.args = get_cfg(overrides={name: value for name, value in gains.items() if name in known})
+    return copy
+
+
+def as_ultralytics(batch: Batch, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What Ultralytics' loss reads of a batch, on the device of ``inputs``: boxes as ``xywh`` in [0, 1].
+
+    Raises:
+        DataError: the batch has no boxes.
+    """
+    if batch.boxes is None:
+        raise DataError("the images have no boxes, and a detector's loss needs them: give a data set for detection")
     height, width = inputs.shape[-2:]
     scale = torch.tensor([width, height, width, height], dtype=torch.float32)
     corners = batch.boxes / scale
