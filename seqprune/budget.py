@@ -55,31 +55,27 @@ def by_scores(
     _check(graph, scores, target, spread, floor, round_to)
     free = ~graph.pinned & ~_protected(graph, protect)
     order = _within_floor(graph, removal_order(graph, scores, free, spread), floor)
-    whole = price.total(np.zeros(graph.group_count, bool))
 
     def first(count: int) -> BoolArray:
         removed = np.zeros(graph.group_count, bool)
         removed[order[:count]] = True
         return graph.legalise(removed, scores, free, round_to)
 
-    def share(removed: BoolArray) -> float:
-        return price.total(removed) / whole
-
     low, high = 0, len(order)  # so many leave too much, and so many do not
     below = first(high)
-    if share(below) > target * (1 + TOLERANCE):
+    if price.share(below) > target * (1 + TOLERANCE):
         raise InputError(
             f"a target of {target:g} is out of reach: with the floor of {floor:g}, what is pinned and protected, and "
-            f"the rounding, no less than {share(below):.3f} of the whole stays; ask for more, or lower the floor"
+            f"the rounding, no less than {price.share(below):.3f} of the whole stays; ask for more, or lower the floor"
         )
     above = first(low)
     while high - low > 1:
         middle = (low + high) // 2
-        if share(tried := first(middle)) > target:
+        if price.share(tried := first(middle)) > target:
             low, above = middle, tried
         else:
             high, below = middle, tried
-    over, under = share(above) - target, target - share(below)
+    over, under = price.share(above) - target, target - price.share(below)
     return above if over <= TOLERANCE * target and over < abs(under) else below
 
 

@@ -12,11 +12,11 @@ from torch import nn
 
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph
-from seqprune.importance import importance_of_layers, norm_scale
+from seqprune.importance import importance_of_layers, norm_scale, output_variance
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
-from seqprune.observe.patches import Sampler
+from seqprune.observe.patches import Sampler, readable
 from seqprune.observe.sources import second_moments
 from seqprune.plan import PrunePlan
 from seqprune.price import Price
@@ -170,9 +170,7 @@ def _sources(
     distance: Callable[[nn.Module], float] | None,
 ) -> tuple[list[Source], BoolArray]:
     """What every convolution reads, and the groups all of whose readers are known."""
-    cuts = [cut for cut in graph.slices if cut.tensor == "weight"]
-    inputs = {cut.module: cut.groups for cut in cuts if cut.dead is None and cut.groups.ndim == 1}
-    outputs = {cut.module: cut.groups for cut in cuts if cut.dead is not None}
+    inputs, outputs = graph.weight_inputs, graph.weight_outputs
     names = [name for name in inputs if _is_plain(model.get_submodule(name))]
     known = np.ones(graph.group_count, bool)
     for cut in graph.slices:
@@ -192,14 +190,14 @@ def _sources(
 
 
 def _is_plain(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
+    return isinstance(module, nn.Conv2d) and readable(module) and module.groups == 1
 
 
 def scaled_weight(model: nn.Module, name: str, covariance: torch.Tensor, importance: float) -> torch.Tensor:
     """``[outputs, K]`` float64: rows as the BatchNorm behind scales them, of total variance ``importance``."""
     conv = cast(nn.Conv2d, model.get_submodule(name))
     weight = norm_scale(model, name) * conv.weight.detach().double().cpu().flatten(1)
-    total = float(((weight @ covariance) * weight).sum())
+    total = output_variance(weight, covariance)
     return weight * (importance / total) ** 0.5 if total > 0 else weight * 0
 
 

@@ -47,7 +47,7 @@ def importance_of_layers(
         flat = weight.double().cpu().flatten(1)
         error = torch.randn(flat.shape, generator=random, dtype=flat.dtype) * flat.std(1, keepdim=True)
         scale = norm_scale(model, name)
-        size, whole = (float((((scale * w) @ covariance) * (scale * w)).sum()) for w in (error, flat))
+        size, whole = (output_variance(scale * w, covariance) for w in (error, flat))
         if not size > 0:
             found[name] = 0.0
             continue
@@ -58,6 +58,11 @@ def importance_of_layers(
             conv.weight.copy_(weight)
     mean = sum(found.values()) / max(len(found), 1)
     return {name: (value / mean) ** damping if mean > 0 else 1.0 for name, value in found.items()}
+
+
+def output_variance(weight: torch.Tensor, covariance: torch.Tensor) -> float:
+    """Over all outputs of weights ``[outputs, K]``, where the input has covariance ``[K, K]``."""
+    return float(((weight @ covariance) * weight).sum())
 
 
 def norm_scale(model: nn.Module, name: str) -> torch.Tensor:

@@ -93,12 +93,11 @@ def ratio_for(model: nn.Module, graph: ChannelGraph, target: float, scored: Floa
     How many channels a ratio leaves does not depend on which, so no image is looked at.
     """
     price = Price(model, graph)
-    whole = price.total(np.zeros(graph.group_count, bool))
     bundles = [graph.bundles(layer.name) for layer in graph.layers]
     scored = np.zeros(graph.group_count) if scored is None else scored
 
     def share(ratio: float) -> float:
-        return price.total(at_ratio(graph, bundles, ratio, scored)) / whole
+        return price.share(at_ratio(graph, bundles, ratio, scored))
 
     low, high = 1e-3, 1.0
     for _ in range(10):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -65,9 +66,14 @@ class Price:
         """Of what stays."""
         return self.fixed + sum(t.price * float(np.prod(t.kept(removed))) for t in self.tensors)
 
+    @cached_property
+    def whole(self) -> float:
+        """Of the unpruned network."""
+        return self.total(np.zeros(self.group_count, bool))
+
     def share(self, removed: BoolArray) -> float:
         """Of what stays in the whole."""
-        return self.total(removed) / self.total(np.zeros(self.group_count, bool))
+        return self.total(removed) / self.whole
 
     def savings(self, removed: BoolArray) -> FloatArray:
         """``[group_count]``: what removing each group alone would save now."""

@@ -114,9 +114,7 @@ def refit(
         The convolutions that were fitted, front to back: those whose input changed.
     """
     sampler, forward = sampler or Sampler(), forward or Forward()
-    cuts = [cut for cut in graph.slices if cut.tensor == "weight"]
-    inputs = {cut.module: cut.groups for cut in cuts if cut.dead is None}
-    outputs = {cut.module: cut.groups for cut in cuts if cut.dead is not None}
+    inputs, outputs = graph.weight_inputs, graph.weight_outputs
     fitted: list[str] = []
     changed = False
     for names in stages:

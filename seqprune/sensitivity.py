@@ -180,7 +180,7 @@ def sensitivity(
                         ratio=ratio,
                         kept=int((~removed[layer.groups]).sum()),
                         channels=layer.channels,
-                        params=price.total(removed) / price.total(np.zeros_like(removed)),
+                        params=price.share(removed),
                         map50_95=left,
                         drop=whole - left,
                     )

@@ -147,6 +147,16 @@ class ChannelGraph:
         return {layer.name: layer for layer in self.all_layers}
 
     @cached_property
+    def weight_inputs(self) -> dict[str, IntArray]:
+        """By module path, the groups along what its weight reads; ``[conv_groups, size]`` for grouped convolutions."""
+        return {cut.module: cut.groups for cut in self.slices if cut.tensor == "weight" and cut.dead is None}
+
+    @cached_property
+    def weight_outputs(self) -> dict[str, IntArray]:
+        """By module path, the groups along what its weight makes."""
+        return {cut.module: cut.groups for cut in self.slices if cut.tensor == "weight" and cut.dead is not None}
+
+    @cached_property
     def order(self) -> dict[str, int]:
         """Position of every layer in execution order."""
         return {layer.name: position for position, layer in enumerate(self.all_layers)}

@@ -120,8 +120,9 @@ class BlockStream:
                 run = partial(self._advance, model, 0, last + 1, {IMAGE: position.images})
                 yield Pass(position, len(position.images), lambda run=run: run)  # type: ignore[misc]
             else:
-                ready = partial(self._ready, model, position, first, last, forward)
-                yield Pass(self.shelf.objects(position.kept), position.kept.images, ready)
+                batch = self.shelf.objects(position.kept)
+                ready = partial(self._ready, model, position, batch, first, last, forward)
+                yield Pass(batch, position.kept.images, ready)
                 held.append(position)
         self._positions = None if self._outgrown else held
 
@@ -141,7 +142,7 @@ class BlockStream:
             self.warn("neither memory nor disk holds the block outputs: every step runs the network from the start")
 
     def _ready(
-        self, model: nn.Module, position: _Position, first: int, last: int, forward: Forward
+        self, model: nn.Module, position: _Position, batch: Batch, first: int, last: int, forward: Forward
     ) -> Callable[[slice], object]:
         device = next(model.parameters()).device
         live = self.shelf.read(position.kept, device)
@@ -149,13 +150,13 @@ class BlockStream:
             advance = partial(self._advance, model, position.next, first, live)
             parts = forward(position.kept.images, device, advance)
             live = {source: torch.cat([part[source] for part in parts]) for source in parts[0]}
-            self._keep(position, first, live)
+            self._keep(position, batch, first, live)
         return partial(self._advance, model, first, last + 1, live)
 
-    def _keep(self, position: _Position, block: int, live: Outputs) -> None:
+    def _keep(self, position: _Position, batch: Batch, block: int, live: Outputs) -> None:
         """Puts a batch down in front of ``block``, or leaves it where it stands if running to there is cheaper."""
         again = position.next == 0 and block <= STEM
-        kept = self.shelf.put(live, self.shelf.objects(position.kept), disk=not again)
+        kept = self.shelf.put(live, batch, disk=not again)
         if kept is not None:
             self.shelf.drop(position.kept)
             position.next, position.kept = block, kept

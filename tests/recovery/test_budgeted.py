@@ -94,3 +94,16 @@ def test_the_choice_is_the_same_every_time() -> None:
     graph = trace(model, INPUT)
     chosen = [choose_globally(model, graph, Images(), Price(model, graph), Budget(0.7, round_to=1)) for _ in range(2)]
     assert (chosen[0] == chosen[1]).all()
+
+
+def test_a_convolution_whose_patches_cannot_be_shown_keeps_its_inputs() -> None:
+    """Padding given as a word ended in an error; what such a convolution reads now stays."""
+    torch.manual_seed(0)
+    words = torch.nn.Conv2d(16, 8, 3, padding="same")
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3), torch.nn.ReLU(), words, torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 1)
+    )
+    graph = trace(model.eval(), INPUT)
+    removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
+    assert not removed[graph.by_name["0"].groups].any()
+    assert removed[graph.by_name["2"].groups].any()
