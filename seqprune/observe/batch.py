@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
@@ -62,9 +62,29 @@ def as_input(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
     return scaled.div_(255) if images.dtype == torch.uint8 else scaled
 
 
+class Share:
+    """Every ``count``-th batch of some images, from ``rank`` on."""
+
+    def __init__(self, images: LabelledImages, rank: int, count: int) -> None:
+        self.images, self.rank, self.count = images, rank, count
+
+    def __iter__(self) -> Iterator[Batch]:
+        return islice(iter(self.images), self.rank, None, self.count)
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.images), self.count))
+
+
+def every(images: LabelledImages, first: int, step: int) -> LabelledImages:
+    """Every ``step``-th batch from ``first`` on; images that can skip the others undecoded have a method ``share``."""
+    own: Callable[[int, int], LabelledImages] = getattr(images, "share", lambda *which: Share(images, *which))
+    return own(first, step)
+
+
 def sample(images: LabelledImages, count: int, size: int = 4) -> list[Batch]:
     """About ``count`` images in batches of ``size``, spread over all of them."""
     wanted = max(1, count // size)
     step = max(1, len(images) // wanted)
-    each = -(-wanted // len(range(0, len(images), step)))
-    return [part for batch in islice(images, 0, None, step) for part in batch.split(size)[:each]][:wanted]
+    spread = every(images, 0, step)
+    each = -(-wanted // len(spread))
+    return [part for batch in spread for part in batch.split(size)[:each]][:wanted]

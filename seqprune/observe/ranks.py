@@ -8,15 +8,14 @@ hundred kilobytes, and go over gloo even between GPUs: it fails at once where a 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from itertools import islice
 from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 
 from seqprune.errors import LayerSkipped, SeqPruneError
-from seqprune.observe.batch import Batch, LabelledImages
+from seqprune.observe.batch import LabelledImages, every
 
 T = TypeVar("T")
 # A process may measure or choose for long while the others wait; one that ends is noticed at once whatever this says.
@@ -101,22 +100,6 @@ def connect() -> Ranks:
     return Processes(dist.new_group(backend="gloo", timeout=_PATIENCE))
 
 
-class Share:
-    """Every ``count``-th batch of some images, from ``rank`` on."""
-
-    def __init__(self, images: LabelledImages, rank: int, count: int) -> None:
-        self.images, self.rank, self.count = images, rank, count
-
-    def __iter__(self) -> Iterator[Batch]:
-        return islice(iter(self.images), self.rank, None, self.count)
-
-    def __len__(self) -> int:
-        return len(range(self.rank, len(self.images), self.count))
-
-
 def share(images: LabelledImages, ranks: Ranks) -> LabelledImages:
-    """A process's batches; images that can leave out the others undecoded have a method of that name."""
-    if ranks.count == 1:
-        return images
-    own: Callable[[int, int], LabelledImages] = getattr(images, "share", lambda *which: Share(images, *which))
-    return own(ranks.rank, ranks.count)
+    """A process's batches."""
+    return images if ranks.count == 1 else every(images, ranks.rank, ranks.count)

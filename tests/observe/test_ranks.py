@@ -15,7 +15,8 @@ import torch
 from detectors import CLASSES, Detector, Images, find_all
 
 from seqprune import trace
-from seqprune.observe.ranks import ALONE, Share, connect, share
+from seqprune.observe.batch import Share
+from seqprune.observe.ranks import ALONE, connect, share
 from seqprune.observe.streaming import Blocks, BlockStream
 from seqprune.sequential import Settings, prune_sequentially
 
