@@ -119,7 +119,7 @@ def test_training_stops_early_without_gain(
         ("", {"imgsz": 0}, "imgsz=0"),
         ("", {"batch": 0}, "batch=0"),
         ("", {"lr0": "much"}, "'lr0=much' is of invalid type str"),
-        ("", {"device": "7"}, "Invalid CUDA 'device=7'"),
+        ("", {"device": "99"}, "Invalid CUDA 'device=99'"),
     ],
 )
 def test_what_cannot_be_used_leaves_no_folder(
