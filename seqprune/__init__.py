@@ -10,6 +10,7 @@ from seqprune.yolo.widths import SHAPE_ONLY_OUTPUTS, WIDTH_ATTRIBUTES
 
 if TYPE_CHECKING:
     from seqprune.graph import ChannelGraph, trace
+    from seqprune.modules import ModulePruning, prune_module
     from seqprune.plan import PrunePlan
     from seqprune.run import PruneResult, prune
     from seqprune.sequential import StepReport
@@ -21,6 +22,7 @@ outputs.register(SHAPE_ONLY_OUTPUTS)
 # The first use of a name imports what it needs: torch takes seconds, and `seqprune --help` needs none of it.
 _HOME = {
     "ChannelGraph": "graph",
+    "ModulePruning": "modules",
     "PrunePlan": "plan",
     "PruneResult": "run",
     "StepReport": "sequential",
@@ -28,12 +30,14 @@ _HOME = {
     "count_active_channels": "surgery",
     "mask": "surgery",
     "prune": "run",
+    "prune_module": "modules",
     "trace": "graph",
     "verify": "surgery",
 }
 
 __all__ = [
     "ChannelGraph",
+    "ModulePruning",
     "PrunePlan",
     "PruneResult",
     "StepReport",
@@ -41,6 +45,7 @@ __all__ = [
     "count_active_channels",
     "mask",
     "prune",
+    "prune_module",
     "trace",
     "verify",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Collection
 from copy import deepcopy
@@ -37,6 +38,7 @@ _LOADING_FAILURES = (
     ImportError,
     OSError,
     SyntaxError,
+    struct.error,
 )
 _EXPORTS = {
     ".onnx": "ONNX",

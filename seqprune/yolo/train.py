@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -74,6 +75,7 @@ def train(
     check_names(given)
     if epochs < 1:
         raise InputError(f"epochs={epochs} must be at least 1")
+    _check_sizes(given)
     loaded = load(model, tasks=NETWORKS, trust=trust)
     if loaded.plan is not None:
         is_masked(loaded.model, loaded.plan)  # refuses what is not in the plan's shape
@@ -87,7 +89,13 @@ def train(
         "project": str(folder.parent.absolute()),
         "name": folder.name,
     }
-    return _run(loaded, overrides, on_epoch, trust)
+    fresh = not folder.exists()
+    try:
+        return _run(loaded, overrides, on_epoch, trust)
+    except InputError:
+        if fresh and not any(folder.glob("weights/*.pt")):
+            shutil.rmtree(folder, ignore_errors=True)  # Ultralytics made it before it looked at the input
+        raise
 
 
 def resume(
@@ -112,6 +120,7 @@ def resume(
     loaded = load(last, tasks=NETWORKS, trust=trust)
     if (loaded.checkpoint or {}).get("epoch", -1) < 0:
         raise InputError(f"{last}: no run to resume, it was finished or never begun; leave out --resume")
+    _check_sizes(arguments or {})
     overrides = dict(arguments or {}) | {"task": loaded.task, "mode": "train", "model": str(last), "resume": str(last)}
     return _run(loaded, overrides, on_epoch, trust)
 
@@ -145,6 +154,15 @@ def _run(
     metrics = trainer.metrics or (result.checkpoint or {}).get("train_metrics") or {}
     plain = {str(name): float(value) for name, value in metrics.items() if not str(name).startswith("val/")}
     return Trained(Path(trainer.save_dir), Path(best), loaded.plan, plain)
+
+
+def _check_sizes(given: Mapping[str, Any]) -> None:
+    """Raise InputError for sizes that Ultralytics would replace without a word; its batch=-1 is one that it means."""
+    if given.get("batch", 16) == 0:
+        raise InputError("batch=0 must be at least 1, or -1 for as many as the GPU holds")
+    imgsz = given.get("imgsz", 640)
+    if isinstance(imgsz, int) and imgsz < 32:
+        raise InputError(f"imgsz={imgsz} must be at least 32, the largest stride")
 
 
 def _carrying(loaded: LoadedDetector) -> nn.Module:

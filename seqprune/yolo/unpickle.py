@@ -17,6 +17,7 @@ import collections
 import enum
 import importlib
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 from torch import nn
+from torch.fx import GraphModule
 from ultralytics.nn import tasks
 from ultralytics.utils import IterableSimpleNamespace
 
@@ -43,6 +45,7 @@ _LAYERS = (
 )
 _LOSSES = ("ultralytics.utils.loss", "ultralytics.utils.tal")
 _TRANSFORMS = "torchvision.transforms."
+_COMPILED = (GraphModule, torch.jit.ScriptModule)  # modules that carry code
 _RENAMED = {
     "__builtin__": "builtins",
     "numpy.core.multiarray": "numpy._core.multiarray",
@@ -88,7 +91,7 @@ def _text(value: str, encoding: str) -> bytes:
 
 def _dtype(name: str, *_: object) -> np.dtype[Any]:
     """A dtype of numbers or text; one of objects or records could carry more."""
-    if not isinstance(name, str) or name[:1] not in "?bcfiuSU":
+    if not isinstance(name, str) or not re.fullmatch(r"[?bcfiuSU]\d*", name):
         raise _Refused(f"numpy.dtype({str(name)[:40]!r})")
     return np.dtype(name)
 
@@ -209,6 +212,8 @@ def _class(module: str, name: str, full: str) -> Any:
     except ImportError:
         return None
     if not isinstance(found, type) or not found.__module__.startswith(module.partition(".")[0] + "."):
+        return None
+    if issubclass(found, _COMPILED):
         return None
     if issubclass(found, nn.Module) or module in _LOSSES or module.startswith(_TRANSFORMS):
         return found

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from seqprune.plan import PrunePlan
+from seqprune.report.screen import Screen
 from seqprune.yolo.load import load
 
 MODEL = "yolov8n.yaml"
@@ -20,8 +21,10 @@ QUICK = ("--imgsz", "64", "--batch", "4", "--device", "cpu")
 @pytest.mark.parametrize("mode", ["compact", "mask"])
 def test_prune_then_finetune_then_prune_again(run: Any, data: Path, tmp_path: Path, mode: str) -> None:
     """Every file goes into the next command, and each says the truth about its own step."""
-    code, _, err = run("prune", MODEL, "--data", data, *PRUNE, "--mode", mode, "--project", tmp_path / "p")
+    tuned = ("--finetune-step", 1, "--finetune", 1)
+    code, out, err = run("prune", MODEL, "--data", data, *PRUNE, *tuned, "--mode", mode, "--project", tmp_path / "p")
     assert code == 0, err
+    assert out.count("fine-tune 1 epochs") == 2  # after the one layer, and at the end
     pruned = tmp_path / "p" / "yolov8n" / "weights" / "pruned.pt"
     plan = PrunePlan.load(tmp_path / "p" / "yolov8n" / "plan.json")
     code, out, err = run("finetune", pruned, "--data", data, "--epochs", 1, *QUICK, "--project", tmp_path / "f")
@@ -42,6 +45,27 @@ def test_prune_then_finetune_then_prune_again(run: Any, data: Path, tmp_path: Pa
     network = load(tmp_path / "again" / "best" / "weights" / "pruned.pt").model
     assert network.get_submodule("model.1.conv").out_channels == len(plan.keep["model.1.conv"])
     assert network.get_submodule("model.3.conv").out_channels == report["steps"][0]["active_after"]
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_says_how_it_goes_on_and_does(
+    run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_screen: Screen, done: int, _total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    options = ("--data", data, "--epochs", 2, *QUICK, "--project", tmp_path)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Screen, "epoch", stop)
+        code, out, _ = run("finetune", MODEL, *options)
+    last = tmp_path / "yolov8n" / "weights" / "last.pt"
+    assert code == 130
+    assert f"`seqprune finetune {last} --resume` goes on from here" in out
+    code, out, err = run("finetune", last, "--resume", "--device", "cpu")
+    assert code == 0, err
+    assert "epoch 2/2" in out
+    assert "epoch 1/2" not in out
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,27 @@ def test_pruned_twice_through_files_and_made_anew_from_the_plans(
     assert narrow == wide // 4
 
 
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_masked_pruned_again_and_again_through_files(
+    suffix: str, tiny: nn.Module, data_yaml: Path, tmp_path: Path
+) -> None:
+    """Channels that an earlier run masked are gone before the next one looks; its plan is for what is left then."""
+    source = save_pt(tiny, tmp_path / "m.pt", names=NAMES)
+    given: dict[str, Any] = {"imgsz": 64, "match": "all", "keep": 0.5, "round_to": 1, "val": False}
+    widths = []
+    for number in range(3):
+        result = prune(source, data_yaml, layers=["model.5.conv"], mode="mask", **given)
+        target = result.save(tmp_path / f"{number}{suffix}")
+        before, after = load(source), load(target)
+        whole = before.model if before.plan is None else seqprune.compact(before.model, before.plan)
+        assert after.plan == result.plan
+        assert same(seqprune.mask(whole, result.plan), after.model)
+        widths.append((result.steps[0].active_before, result.steps[0].active_after))
+        source = target
+    assert widths[0][1] == widths[1][0]
+    assert widths[1][1] == widths[2][0] < widths[0][0] / 2
+
+
 def test_the_demo_weights_come_back(tmp_path: Path) -> None:
     loaded = load(DEMO)
     path = save_pair(loaded.model, tmp_path / "digits.safetensors", names=loaded.names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -59,6 +60,9 @@ def test_every_task_is_trained_in_the_plans_shape(
         assert seqprune.count_active_channels(loaded.model.get_submodule(LAYER)) == len(plan.keep[LAYER])
         weights = loaded.model.get_submodule(LAYER).weight
         assert not torch.equal(weights, pruned.half().float().get_submodule(LAYER).weight)
+        plain = torch.load(result.folder / "weights" / name, weights_only=False)["model"]
+        with pytest.raises(KeyError, match=rf"this network was pruned.*seqprune\.yolo\.{TRAINERS[task]}\)"):
+            type(plain)(plain.yaml, verbose=False)  # what plain Ultralytics does to train
     if before is not None:
         assert listing(images.parent) == before
 
@@ -84,6 +88,53 @@ def test_an_interrupted_run_goes_on_in_its_folder(tiny: nn.Module, data_yaml: Pa
     assert load(result.best).plan == plan
     with pytest.raises(InputError, match="no run to resume"):
         training.resume(folder / "weights" / "last.pt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("apply", [seqprune.compact, seqprune.mask])
+def test_training_stops_early_without_gain(
+    apply: Callable[..., nn.Module], tiny: nn.Module, data_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two epochs after the best one, here the first; then the best checkpoint is evaluated, and checked."""
+    plan = plan_for(tiny)
+    path = save_pt(apply(tiny, plan), tmp_path / "m.pt", names=NAMES, plan_json=plan.to_json())
+    monkeypatch.setattr(trainers.DetectionTrainer, "validate", lambda self: ({}, 0.5))
+    seen: list[int] = []
+    result = training.train(
+        path, data_yaml, tmp_path / "runs" / "it", epochs=9, arguments=EAGER | {"patience": 2},
+        on_epoch=lambda done, _: seen.append(done),
+    )  # fmt: skip
+    assert seen == [1, 2, 3]
+    loaded = load(result.best)
+    assert loaded.plan == plan
+    assert seqprune.count_active_channels(loaded.model.get_submodule(LAYER)) == len(plan.keep[LAYER])
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "said"),
+    [
+        ("names: [green, red, blue]", {}, "has 3 classes but the model has 2"),
+        ("val: images/nowhere", {}, "cannot be used"),
+        ("train: unlabelled", {}, "no labelled object"),
+        ("", {"imgsz": 0}, "imgsz=0"),
+        ("", {"batch": 0}, "batch=0"),
+        ("", {"lr0": "much"}, "'lr0=much' is of invalid type str"),
+        ("", {"device": "99"}, "Invalid CUDA 'device=99'"),
+    ],
+)
+def test_what_cannot_be_used_leaves_no_folder(
+    change: str, arguments: dict[str, Any], said: str, tiny: nn.Module, data_yaml: Path, tmp_path: Path
+) -> None:
+    path = save_pt(tiny, tmp_path / "m.pt", names=NAMES)
+    (data_yaml.parent / "unlabelled").mkdir()
+    shutil.copy(data_yaml.parent / "images" / "train" / "00.jpg", data_yaml.parent / "unlabelled" / "00.jpg")
+    described = {line.partition(":")[0]: line for line in ("train: images/train", "val: images/val", f"names: {NAMES}")}
+    described |= {change.partition(":")[0]: change} if change else {}
+    data_yaml.write_text("\n".join(described.values()))
+    with pytest.raises(InputError, match=said) as caught:
+        training.train(path, data_yaml, tmp_path / "runs" / "it", epochs=1, arguments=QUICK | arguments)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "runs" / "it").exists()
 
 
 @pytest.mark.slow

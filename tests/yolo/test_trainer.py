@@ -7,12 +7,16 @@ import tempfile
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from ultralytics import YOLO
 
+import seqprune
 from seqprune.errors import DataError, InputError, ModelError, TrainingError
+from seqprune.plan import PrunePlan
+from seqprune.run import trace_detector
 from seqprune.yolo.load import load
 from seqprune.yolo.save import save_pt
 from seqprune.yolo.trainer import DetectionTrainer
@@ -89,6 +93,52 @@ def test_masked_channels_stay_zero_after_every_step(
     assert len(watched) == 6
     assert set(watched) == {(True, True)}
     assert is_dead(trained)
+
+
+def whole_plan(model: nn.Module) -> PrunePlan:
+    """A third of all channel groups that can go: in residuals, in halves, before the head, on their own."""
+    graph = trace_detector(model)
+    removed = ~graph.pinned & (np.arange(graph.group_count) % 3 == 0)
+    order = np.arange(graph.group_count, dtype=float)
+    return PrunePlan.from_removed(graph, graph.legalise(removed, order, np.ones_like(removed)))
+
+
+def asleep(model: nn.Module, plan: PrunePlan) -> list[bool]:
+    """Channel by channel of the plan's layers, whether weights, bias and all that BatchNorm holds are zero, or one."""
+    found = []
+    for layer in plan.layers:
+        path = layer.name.rpartition(".conv")[0]
+        modules = [model.get_submodule(layer.name), *([model.get_submodule(f"{path}.bn")] if path else [])]
+        for channel in set(range(layer.channels)) - set(layer.keep):
+            tensors = {
+                f"{i}.{n}": t[channel] for i, m in enumerate(modules) for n, t in m.state_dict().items() if t.dim()
+            }
+            found.append(all(bool((t == ("running_var" in n)).all()) for n, t in tensors.items()))
+    return found
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+def test_every_channel_of_a_whole_plan_stays_zero_in_model_and_average(
+    guarded: bool, tiny: nn.Module, data_yaml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = whole_plan(tiny)
+    masked = seqprune.mask(tiny, plan)
+    assert len(plan.layers) > 20
+    assert all(asleep(masked, plan))
+    seen: list[bool] = []
+
+    def step(self: DetectionTrainer) -> None:
+        original(self)
+        seen.extend(all(asleep(model, plan)) for model in (self.model, self.ema.ema))
+
+    original = DetectionTrainer.optimizer_step
+    monkeypatch.setattr(_Quiet, "optimizer_step", step)
+    trained = finetune(masked, data_yaml, **EAGER, plan=plan if guarded else None)
+    assert len(seen) == 12
+    assert all(seen) is guarded
+    assert all(asleep(trained, plan)) is guarded
+    if not guarded:
+        assert sum(asleep(trained, plan)) < len(asleep(trained, plan)) / 2
 
 
 def test_without_the_guard_masked_channels_wake_up(

@@ -20,7 +20,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel, yaml_model_load
 from ultralytics.utils import IterableSimpleNamespace
 
-from seqprune.errors import UntrustedError
+from seqprune.errors import ModelError, UntrustedError
 from seqprune.yolo.load import load
 from seqprune.yolo.save import save_pt
 from seqprune.yolo.unpickle import read
@@ -74,6 +74,15 @@ STEPS = {
     "torch.hub.load": lines("ctorch.hub", "load", "."),
     "numpy.load": lines("cnumpy", "load", "."),
     "numpy.dtype('O')": lines("cnumpy", "dtype", "(S'O'", "tR."),
+    "numpy.dtype('S1,O')": lines("cnumpy", "dtype", "(S'S1,O'", "tR."),
+    "numpy._core.multiarray._reconstruct": pickle.dumps(np.array([0], dtype=object), 2),
+    "torch.fx.graph_module.reduce_graph_module": lines("ctorch.fx.graph_module", "reduce_graph_module", "."),
+    # a layer too, but one that compiles the code it is given when it is switched to inference
+    "torchvision.models.feature_extraction.DualGraphModule": lines(
+        "ctorchvision.models.feature_extraction", "DualGraphModule", "."
+    ),
+    "operator.attrgetter": lines("coperator", "attrgetter", "(S'system'", "tR."),
+    "importlib.import_module": lines("cimportlib", "import_module", "(S'os'", "tR."),
     "ultralytics.nn.tasks.torch_safe_load": lines("cultralytics.nn.tasks", "torch_safe_load", "."),
     "ultralytics.nn.tasks.YAML.save": b"\x80\x04\x8c\x14ultralytics.nn.tasks\x8c\x09YAML.save\x93.",
     "seqprune.yolo.load.load": lines("cseqprune.yolo.load", "load", "."),
@@ -108,6 +117,26 @@ def test_what_runs_code_is_refused_by_name_and_does_not_run(named: str, tmp_path
 def test_steps_on_the_way_are_refused_too(named: str, tmp_path: Path) -> None:
     with pytest.raises(UntrustedError, match=re.escape(named)):
         read(archive(STEPS[named], tmp_path))
+
+
+def test_the_format_of_old_is_read_the_same_way(tmp_path: Path) -> None:
+    """Before torch 1.6 a checkpoint was several pickles in a row and no archive."""
+    path = tmp_path / "old.pt"
+    torch.save({"model": Calls(os.mkdir, str(tmp_path / "ran"))}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(UntrustedError, match=r"\.mkdir"):
+        load(path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("length", [3, 40, 300, 900])
+def test_a_pickle_that_ends_early_is_a_damaged_file(length: int, tiny: nn.Module, tmp_path: Path) -> None:
+    """``struct.error`` surfaced as a bug of ours."""
+    with zipfile.ZipFile(save_pt(tiny, tmp_path / "m.pt", names=NAMES)) as whole:
+        pickled = next(whole.read(name) for name in whole.namelist() if name.endswith("/data.pkl"))
+    cut = {length, *(at + 2 for at in range(length, length + 200) if pickled[at : at + 1] in (b"X", b"J"))}
+    for end in cut:
+        with pytest.raises(ModelError, match=r"cannot be unpickled|dictionary without a model"):
+            load(archive(pickled[:end], tmp_path))
 
 
 def test_a_name_without_its_use_is_inert(tmp_path: Path) -> None:

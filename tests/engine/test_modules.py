@@ -1,0 +1,164 @@
+"""Any network on any data: what the engine asks for is small, written down, and checked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from networks import Unit, randomise
+from torch import nn
+
+import seqprune
+from seqprune.errors import DataError, InputError, ModelError, PlanError
+from seqprune.modules import _Checked
+from seqprune.observe.extract import observe
+
+PAGE = Path(__file__).parents[2] / "docs" / "modules.md"
+CLASSES, SIDE, BATCH = 3, 16, 12
+
+
+class Network(nn.Module):
+    """A residual block and a map of classes, four pixels a cell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Unit(3, 12, act=1)
+        self.down = nn.Conv2d(12, 16, 3, stride=4, padding=1)
+        self.block = Unit(16, 16, act=1)
+        self.head = nn.Conv2d(16, CLASSES, 1)
+        randomise(self, 0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.down(self.stem(x)).relu()
+        return self.head(x + self.block(x))
+
+
+LAYERS = ["block.conv", "stem.conv", "down"]
+
+
+def batches() -> Iterator[tuple[torch.Tensor, ...]]:
+    """Noise in which every object is a bright pixel of its class's colour, two to an image."""
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        inputs = torch.rand(BATCH, 3, SIDE, SIDE, generator=draw)
+        places = torch.stack(
+            [torch.arange(2 * BATCH) % BATCH, *torch.randint(0, SIDE, (2, 2 * BATCH), generator=draw)], 1
+        )
+        kinds = torch.randint(0, CLASSES, (2 * BATCH,), generator=draw)
+        inputs[places[:, 0], kinds, places[:, 1], places[:, 2]] += 3
+        yield inputs, kinds, places
+
+
+def whole() -> Iterator[tuple[torch.Tensor, ...]]:
+    for inputs, kinds, _ in batches():
+        yield inputs, kinds[:BATCH]
+
+
+@pytest.mark.parametrize("samples", [batches, whole])
+def test_layers_are_pruned_front_to_back_compact_and_verified(samples: Callable[[], Any]) -> None:
+    model = Network()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    told: list[str] = []
+    result = seqprune.prune_module(
+        model, samples, LAYERS, classes=CLASSES, keep=0.5, on_step=lambda step: told.append(step.layer)
+    )
+    assert told == ["stem.conv", "down", "block.conv"]
+    assert result.steps[2].reason == "decided together with down"
+    assert {layer.name: len(layer.keep) for layer in result.plan.layers} == {"stem.conv": 8, "down": 8, "block.conv": 8}
+    assert result.model.get_submodule("down").weight.shape == (8, 8, 3, 3)
+    inputs = next(samples())[0]
+    assert seqprune.verify(result.masked, result.model, inputs).max_rel <= 1e-4
+    again = seqprune.compact(model, result.plan).state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in result.model.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert model.training
+
+
+def test_an_object_is_seen_at_the_cell_under_its_place() -> None:
+    """Places are in pixels of the input; a cell of this layer is four pixels wide."""
+    model, maps = Network().eval(), []
+    hook = model.down.register_forward_hook(lambda _m, _a, out: maps.append(out.detach()))
+    found = observe(model, ["down"], _Checked(batches, CLASSES), CLASSES).moments["down"]
+    hook.remove()
+    given = list(batches())
+    vectors = [out[p[:, 0], :, p[:, 1] // 4, p[:, 2] // 4] for out, (_, _, p) in zip(maps, given, strict=True)]
+    kinds = torch.cat([kinds for _, kinds, _ in given])
+    for row, kind in enumerate(found.classes):
+        expected = torch.cat(vectors)[kinds == kind].double().mean(0)
+        torch.testing.assert_close(torch.from_numpy(found.mean[row]), expected)
+
+
+def test_a_pruned_network_is_pruned_again_and_trains() -> None:
+    once = seqprune.prune_module(Network(), batches, LAYERS, classes=CLASSES, keep=0.5, round_to=1).model
+    twice = seqprune.prune_module(once, batches, LAYERS, classes=CLASSES, keep=0.5, round_to=1).model
+    assert twice.get_submodule("down").weight.shape == (4, 3, 3, 3)
+    twice.train()(next(batches())[0]).square().mean().backward()
+    assert all(parameter.grad is not None for parameter in twice.parameters())
+
+
+def test_signals_without_height_are_observed_by_their_mean() -> None:
+    model = nn.Sequential(nn.Conv1d(2, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 2))
+    kinds = torch.arange(40) % 2
+    signals = torch.rand(40, 2, 9) + kinds[:, None, None]
+    result = seqprune.prune_module(model, lambda: [(signals, kinds)], ["0"], classes=2, keep=0.5)
+    assert result.model[0].out_channels == 8  # type: ignore[index]
+
+
+X, KINDS, PLACES = next(batches())
+BAD: dict[str, tuple[Any, type[Exception], str]] = {
+    "an iterator": (batches(), InputError, "samples are a generator, which can end"),
+    "nothing": (lambda: (), DataError, "returned none"),
+    "no tuple": (lambda: [X], DataError, "batch 0 is no"),
+    "no tensor": (lambda: [(X, [1] * BATCH)], DataError, "give tensors only"),
+    "whole numbers": (lambda: [(X.int(), KINDS[:BATCH])], DataError, r"inputs of torch\.int32"),
+    "too few classes": (lambda: [(X, KINDS[:3])], DataError, r"shape \[3\] .* for 12 inputs"),
+    "scores": (lambda: [(X, torch.rand(BATCH))], DataError, r"torch\.float32 for 12 inputs"),
+    "a strange class": (lambda: [(X, KINDS[:BATCH] + 1)], DataError, "from 1 to 3: with classes=3"),
+    "places of two": (lambda: [(X, KINDS, PLACES[:, 1:])], DataError, r"places of shape \[24, 2\]"),
+    "places elsewhere": (lambda: [(X, KINDS, PLACES + 9)], DataError, "a place outside"),
+    "second batch": (lambda: [(X, KINDS, PLACES), (X, KINDS, -PLACES - 1)], DataError, "batch 1 has a place"),
+    "another shape": (lambda: [(X[:, :2], KINDS, PLACES)], ModelError, "takes 3 channels, but 2 reach it"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_used_is_refused_on_one_line(case: str) -> None:
+    samples, kind, said = BAD[case]
+    with pytest.raises(kind, match=said) as caught:
+        seqprune.prune_module(Network(), samples, LAYERS, classes=CLASSES, keep=0.5)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "said"),
+    [
+        ({"layers": ["nowhere"]}, PlanError, "nowhere"),
+        ({"layers": ["head"]}, PlanError, "head"),
+        ({"layers": []}, InputError, "none was named"),
+        ({"keep": 1.0}, InputError, "all of its channels stay"),
+        ({"keep": 2.0}, InputError, "outside"),
+        ({"represent": "best"}, InputError, "represent='best'"),
+    ],
+)
+def test_names_and_numbers_are_checked(options: dict[str, Any], kind: type[Exception], said: str) -> None:
+    with pytest.raises(kind, match=said):
+        seqprune.prune_module(Network(), **{"samples": batches, "layers": LAYERS, "classes": CLASSES, **options})
+
+
+def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+    assert len(code) == 3
+    names: dict[str, Any] = {}
+    for part in code[:2]:
+        exec(compile(part, str(PAGE), "exec"), names)  # noqa: S102
+    kept = {layer.name: len(layer.keep) for layer in names["result"].plan.layers}
+    assert kept == {"0": 8, "3": 16, "8": 16}  # half, rounded up to eights
+    inputs = names["images"][:4]
+    assert torch.equal(names["again"](inputs), names["result"].model(inputs))
+    exec(compile(code[2], str(PAGE), "exec"), names)  # noqa: S102
+    assert names["result"].model[0].out_channels == 8
