@@ -41,7 +41,7 @@ _LAYERS = (
     "torchvision.ops.",
     "torchvision.models.",
 )
-_LOSSES = ("ultralytics.utils.loss", "ultralytics.utils.tal")
+_LOSSES = ("ultralytics.utils.loss", "ultralytics.utils.tal", "ultralytics.nn.distill_model")
 _TRANSFORMS = "torchvision.transforms."
 _RENAMED = {
     "__builtin__": "builtins",
