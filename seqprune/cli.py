@@ -101,6 +101,9 @@ def prune(
     finetune_step: Annotated[
         int, typer.Option(metavar="EPOCHS", help="Fine-tune after each pruned layer, before the next is looked at.")
     ] = 0,
+    distill: Annotated[
+        bool, typer.Option("--distill", help="The unpruned model is the teacher of the fine-tuning.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     no_val: Annotated[bool, typer.Option("--no-val", help="Do not measure accuracy before and after.")] = False,
     project: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/prune"),
@@ -147,6 +150,7 @@ def prune(
                 amp=amp,
                 finetune=finetune,
                 finetune_step=finetune_step,
+                distill=distill,
                 seed=seed,
                 val=not no_val,
                 trust=trust,

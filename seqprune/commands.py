@@ -26,6 +26,9 @@ def finetune(
     patience: Annotated[
         int | None, typer.Option(show_default="100", help="Stop after this many epochs without gain.")
     ] = None,
+    distill: Annotated[
+        str | None, typer.Option(metavar="TEACHER", help="Learn from these weights too: the unpruned network's.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any training argument of Ultralytics'.")
     ] = None,
@@ -39,11 +42,15 @@ def finetune(
     from seqprune.report.folder import free_folder
     from seqprune.report.screen import Screen
 
-    if resume and (data, epochs, name) != (None, None, None):
-        raise InputError("--resume goes on with its run's data, epochs and folder: leave out --data, --epochs, --name")
+    if resume and (data, epochs, name, distill) != (None, None, None, None):
+        raise InputError(
+            "--resume goes on with its run's data, epochs, folder and teacher: "
+            "leave out --data, --epochs, --name, --distill"
+        )
     if not resume and (data is None or epochs is None):
         raise InputError("--data and --epochs are missing: name the images and the passes over them, or --resume a run")
     options = {"imgsz": imgsz, "batch": batch, "device": device, "patience": patience, "seed": seed}
+    options["distill_model"] = distill
     arguments = {key: value for key, value in options.items() if value is not None} | settings(set_ or ())
     target = Path(model).parent.parent if resume else free_folder(project, name, Path(model).stem or "model")
 

@@ -37,6 +37,7 @@ from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.predict import predict
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.pruned import is_masked
+from seqprune.yolo.teacher import check_student
 from seqprune.yolo.tensors import SUFFIX, save_pair
 from seqprune.yolo.tuning import Tuner
 from seqprune.yolo.validate import validate
@@ -122,6 +123,7 @@ def prune(
     amp: bool = False,
     finetune: int = 0,
     finetune_step: int = 0,
+    distill: bool = False,
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
     val: bool = True,
@@ -154,6 +156,7 @@ def prune(
         amp: observe with automatic mixed precision.
         finetune: epochs on the training images afterwards, in the pruned shape.
         finetune_step: epochs after each pruned layer, its channels masked, before the next is looked at.
+        distill: whether the model as it was given is the teacher of the fine-tuning, beside the labels.
         training: further arguments of Ultralytics' for the fine-tuning (``lr0``, augmentation …).
         seed: of every random choice.
         val: whether accuracy before and after is measured on the ``val`` images.
@@ -189,10 +192,14 @@ def prune(
         raise InputError("targets and recovery run in one process: leave torchrun out, or take --preset seed")
     if way.target is not None and finetune_step:
         raise InputError("a target is met in one step: give finetune instead of finetune_step")
+    if distill and not finetune + finetune_step:
+        raise InputError("distill teaches while fine-tuning: give finetune or finetune_step too, or leave it out")
     torch_device = own_device(as_device(str(device)), ranks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of the weights, where the model is a YAML
         detector = _settled(load(model, tasks=TASKS, trust=trust), told)
+    if distill:
+        check_student(detector.model)
     graph = trace_detector(detector.model)
     names = choose(graph, layers, blocks)
     seen = DetectionImages(
@@ -216,6 +223,7 @@ def prune(
     )
     forward = Forward(amp, told.warning)
     arguments = {"imgsz": imgsz, "batch": batch, "device": str(device), "seed": seed, **(training or {})}
+    arguments["teacher"] = detector.model if distill else None
     tune = Tuner(data, arguments, told.stage)
     original = mask(detector.model, PrunePlan((), graph.inputs), graph).to(torch_device)
     repairs: tuple[Repair, ...] = ()
@@ -278,7 +286,8 @@ def prune(
         finetune=0 if tune.failure else finetune,
         settings=asdict(settings)
         | {"imgsz": imgsz, "batch": batch, "images": seen.image_count, "device": str(device)}
-        | {"finetune_step": finetune_step, "target": target, "recover": way.recover, "protect": list(protect)},
+        | {"finetune_step": finetune_step, "distill": distill}
+        | {"target": target, "recover": way.recover, "protect": list(protect)},
         versions=versions(),
         steps=tuple(steps),
         verify=difference,

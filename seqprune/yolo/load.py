@@ -20,7 +20,7 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from seqprune.errors import ModelError
 from seqprune.plan import PrunePlan
 from seqprune.yolo.contained import contained, one_line
-from seqprune.yolo.networks import NETWORKS, check_description, forget_inputs, is_fused
+from seqprune.yolo.networks import NETWORKS, check_description, forget_inputs, is_fused, released
 from seqprune.yolo.pruned import forget
 from seqprune.yolo.tensors import SUFFIX, load_pair
 from seqprune.yolo.unpickle import guarded
@@ -201,6 +201,8 @@ def _loaded(
     module: Any, source: str, metadata: dict[str, Any] | None, task: str | None, allowed: Collection[str]
 ) -> LoadedDetector:
     """Check that a module is an unfused network for one of the tasks and describe it."""
+    if isinstance(module, nn.Module):
+        module = released(module)  # a checkpoint from the midst of a distillation
     kind = next((task for task, network in NETWORKS.items() if isinstance(module, network)), None)
     task = task or getattr(module, "task", None) or kind
     aim = "detection" if set(allowed) == {"detect"} else ", ".join(allowed)

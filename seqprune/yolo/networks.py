@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from copy import deepcopy
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -14,6 +15,11 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules import Conv
 
 from seqprune.errors import UntrustedError
+
+try:
+    distilling: Any = import_module("ultralytics.nn.distill_model")
+except ImportError:
+    distilling = None  # an older Ultralytics
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "segment": tasks.SegmentationModel,
@@ -80,6 +86,19 @@ def example(network: nn.Module) -> torch.Tensor:
     description: Any = getattr(network, "yaml", {})
     generator = torch.Generator().manual_seed(0)
     return torch.rand(1, int(description.get("channels", 3)), 64, 64, generator=generator)
+
+
+def student_of(module: nn.Module) -> nn.Module:
+    """The network that learns, where Ultralytics wrapped it together with a teacher; else the module itself."""
+    is_wrapped = distilling is not None and isinstance(module, distilling.DistillationModel)
+    return module.student_model if is_wrapped else module  # type: ignore[return-value]
+
+
+def released(module: nn.Module) -> nn.Module:
+    """The same for good: nothing of the wrapper is left on it, and the wrapper teaches no more."""
+    if (student := student_of(module)) is not module:
+        module._remove_feature_hooks()  # type: ignore[operator]
+    return student
 
 
 def is_fused(module: nn.Module) -> bool:

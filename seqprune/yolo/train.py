@@ -21,6 +21,7 @@ from seqprune.yolo.dataset import resolve
 from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.networks import NETWORKS
 from seqprune.yolo.pruned import TRAINERS, is_masked, remember
+from seqprune.yolo.teacher import load_teacher
 from seqprune.yolo.tuning import check_names
 from seqprune.yolo.unpickle import guarded
 
@@ -63,15 +64,17 @@ def train(
         data: A data YAML, or, for classification, a folder of images.
         folder: Where the run goes; made here.
         epochs: Passes over the images.
-        arguments: Training arguments of Ultralytics': ``imgsz``, ``batch``, ``device``, ``patience``, ``lr0`` …
+        arguments: Training arguments of Ultralytics': ``imgsz``, ``batch``, ``device``, ``patience``, ``lr0`` …;
+            ``distill_model`` is the file of a teacher, the network before it was pruned.
         on_epoch: Told how many epochs are done, and of how many.
-        trust: Load ``model`` whatever it holds.
+        trust: Load ``model`` and the teacher whatever they hold.
 
     Raises:
-        InputError: The model, the data or an argument cannot be used.
+        InputError: The model, the teacher, the data or an argument cannot be used.
         TrainingError: Training failed, or did not keep the shape or the mask.
     """
     given = dict(arguments or {})
+    source = given.pop("distill_model", None)
     check_names(given)
     if epochs < 1:
         raise InputError(f"epochs={epochs} must be at least 1")
@@ -79,6 +82,10 @@ def train(
     loaded = load(model, tasks=NETWORKS, trust=trust)
     if loaded.plan is not None:
         is_masked(loaded.model, loaded.plan)  # refuses what is not in the plan's shape
+    teacher = None
+    if source is not None:
+        teacher = load_teacher(source, loaded.model, trust=trust)
+        given["distill_model"] = str(Path(source).absolute() if Path(source).exists() else source)  # for resuming
     overrides = {"plots": False, "verbose": False} | given
     overrides |= {
         "task": loaded.task,
@@ -91,7 +98,7 @@ def train(
     }
     fresh = not folder.exists()
     try:
-        return _run(loaded, overrides, on_epoch, trust)
+        return _run(loaded, overrides, on_epoch, trust, teacher)
     except InputError:
         if fresh and not any(folder.glob("weights/*.pt")):
             shutil.rmtree(folder, ignore_errors=True)  # Ultralytics made it before it looked at the input
@@ -109,24 +116,31 @@ def resume(
 
     Args:
         last: The run's ``weights/last.pt``.
-        arguments: What Ultralytics lets change then: ``imgsz``, ``batch``, ``device``.
+        arguments: What Ultralytics lets change then: ``imgsz``, ``batch``, ``device``, where the teacher lies.
         on_epoch: As for :func:`train`.
         trust: As for :func:`train`.
 
     Raises:
-        InputError: ``last`` is no checkpoint of an interrupted run.
+        InputError: ``last`` is no checkpoint of an interrupted run, or its teacher cannot be used.
         TrainingError: As for :func:`train`.
     """
     loaded = load(last, tasks=NETWORKS, trust=trust)
-    if (loaded.checkpoint or {}).get("epoch", -1) < 0:
+    checkpoint = loaded.checkpoint or {}
+    if checkpoint.get("epoch", -1) < 0:
         raise InputError(f"{last}: no run to resume, it was finished or never begun; leave out --resume")
     _check_sizes(arguments or {})
     overrides = dict(arguments or {}) | {"task": loaded.task, "mode": "train", "model": str(last), "resume": str(last)}
-    return _run(loaded, overrides, on_epoch, trust)
+    source = overrides.get("distill_model") or checkpoint.get("train_args", {}).get("distill_model")
+    teacher = None if source is None else load_teacher(source, loaded.model, trust=trust)
+    return _run(loaded, overrides, on_epoch, trust, teacher)
 
 
 def _run(
-    loaded: LoadedDetector, overrides: dict[str, Any], on_epoch: Callable[[int, int], None] | None, trust: bool
+    loaded: LoadedDetector,
+    overrides: dict[str, Any],
+    on_epoch: Callable[[int, int], None] | None,
+    trust: bool,
+    teacher: nn.Module | None,
 ) -> Trained:
     """Train, and compare what came out with what went in."""
     with ExitStack() as stack:
@@ -136,6 +150,7 @@ def _run(
             trainer = getattr(trainers, TRAINERS[loaded.task])(overrides=overrides)
         except _REFUSED as error:
             raise InputError(f"training arguments or data: {one_line(error)}") from error
+        trainer.teacher = teacher
         if not trainer.resume:
             trainer.model = trainer.get_model(weights=_carrying(loaded))
         if on_epoch is not None and not trainer.ddp:  # what follows into other processes must be plain

@@ -23,8 +23,9 @@ from seqprune.errors import DataError, InputError, ModelError, TrainingError
 from seqprune.plan import PrunePlan
 from seqprune.surgery import graph_for, masker
 from seqprune.yolo.dataset import ReadOnlyDataset, build, check_classes
-from seqprune.yolo.networks import forget_inputs, is_fused
+from seqprune.yolo.networks import forget_inputs, is_fused, released, student_of
 from seqprune.yolo.pruned import is_masked, plan_of
+from seqprune.yolo.teacher import handed_over, load_teacher
 
 Shapes = dict[str, torch.Size]
 
@@ -34,7 +35,8 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
 
     ``YOLO("pruned.pt").train(trainer=seqprune.yolo.DetectionTrainer, data=...)`` keeps the pruned shape through
     training, EMA, resuming and the final checkpoints. Where the network carries a plan whose channels are masked, they
-    are zeroed in the model and in its EMA before the first step and after every optimizer step.
+    are zeroed in the model and in its EMA before the first step and after every optimizer step. With ``distill_model``
+    the network learns from a teacher beside; the final checkpoints hold the network alone.
 
     Raises:
         TrainingError: training changed a shape or woke a masked channel.
@@ -43,13 +45,15 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
     plan: PrunePlan | None = None
     mask: Callable[[nn.Module], None] | None = None
     shapes: Shapes
+    teacher: nn.Module | None = None
+    """Who teaches; read from ``distill_model`` where it is not given."""
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
         """A trainable copy of ``weights`` in its own shape; without weights, the network of ``cfg``.
 
         Raises:
             ModelError: The weights have another number of classes than the data, or were fused.
-            InputError: ``pretrained`` asks for other weights than the model's.
+            InputError: ``pretrained`` asks for other weights than the model's, or the teacher cannot be used.
         """
         pretrained = self.args.pretrained
         discards = pretrained is False and str(self.args.model).endswith(".pt")
@@ -59,11 +63,12 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
             built: nn.Module = super().get_model(cfg, None, verbose)
             return built
         with torch.inference_mode(False):
-            model = deepcopy(weights).float()
+            model = released(deepcopy(weights)).float()
         if is_fused(model):
             raise ModelError(
                 "the model's BatchNorm layers were fused away by a prediction; load it afresh from its file"
             )
+        self.find_teacher(model)
         names: Any = model.names
         check_classes(self.data, len(names), str(self.args.data))
         forget_inputs(model)
@@ -71,13 +76,26 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
             parameter.requires_grad = ".dfl" not in name  # as Ultralytics trains: all but the fixed bins
         return model
 
+    def find_teacher(self, student: nn.Module) -> None:
+        """Read the teacher's file, where there is to be one and nobody gave it.
+
+        Raises:
+            InputError: it cannot teach ``student``.
+        """
+        source = getattr(self.args, "distill_model", None)  # unknown to an older Ultralytics
+        if source is not None and self.teacher is None:
+            self.teacher = load_teacher(source, student)
+
     def _setup_train(self, *args: Any, **kwargs: Any) -> Any:
         """Set up as Ultralytics does, then mask."""
-        result = super()._setup_train(*args, **kwargs)
-        network = unwrap_model(self.model)
+        if isinstance(self.model, nn.Module):
+            self.find_teacher(self.model)  # in the processes of several GPUs, which are handed the network
+        with handed_over(lambda: self.teacher):
+            result = super()._setup_train(*args, **kwargs)
+        network = self.network()
         self.shapes, self.plan = shapes_of(network), plan_of(network)
         if self.plan is not None and is_masked(network, self.plan):
-            still = deepcopy(self.ema.ema).float().cpu().eval()
+            still = released(deepcopy(self.ema.ema)).float().cpu().eval()
             self.mask = masker(self.plan, graph_for(still, self.plan))
         self.apply_mask()
         return result
@@ -87,16 +105,20 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
         super().optimizer_step()
         self.apply_mask()
 
+    def network(self) -> nn.Module:
+        """What is trained, without the wrappers of several GPUs and of a teacher."""
+        return student_of(unwrap_model(self.model))
+
     def apply_mask(self) -> None:
         """Zero the masked channels of the model and of its EMA."""
         if self.mask is not None:
-            self.mask(unwrap_model(self.model))
+            self.mask(self.network())
             if self.ema:
-                self.mask(self.ema.ema)
+                self.mask(student_of(self.ema.ema))
 
     def final_eval(self) -> None:
         """Check what was trained, then evaluate it as Ultralytics does; the checkpoints keep the plan."""
-        check_trained(self.ema.ema, self.shapes, self.plan, self.mask)
+        check_trained(released(self.ema.ema), self.shapes, self.plan, self.mask)
         super().final_eval()
         if self.plan is None or RANK not in (-1, 0):
             return

@@ -21,8 +21,9 @@ from seqprune.yolo import trainer as trainers
 from seqprune.yolo.contained import contained, one_line
 from seqprune.yolo.dataset import resolve
 from seqprune.yolo.device import as_device
-from seqprune.yolo.networks import forget_inputs
+from seqprune.yolo.networks import forget_inputs, released
 from seqprune.yolo.pruned import TRAINERS, forget, remember
+from seqprune.yolo.teacher import check_student
 from seqprune.yolo.trainer import check_trained, shapes_of
 
 _OURS = ("model", "data", "task", "mode", "resume", "pretrained", "project", "name", "exist_ok", "save_dir")
@@ -66,6 +67,7 @@ def finetune(
     seed: int = 0,
     lr0: float | None = None,
     plan: PrunePlan | None = None,
+    teacher: nn.Module | None = None,
     **overrides: Any,
 ) -> nn.Module:
     """Fine-tune a network in the shape it has, with Ultralytics' losses, augmentation and schedule.
@@ -84,6 +86,7 @@ def finetune(
         lr0: Initial learning rate, of AdamW unless ``overrides`` name an optimizer; None lets Ultralytics
             choose both.
         plan: What was pruned: its shape is checked, and where the model is masked it stays so.
+        teacher: The network that ``model`` was before it was pruned, to learn from beside the labels; copied.
         **overrides: Further training arguments of Ultralytics'.
 
     Returns:
@@ -96,6 +99,9 @@ def finetune(
     """
     task = str(getattr(model, "task", "detect"))
     arguments = _arguments(epochs, imgsz, batch, device, seed, lr0, overrides) | {"task": task}
+    if teacher is not None:
+        check_student(model)
+        arguments["distill_model"] = "teacher.pt"  # a name only: the teacher is handed over
     description = resolve(data)
     with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained(), _random_state():
         arguments |= {"data": str(description.get("yaml_file", data)), "project": folder, "name": "run"}
@@ -103,6 +109,7 @@ def finetune(
             trainer = _quiet(task)(overrides=arguments)
         except (SyntaxError, TypeError, ValueError) as error:
             raise InputError(f"training arguments: {one_line(error)}") from error
+        trainer.teacher = None if teacher is None else deepcopy(teacher).float()
         trainer.model = trainer.get_model(weights=model)
         if plan is not None:
             remember(trainer.model, plan.to_json())
@@ -110,7 +117,7 @@ def finetune(
             trainer.train()
         except (RuntimeError, ValueError) as error:
             raise TrainingError(f"training failed: {one_line(error)}") from error
-        result: Any = trainer.ema.ema.float().cpu().to(memory_format=torch.contiguous_format).eval()
+        result: Any = released(trainer.ema.ema).float().cpu().to(memory_format=torch.contiguous_format).eval()
     forget_inputs(result)
     forget(result)
     result.args = deepcopy(getattr(model, "args", {}))
@@ -129,7 +136,7 @@ class Tuner:
 
     Args:
         data: As for :func:`finetune`.
-        arguments: Of :func:`finetune`, but for ``epochs`` and ``plan``.
+        arguments: Of :func:`finetune`, ``teacher`` among them, but for ``epochs`` and ``plan``.
         stage: Told what is going on.
 
     Attributes:

@@ -43,7 +43,7 @@ _LAYERS = (
     "torchvision.ops.",
     "torchvision.models.",
 )
-_LOSSES = ("ultralytics.utils.loss", "ultralytics.utils.tal")
+_LOSSES = ("ultralytics.utils.loss", "ultralytics.utils.tal", "ultralytics.nn.distill_model")
 _TRANSFORMS = "torchvision.transforms."
 _COMPILED = (GraphModule, torch.jit.ScriptModule)  # modules that carry code
 _RENAMED = {

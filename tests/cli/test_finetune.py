@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ultralytics.utils import DEFAULT_CFG_DICT
 
 from seqprune.plan import PrunePlan
 from seqprune.report.screen import Screen
 from seqprune.yolo.load import load
+from seqprune.yolo.save import save_pt
+from seqprune.yolo.teacher import SINCE
 
 MODEL = "yolov8n.yaml"
 PRUNE = ("--match", "all", "--imgsz", "64", "--keep", "0.5", "--no-val", "--layer", "model.1.conv")
@@ -68,12 +71,43 @@ def test_an_interrupted_run_says_how_it_goes_on_and_does(
     assert "epoch 1/2" not in out
 
 
+@pytest.mark.slow
+@pytest.mark.skipif("distill_model" not in DEFAULT_CFG_DICT, reason=f"distillation came with Ultralytics {SINCE}")
+def test_the_unpruned_network_teaches(run: Any, data: Path, tmp_path: Path) -> None:
+    whole = load(MODEL)
+    teacher = save_pt(whole.model, tmp_path / "whole.pt", names=whole.names)
+    code, _, err = run(
+        "prune", teacher, "--data", data, *PRUNE, "--finetune", 1, "--distill", "--project", tmp_path / "p"
+    )
+    assert code == 0, err
+    report = json.loads((tmp_path / "p" / "whole" / "report.json").read_text())
+    assert report["settings"]["distill"] is True
+    pruned = tmp_path / "p" / "whole" / "weights" / "pruned.pt"
+    plan = load(pruned).plan
+    target = ("--epochs", 1, *QUICK, "--project", tmp_path / "f", "--set", "optimizer=SGD")
+    code, _, err = run("finetune", pruned, "--data", data, "--distill", "gone.pt", *target)
+    assert (code, err) == (2, "error: gone.pt: no such file; check the path\n")
+    code, _, err = run("finetune", pruned, "--data", data, "--distill", teacher, *target)
+    assert code == 0, err
+    folder = tmp_path / "f" / "pruned"
+    assert "train/dis_loss" in (folder / "results.csv").read_text()
+    assert load(folder / "weights" / "best.pt").plan == plan
+
+
+def test_a_teacher_without_training_is_bad_usage(run: Any, data: Path, tmp_path: Path) -> None:
+    code, out, err = run("prune", MODEL, "--data", data, "--distill", "--project", tmp_path / "p")
+    assert (code, out) == (2, "")
+    assert err == "error: distill teaches while fine-tuning: give finetune or finetune_step too, or leave it out\n"
+    assert not (tmp_path / "p").exists()
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
         ((), "--data and --epochs are missing"),
         (("--data", "d.yaml"), "--data and --epochs are missing"),
         (("--resume", "--epochs", "3"), "leave out --data, --epochs, --name"),
+        (("--resume", "--distill", "t.pt"), "folder and teacher"),
         (("--data", "d.yaml", "--epochs", "0"), "epochs=0 must be at least 1"),
         (("--data", "d.yaml", "--epochs", "1"), "nowhere.pt: no such file"),
         (("--resume",), "nowhere.pt: no such file"),
