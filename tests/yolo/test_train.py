@@ -47,7 +47,8 @@ def test_every_task_is_trained_in_the_plans_shape(
     plan = plan_for(network)
     pruned = apply(network, plan)
     path = save_pt(pruned, tmp_path / "pruned.pt", names=NAMES, plan_json=plan.to_json())
-    before = listing(images.parent) if task != "classify" else None
+    root = images if images.is_dir() else images.parent
+    before = listing(root)
     result = training.train(path, images, tmp_path / "runs" / "one", epochs=1, arguments=EAGER)
     assert result.folder == tmp_path / "runs" / "one"
     assert PrunePlan.load(result.folder / "plan.json") == plan
@@ -59,8 +60,7 @@ def test_every_task_is_trained_in_the_plans_shape(
         assert seqprune.count_active_channels(loaded.model.get_submodule(LAYER)) == len(plan.keep[LAYER])
         weights = loaded.model.get_submodule(LAYER).weight
         assert not torch.equal(weights, pruned.half().float().get_submodule(LAYER).weight)
-    if before is not None:
-        assert listing(images.parent) == before
+    assert listing(root) == before
 
 
 @pytest.mark.slow
