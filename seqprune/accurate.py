@@ -19,9 +19,9 @@ from seqprune.presets import ROUND_TO
 from seqprune.recover import Recover, Repair, recover
 from seqprune.refit import refit
 from seqprune.target import Target, measured_share, price_of
-from seqprune.yolo.data import DetectionImages
+from seqprune.yolo.data import FileImages
 from seqprune.yolo.distance import detection_distance
-from seqprune.yolo.loss import detection_loss
+from seqprune.yolo.loss import training_loss
 
 IMPORTANCE_IMAGES = 16
 """Looked at once for every convolution."""
@@ -30,7 +30,7 @@ IMPORTANCE_IMAGES = 16
 def accurate_plan(
     original: nn.Module,
     graph: ChannelGraph,
-    images: DetectionImages,
+    images: FileImages,
     target: Target,
     *,
     imgsz: int,
@@ -64,7 +64,7 @@ def repaired(
     masked: nn.Module,
     plan: PrunePlan,
     graph: ChannelGraph,
-    images: DetectionImages,
+    images: FileImages,
     way: Recover,
     *,
     streams: Sequence[BlockStream] = (),
@@ -104,7 +104,7 @@ def repaired(
             progress=progress,
         )
 
-    judge = None if held is None else partial(detection_loss, images=held)
+    judge = None if held is None else partial(training_loss, images=held)
     return recover(masked, plan, graph, fitting, way, fit, judge, forward)
 
 

@@ -62,7 +62,9 @@ def _globals(
 @app.command()
 def prune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")],
-    data: Annotated[str, typer.Option(help="Dataset YAML with labelled train and val images.")],
+    data: Annotated[
+        str, typer.Option(help="Dataset YAML with labelled train and val images; of classes, a folder with those two.")
+    ],
     preset: Annotated[
         str, typer.Option(help="seed: a few layers, front to back. accurate: the whole network to a target.")
     ] = "seed",
@@ -88,7 +90,9 @@ def prune(
         int | None, typer.Option(show_default="8 with a ratio, else 1", help="Round channel counts up to a multiple.")
     ] = None,
     images: Annotated[int | None, typer.Option(show_default="all", help="Look at this many training images.")] = None,
-    imgsz: Annotated[int, typer.Option(help="Longer side of the images in pixels.")] = 640,
+    imgsz: Annotated[
+        int | None, typer.Option(show_default="640; 224 to classify", help="Longer side of the images in pixels.")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 16,
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
     mode: Annotated[str, typer.Option(help="compact takes channels out, mask zeroes them.")] = "compact",
@@ -110,7 +114,7 @@ def prune(
     name: Annotated[str | None, typer.Option(show_default="the model's name", help="Folder of this run.")] = None,
     trust: commands.Trust = False,
 ) -> None:
-    """Prune a trained detector front to back, prove the result, and measure it."""
+    """Prune a trained network front to back, prove the result, and measure it."""
     from seqprune.report.folder import fill, free_folder
     from seqprune.select.layers import parse_blocks
 

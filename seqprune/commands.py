@@ -18,7 +18,10 @@ Trust = Annotated[
 
 def finetune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Pruned weights (.pt); with --resume, a last.pt.")],
-    data: Annotated[str | None, typer.Option(help="Dataset YAML with labelled train and val images.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Dataset YAML with labelled train and val images; of classes, a folder with those two."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     imgsz: Annotated[int | None, typer.Option(show_default="640", help="Side of the images in pixels.")] = None,
     batch: Annotated[int | None, typer.Option(show_default="16", help="Images a step.")] = None,

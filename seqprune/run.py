@@ -1,4 +1,4 @@
-"""The whole job for a detector: load, look, prune front to back, prove, fine-tune, measure."""
+"""The whole job for a network of Ultralytics': load, look, prune front to back, prove, fine-tune, measure."""
 
 from __future__ import annotations
 
@@ -26,23 +26,26 @@ from seqprune.plan import PrunePlan
 from seqprune.presets import Way, settings_of, way_of
 from seqprune.recover import Repair
 from seqprune.report.html import write_html
-from seqprune.report.record import Measurements, Record, versions
+from seqprune.report.record import ClassMeasurements, Measurements, Record, versions
 from seqprune.select.layers import block_of, choose_layers
 from seqprune.sequential import StepReport, front_to_back, prune_sequentially
 from seqprune.surgery import Difference, compact, mask, verify
-from seqprune.yolo import DetectionImages, save_pt
+from seqprune.yolo import save_pt
 from seqprune.yolo.blocks import blocks_of
+from seqprune.yolo.data import images_for
 from seqprune.yolo.device import as_device
 from seqprune.yolo.load import LoadedDetector, load
+from seqprune.yolo.networks import NETWORKS
 from seqprune.yolo.predict import predict
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.pruned import is_masked
 from seqprune.yolo.teacher import check_student
 from seqprune.yolo.tensors import SUFFIX, save_pair
 from seqprune.yolo.tuning import Tuner
-from seqprune.yolo.validate import validate
+from seqprune.yolo.validate import validate, validate_classes
 
-TASKS = ("detect", "segment", "pose", "obb")  # those whose objects have boxes
+DETECTED, CLASSIFIED = 640, 224
+"""Sides of images in pixels, where they are not given: those that Ultralytics trains with."""
 Mode = Literal["compact", "mask"]
 
 
@@ -111,7 +114,7 @@ def prune(
     match: str | None = None,
     round_to: int | None = None,
     images: int | None = None,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     batch: int = 16,
     device: str | int = "cpu",
     mode: Mode = "compact",
@@ -130,11 +133,12 @@ def prune(
     trust: bool = False,
     listener: Listener | None = None,
 ) -> PruneResult:
-    """Prunes a trained detector front to back.
+    """Prunes a trained network front to back: a detector, or one for another task of Ultralytics'.
 
     Args:
         model: weights, an ``ultralytics.YOLO`` or its network; never changed.
-        data: dataset YAML with labelled ``train`` and ``val`` images.
+        data: dataset YAML with labelled ``train`` and ``val`` images; for classification a folder with those two, in
+            each a folder a class.
         preset: ``seed``, the predecessor's way of choosing a few layers front to back; or ``accurate``, the whole
             network to a target, where removal costs least, with every convolution fitted anew.
         layers: how many layers to choose, or their module paths in any order (``seed``).
@@ -142,7 +146,7 @@ def prune(
         keep, represent, match, round_to: see :class:`seqprune.sequential.Settings`; override the preset. With a ratio
             to keep, counts are rounded up to a multiple of 8 unless ``round_to`` says otherwise.
         images: training images to look at, a seeded sample; all of them where left out.
-        imgsz: longer side of the images in pixels.
+        imgsz: longer side of the images in pixels; 640, or 224 for classification, where left out.
         batch: images at a time.
         device: ``cpu`` or the number of a GPU.
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
@@ -176,7 +180,7 @@ def prune(
     if (
         mode not in ("compact", "mask")
         or min(finetune, finetune_step) < 0
-        or imgsz < 32
+        or (imgsz is not None and imgsz < 32)
         or batch < 1
         or (images is not None and images < 1)
     ):
@@ -197,12 +201,14 @@ def prune(
     torch_device = own_device(as_device(str(device)), ranks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of the weights, where the model is a YAML
-        detector = _settled(load(model, tasks=TASKS, trust=trust), told)
+        detector = _settled(load(model, tasks=NETWORKS, trust=trust), told)
     if distill:
         check_student(detector.model)
     graph = trace_detector(detector.model)
     names = choose(graph, layers, blocks)
-    seen = DetectionImages(
+    imgsz = imgsz or (CLASSIFIED if detector.task == "classify" else DETECTED)
+    seen = images_for(
+        detector.task,
         data,
         split="train",
         imgsz=imgsz,
@@ -211,7 +217,6 @@ def prune(
         stride=detector.stride,
         names=detector.names,
         seed=seed,
-        task=detector.task,
     )
     if seen.unreadable:
         told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")
@@ -346,12 +351,14 @@ class _Measure:
     val: bool
     told: Listener
 
-    def __call__(self, model: nn.Module, when: str) -> Measurements:
+    def __call__(self, model: nn.Module, when: str) -> Measurements | ClassMeasurements:
         self.told.stage(f"measure {when}", None)
-        size = Measurements(parameters(model), gflops(model, self.imgsz), math.nan)
+        classifies = getattr(model, "task", "") == "classify"
+        kind, look = (ClassMeasurements, validate_classes) if classifies else (Measurements, validate)
+        size = kind(parameters(model), gflops(model, self.imgsz), math.nan)
         if not self.val:
             return size
-        metrics = validate(model, self.data, imgsz=self.imgsz, batch=self.batch, device=str(self.device))
+        metrics = look(model, self.data, imgsz=self.imgsz, batch=self.batch, device=str(self.device))
         return replace(size, **asdict(metrics))
 
 

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from seqprune.report.record import Record, compare
+from seqprune.report.record import Record, accuracies, compare
 from seqprune.sequential import StepReport
 
 _STYLE = """
@@ -96,7 +96,7 @@ def _comparison(record: Record) -> str:
         for line in compare(record.before, record.after)
     ]
     note = ""
-    if record.before.map50_95 is None:
+    if not accuracies(record.after):
         note = '\n<p class="quiet">Accuracy was not measured.</p>'
     return _table(("", _number("before"), _number("after"), _number("change")), rows) + note
 

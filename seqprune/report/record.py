@@ -13,18 +13,41 @@ from seqprune.recover import Repair
 from seqprune.sequential import StepReport
 from seqprune.surgery import Difference
 
+_ACCURACIES = {
+    "map50_95": "mAP50-95",
+    "map50": "mAP50",
+    "precision": "precision",
+    "recall": "recall",
+    "top1": "top-1 accuracy",
+    "top5": "top-5 accuracy",
+}
+
 
 @dataclass(frozen=True)
-class Measurements:
-    """Size, speed and accuracy of one model; accuracy is ``None`` where it was not measured."""
+class Size:
+    """Size and speed of one model."""
 
     params: int
     gflops: float
     latency_ms: float
+
+
+@dataclass(frozen=True)
+class Measurements(Size):
+    """The same with the accuracy of what finds objects; ``None`` where it was not measured."""
+
     map50_95: float | None = None
     map50: float | None = None
     precision: float | None = None
     recall: float | None = None
+
+
+@dataclass(frozen=True)
+class ClassMeasurements(Size):
+    """The same with the accuracy of what classifies; ``None`` where it was not measured."""
+
+    top1: float | None = None
+    top5: float | None = None
 
 
 @dataclass(frozen=True)
@@ -41,8 +64,8 @@ class Record:
     versions: dict[str, str]
     steps: tuple[StepReport, ...]
     verify: Difference
-    before: Measurements
-    after: Measurements
+    before: Measurements | ClassMeasurements
+    after: Measurements | ClassMeasurements
     unreadable: tuple[str, ...] = ()
     repairs: tuple[Repair, ...] = ()
 
@@ -60,7 +83,13 @@ class Compared:
     change: str
 
 
-def compare(before: Measurements, after: Measurements) -> list[Compared]:
+def accuracies(measured: Size) -> dict[str, float]:
+    """What was measured of a model's accuracy, by its title."""
+    found = {title: getattr(measured, name, None) for name, title in _ACCURACIES.items()}
+    return {title: value for title, value in found.items() if value is not None}
+
+
+def compare(before: Size, after: Size) -> list[Compared]:
     """The table before/after: sizes change by a share, accuracies by a difference; only what was measured."""
     lines = [
         Compared("parameters", f"{before.params:,}", f"{after.params:,}", _share(before.params, after.params)),
@@ -72,10 +101,9 @@ def compare(before: Measurements, after: Measurements) -> list[Compared]:
             _share(before.latency_ms, after.latency_ms),
         ),
     ]
-    accuracy = {"map50_95": "mAP50-95", "map50": "mAP50", "precision": "precision", "recall": "recall"}
-    for name, title in accuracy.items():
-        was, now = getattr(before, name), getattr(after, name)
-        if was is not None and now is not None:
+    now_by_title = accuracies(after)
+    for title, was in accuracies(before).items():
+        if (now := now_by_title.get(title)) is not None:
             lines.append(Compared(title, f"{was:.4f}", f"{now:.4f}", f"{now - was:+.4f}"))
     return lines
 

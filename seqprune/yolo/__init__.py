@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seqprune.yolo.data import DetectionImages
+    from seqprune.yolo.data import ClassificationImages, DetectionImages
     from seqprune.yolo.load import LoadedDetector
     from seqprune.yolo.profile import Profile, gflops, latency_ms, parameters
     from seqprune.yolo.save import save_pt
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
         SegmentationTrainer,
     )
     from seqprune.yolo.tuning import finetune
-    from seqprune.yolo.validate import Metrics
+    from seqprune.yolo.validate import ClassMetrics, Metrics
     from seqprune.yolo.widths import WIDTH_ATTRIBUTES
 
 _HOME = {
     "WIDTH_ATTRIBUTES": "widths",
+    "ClassMetrics": "validate",
+    "ClassificationImages": "data",
     "ClassificationTrainer": "trainer",
     "DetectionImages": "data",
     "DetectionTrainer": "trainer",
@@ -46,6 +48,8 @@ _HOME = {
 
 __all__ = [
     "WIDTH_ATTRIBUTES",
+    "ClassMetrics",
+    "ClassificationImages",
     "ClassificationTrainer",
     "DetectionImages",
     "DetectionTrainer",

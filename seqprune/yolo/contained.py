@@ -22,13 +22,14 @@ def contained() -> Iterator[None]:
     """
     from ultralytics.data import utils as data_utils
     from ultralytics.engine import validator
-    from ultralytics.models.yolo.detect import val
+    from ultralytics.models.yolo.classify import val as classes
+    from ultralytics.models.yolo.detect import val as boxes
     from ultralytics.utils import LOGGER, checks
 
     with ExitStack() as stack:
         stack.enter_context(replaced(data_utils, "check_font", _no_font))
         stack.enter_context(replaced(checks, "AUTOINSTALL", False))
-        for module in (validator, val):
+        for module in (validator, boxes, classes):
             for rank in ("RANK", "LOCAL_RANK"):
                 stack.enter_context(replaced(module, rank, -1))
         level = LOGGER.level

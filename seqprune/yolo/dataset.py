@@ -12,7 +12,9 @@ import random
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -167,10 +169,7 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
         classes = len(self.data["names"])
         if not self.single_cls:
             _check_class_ids(label_file, classes)
-        with tempfile.TemporaryDirectory() if _lacks_end(im_file) else _nowhere() as folder:
-            checked = im_file
-            if folder:  # Ultralytics re-encodes such a file in place: let it have a copy
-                checked = shutil.copy(im_file, folder)
+        with untouched(im_file) as checked:
             points, size = self.data.get("kpt_shape", (0, 0)) if self.use_keypoints else (0, 0)
             found = verify_image_label(
                 (checked, label_file, "", self.use_keypoints, classes, points, size, self.single_cls)
@@ -191,14 +190,14 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
         return label, ""
 
 
-class _nowhere:  # noqa: N801 - reads as the folder it stands for
-    """A context manager that yields an empty folder name."""
-
-    def __enter__(self) -> str:
-        return ""
-
-    def __exit__(self, *_: object) -> None:
-        return None
+@contextmanager
+def untouched(im_file: str) -> Iterator[str]:
+    """An image's file to check; a copy where Ultralytics would re-encode it in place."""
+    if not _lacks_end(im_file):
+        yield im_file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield shutil.copy(im_file, folder)
 
 
 def _lacks_end(im_file: str) -> bool:

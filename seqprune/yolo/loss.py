@@ -1,4 +1,4 @@
-"""The loss a detector is trained with, as a measure of how well it still does on labelled images."""
+"""The loss a network is trained with, as a measure of how well it still does on labelled images."""
 
 from __future__ import annotations
 
@@ -12,6 +12,24 @@ from ultralytics.cfg import get_cfg
 from seqprune.errors import DataError
 from seqprune.observe.batch import Batch, LabelledImages, as_input
 from seqprune.yolo.networks import forget_inputs
+
+
+def training_loss(model: nn.Module, images: LabelledImages) -> float:
+    """What the model's task is trained to minimise, per image: of a detector see :func:`detection_loss`."""
+    return (classification_loss if getattr(model, "task", "") == "classify" else detection_loss)(model, images)
+
+
+def classification_loss(model: nn.Module, images: LabelledImages) -> float:
+    """Ultralytics' loss (cross-entropy) per image, in inference mode; the model stays as it is."""
+    copy: Any = deepcopy(model).eval()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for batch in images:
+            inputs = as_input(batch.images, copy)
+            loss, _ = copy.loss({"img": inputs, "cls": batch.classes.to(inputs.device)}, copy(inputs))
+            total += float(loss) * len(inputs)  # a mean over the batch, where a detector's is a sum
+            count += len(inputs)
+    return total / max(count, 1)
 
 
 def detection_loss(model: nn.Module, images: LabelledImages) -> float:

@@ -1,4 +1,4 @@
-"""Predicted boxes."""
+"""Predicted boxes, and classes of whole images."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ UNLIMITED_SECONDS = 3600.0
 def predict(
     model: nn.Module, images: torch.Tensor, conf: float = 0.25, iou: float = 0.7, max_det: int = 300
 ) -> list[torch.Tensor]:
-    """Run a detector, or a network that finds boxes beside other things, and suppress overlapping boxes.
+    """Run a network that finds boxes, be it beside other things, and suppress overlapping ones; or one that classifies.
 
     Args:
-        model: A detector in eval mode; heads that need no suppression (end to end) are only filtered.
+        model: In eval mode; heads that need no suppression (end to end) are only filtered.
         images: ``[B, 3, H, W]`` floating point in [0, 1], RGB, on the model's device; H and W multiples of
             the stride.
         conf: Least confidence.
@@ -31,13 +31,18 @@ def predict(
 
     Returns:
         For each image ``[n, 6]``: ``x1 y1 x2 y2`` in pixels of ``images``, confidence, class; most confident
-        first. Of an oriented box, the upright one around it.
+        first. Of an oriented box, the upright one around it. Of an image that is classified ``[1, 2]``: confidence and
+        most probable class.
     """
-    rotated = getattr(model, "task", "detect") == "obb"
+    task = getattr(model, "task", "detect")
+    rotated = task == "obb"
     with torch.no_grad():  # not inference mode: its tensors would stay behind in the head's anchors
         raw: Any = model(images)
         while not isinstance(raw, torch.Tensor):  # the boxes come first, whatever else there is
             raw = raw[0]
+        if task == "classify":
+            confidence, kind = raw.float().max(1)
+            return list(torch.stack((confidence, kind.float()), 1)[:, None])
         found: list[torch.Tensor] = nms.non_max_suppression(
             raw,
             conf,

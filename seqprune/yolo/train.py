@@ -13,11 +13,11 @@ from typing import Any
 
 from torch import nn
 
-from seqprune.errors import DataError, InputError, TrainingError
+from seqprune.errors import InputError, TrainingError
 from seqprune.plan import PrunePlan
 from seqprune.yolo import trainer as trainers
 from seqprune.yolo.contained import contained, one_line
-from seqprune.yolo.dataset import resolve
+from seqprune.yolo.folders import describe
 from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.networks import NETWORKS
 from seqprune.yolo.pruned import TRAINERS, is_masked, remember
@@ -91,7 +91,7 @@ def train(
         "task": loaded.task,
         "mode": "train",
         "model": str(model),
-        "data": _described(data, loaded.task),
+        "data": describe(data, loaded.task)[0],
         "epochs": epochs,
         "project": str(folder.parent.absolute()),
         "name": folder.name,
@@ -185,12 +185,3 @@ def _carrying(loaded: LoadedDetector) -> nn.Module:
     if loaded.plan is not None:
         remember(loaded.model, loaded.plan.to_json())
     return loaded.model
-
-
-def _described(data: str | Path, task: str) -> str:
-    """What Ultralytics is to be given as the data."""
-    if task != "classify":
-        return str(resolve(data).get("yaml_file", data))
-    if not Path(data).is_dir():
-        raise DataError(f"{data}: no such folder; for classification give one with train and val, a folder a class")
-    return str(data)

@@ -23,6 +23,7 @@ from seqprune.errors import DataError, InputError, ModelError, TrainingError
 from seqprune.plan import PrunePlan
 from seqprune.surgery import graph_for, masker
 from seqprune.yolo.dataset import ReadOnlyDataset, build, check_classes
+from seqprune.yolo.folders import ReadOnlyFolder, fitting_names
 from seqprune.yolo.networks import forget_inputs, is_fused, released, student_of
 from seqprune.yolo.pruned import is_masked, plan_of
 from seqprune.yolo.teacher import handed_over, load_teacher
@@ -191,12 +192,20 @@ class PoseTrainer(_ReadsBoxes, pose.PoseTrainer):  # type: ignore[misc]
 
 
 class ClassificationTrainer(KeepsShape, classify.ClassificationTrainer):  # type: ignore[misc]
-    """The same for whole images."""
+    """The same for whole images: they are read, and no cache is written beside them."""
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> ReadOnlyFolder:
+        """The split's images and classes, read only."""
+        train = mode == "train"
+        prefix = "train" if train else self.args.split
+        return ReadOnlyFolder(img_path, self.args, classes=self.data["names"], augment=train, prefix=prefix)
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
-        """As :meth:`KeepsShape.get_model`, with the dropout that the arguments ask for."""
-        model: nn.Module = super().get_model(cfg, weights, verbose)
+        """As :meth:`KeepsShape.get_model`, with the model's class ids and the dropout that the arguments ask for."""
+        model: Any = super().get_model(cfg, weights, verbose)
+        if weights is not None:
+            self.data["names"] = fitting_names(self.data["names"], model.names, str(self.args.data))
         for module in model.modules():
             if isinstance(module, nn.Dropout) and self.args.dropout:
                 module.p = self.args.dropout
-        return model
+        return model  # type: ignore[no-any-return]

@@ -19,8 +19,8 @@ from seqprune.errors import InputError, TrainingError
 from seqprune.plan import PrunePlan
 from seqprune.yolo import trainer as trainers
 from seqprune.yolo.contained import contained, one_line
-from seqprune.yolo.dataset import resolve
 from seqprune.yolo.device import as_device
+from seqprune.yolo.folders import describe
 from seqprune.yolo.networks import forget_inputs, released
 from seqprune.yolo.pruned import TRAINERS, forget, remember
 from seqprune.yolo.teacher import check_student
@@ -33,7 +33,7 @@ class _Quiet(trainers.KeepsShape):
     """Mixed into one of our trainers: no checkpoints, no curves, no validation, nobody called back."""
 
     def get_dataset(self) -> dict[str, Any]:
-        return resolve(self.args.data)
+        return describe(self.args.data, self.args.task)[1]
 
     def run_callbacks(self, event: str) -> None:
         """Nobody is told: the integrations would log to other services."""
@@ -76,8 +76,9 @@ def finetune(
     processes, unless ``overrides`` say otherwise. The caller's random state is put back.
 
     Args:
-        model: The detector; it is copied, not changed.
-        data: Path of a data YAML, or a name that Ultralytics knows; trains on its ``train`` split.
+        model: The network; it is copied, not changed.
+        data: Path of a data YAML, a name that Ultralytics knows, or, for classification, a folder; trains on its
+            ``train`` split.
         epochs: Passes over the images.
         imgsz: Side of the training images in pixels.
         batch: Images per step.
@@ -102,9 +103,9 @@ def finetune(
     if teacher is not None:
         check_student(model)
         arguments["distill_model"] = "teacher.pt"  # a name only: the teacher is handed over
-    description = resolve(data)
+    described, _ = describe(data, task)
     with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained(), _random_state():
-        arguments |= {"data": str(description.get("yaml_file", data)), "project": folder, "name": "run"}
+        arguments |= {"data": described, "project": folder, "name": "run"}
         try:
             trainer = _quiet(task)(overrides=arguments)
         except (SyntaxError, TypeError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from ultralytics.engine.validator import BaseValidator
+from ultralytics.models.yolo.classify import ClassificationValidator
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.models.yolo.obb import OBBValidator
 from ultralytics.models.yolo.pose import PoseValidator
@@ -20,6 +23,7 @@ from seqprune.errors import DataError, InputError, ModelError
 from seqprune.yolo.contained import contained, one_line
 from seqprune.yolo.dataset import ReadOnlyDataset, build, check_classes, resolve
 from seqprune.yolo.device import as_device
+from seqprune.yolo.folders import ReadOnlyFolder, fitting_names, resolve_folder
 from seqprune.yolo.predict import UNLIMITED_SECONDS
 
 
@@ -40,15 +44,32 @@ class Metrics:
     recall: float
 
 
-class _ReadsOnly(DetectionValidator):  # type: ignore[misc]
-    """Mixed into a validator of Ultralytics': on a read-only dataset, calling nobody back."""
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Accuracy of a network that classifies; each in [0, 1].
+
+    Attributes:
+        top1: Share of images whose class is the most probable one.
+        top5: Share of images whose class is among the five most probable.
+    """
+
+    top1: float
+    top5: float
+
+
+class _Unheard(BaseValidator):  # type: ignore[misc]
+    """Mixed into a validator of Ultralytics': calls nobody back."""
+
+    def run_callbacks(self, event: str) -> None:
+        """Nobody is told: the integrations would log to other services."""
+
+
+class _ReadsOnly(_Unheard, DetectionValidator):  # type: ignore[misc]
+    """Mixed into a validator of boxes: on a read-only dataset."""
 
     def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> ReadOnlyDataset:
         """The split's images and labels."""
         return build(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=int(self.stride))
-
-    def run_callbacks(self, event: str) -> None:
-        """Nobody is told: the integrations would log to other services."""
 
 
 class Validator(_ReadsOnly):
@@ -79,6 +100,16 @@ class _Points(_ReadsOnly, PoseValidator):  # type: ignore[misc]
 
 class _Oriented(_ReadsOnly, OBBValidator):  # type: ignore[misc]
     """The same for oriented boxes."""
+
+
+class _Classes(_Unheard, ClassificationValidator):  # type: ignore[misc]
+    """Ultralytics' for whole images, on a read-only dataset."""
+
+    classes: Mapping[int, str]
+
+    def build_dataset(self, img_path: str) -> ReadOnlyFolder:
+        """The split's images and classes."""
+        return ReadOnlyFolder(img_path, self.args, classes=self.classes, prefix=self.args.split)
 
 
 # By task: the validator, and the letter by which Ultralytics marks what the task is about.
@@ -113,48 +144,100 @@ def validate(
         DataError: The data cannot be used, or has another number of classes than the model.
         ModelError: The model does not run.
     """
-    if imgsz < 1 or batch < 1:
-        raise InputError(f"imgsz={imgsz} and batch={batch} must be at least 1")
-    where = as_device(device)
+    _check_numbers(imgsz, batch)
     description = resolve(data)
     if not description.get(split):
         raise DataError(f"{data}: has no split {split!r}; use one that the data YAML names")
-    names = getattr(model, "names", None)
-    if names is None:
-        raise ModelError("the model has no class names, so it is no Ultralytics detector; load it with seqprune")
-    check_classes(description, len(names), str(data))
+    check_classes(description, len(_names_of(model)), str(data))
     task = str(getattr(model, "task", "detect"))
     if task not in _VALIDATORS:
         raise ModelError(f"accuracy of a model for {task} cannot be measured here; leave it out (--no-val)")
     kind, letter = _VALIDATORS[task]
-    copy = deepcopy(model).float().eval()
-    with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():
-        arguments = {
-            "task": task,
-            "mode": "val",
-            "data": str(description.get("yaml_file", data)),
-            "split": split,
-            "imgsz": imgsz,
-            "batch": batch,
-            "device": where,
-            "rect": True,
-            "workers": 0,
-            "plots": False,
-            "verbose": False,
-            "save_json": False,
-            "val": False,  # else Ultralytics scores official COCO splits with a package it installs itself
-            "project": folder,
-            "name": "val",
-            "exist_ok": True,
-        }
-        validator = kind(args=arguments, save_dir=Path(folder))
-        try:
-            stats = validator(model=copy)
-        except RuntimeError as error:
-            raise ModelError(f"the model cannot be validated: {one_line(error)}") from error
+    arguments = {
+        "data": str(description.get("yaml_file", data)),
+        "split": split,
+        "rect": True,
+        "save_json": False,
+        "val": False,  # else Ultralytics scores official COCO splits with a package it installs itself
+    }
+    stats = _measure(kind, model, task, arguments, imgsz, batch, device)
     return Metrics(
         map50_95=float(stats[f"metrics/mAP50-95({letter})"]),
         map50=float(stats[f"metrics/mAP50({letter})"]),
         precision=float(stats[f"metrics/precision({letter})"]),
         recall=float(stats[f"metrics/recall({letter})"]),
     )
+
+
+def validate_classes(
+    model: nn.Module,
+    data: str | Path,
+    *,
+    imgsz: int = 224,
+    batch: int = 16,
+    device: str | torch.device = "cpu",
+) -> ClassMetrics:
+    """Measure a network that classifies with Ultralytics' validator, on a copy, on the images of ``val``.
+
+    Args:
+        model: As for :func:`validate`.
+        data: Folder with ``train`` and ``val`` (or ``test``), in each a folder a class.
+        imgsz: Side in pixels.
+        batch: Images per batch.
+        device: Where to run.
+
+    Raises:
+        DataError: The data cannot be used, or its classes are not the model's.
+        ModelError: The model does not run.
+    """
+    _check_numbers(imgsz, batch)
+    classes = fitting_names(resolve_folder(data)["names"], _names_of(model), str(data))
+    kind = type("_OurClasses", (_Classes,), {"classes": classes})
+    stats = _measure(kind, model, "classify", {"data": str(data), "split": "val"}, imgsz, batch, device)
+    return ClassMetrics(float(stats["metrics/accuracy_top1"]), float(stats["metrics/accuracy_top5"]))
+
+
+def _measure(
+    kind: Any,
+    model: nn.Module,
+    task: str,
+    arguments: Mapping[str, Any],
+    imgsz: int,
+    batch: int,
+    device: str | torch.device,
+) -> Mapping[str, float]:
+    """What one of our validators says of a copy of the model, by Ultralytics' names."""
+    where = as_device(device)
+    copy = deepcopy(model).float().eval()
+    with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():
+        common = {
+            "task": task,
+            "mode": "val",
+            "imgsz": imgsz,
+            "batch": batch,
+            "device": where,
+            "workers": 0,
+            "plots": False,
+            "verbose": False,
+            "project": folder,
+            "name": "val",
+            "exist_ok": True,
+        }
+        validator = kind(args={**common, **arguments}, save_dir=Path(folder))
+        try:
+            stats: Mapping[str, float] = validator(model=copy)
+        except RuntimeError as error:
+            raise ModelError(f"the model cannot be validated: {one_line(error)}") from error
+    return stats
+
+
+def _check_numbers(imgsz: int, batch: int) -> None:
+    if imgsz < 1 or batch < 1:
+        raise InputError(f"imgsz={imgsz} and batch={batch} must be at least 1")
+
+
+def _names_of(model: nn.Module) -> dict[int, str]:
+    names: Any = getattr(model, "names", None)
+    if names is None:
+        raise ModelError("the model has no class names, so it is no Ultralytics network; load it with seqprune")
+    return names if isinstance(names, dict) else dict(enumerate(names))

@@ -1,4 +1,4 @@
-"""Segmentation, pose and oriented boxes are pruned by the boxes of their objects; what has none is refused."""
+"""Segmentation, pose and oriented boxes are pruned by the boxes of their objects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from seqprune.errors import ModelError
 from seqprune.run import prune
 from seqprune.yolo.data import DetectionImages
 from seqprune.yolo.load import load
@@ -58,9 +57,3 @@ def test_the_whole_job(task: str, network: nn.Module, images: Path, tmp_path: Pa
     for name in ("saved.pt", "saved.safetensors"):
         loaded = load(result.save(tmp_path / name), tasks=[task])
         assert (loaded.task, loaded.plan) == (task, result.plan)
-
-
-@pytest.mark.parametrize("task", ["classify"])
-def test_what_has_no_boxes_is_refused(task: str, network: nn.Module, images: Path) -> None:
-    with pytest.raises(ModelError, match="is a model for classify, not for detect, segment, pose, obb"):
-        prune(network, images)
