@@ -47,6 +47,8 @@ class Scoring:
 
 Criterion = Callable[[Scoring], FloatArray]
 CRITERIA: dict[str, Criterion] = {}
+FROM_IMAGES = frozenset({"taylor"})
+"""Those that look at more than the weights."""
 
 
 def register(name: str, function: Criterion) -> None:

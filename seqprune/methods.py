@@ -18,12 +18,12 @@ from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.price import Price
 from seqprune.recover import Recover
+from seqprune.scoring import scoring_for
 from seqprune.sequential import Match, Settings, prune_sequentially
 from seqprune.surgery import compact, mask
 from seqprune.target import Target
 from seqprune.yolo.blocks import blocks_of
 from seqprune.yolo.data import DetectionImages
-from seqprune.yolo.gradients import loss_gradients
 from seqprune.yolo.peers import PEERS, peer
 from seqprune.yolo.predict import predict
 from seqprune.yolo.profile import parameters
@@ -46,8 +46,7 @@ def by_criterion(
     spread: Spread = "uniform",
 ) -> nn.Module:
     """Plain top-k by a criterion."""
-    gradients = loss_gradients(model, images) if name == "taylor" else None
-    scored = scores(name, Scoring(model, graph, seed, gradients))
+    scored = scores(name, scoring_for(name, model, graph, images, seed))
     removed = by_scores(graph, Price(model, graph), scored, target, spread=spread)
     return compact(model, PrunePlan.from_removed(graph, removed), graph)
 

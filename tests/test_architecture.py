@@ -15,8 +15,9 @@ PACKAGE = ROOT / "seqprune"
 # A room imports from rooms above it in this list, never from one below.
 ROOMS = (
     *("errors", "widths", "outputs", "graph", "plan", "price", "select", "budget", "observe", "surgery", "criteria"),
-    *("refit", "recover", "importance", "sequential", "budgeted", "yolo", "target", "presets", "accurate", "report"),
-    *("run", "sensitivity", "methods", "compare", "demo", "reproduce", "commands", "measuring", "cli", "__main__"),
+    *("refit", "recover", "importance", "sequential", "budgeted", "yolo", "scoring", "target", "presets"),
+    *("accurate", "whole", "report", "run", "sensitivity", "methods", "compare", "demo", "reproduce", "commands"),
+    *("measuring", "cli", "__main__"),
 )
 
 

@@ -29,7 +29,7 @@ class Measurements:
 
 @dataclass(frozen=True)
 class Record:
-    """One run: what went in, what every step did, what came out."""
+    """One run: what went in, what every step did, what came out; ``data`` is empty where no images were given."""
 
     model: str
     data: str
