@@ -13,7 +13,7 @@ from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
 from seqprune.price import FloatArray, Price
 from seqprune.select.surgeon import RIDGE
 
-Spread = Literal["uniform", "global"]
+Spread = Literal["uniform", "global", "absolute"]
 TOLERANCE = 0.02
 """Where rounding leaves more than the target, so large a share of it is let pass."""
 
@@ -106,8 +106,9 @@ def by_scores(
     """Removes the groups with the lowest scores until what stays costs no more than ``target`` of the whole network.
 
     Groups are compared within a pool: those that the same layers make and the same constraints govern. ``uniform``
-    keeps the same ratio of every pool, ``global`` those above one threshold over scores divided by their pool's mean.
-    Counts are rounded up, so that a small pool stays whole for longer.
+    keeps the same ratio of every pool, ``global`` those above one threshold over scores divided by their pool's mean,
+    ``absolute`` those above one over the scores as they are. Counts are rounded up, so that a small pool stays
+    whole for longer.
 
     Args:
         graph: where channels go.
@@ -138,8 +139,12 @@ def by_scores(
 def order_of(graph: ChannelGraph, scores: FloatArray, free: BoolArray, spread: Spread = "uniform") -> IntArray:
     """The ``free`` groups, those that leave first at the front; ties in the order of the groups.
 
-    ``uniform`` goes by the share of its pool that scores lower, ``global`` by the score over the pool's mean.
+    ``uniform`` goes by the share of its pool that scores lower, ``global`` by the score over the pool's mean,
+    ``absolute`` by the score.
     """
+    candidates = np.flatnonzero(free)
+    if spread == "absolute":
+        return candidates[np.argsort(scores[candidates], kind="stable")]
     key: FloatArray = np.zeros(graph.group_count)
     for pool in pools(graph, free):
         if spread == "uniform":
@@ -148,7 +153,6 @@ def order_of(graph: ChannelGraph, scores: FloatArray, free: BoolArray, spread: S
         else:
             mean = scores[pool].mean()
             key[pool] = scores[pool] / mean if mean > 0 else 0.0
-    candidates = np.flatnonzero(free)
     return candidates[np.argsort(key[candidates], kind="stable")]
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from seqprune.budget import Budget, prefix_for, protected
+from seqprune.criteria import Readings
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.importance import importance_of_layers, norm_scale, output_variance
 from seqprune.observe.batch import LabelledImages
@@ -117,6 +118,12 @@ def scaled_weight(model: nn.Module, name: str, covariance: torch.Tensor, importa
     weight = norm_scale(model, name) * conv.weight.detach().double().cpu().flatten(1)
     total = output_variance(weight, covariance)
     return weight * (importance / total) ** 0.5 if total > 0 else weight * 0
+
+
+def readings_of(model: nn.Module, graph: ChannelGraph, images: LabelledImages) -> Readings:
+    """What every convolution reads, for the criterion ``obs``; all layers' errors count alike."""
+    sources, known = _sources(model, graph, images, Sampler(), None, None, None)
+    return Readings(tuple(sources), known)
 
 
 def reports(graph: ChannelGraph, plan: PrunePlan) -> tuple[StepReport, ...]:

@@ -77,7 +77,7 @@ def prune(
         str | None, typer.Option(help="What stays, with accurate or fast: params=0.8, flops=0.6 or latency=0.7.")
     ] = None,
     criterion: Annotated[
-        str | None, typer.Option(show_default="lamp", help="What scores channels, with fast: lamp, l1, l2, taylor …")
+        str | None, typer.Option(show_default="lamp", help="What scores channels, with fast: lamp, l1, taylor, obs …")
     ] = None,
     recover: Annotated[
         str | None,

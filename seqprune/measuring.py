@@ -76,7 +76,7 @@ def compare(
     target: Annotated[str, typer.Option(help="Shares of the parameters that stay: params=0.8,0.6.")] = "params=0.8",
     methods: Annotated[
         str,
-        typer.Option(help="With commas: accurate, criteria (l1, l2-global …), clusters, topk-l1, tp-magnitude …"),
+        typer.Option(help="With commas: accurate, criteria (l1, obs-global …), clusters, topk-l1, tp-magnitude …"),
     ] = "accurate,random,l1,bn,fpgm,lamp,taylor,topk-l1,clusters",
     images: Annotated[int, typer.Option(help="A seeded sample of so many train images.")] = 128,
     imgsz: Size = 640,

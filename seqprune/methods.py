@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from seqprune.accurate import accurate_plan, repaired
-from seqprune.budget import Spread, by_scores
+from seqprune.budget import Spread
 from seqprune.criteria import CRITERIA, FloatArray, Scoring, scores
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
@@ -18,10 +18,10 @@ from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.price import Price
 from seqprune.recover import Recover
-from seqprune.scoring import scoring_for
 from seqprune.sequential import Match, Settings, prune_sequentially
 from seqprune.surgery import compact, mask
 from seqprune.target import Target
+from seqprune.whole import fast_plan
 from seqprune.yolo.blocks import blocks_of
 from seqprune.yolo.data import DetectionImages
 from seqprune.yolo.peers import PEERS, peer
@@ -46,9 +46,8 @@ def by_criterion(
     spread: Spread = "uniform",
 ) -> nn.Module:
     """Plain top-k by a criterion."""
-    scored = scores(name, scoring_for(name, model, graph, images, seed))
-    removed = by_scores(graph, Price(model, graph), scored, target, spread=spread)
-    return compact(model, PrunePlan.from_removed(graph, removed), graph)
+    plan = fast_plan(model, graph, images, Target("params", target), name, imgsz=0, spread=spread, seed=seed)
+    return compact(model, plan, graph)
 
 
 def by_clusters(

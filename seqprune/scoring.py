@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from seqprune.budgeted import readings_of
 from seqprune.criteria import Scoring
 from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import LabelledImages
@@ -26,4 +27,5 @@ def scoring_for(
         DataError, ModelError: the images or the model do not give it.
     """
     gradients = loss_gradients(model, images) if images is not None and name == "taylor" else None
-    return Scoring(model, graph, seed, gradients)
+    readings = readings_of(model, graph, images) if images is not None and name == "obs" else None
+    return Scoring(model, graph, seed, gradients, readings)

@@ -8,7 +8,7 @@ from torch import nn
 
 from seqprune.accurate import accurate_plan
 from seqprune.budget import Spread, by_scores
-from seqprune.criteria import scores
+from seqprune.criteria import COMPARABLE, scores
 from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
@@ -86,7 +86,7 @@ def fast_plan(
         price_of(target, original, graph, imgsz),
         scores(criterion, scoring_for(criterion, original, graph, images, seed)),
         target.share,
-        spread=spread,
+        spread="absolute" if spread == "global" and criterion in COMPARABLE else spread,
         protect=protect,
         round_to=round_to,
         share=measured_share(target, original, graph, imgsz, next(original.parameters()).device),

@@ -18,7 +18,7 @@ from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
 from seqprune.price import Price, operations
 
-SPREADS = ("uniform", "global")
+SPREADS = ("uniform", "global", "absolute")
 PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -120,6 +120,15 @@ def test_global_takes_more_where_scores_differ_more(detector: tuple[nn.Module, C
     scored[groups[:12]] = 1e-3
     removed = by_scores(graph, price, scored, 0.8, spread="global")
     assert removed[groups[:12]].all()
+
+
+def test_absolute_takes_scores_as_they_are(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:
+    _, graph, price = detector
+    scored = np.ones(graph.group_count)
+    groups = graph.by_name["model.3.conv"].groups
+    scored[groups] = np.linspace(0.1, 0.2, len(groups))  # no layer differs as little, and yet all of them leave
+    removed = by_scores(graph, price, scored, 0.7, spread="absolute")
+    assert removed[groups].sum() == len(groups) - np.ceil(0.1 * len(groups))
 
 
 def test_rounding_and_protection(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:

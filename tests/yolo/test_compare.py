@@ -20,6 +20,7 @@ from seqprune.demo.scenes import write_scenes
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.methods import METHODS, by_clusters, method, ratio_for
 from seqprune.run import trace_detector
+from seqprune.sensitivity import sensitivity
 from seqprune.yolo import DetectionImages, parameters
 
 SIZE = 128
@@ -77,6 +78,15 @@ def test_clusters_that_could_not_choose_are_no_result(data_yaml: Path, tiny: nn.
     with pytest.raises(SeqPruneError, match=r"clusters leave 1\.000 of the parameters.*no labelled object"):
         by_clusters(tiny, trace_detector(tiny), 0.8, images, 0)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in tiny.state_dict().items())
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "obs"])
+def test_criteria_that_look_at_images_are_given_them(data_yaml: Path, tiny: nn.Module, criterion: str) -> None:
+    images = DetectionImages(data_yaml, imgsz=64, images=4)
+    small = method(f"{criterion}-global")(tiny, trace_detector(tiny), 0.7, images, 0)
+    assert parameters(small) / parameters(tiny) == pytest.approx(0.7, rel=0.02)
+    found = sensitivity(tiny, data_yaml, layers=["model.1.conv"], ratios=[0.5], criterion=criterion, imgsz=64)
+    assert (found.points[0].kept, found.points[0].channels) == (8, 16)
 
 
 def test_methods_are_named(tiny: nn.Module, added: Callable[..., None]) -> None:
