@@ -83,6 +83,9 @@ def compare(
     batch: BatchSize = 16,
     device: Device = "cpu",
     seed: Seed = 0,
+    subsets: Annotated[
+        int, typer.Option(help="Prune with so many samples of --images; the table shows mean and spread.")
+    ] = 1,
     out: Annotated[Path, typer.Option(help="A new folder for the table, the numbers and the plot.")] = Path(
         "runs/compare"
     ),
@@ -109,6 +112,7 @@ def compare(
             batch=batch,
             device=device,
             seed=seed,
+            subsets=subsets,
             listener=listener,
         )
     _show(console, "no training", *found.cells())

@@ -19,7 +19,7 @@ from seqprune.demo import weights_path
 from seqprune.demo.scenes import write_scenes
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.methods import METHODS, by_clusters, method, ratio_for
-from seqprune.run import trace_detector
+from seqprune.run import Listener, trace_detector
 from seqprune.sensitivity import sensitivity
 from seqprune.yolo import DetectionImages, parameters
 
@@ -57,6 +57,35 @@ def test_all_methods_keep_as_many_parameters_and_a_failure_stops_nobody(
     assert whole.map50_95 > 0.5 > by_name["l1"].map50_95
     assert "refuses (not today)" in found.to_markdown()
     assert json.loads(found.to_json())["rows"][0]["share"] == 1
+
+
+def test_several_subsets_give_a_mean_and_a_spread(digits: Path, added: Callable[..., None]) -> None:
+    """What a method does with other images is told apart from what it does better."""
+    seeds: list[int] = []
+
+    def by_seed(scoring: Scoring) -> np.ndarray:
+        seeds.append(scoring.seed)
+        return np.random.default_rng(scoring.seed).random(scoring.graph.group_count)
+
+    added("by-seed", by_seed)
+    told: list[str] = []
+    found = compare(
+        *(weights_path(), digits),
+        **{"targets": [0.98], "methods": ["l1", "by-seed"], "images": 8, "imgsz": SIZE, "subsets": 3, "seed": 5},
+        listener=Listener(stage=lambda name, _total: told.append(name)),
+    )
+    assert seeds == [5, 6, 7]
+    assert "l1 at 0.98, subset 3" in told
+    whole, alike, spread = found.rows
+    assert (whole.runs, len(alike.runs), len(spread.runs)) == ((), 3, 3)
+    assert min(alike.runs) == max(alike.runs) == pytest.approx(alike.map50_95)
+    assert min(spread.runs) < spread.map50_95 < max(spread.runs)
+    assert spread.map50_95 == pytest.approx(sum(spread.runs) / 3)
+    assert found.settings["subsets"] == "3, disjoint"
+    assert f"{spread.map50_95:.4f} ({min(spread.runs):.4f}–{max(spread.runs):.4f})" in found.to_markdown()
+    assert found.to_html().count('class="span"') == 3 * 2
+    rows = json.loads(found.to_json())["rows"]
+    assert ["runs" in row for row in rows] == [False, True, True]
 
 
 def test_clusters_leave_what_their_ratio_was_chosen_for(data_yaml: Path, tiny: nn.Module) -> None:
