@@ -1,4 +1,4 @@
-"""Methods of pruning at equal parameters, on the same images, without training: a table and a plot."""
+"""Methods of pruning at equal parameters or operations, on the same images, without training: a table and a plot."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from seqprune.errors import InputError, SeqPruneError
 from seqprune.methods import method
 from seqprune.report.plot import document, key, lines, table
 from seqprune.run import Listener, trace_detector
+from seqprune.target import Target
 from seqprune.yolo.load import load
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.subset import train_subsets
 from seqprune.yolo.validate import validate
 
 UNPRUNED = "unpruned"
+COUNTED = {"params": "parameters", "flops": "operations"}
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class Row:
 
     Attributes:
         method: its name, or ``unpruned``.
-        target: share of the parameters that was asked for.
+        target: share that was asked for, of the parameters or operations.
         params: parameters that stay.
-        share: the share they are.
+        share: the share that stays of what is counted.
         gflops: of one image.
         latency_ms: of one image, timed in turns with all others.
         map50_95, map50: accuracy on the val images.
@@ -115,9 +117,13 @@ class Comparison:
     def to_html(self) -> str:
         whole, rest = self.rows[0], [row for row in self.rows[1:] if row.map50_95 is not None]
         names = list(dict.fromkeys(row.method for row in rest))
+        counted = self.settings.get("target", "parameters")
+        size = ("parameters that stay", "params")
+        if counted == "parameters":
+            size = ("share of the parameters", "share")
         plots = []
         for title, unit, attribute in (
-            ("Over parameters", "share of the parameters", "share"),
+            ("Over parameters", *size),
             ("Over operations", "GFLOPs of one image", "gflops"),
             ("Over time", "milliseconds for one image", "latency_ms"),
         ):
@@ -130,7 +136,7 @@ class Comparison:
             plots.append(lines(title, unit, "mAP50-95", series, spans))
         about = f"{self.model} on {self.data}; " + ", ".join(f"{name} {value}" for name, value in self.settings.items())
         pictures = f'{key(names)}<div class="plots">{"".join(plots)}</div>'
-        return document("Methods at equal parameters", about, pictures, table(*self.cells()))
+        return document(f"Methods at equal {counted}", about, pictures, table(*self.cells()))
 
     def write(self, folder: Path) -> None:
         """Writes ``compare.json``, ``compare.md`` and ``compare.html`` into a folder that exists."""
@@ -144,6 +150,7 @@ def compare(
     *,
     targets: Sequence[float],
     methods: Sequence[str],
+    count: str = "params",
     images: int | None = 128,
     imgsz: int = 640,
     batch: int = 16,
@@ -158,8 +165,9 @@ def compare(
     Args:
         model: weights, an ``ultralytics.YOLO`` or its network; never changed.
         data: dataset YAML: methods look at ``train`` images, accuracy is measured on ``val`` images.
-        targets: shares of the parameters that stay.
+        targets: shares that stay.
         methods: names, see :func:`method`.
+        count: of what: ``params``, or ``flops``.
         images: training images, a seeded sample, the same for every method; all of them where None.
         imgsz, batch: of calibration and validation.
         device: where accuracy is measured; pruning and timing are on the CPU.
@@ -177,8 +185,10 @@ def compare(
     chosen = {name: method(name) for name in methods}
     if subsets < 1:
         raise InputError(f"subsets={subsets}: give the number of samples that methods look at, 1 or more")
+    if count not in COUNTED:
+        raise InputError(f"methods are compared at equal parameters or operations, not {count}: choose params or flops")
     if not targets or not chosen or not all(0 < target < 1 for target in targets):
-        raise InputError("a comparison needs a method and a target: give shares of the parameters in (0, 1)")
+        raise InputError(f"a comparison needs a method and a target: give shares of the {COUNTED[count]} in (0, 1)")
     told = listener or Listener()
     detector = load(model)
     graph = trace_detector(detector.model)
@@ -192,16 +202,16 @@ def compare(
         names=detector.names,
         seed=seed,
     )
-    whole = parameters(detector.model)
+    whole = parameters(detector.model), gflops(detector.model, imgsz)
 
     def measured(row: Row, network: nn.Module) -> Row:
         accuracy = validate(network, data, imgsz=imgsz, batch=batch, device=str(device))
-        count = parameters(network)
+        left = parameters(network), gflops(network, imgsz)
         return replace(
             row,
-            params=count,
-            share=count / whole,
-            gflops=gflops(network, imgsz),
+            params=left[0],
+            share=left[0] / whole[0] if count == "params" else left[1] / whole[1],
+            gflops=left[1],
             map50_95=accuracy.map50_95,
             map50=accuracy.map50,
         )
@@ -218,7 +228,7 @@ def compare(
                 for number, sample in enumerate(seen):
                     told.stage(f"{name} at {target:g}" + (f", subset {number + 1}" if subsets > 1 else ""), None)
                     start = time.perf_counter()
-                    small = prune(detector.model, graph, target, sample, seed + number)
+                    small = prune(detector.model, graph, Target(count, target), sample, seed + number)
                     runs.append(measured(replace(row, seconds=time.perf_counter() - start), small))
                     first = first if number else small
             except SeqPruneError as error:
@@ -232,6 +242,8 @@ def compare(
     times = latencies_ms(networks, imgsz, "cpu")
     rows = [replace(row, latency_ms=taken) for row, taken in zip(rows, times, strict=True)]
     settings: dict[str, Any] = {"images": seen[0].image_count, "imgsz": imgsz, "batch": batch, "seed": seed}
+    if count != "params":
+        settings["target"] = COUNTED[count]
     if subsets > 1:
         files = [file for sample in seen for file in sample.files]
         settings["subsets"] = f"{subsets}, {'disjoint' if len(set(files)) == len(files) else 'overlapping'}"

@@ -73,7 +73,7 @@ def sensitivity(
 def compare(
     model: Model,
     data: Annotated[str, typer.Option(help="Dataset YAML: methods look at train, accuracy is measured on val.")],
-    target: Annotated[str, typer.Option(help="Shares of the parameters that stay: params=0.8,0.6.")] = "params=0.8",
+    target: Annotated[str, typer.Option(help="Shares that stay: params=0.8,0.6, or flops=0.8.")] = "params=0.8",
     methods: Annotated[
         str,
         typer.Option(help="With commas: accurate, criteria (l1, obs-global …), clusters, topk-l1, tp-magnitude …"),
@@ -94,8 +94,10 @@ def compare(
     from seqprune.report.folder import fill, free_folder
 
     unit, _, shares = target.partition("=")
-    if unit != "params":
-        raise InputError(f"--target {target}: methods are compared at equal parameters, write params=0.8,0.6")
+    if unit not in ("params", "flops"):
+        raise InputError(
+            f"--target {target}: methods are compared at equal parameters, write params=0.8,0.6, or flops=0.8"
+        )
     targets = _numbers(shares, "--target")
     folder = free_folder(out.parent, None, out.name)
 
@@ -107,6 +109,7 @@ def compare(
             data,
             targets=targets,
             methods=[name for name in methods.split(",") if name],
+            count=unit,
             images=images,
             imgsz=imgsz,
             batch=batch,
