@@ -175,7 +175,7 @@ def prune(
     """
     settings = settings_of(preset, keep, represent, match, round_to, seed)
     way = way_of(preset, target, recover, protect, criterion)
-    if data is None and (way.looks_at_images or finetune):
+    if not data and (way.looks_at_images or finetune):
         raise InputError("these settings look at images: give --data, or prune with preset fast and no more")
     data = data or ""
     if (

@@ -91,6 +91,7 @@ def test_time_is_measured(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (("--preset", "fast", "--recover", "ls"), "give --data"),
         (("--preset", "fast", "--finetune", "1"), "give --data"),
         (("--preset", "accurate"), "give --data"),
+        (("--data", ""), "give --data"),
         (("--preset", "fast", "--criterion", "best"), "there is no criterion 'best': choose l1, l2"),
         (("--preset", "fast", "--target", "params=0.01"), "a target of 0.01 cannot be met"),
         (("--preset", "fast", "--protect", "model.99"), "there is no layer in 'model.99' to protect"),
