@@ -7,7 +7,8 @@ from functools import partial
 
 from torch import nn
 
-from seqprune.budgeted import Budget, choose_globally
+from seqprune.budget import Budget
+from seqprune.budgeted import choose_globally
 from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import as_input, sample
 from seqprune.observe.extract import Progress

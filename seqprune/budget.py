@@ -1,8 +1,9 @@
-"""From scores to removed channel groups under a budget. Pure: numbers in, a mask of groups out."""
+"""From an order of channel groups to those that are removed under a budget. Pure: numbers in, a mask of groups out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -10,10 +11,84 @@ import numpy as np
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
 from seqprune.price import FloatArray, Price
+from seqprune.select.surgeon import RIDGE
 
-Spread = Literal["uniform", "global"]
+Spread = Literal["uniform", "global", "absolute"]
 TOLERANCE = 0.02
-"""A target is met when what stays is within this share of it."""
+"""Where rounding leaves more than the target, so large a share of it is let pass."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How far to go, and what to spare.
+
+    Attributes:
+        target: share of the price of the whole network that stays, in (0, 1].
+        floor: least share of every layer's channels that stays; at least one does.
+        protect: module paths in which every layer stays whole.
+        round_to: channel counts are rounded up to a multiple of this where enough are left.
+        ridge: relative to the mean variance of a convolution's input, where second moments choose.
+    """
+
+    target: float
+    floor: float = 0.1
+    protect: tuple[str, ...] = ()
+    round_to: int = 8
+    ridge: float = RIDGE
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target <= 1 or not 0 <= self.floor <= 1 or self.round_to < 1:
+            raise InputError(
+                f"target={self.target:g}, floor={self.floor:g}, round_to={self.round_to}: the target is a share in "
+                "(0, 1], the floor one in [0, 1], and counts are rounded to 1 or more"
+            )
+
+
+def prefix_for(
+    graph: ChannelGraph,
+    share: Callable[[BoolArray], float],
+    order: Sequence[Sequence[int]],
+    free: BoolArray,
+    budget: Budget,
+) -> BoolArray:
+    """The shortest beginning of an order that meets the target once counts are rounded, found by bisection.
+
+    Args:
+        graph: where channels go.
+        share: what of the whole stays.
+        order: groups that leave together, those that leave first at the front.
+        free: ``[group_count]``, groups that may be given back.
+        budget: how far to go.
+
+    Returns:
+        ``[group_count]``, what is removed: legal.
+
+    Raises:
+        InputError: not even all of the order meets it.
+    """
+    # What leaves late is given back first.
+    scores: FloatArray = np.full(graph.group_count, float(len(order)))
+    for rank, groups in enumerate(order):
+        scores[list(groups)] = rank
+
+    def removed(count: int) -> BoolArray:
+        return graph.legalise(scores < count, scores, free, budget.round_to)
+
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        if share(removed(middle)) <= budget.target:
+            high = middle
+        else:
+            low = middle + 1
+    found = removed(low)
+    left = share(found)
+    if left > budget.target * (1 + TOLERANCE):
+        raise InputError(
+            f"a target of {budget.target:g} cannot be met, {left:.3f} stays at the least: protect less, lower the "
+            "floor, or take a greater target"
+        )
+    return found
 
 
 def by_scores(
@@ -26,64 +101,50 @@ def by_scores(
     floor: float = 0.1,
     protect: Sequence[str] = (),
     round_to: int = 1,
+    share: Callable[[BoolArray], float] | None = None,
 ) -> BoolArray:
-    """Removes the groups with the lowest scores until what stays costs ``target`` of the whole network.
+    """Removes the groups with the lowest scores until what stays costs no more than ``target`` of the whole network.
 
     Groups are compared within a pool: those that the same layers make and the same constraints govern. ``uniform``
-    keeps the same ratio of every pool, ``global`` those above one threshold over scores divided by their pool's mean.
-    Either way groups get an order, and how many of it are removed is found by bisection. Counts are rounded up, so that
-    a small pool stays whole for longer.
+    keeps the same ratio of every pool, ``global`` those above one threshold over scores divided by their pool's mean,
+    ``absolute`` those above one over the scores as they are. Counts are rounded up, so that a small pool stays
+    whole for longer.
 
     Args:
         graph: where channels go.
         price: what is counted: parameters, or operations.
         scores: ``[group_count]``, higher stays, finite.
-        target: share of the price of the whole network that stays, in (0, 1].
+        target, floor, protect, round_to: see :class:`Budget`.
         spread: how the removal is spread over layers.
-        floor: least share of every layer's channels that stays; at least one does.
-        protect: module paths; the layers in them keep all channels.
-        round_to: channel counts are rounded up to a multiple of this where enough are left.
+        share: what of the whole stays, where something else is meant to meet the target than the price.
 
     Returns:
-        ``[group_count]``, what is removed: legal, and within 2 % of the target where steps of the network's constraints
-        are that small; otherwise the nearest below it.
+        ``[group_count]``, what is removed: legal, and as near below the target as steps of the constraints are small.
 
     Raises:
         InputError: a number out of range, an unknown path, scores of another shape or not finite, or a target that
             cannot be reached.
     """
-    _check(graph, scores, target, spread, floor, round_to)
-    free = ~graph.pinned & ~_protected(graph, protect)
-    order = _within_floor(graph, removal_order(graph, scores, free, spread), floor)
-
-    def first(count: int) -> BoolArray:
-        removed = np.zeros(graph.group_count, bool)
-        removed[order[:count]] = True
-        return graph.legalise(removed, scores, free, round_to)
-
-    low, high = 0, len(order)  # so many leave too much, and so many do not
-    below = first(high)
-    if price.share(below) > target * (1 + TOLERANCE):
+    budget = Budget(target, floor, tuple(protect), round_to)
+    if scores.shape != (graph.group_count,) or not np.isfinite(scores).all():
         raise InputError(
-            f"a target of {target:g} is out of reach: with the floor of {floor:g}, what is pinned and protected, and "
-            f"the rounding, no less than {price.share(below):.3f} of the whole stays; ask for more, or lower the floor"
+            f"scores of shape {scores.shape} for {graph.group_count} channel groups, or not finite: give one finite "
+            "number for each group"
         )
-    above = first(low)
-    while high - low > 1:
-        middle = (low + high) // 2
-        if price.share(tried := first(middle)) > target:
-            low, above = middle, tried
-        else:
-            high, below = middle, tried
-    over, under = price.share(above) - target, target - price.share(below)
-    return above if over <= TOLERANCE * target and over < abs(under) else below
+    free = ~graph.pinned & ~protected(graph, protect)
+    order = _within_floor(graph, order_of(graph, scores, free, spread), floor)
+    return prefix_for(graph, share or price.share, order[:, None].tolist(), free, budget)
 
 
-def removal_order(graph: ChannelGraph, scores: FloatArray, free: BoolArray, spread: Spread = "uniform") -> IntArray:
+def order_of(graph: ChannelGraph, scores: FloatArray, free: BoolArray, spread: Spread = "uniform") -> IntArray:
     """The ``free`` groups, those that leave first at the front; ties in the order of the groups.
 
-    ``uniform`` goes by the share of its pool that scores lower, ``global`` by the score over the pool's mean.
+    ``uniform`` goes by the share of its pool that scores lower, ``global`` by the score over the pool's mean,
+    ``absolute`` by the score.
     """
+    candidates = np.flatnonzero(free)
+    if spread == "absolute":
+        return candidates[np.argsort(scores[candidates], kind="stable")]
     key: FloatArray = np.zeros(graph.group_count)
     for pool in pools(graph, free):
         if spread == "uniform":
@@ -92,7 +153,6 @@ def removal_order(graph: ChannelGraph, scores: FloatArray, free: BoolArray, spre
         else:
             mean = scores[pool].mean()
             key[pool] = scores[pool] / mean if mean > 0 else 0.0
-    candidates = np.flatnonzero(free)
     return candidates[np.argsort(key[candidates], kind="stable")]
 
 
@@ -126,28 +186,17 @@ def _within_floor(graph: ChannelGraph, order: IntArray, floor: float) -> IntArra
     return np.array(kept, np.intp)
 
 
-def _protected(graph: ChannelGraph, protect: Sequence[str]) -> BoolArray:
-    """``[group_count]``, groups of the layers under the paths ``protect``."""
+def protected(graph: ChannelGraph, paths: Sequence[str]) -> BoolArray:
+    """``[group_count]``, the groups of all layers in some module paths.
+
+    Raises:
+        InputError: a path without a layer.
+    """
     found = np.zeros(graph.group_count, bool)
-    for path in protect:
-        layers = [layer for layer in graph.all_layers if f"{layer.name}.".startswith(f"{path.rstrip('.')}.")]
-        if not layers:
-            raise InputError(
-                f"no layer lies in {path!r}, which was to be protected: `seqprune inspect` lists the layers"
-            )
-        for layer in layers:
+    for path in paths:
+        inside = [layer for layer in graph.all_layers if f"{layer.name}.".startswith(f"{path.rstrip('.')}.")]
+        if not inside:
+            raise InputError(f"there is no layer in {path!r} to protect: `seqprune inspect` lists the layers")
+        for layer in inside:
             found[layer.groups] = True
     return found
-
-
-def _check(graph: ChannelGraph, scores: FloatArray, target: float, spread: str, floor: float, round_to: int) -> None:
-    if not 0 < target <= 1 or not 0 <= floor <= 1 or round_to < 1 or spread not in ("uniform", "global"):
-        raise InputError(
-            f"target={target:g}, floor={floor:g}, round_to={round_to}, spread={spread}: target is in (0, 1], floor in "
-            "[0, 1], round_to at least 1, spread uniform or global"
-        )
-    if scores.shape != (graph.group_count,) or not np.isfinite(scores).all():
-        raise InputError(
-            f"scores of shape {scores.shape} for {graph.group_count} channel groups, or not finite: give one finite "
-            "number for each group"
-        )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
 
-from seqprune.errors import InputError
+from seqprune.budget import Budget, prefix_for, protected
+from seqprune.criteria import Readings
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.importance import importance_of_layers, norm_scale, output_variance
 from seqprune.observe.batch import LabelledImages
@@ -22,33 +22,8 @@ from seqprune.plan import PrunePlan
 from seqprune.price import Price
 from seqprune.select.layers import block_of
 from seqprune.select.moments import FloatArray
-from seqprune.select.surgeon import RIDGE, Reader, Removal, Source, removal_order
+from seqprune.select.surgeon import Reader, Source, removal_order
 from seqprune.sequential import StepReport
-
-TOLERANCE = 0.02
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How far to go, and what to spare.
-
-    Attributes:
-        target: share of the price that stays, in (0, 1).
-        floor: least share of a layer's channels that stays.
-        protect: module paths in which every layer stays whole.
-        round_to: channel counts are rounded up to a multiple of this.
-        ridge: relative to the mean variance of a convolution's input.
-    """
-
-    target: float
-    floor: float = 0.1
-    protect: tuple[str, ...] = ()
-    round_to: int = 8
-    ridge: float = RIDGE
-
-    def __post_init__(self) -> None:
-        if not 0 < self.target < 1 or not 0 <= self.floor <= 1:
-            raise InputError(f"target {self.target:g}, floor {self.floor:g}: give shares, the target between 0 and 1")
 
 
 def choose_globally(
@@ -101,63 +76,7 @@ def choose_globally(
         floor=budget.floor,
         ridge=budget.ridge,
     )
-    return prefix_for(graph, share or price.share, order, free, budget)
-
-
-def prefix_for(
-    graph: ChannelGraph,
-    share: Callable[[BoolArray], float],
-    order: Sequence[Removal],
-    free: BoolArray,
-    budget: Budget,
-) -> BoolArray:
-    """The shortest beginning of a removal order that meets the target once counts are rounded.
-
-    Raises:
-        InputError: not even all of it does.
-    """
-    # What leaves late is given back first.
-    scores: FloatArray = np.full(graph.group_count, float(len(order)))
-    for rank, unit in enumerate(order):
-        scores[list(unit.groups)] = rank
-
-    def removed(count: int) -> BoolArray:
-        gone = np.zeros(graph.group_count, bool)
-        for unit in order[:count]:
-            gone[list(unit.groups)] = True
-        return graph.legalise(gone, scores, free, budget.round_to)
-
-    low, high = 0, len(order)
-    while low < high:
-        middle = (low + high) // 2
-        if share(removed(middle)) <= budget.target:
-            high = middle
-        else:
-            low = middle + 1
-    found = removed(low)
-    left = share(found)
-    if left > budget.target + TOLERANCE:
-        raise InputError(
-            f"a target of {budget.target:g} cannot be met, {left:.3f} stays at the least: protect less, or take a "
-            "greater target"
-        )
-    return found
-
-
-def protected(graph: ChannelGraph, paths: Sequence[str]) -> BoolArray:
-    """``[group_count]``, the groups of all layers in some module paths.
-
-    Raises:
-        InputError: a path without a layer.
-    """
-    found = np.zeros(graph.group_count, bool)
-    for path in paths:
-        inside = [layer for layer in graph.all_layers if f"{layer.name}.".startswith(f"{path}.")]
-        if not inside:
-            raise InputError(f"there is no layer in {path!r} to protect: `seqprune inspect` lists the layers")
-        for layer in inside:
-            found[layer.groups] = True
-    return found
+    return prefix_for(graph, share or price.share, [unit.groups for unit in order], free, budget)
 
 
 def _sources(
@@ -199,6 +118,12 @@ def scaled_weight(model: nn.Module, name: str, covariance: torch.Tensor, importa
     weight = norm_scale(model, name) * conv.weight.detach().double().cpu().flatten(1)
     total = output_variance(weight, covariance)
     return weight * (importance / total) ** 0.5 if total > 0 else weight * 0
+
+
+def readings_of(model: nn.Module, graph: ChannelGraph, images: LabelledImages) -> Readings:
+    """What every convolution reads, for the criterion ``obs``; all layers' errors count alike."""
+    sources, known = _sources(model, graph, images, Sampler(), None, None, None)
+    return Readings(tuple(sources), known)
 
 
 def reports(graph: ChannelGraph, plan: PrunePlan) -> tuple[StepReport, ...]:

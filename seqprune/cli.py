@@ -63,13 +63,25 @@ def _globals(
 def prune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")],
     data: Annotated[
-        str, typer.Option(help="Dataset YAML with labelled train and val images; of classes, a folder with those two.")
-    ],
+        str | None,
+        typer.Option(
+            help="Dataset YAML with labelled train and val images; of classes, a folder with those two. "
+            "fast prunes without.",
+            show_default=False,
+        ),
+    ] = None,
     preset: Annotated[
-        str, typer.Option(help="seed: a few layers, front to back. accurate: the whole network to a target.")
+        str,
+        typer.Option(
+            help="seed: a few layers, front to back. accurate: the whole network to a target. "
+            "fast: the same by the weights alone, without images."
+        ),
     ] = "seed",
     target: Annotated[
-        str | None, typer.Option(help="What stays, with accurate: params=0.8, flops=0.6 or latency=0.7.")
+        str | None, typer.Option(help="What stays, with accurate or fast: params=0.8, flops=0.6 or latency=0.7.")
+    ] = None,
+    criterion: Annotated[
+        str | None, typer.Option(show_default="lamp", help="What scores channels, with fast: lamp, l1, taylor, obs …")
     ] = None,
     recover: Annotated[
         str | None,
@@ -120,8 +132,8 @@ def prune(
 
     if layer and (layers is not None or blocks is not None):
         raise InputError("--layer names the layers outright: leave out --layers and --blocks, or --layer")
-    if preset == "accurate" and (layer or layers is not None or blocks is not None):
-        raise InputError("preset accurate chooses from the whole network: leave out --layer, --layers and --blocks")
+    if preset in ("accurate", "fast") and (layer or layers is not None or blocks is not None):
+        raise InputError(f"preset {preset} chooses from the whole network: leave out --layer, --layers and --blocks")
     silent = _is_follower()
     folder = free_folder(project, name, Path(model).stem or "model")
     numbers = parse_blocks(blocks or "1-5")
@@ -142,6 +154,7 @@ def prune(
                 match=match,
                 round_to=round_to,
                 target=target,
+                criterion=criterion,
                 recover=recover,
                 protect=protect or (),
                 images=images,

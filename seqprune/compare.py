@@ -1,4 +1,4 @@
-"""Methods of pruning at equal parameters, on the same images, without training: a table and a plot."""
+"""Methods of pruning at equal parameters or operations, on the same images, without training: a table and a plot."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from seqprune.errors import InputError, SeqPruneError
 from seqprune.methods import method
 from seqprune.report.plot import document, key, lines, table
 from seqprune.run import Listener, trace_detector
-from seqprune.yolo import DetectionImages
+from seqprune.target import Target
 from seqprune.yolo.load import load
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
+from seqprune.yolo.subset import train_subsets
 from seqprune.yolo.validate import validate
 
 UNPRUNED = "unpruned"
+COUNTED = {"params": "parameters", "flops": "operations"}
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,16 @@ class Row:
 
     Attributes:
         method: its name, or ``unpruned``.
-        target: share of the parameters that was asked for.
+        target: share that was asked for, of the parameters or operations.
         params: parameters that stay.
-        share: the share they are.
+        share: the share that stays of what is counted.
         gflops: of one image.
         latency_ms: of one image, timed in turns with all others.
         map50_95, map50: accuracy on the val images.
         seconds: that the pruning took.
         reason: why the method gave nothing; empty where it did.
+        runs: mAP50-95 after each calibration subset, where there are several: all else is a mean over them then, but
+            the latency, which is the first one's.
     """
 
     method: str
@@ -49,6 +53,24 @@ class Row:
     map50: float | None = None
     seconds: float = 0.0
     reason: str = ""
+    runs: tuple[float, ...] = ()
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON holds it: without ``runs`` where there was one."""
+        return {name: value for name, value in asdict(self).items() if name != "runs" or value}
+
+
+def mean_of(rows: Sequence[Row]) -> Row:
+    """One row of several that differ only in what the method looked at; of one, that row."""
+    if len(rows) == 1:
+        return rows[0]
+
+    def mean(name: str) -> float:
+        return float(sum(getattr(row, name) for row in rows)) / len(rows)
+
+    means: dict[str, Any] = {name: mean(name) for name in ("share", "gflops", "map50_95", "map50", "seconds")}
+    accuracies = tuple(row.map50_95 for row in rows if row.map50_95 is not None)
+    return replace(rows[0], params=round(mean("params")), runs=accuracies, **means)
 
 
 @dataclass(frozen=True)
@@ -61,7 +83,7 @@ class Comparison:
     rows: tuple[Row, ...]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2) + "\n"
+        return json.dumps(asdict(self) | {"rows": [row.plain() for row in self.rows]}, indent=2) + "\n"
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Head and cells of the table."""
@@ -79,7 +101,7 @@ class Comparison:
                 number(row.params, ",d"),
                 number(row.gflops, ".2f"),
                 number(row.latency_ms, ".1f"),
-                number(row.map50_95, ".4f"),
+                number(row.map50_95, ".4f") + (f" ({min(row.runs):.4f}–{max(row.runs):.4f})" if row.runs else ""),
                 number(row.map50_95 / whole if row.map50_95 is not None and whole else None, ".1%"),
                 number(row.map50, ".4f"),
                 f"{row.seconds:.1f}",
@@ -95,9 +117,13 @@ class Comparison:
     def to_html(self) -> str:
         whole, rest = self.rows[0], [row for row in self.rows[1:] if row.map50_95 is not None]
         names = list(dict.fromkeys(row.method for row in rest))
+        counted = self.settings.get("target", "parameters")
+        size = ("parameters that stay", "params")
+        if counted == "parameters":
+            size = ("share of the parameters", "share")
         plots = []
         for title, unit, attribute in (
-            ("Over parameters", "share of the parameters", "share"),
+            ("Over parameters", *size),
             ("Over operations", "GFLOPs of one image", "gflops"),
             ("Over time", "milliseconds for one image", "latency_ms"),
         ):
@@ -106,10 +132,11 @@ class Comparison:
                 series[row.method].append((getattr(row, attribute), row.map50_95 or 0.0))
             for its in series.values():
                 its.append((getattr(whole, attribute), whole.map50_95 or 0.0))
-            plots.append(lines(title, unit, "mAP50-95", series))
+            spans = [(row.method, getattr(row, attribute), min(row.runs), max(row.runs)) for row in rest if row.runs]
+            plots.append(lines(title, unit, "mAP50-95", series, spans))
         about = f"{self.model} on {self.data}; " + ", ".join(f"{name} {value}" for name, value in self.settings.items())
         pictures = f'{key(names)}<div class="plots">{"".join(plots)}</div>'
-        return document("Methods at equal parameters", about, pictures, table(*self.cells()))
+        return document(f"Methods at equal {counted}", about, pictures, table(*self.cells()))
 
     def write(self, folder: Path) -> None:
         """Writes ``compare.json``, ``compare.md`` and ``compare.html`` into a folder that exists."""
@@ -123,11 +150,13 @@ def compare(
     *,
     targets: Sequence[float],
     methods: Sequence[str],
+    count: str = "params",
     images: int | None = 128,
     imgsz: int = 640,
     batch: int = 16,
     device: str | int = "cpu",
     seed: int = 0,
+    subsets: int = 1,
     listener: Listener | None = None,
     on_row: Callable[[Row], None] | None = None,
 ) -> Comparison:
@@ -136,12 +165,15 @@ def compare(
     Args:
         model: weights, an ``ultralytics.YOLO`` or its network; never changed.
         data: dataset YAML: methods look at ``train`` images, accuracy is measured on ``val`` images.
-        targets: shares of the parameters that stay.
+        targets: shares that stay.
         methods: names, see :func:`method`.
+        count: of what: ``params``, or ``flops``.
         images: training images, a seeded sample, the same for every method; all of them where None.
         imgsz, batch: of calibration and validation.
         device: where accuracy is measured; pruning and timing are on the CPU.
         seed: of every random choice.
+        subsets: calibration subsets of so many ``images``, without one in common where there are enough; each method
+            prunes with each of them, with a seed of its own, and its row has the mean and the spread.
         listener: told what is going on.
         on_row: called with each row; its latency is measured at the end.
 
@@ -151,24 +183,35 @@ def compare(
         InputError: weights, data, names or numbers that cannot be used.
     """
     chosen = {name: method(name) for name in methods}
+    if subsets < 1:
+        raise InputError(f"subsets={subsets}: give the number of samples that methods look at, 1 or more")
+    if count not in COUNTED:
+        raise InputError(f"methods are compared at equal parameters or operations, not {count}: choose params or flops")
     if not targets or not chosen or not all(0 < target < 1 for target in targets):
-        raise InputError("a comparison needs a method and a target: give shares of the parameters in (0, 1)")
+        raise InputError(f"a comparison needs a method and a target: give shares of the {COUNTED[count]} in (0, 1)")
     told = listener or Listener()
     detector = load(model)
     graph = trace_detector(detector.model)
-    seen = DetectionImages(
-        data, imgsz=imgsz, batch=batch, images=images, stride=detector.stride, names=detector.names, seed=seed
+    seen = train_subsets(
+        data,
+        subsets,
+        images=images,
+        imgsz=imgsz,
+        batch=batch,
+        stride=detector.stride,
+        names=detector.names,
+        seed=seed,
     )
-    whole = parameters(detector.model)
+    whole = parameters(detector.model), gflops(detector.model, imgsz)
 
     def measured(row: Row, network: nn.Module) -> Row:
         accuracy = validate(network, data, imgsz=imgsz, batch=batch, device=str(device))
-        count = parameters(network)
+        left = parameters(network), gflops(network, imgsz)
         return replace(
             row,
-            params=count,
-            share=count / whole,
-            gflops=gflops(network, imgsz),
+            params=left[0],
+            share=left[0] / whole[0] if count == "params" else left[1] / whole[1],
+            gflops=left[1],
             map50_95=accuracy.map50_95,
             map50=accuracy.map50,
         )
@@ -180,19 +223,28 @@ def compare(
     failed = []
     for target in targets:
         for name, prune in chosen.items():
-            told.stage(f"{name} at {target:g}", None)
-            start, row = time.perf_counter(), Row(name, target)
+            row, runs, first = Row(name, target), [], detector.model
             try:
-                small = prune(detector.model, graph, target, seen, seed)
-                row = replace(row, seconds=time.perf_counter() - start)
-                rows.append(measured(row, small))
-                networks.append(small)
-                tell(rows[-1])
+                for number, sample in enumerate(seen):
+                    told.stage(f"{name} at {target:g}" + (f", subset {number + 1}" if subsets > 1 else ""), None)
+                    start = time.perf_counter()
+                    small = prune(detector.model, graph, Target(count, target), sample, seed + number)
+                    runs.append(measured(replace(row, seconds=time.perf_counter() - start), small))
+                    first = first if number else small
             except SeqPruneError as error:
                 failed.append(replace(row, reason=str(error)))
                 tell(failed[-1])
+                continue
+            rows.append(mean_of(runs))
+            networks.append(first)
+            tell(rows[-1])
     told.stage("measure latency", None)
     times = latencies_ms(networks, imgsz, "cpu")
     rows = [replace(row, latency_ms=taken) for row, taken in zip(rows, times, strict=True)]
-    settings = {"images": seen.image_count, "imgsz": imgsz, "batch": batch, "seed": seed}
+    settings: dict[str, Any] = {"images": seen[0].image_count, "imgsz": imgsz, "batch": batch, "seed": seed}
+    if count != "params":
+        settings["target"] = COUNTED[count]
+    if subsets > 1:
+        files = [file for sample in seen for file in sample.files]
+        settings["subsets"] = f"{subsets}, {'disjoint' if len(set(files)) == len(files) else 'overlapping'}"
     return Comparison(detector.source, str(data), settings, (*rows, *failed))

@@ -7,7 +7,8 @@ with :func:`register`, a name and a function.
 H. Li et al., "Pruning filters for efficient ConvNets", ICLR 2017 (``l1``); Z. Liu et al., "Learning efficient
 convolutional networks through network slimming", ICCV 2017 (``bn``); Y. He et al., "Filter pruning via geometric
 median", CVPR 2019 (``fpgm``); P. Molchanov et al., "Importance estimation for neural network pruning", CVPR 2019
-(``taylor``); J. Lee et al., "Layer-adaptive sparsity for the magnitude-based pruning", ICLR 2021 (``lamp``).
+(``taylor``); J. Lee et al., "Layer-adaptive sparsity for the magnitude-based pruning", ICLR 2021 (``lamp``);
+:mod:`seqprune.select.surgeon` (``obs``).
 """
 
 from __future__ import annotations
@@ -21,10 +22,25 @@ import torch
 from torch import nn
 
 from seqprune.errors import InputError
-from seqprune.graph.channels import ChannelGraph
+from seqprune.graph.channels import BoolArray, ChannelGraph
+from seqprune.price import Price
+from seqprune.select.surgeon import Source, removal_order
 from seqprune.surgery import weight_rows
 
 FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What convolutions read.
+
+    Attributes:
+        sources: second moments of every input, and the weights that read it.
+        known: ``[group_count]``, groups all of whose readers are among them.
+    """
+
+    sources: tuple[Source, ...]
+    known: BoolArray
 
 
 @dataclass(frozen=True)
@@ -37,16 +53,22 @@ class Scoring:
         seed: of every random choice.
         gradients: by parameter path, ``model.5.conv.weight``, the gradient of the detection loss; ``None`` where nobody
             measured it.
+        readings: what every convolution reads; ``None`` where nobody looked.
     """
 
     model: nn.Module
     graph: ChannelGraph
     seed: int = 0
     gradients: Mapping[str, torch.Tensor] | None = field(default=None, repr=False)
+    readings: Readings | None = field(default=None, repr=False)
 
 
 Criterion = Callable[[Scoring], FloatArray]
 CRITERIA: dict[str, Criterion] = {}
+FROM_IMAGES = frozenset({"taylor", "obs"})
+"""Those that look at more than the weights."""
+COMPARABLE = frozenset({"obs"})
+"""Those whose scores say over layers what leaves first: one threshold takes them as they are."""
 
 
 def register(name: str, function: Criterion) -> None:
@@ -153,6 +175,37 @@ def lamp(scoring: Scoring) -> FloatArray:
     return _over_rows(scoring, measure)
 
 
+def obs(scoring: Scoring) -> FloatArray:
+    """When a group leaves in the second-order greedy order over the whole network: 0 first, most for what never does.
+
+    Every step takes the group, or of balanced sections one of each, that adds the least loss for the parameters it
+    saves: the error of what reads it, refitted to the channels that stay, given all that left before. So what stays of
+    a smaller budget is among what stays of a larger one. All layers' errors count alike.
+
+    Raises:
+        InputError: nobody looked at what the convolutions read, or not at what reads some group.
+    """
+    if scoring.readings is None:
+        raise InputError("obs needs to see what the convolutions read: give images, or choose l2")
+    graph, known = scoring.graph, scoring.readings.known | scoring.graph.pinned
+    if not known.all():
+        name = graph.members[int(np.flatnonzero(~known)[0])][0][0]
+        raise InputError(f"obs cannot see what all that reads {name} does: choose l2 or another criterion")
+    order = removal_order(
+        list(scoring.readings.sources),
+        ~graph.pinned,
+        graph.balances,
+        tuple(layer.groups for layer in graph.all_layers),
+        Price(scoring.model, graph).savings,
+        stop=lambda _gone: False,
+        floor=0,
+    )
+    found: FloatArray = np.full(graph.group_count, float(len(order)))
+    for position, step in enumerate(order):
+        found[list(step.groups)] = position
+    return found
+
+
 def random(scoring: Scoring) -> FloatArray:
     """Uniform in [0, 1), by the seed: what every other criterion has to beat."""
     return np.random.default_rng(scoring.seed).random(scoring.graph.group_count)
@@ -167,5 +220,5 @@ def _over_rows(scoring: Scoring, measure: Callable[[torch.Tensor], torch.Tensor]
     return total
 
 
-for _criterion in (l1, l2, bn, fpgm, taylor, lamp, random):
+for _criterion in (l1, l2, bn, fpgm, taylor, lamp, obs, random):
     register(_criterion.__name__, _criterion)

@@ -73,16 +73,19 @@ def sensitivity(
 def compare(
     model: Model,
     data: Annotated[str, typer.Option(help="Dataset YAML: methods look at train, accuracy is measured on val.")],
-    target: Annotated[str, typer.Option(help="Shares of the parameters that stay: params=0.8,0.6.")] = "params=0.8",
+    target: Annotated[str, typer.Option(help="Shares that stay: params=0.8,0.6, or flops=0.8.")] = "params=0.8",
     methods: Annotated[
         str,
-        typer.Option(help="With commas: accurate, criteria (l1, l2-global …), clusters, topk-l1, tp-magnitude …"),
+        typer.Option(help="With commas: accurate, criteria (l1, obs-global …), clusters, topk-l1, tp-magnitude …"),
     ] = "accurate,random,l1,bn,fpgm,lamp,taylor,topk-l1,clusters",
     images: Annotated[int, typer.Option(help="A seeded sample of so many train images.")] = 128,
     imgsz: Size = 640,
     batch: BatchSize = 16,
     device: Device = "cpu",
     seed: Seed = 0,
+    subsets: Annotated[
+        int, typer.Option(help="Prune with so many samples of --images; the table shows mean and spread.")
+    ] = 1,
     out: Annotated[Path, typer.Option(help="A new folder for the table, the numbers and the plot.")] = Path(
         "runs/compare"
     ),
@@ -91,8 +94,10 @@ def compare(
     from seqprune.report.folder import fill, free_folder
 
     unit, _, shares = target.partition("=")
-    if unit != "params":
-        raise InputError(f"--target {target}: methods are compared at equal parameters, write params=0.8,0.6")
+    if unit not in ("params", "flops"):
+        raise InputError(
+            f"--target {target}: methods are compared at equal parameters, write params=0.8,0.6, or flops=0.8"
+        )
     targets = _numbers(shares, "--target")
     folder = free_folder(out.parent, None, out.name)
 
@@ -104,11 +109,13 @@ def compare(
             data,
             targets=targets,
             methods=[name for name in methods.split(",") if name],
+            count=unit,
             images=images,
             imgsz=imgsz,
             batch=batch,
             device=device,
             seed=seed,
+            subsets=subsets,
             listener=listener,
         )
     _show(console, "no training", *found.cells())

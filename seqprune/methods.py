@@ -1,4 +1,4 @@
-"""Ways of pruning to a share of the parameters without training, by name: criteria, the seed engine, Torch-Pruning."""
+"""Ways of pruning to a target without training, by name: criteria, the seed engine, Torch-Pruning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from seqprune.accurate import accurate_plan, repaired
-from seqprune.budget import Spread, by_scores
+from seqprune.budget import Spread
 from seqprune.criteria import CRITERIA, FloatArray, Scoring, scores
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
@@ -21,16 +21,16 @@ from seqprune.recover import Recover
 from seqprune.sequential import Match, Settings, prune_sequentially
 from seqprune.surgery import compact, mask
 from seqprune.target import Target
+from seqprune.whole import fast_plan
 from seqprune.yolo.blocks import blocks_of
 from seqprune.yolo.data import DetectionImages
-from seqprune.yolo.gradients import loss_gradients
 from seqprune.yolo.peers import PEERS, peer
 from seqprune.yolo.predict import predict
 from seqprune.yolo.profile import parameters
 
-Method = Callable[[nn.Module, ChannelGraph, float, DetectionImages, int], nn.Module]
-"""Given a network, its graph, the share of parameters that stays, training images and a seed, the pruned network: a new
-one, smaller, in inference mode; the one it was given stays as it is."""
+Method = Callable[[nn.Module, ChannelGraph, Target, DetectionImages, int], nn.Module]
+"""Given a network, its graph, what stays, training images and a seed, the pruned network: a new one, smaller, in
+inference mode; the one it was given stays as it is."""
 FAR = 0.05
 """Of a target: so much more is not equal any more."""
 
@@ -39,23 +39,22 @@ def by_criterion(
     name: str,
     model: nn.Module,
     graph: ChannelGraph,
-    target: float,
+    target: Target,
     images: LabelledImages,
     seed: int,
     *,
     spread: Spread = "uniform",
 ) -> nn.Module:
     """Plain top-k by a criterion."""
-    gradients = loss_gradients(model, images) if name == "taylor" else None
-    scored = scores(name, Scoring(model, graph, seed, gradients))
-    removed = by_scores(graph, Price(model, graph), scored, target, spread=spread)
-    return compact(model, PrunePlan.from_removed(graph, removed), graph)
+    size = 0 if target.kind == "params" else _size(images)
+    plan = fast_plan(model, graph, images, target, name, imgsz=size, spread=spread, seed=seed)
+    return compact(model, plan, graph)
 
 
 def by_clusters(
     model: nn.Module,
     graph: ChannelGraph,
-    target: float,
+    target: Target,
     images: LabelledImages,
     seed: int,
     *,
@@ -65,7 +64,8 @@ def by_clusters(
 
     Its keep ratio is the one at which as many parameters stay, so that against ``topk-l1`` only the choice differs.
     """
-    ratio = ratio_for(model, graph, target)
+    share = _of_parameters(target, "clusters")
+    ratio = ratio_for(model, graph, share)
     structure = blocks_of(model)
     stream = None if structure is None else BlockStream(structure)
     plan, masked, steps = prune_sequentially(
@@ -81,9 +81,9 @@ def by_clusters(
     if stream is not None:
         stream.reset()
     small = compact(masked, plan, graph)
-    if (left := parameters(small) / parameters(model)) > target * (1 + FAR):
+    if (left := parameters(small) / parameters(model)) > share * (1 + FAR):
         why = next((step.reason for step in steps if step.status == "skipped"), "no layer was skipped")
-        raise SeqPruneError(f"clusters leave {left:.3f} of the parameters, {target:g} was asked for; {why}")
+        raise SeqPruneError(f"clusters leave {left:.3f} of the parameters, {share:g} was asked for; {why}")
     return small
 
 
@@ -123,7 +123,7 @@ def at_ratio(graph: ChannelGraph, bundles: Sequence[Sequence[Bundle]], ratio: fl
 
 
 def by_ratio(
-    name: str, model: nn.Module, graph: ChannelGraph, target: float, _images: LabelledImages, seed: int
+    name: str, model: nn.Module, graph: ChannelGraph, target: Target, _images: LabelledImages, seed: int
 ) -> nn.Module:
     """Plain top-k by a criterion in place of the clusters: of every layer the same number stays as ``clusters`` leaves.
 
@@ -132,28 +132,28 @@ def by_ratio(
     """
     scored = scores(name, Scoring(model, graph, seed))
     bundles = [graph.bundles(layer.name) for layer in graph.layers]
-    removed = at_ratio(graph, bundles, ratio_for(model, graph, target, scored), scored)
+    ratio = ratio_for(model, graph, _of_parameters(target, f"topk-{name}"), scored)
+    removed = at_ratio(graph, bundles, ratio, scored)
     return compact(model, PrunePlan.from_removed(graph, removed), graph)
 
 
 def by_peer(
-    name: str, model: nn.Module, _graph: ChannelGraph, target: float, images: LabelledImages, seed: int
+    name: str, model: nn.Module, _graph: ChannelGraph, target: Target, images: LabelledImages, seed: int
 ) -> nn.Module:
     """Torch-Pruning, which makes a graph of its own."""
-    return peer(name, model, target, images, seed)
+    return peer(name, model, _of_parameters(target, f"tp-{name}"), images, seed)
 
 
 def by_accurate(
     recover: Recover,
     model: nn.Module,
     graph: ChannelGraph,
-    target: float,
+    target: Target,
     images: DetectionImages,
     _seed: int,
 ) -> nn.Module:
     """The preset ``accurate``: channels chosen over the whole network, and what is left fitted anew."""
-    size = max(next(iter(images)).images.shape[-2:])
-    plan = accurate_plan(model, graph, images, Target("params", target), imgsz=size)
+    plan = accurate_plan(model, graph, images, target, imgsz=_size(images))
     masked = mask(model, plan, graph)
     if recover != "none":
         structure = blocks_of(model)
@@ -162,6 +162,21 @@ def by_accurate(
         for stream in streams:
             stream.reset()
     return compact(masked, plan, graph)
+
+
+def _size(images: LabelledImages) -> int:
+    """Longer side of the first of them."""
+    return max(next(iter(images)).images.shape[-2:])
+
+
+def _of_parameters(target: Target, name: str) -> float:
+    """
+    Raises:
+        SeqPruneError: a target in something else.
+    """
+    if target.kind != "params":
+        raise SeqPruneError(f"{name} is brought to a share of the parameters only: write params={target.share:g}")
+    return target.share
 
 
 METHODS: dict[str, Method] = {

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+from seqprune.criteria import CRITERIA, FROM_IMAGES
 from seqprune.errors import InputError
 from seqprune.recover import STEPS, Recover
 from seqprune.sequential import Settings
 from seqprune.target import Target
 
-PRESETS = {"seed": Settings(), "accurate": Settings()}
-ACCURATE_TARGET = "params=0.8"
+PRESETS = {"seed": Settings(), "accurate": Settings(), "fast": Settings()}
+WHOLE = ("accurate", "fast")
+"""Those that prune the whole network to a target."""
+TARGET = "params=0.8"
+CRITERION = "lamp"
+"""Of preset ``fast``: under one threshold it kept the most of all that need no image, see ``docs/results.md``."""
 ROUND_TO = 8
 """Channel counts under a keep ratio are rounded up to a multiple of this: odd counts were seen to run slower than the
 unpruned layer. A knee is left as it comes."""
@@ -25,24 +30,40 @@ class Way:
     Attributes:
         target: what the whole network is pruned to; ``None`` where layers are pruned front to back.
         recover: see :mod:`seqprune.recover`.
+        criterion: scores the channels of the whole network; ``None`` where it is not chosen by scores.
     """
 
     target: Target | None
     recover: Recover
+    criterion: str | None = None
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether anything is chosen or repaired by them."""
+        return self.criterion is None or self.criterion in FROM_IMAGES or self.recover != "none"
 
 
-def way_of(preset: str, target: str | None, recover: str | None, protect: Sequence[str]) -> Way:
+def way_of(
+    preset: str, target: str | None, recover: str | None, protect: Sequence[str], criterion: str | None = None
+) -> Way:
     """
     Raises:
         InputError: words that are not known, or that do not go together.
     """
-    accurate = preset == "accurate"
-    if not accurate and (target is not None or protect):
-        raise InputError(f"preset {preset} prunes a few layers to no target: take --preset accurate")
-    chosen = recover or ("ls" if accurate else "none")
+    if preset not in WHOLE and (target is not None or protect):
+        raise InputError(f"preset {preset} prunes a few layers to no target: take --preset accurate or fast")
+    if preset != "fast" and criterion is not None:
+        raise InputError(f"preset {preset} chooses by no criterion: take --preset fast")
+    chosen = recover or ("ls" if preset == "accurate" else "none")
     if chosen not in STEPS:
         raise InputError(f"recover={chosen!r} is not known: choose {', '.join(STEPS)}")
-    return Way(Target.parse(target or ACCURATE_TARGET) if accurate else None, cast(Recover, chosen))
+    if (by := criterion or CRITERION) not in CRITERIA:
+        raise InputError(f"there is no criterion {by!r}: choose {', '.join(CRITERIA)}")
+    return Way(
+        Target.parse(target or TARGET) if preset in WHOLE else None,
+        cast(Recover, chosen),
+        by if preset == "fast" else None,
+    )
 
 
 def settings_of(
@@ -60,6 +81,8 @@ def settings_of(
     """
     if preset not in PRESETS:
         raise InputError(f"there is no preset {preset!r}: choose {', '.join(PRESETS)}")
+    if preset in WHOLE and (keep, represent, match) != (None, None, None):
+        raise InputError(f"preset {preset} chooses from no clusters: leave out keep, represent and match")
     allowed = {"represent": ("weight", "medoid", "gamma"), "match": ("once", "each", "all")}
     given = {"keep": keep, "represent": represent, "match": match, "round_to": round_to, "seed": seed}
     given = {name: value for name, value in given.items() if value is not None}

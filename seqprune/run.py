@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
-from seqprune.accurate import accurate_plan, repaired
+from seqprune.accurate import repaired
 from seqprune.budgeted import reports
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph, trace
-from seqprune.observe.batch import LabelledImages, as_input
+from seqprune.observe.batch import LabelledImages, Noise, as_input
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import Ranks, connect
 from seqprune.observe.shelf import CACHE_BYTES
@@ -30,9 +30,10 @@ from seqprune.report.record import ClassMeasurements, Measurements, Record, vers
 from seqprune.select.layers import block_of, choose_layers
 from seqprune.sequential import StepReport, front_to_back, prune_sequentially
 from seqprune.surgery import Difference, compact, mask, verify
+from seqprune.whole import whole_plan
 from seqprune.yolo import save_pt
 from seqprune.yolo.blocks import blocks_of
-from seqprune.yolo.data import images_for
+from seqprune.yolo.data import FileImages, images_for
 from seqprune.yolo.device import as_device
 from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.networks import NETWORKS
@@ -104,7 +105,7 @@ def trace_detector(model: nn.Module) -> ChannelGraph:
 
 def prune(
     model: str | Path | nn.Module | Any,
-    data: str | Path,
+    data: str | Path | None = None,
     *,
     preset: str = "seed",
     layers: int | Sequence[str] = 3,
@@ -121,6 +122,7 @@ def prune(
     target: str | None = None,
     recover: str | None = None,
     protect: Sequence[str] = (),
+    criterion: str | None = None,
     cache_bytes: int = CACHE_BYTES,
     cache_half: bool = False,
     amp: bool = False,
@@ -138,9 +140,11 @@ def prune(
     Args:
         model: weights, an ``ultralytics.YOLO`` or its network; never changed.
         data: dataset YAML with labelled ``train`` and ``val`` images; for classification a folder with those two, in
-            each a folder a class.
-        preset: ``seed``, the predecessor's way of choosing a few layers front to back; or ``accurate``, the whole
-            network to a target, where removal costs least, with every convolution fitted anew.
+            each a folder a class. May be left out where nothing is chosen or repaired by images (``fast``): accuracy is
+            not measured then, and the proof is made on seeded noise.
+        preset: ``seed``, the predecessor's way of choosing a few layers front to back; ``accurate``, the whole
+            network to a target, where removal costs least, with every convolution fitted anew; or ``fast``, the
+            whole network to a target by scores of its channels.
         layers: how many layers to choose, or their module paths in any order (``seed``).
         blocks: top-level modules to choose from, where layers are not named (``seed``).
         keep, represent, match, round_to: see :class:`seqprune.sequential.Settings`; override the preset. With a ratio
@@ -150,10 +154,11 @@ def prune(
         batch: images at a time.
         device: ``cpu`` or the number of a GPU.
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
-        target: ``params=0.8``, ``flops=0.6`` or ``latency=0.7``: what stays (``accurate``).
+        target: ``params=0.8``, ``flops=0.6`` or ``latency=0.7``: what stays (``accurate``, ``fast``).
         recover: ``ls``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where held-out
-            images say that it helps; ``none`` by default for ``seed``, ``ls`` for ``accurate``.
-        protect: module paths that stay whole (``accurate``).
+            images say that it helps; ``ls`` by default for ``accurate``, ``none`` for the others.
+        protect: module paths that stay whole (``accurate``, ``fast``).
+        criterion: what scores the channels, see :mod:`seqprune.criteria` (``fast``).
         cache_bytes: memory for the block outputs that let all observations cost about one pass over the
             images; what outgrows it goes to disk. 0 runs the network from the start for every layer.
         cache_half: keep block outputs in half precision.
@@ -176,7 +181,10 @@ def prune(
         TrainingError: fine-tuning failed; its ``result`` holds what was pruned before it.
     """
     settings = settings_of(preset, keep, represent, match, round_to, seed)
-    way = way_of(preset, target, recover, protect)
+    way = way_of(preset, target, recover, protect, criterion)
+    if not data and (way.looks_at_images or finetune):
+        raise InputError("these settings look at images: give --data, or prune with preset fast and no more")
+    data = data or ""
     if (
         mode not in ("compact", "mask")
         or min(finetune, finetune_step) < 0
@@ -207,20 +215,24 @@ def prune(
     graph = trace_detector(detector.model)
     names = choose(graph, layers, blocks)
     imgsz = imgsz or (CLASSIFIED if detector.task == "classify" else DETECTED)
-    seen = images_for(
-        detector.task,
-        data,
-        split="train",
-        imgsz=imgsz,
-        batch=batch,
-        images=images,
-        stride=detector.stride,
-        names=detector.names,
-        seed=seed,
-    )
+    if data:
+        seen = images_for(
+            detector.task,
+            data,
+            split="train",
+            imgsz=imgsz,
+            batch=batch,
+            images=images,
+            stride=detector.stride,
+            names=detector.names,
+            seed=seed,
+        )
+    else:  # only an example is taken of it
+        side = math.ceil(imgsz / detector.stride) * detector.stride
+        seen = cast(FileImages, Noise(side, _channels(detector.model), seed))
     if seen.unreadable:
         told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")
-    measure = _Measure(data, imgsz, batch, torch_device, val and not ranks.rank, told)
+    measure = _Measure(data, imgsz, batch, torch_device, bool(val and data and not ranks.rank), told)
     before = measure(detector.model, "before")
     structure = blocks_of(detector.model) if cache_bytes else None
     streams = (
@@ -253,15 +265,17 @@ def prune(
         if all(step.status == "skipped" for step in steps):
             raise InputError(f"no layer could be pruned; {steps[0].layer}: {steps[0].reason}")
     else:
-        told.stage("observe", seen.image_count)
-        plan = accurate_plan(
+        told.stage(*(("observe", seen.image_count) if way.criterion is None else (f"score by {way.criterion}", None)))
+        plan = whole_plan(
             original,
             graph,
             seen,
             way.target,
+            way.criterion,
             imgsz=imgsz,
             protect=protect,
             round_to=round_to,
+            seed=seed,
             forward=forward,
             progress=told.progress,
         )
@@ -291,8 +305,8 @@ def prune(
         finetune=0 if tune.failure else finetune,
         settings=asdict(settings)
         | {"imgsz": imgsz, "batch": batch, "images": seen.image_count, "device": str(device)}
-        | {"finetune_step": finetune_step, "distill": distill}
-        | {"target": target, "recover": way.recover, "protect": list(protect)},
+        | {"finetune_step": finetune_step, "distill": distill, "target": target, "recover": way.recover}
+        | {"protect": list(protect), "criterion": way.criterion, "verified_on": "images" if data else "noise"},
         versions=versions(),
         steps=tuple(steps),
         verify=difference,

@@ -12,20 +12,24 @@ import numpy as np
 from torch import nn
 
 from seqprune.budget import pools
-from seqprune.criteria import FloatArray, Scoring, scores
+from seqprune.criteria import FROM_IMAGES, FloatArray, scores
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
 from seqprune.plan import PrunePlan
 from seqprune.price import Price
 from seqprune.report.plot import document, dots, key, table
 from seqprune.run import Listener, trace_detector
+from seqprune.scoring import scoring_for
 from seqprune.sequential import front_to_back
 from seqprune.surgery import compact
+from seqprune.yolo import DetectionImages
 from seqprune.yolo.load import load
 from seqprune.yolo.subset import sampled
 from seqprune.yolo.validate import validate
 
 RATIOS = (0.5, 0.25)
+CALIBRATION = 128
+"""Train images that a criterion looks at."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,8 @@ def sensitivity(
         layers: module paths; all prunable layers where left out. Those that stand for the same channels are measured
             once, by the first of them.
         ratios: shares of the channels that stay, in (0, 1).
-        criterion: which channels stay, see :mod:`seqprune.criteria`; one that needs no gradients.
+        criterion: which channels stay, see :mod:`seqprune.criteria`; one that looks at images is given a seeded
+            sample of the ``train`` images.
         images: val images to measure on, a seeded sample; all of them where left out.
         imgsz, batch, device: of the validation.
         seed: of every random choice.
@@ -152,7 +157,13 @@ def sensitivity(
     detector = load(model)
     graph = trace_detector(detector.model)
     names = front_to_back(graph, layers if layers else [layer.name for layer in graph.layers])
-    scored = scores(criterion, Scoring(detector.model, graph, seed))
+    calibration = None
+    if criterion in FROM_IMAGES:
+        told.stage(f"score by {criterion}", None)
+        calibration = DetectionImages(
+            data, imgsz=imgsz, batch=batch, images=CALIBRATION, stride=detector.stride, names=detector.names, seed=seed
+        )
+    scored = scores(criterion, scoring_for(criterion, detector.model, graph, calibration, seed))
     units: dict[bytes, tuple[str, IntArray]] = {}
     for name in names:
         groups = np.sort(np.concatenate([bundle.groups for bundle in graph.bundles(name)]))

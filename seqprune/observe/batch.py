@@ -54,6 +54,30 @@ class LabelledImages(Protocol):
         """Number of batches."""
 
 
+class Noise:
+    """Two seeded images of noise without an object, where there are no images and only an example is needed.
+
+    Args:
+        side: height and width in pixels.
+        channels: of an image.
+        seed: of the noise.
+    """
+
+    image_count = 0
+    unreadable = ()
+
+    def __init__(self, side: int, channels: int = 3, seed: int = 0) -> None:
+        random = torch.Generator().manual_seed(seed)
+        none = torch.zeros(0, dtype=torch.int64)
+        self.batch = Batch(torch.rand(2, channels, side, side, generator=random), none, none, torch.zeros(0, 4))
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter([self.batch])
+
+    def __len__(self) -> int:
+        return 1
+
+
 def as_input(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
     """``[B, 3, H, W]`` on the model's device and in its type, values in [0, 1]."""
     parameter = next(model.parameters())

@@ -51,7 +51,8 @@ def verdict(record: Record) -> str:
     """What became of the repairs, and the proof that the small model computes what the masked one does."""
     relative, absolute = record.verify.max_rel, record.verify.max_abs
     lines = [repair_line(repair) for repair in record.repairs]
-    lines.append(f"verify: compact and masked model differ by max_rel {relative:.1e}, max_abs {absolute:.1e} on images")
+    proof = f"verify: compact and masked model differ by max_rel {relative:.1e}, max_abs {absolute:.1e}"
+    lines.append(f"{proof} on {'images' if record.data else 'noise'}")
     return "\n".join(lines)
 
 

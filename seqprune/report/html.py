@@ -80,13 +80,15 @@ def page(record: Record) -> str:
 
 def _header(record: Record, title: str) -> str:
     shape = "taken out (compact)" if record.mode == "compact" else "zeroed (mask)"
+    data = f"on {escape(record.data)}" if record.data else "without images"
     tuned = f"fine-tuned for {record.finetune} epochs" if record.finetune else "not fine-tuned"
     return (
         f"<h1>{escape(title)}</h1>\n"
-        f'<p class="quiet">{escape(record.model)} on {escape(record.data)}, preset {escape(record.preset)}, '
+        f'<p class="quiet">{escape(record.model)} {data}, preset {escape(record.preset)}, '
         f"seed {record.seed}</p>\n"
-        f"<p>Channels are {shape}; {tuned}. On real images the compact and the masked model differ by "
-        f"{record.verify.max_rel:.1e} of the largest value ({record.verify.max_abs:.1e} absolute).</p>"
+        f"<p>Channels are {shape}; {tuned}. On {'real images' if record.data else 'noise'} the compact and the "
+        f"masked model differ by {record.verify.max_rel:.1e} of the largest value ({record.verify.max_abs:.1e} "
+        "absolute).</p>"
     )
 
 

@@ -57,10 +57,20 @@ def key(names: Sequence[str]) -> str:
     return f'<p class="key">{"".join(marks)}</p>'
 
 
-def lines(title: str, x_label: str, y_label: str, series: Mapping[str, Sequence[Point]]) -> str:
-    """Series over a number, each point with its values where the mouse rests; the same colours as :func:`key`."""
+def lines(
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Mapping[str, Sequence[Point]],
+    spans: Sequence[tuple[str, float, float, float]] = (),
+) -> str:
+    """Series over a number, each point with its values where the mouse rests; the same colours as :func:`key`.
+
+    ``spans`` are upright lines: the name of the series, where, from and to.
+    """
     points = [p for its in series.values() for p in its]
-    x_ticks, y_ticks = _ticks([x for x, _ in points]), _ticks([0.0, *(y for _, y in points)])
+    x_ticks = _ticks([x for x, _ in points])
+    y_ticks = _ticks([0.0, *(y for _, y in points), *(high for *_, high in spans)])
     parts = [_grid(x_ticks, y_ticks, x_label)]
     for number, (name, its) in enumerate(series.items()):
         placed = [(_x(x, x_ticks), _y(y, y_ticks), x, y) for x, y in sorted(its)]
@@ -71,6 +81,12 @@ def lines(title: str, x_label: str, y_label: str, series: Mapping[str, Sequence[
             f"<title>{escape(name)}: {a:.4g}, {b:.4g}</title></circle>"
             for x, y, a, b in placed
         ]
+    names = list(series)
+    parts += [
+        f'<path class="span" d="M{_x(x, x_ticks):.1f} {_y(low, y_ticks):.1f}V{_y(high, y_ticks):.1f}" '
+        f"{_stroke(names.index(name))}><title>{escape(name)}: {low:.4g} to {high:.4g}</title></path>"
+        for name, x, low, high in spans
+    ]
     picture = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
     return f'<div><h2>{escape(title)}</h2><p class="quiet">{escape(y_label)}</p>{picture}</div>'
 

@@ -52,7 +52,7 @@ class ClassMeasurements(Size):
 
 @dataclass(frozen=True)
 class Record:
-    """One run: what went in, what every step did, what came out."""
+    """One run: what went in, what every step did, what came out; ``data`` is empty where no images were given."""
 
     model: str
     data: str

@@ -18,7 +18,7 @@ from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
 from seqprune.price import Price, operations
 
-SPREADS = ("uniform", "global")
+SPREADS = ("uniform", "global", "absolute")
 PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -36,9 +36,9 @@ def share(price: Price, removed: np.ndarray) -> float:
 
 def least(graph: ChannelGraph, price: Price, scored: np.ndarray, **options: object) -> float:
     """The least reachable share, as the refusal of an absurd target names it."""
-    with pytest.raises(InputError, match="out of reach") as caught:
+    with pytest.raises(InputError, match="cannot be met") as caught:
         by_scores(graph, price, scored, 1e-9, **options)  # type: ignore[arg-type]
-    return float(str(caught.value).split("no less than ")[1].split()[0])
+    return float(str(caught.value).split("cannot be met, ")[1].split()[0])
 
 
 @PROPERTY
@@ -91,8 +91,8 @@ def test_the_target_is_met(
     if unit == "flops":
         price = Price(model, graph, operations(model, torch.zeros(1, 3, 32, 32)))
     removed = by_scores(graph, price, scores("l2", Scoring(model, graph)), target, spread=spread)  # type: ignore[arg-type]
-    # So small a network has steps of up to 3 %.
-    assert target * 0.97 <= share(price, removed) <= target * (1 + TOLERANCE)
+    # So small a network has steps of up to 6 %.
+    assert target * 0.94 <= share(price, removed) <= target
 
 
 def test_nothing_asked_nothing_removed(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:
@@ -122,6 +122,15 @@ def test_global_takes_more_where_scores_differ_more(detector: tuple[nn.Module, C
     assert removed[groups[:12]].all()
 
 
+def test_absolute_takes_scores_as_they_are(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:
+    _, graph, price = detector
+    scored = np.ones(graph.group_count)
+    groups = graph.by_name["model.3.conv"].groups
+    scored[groups] = np.linspace(0.1, 0.2, len(groups))  # no layer differs as little, and yet all of them leave
+    removed = by_scores(graph, price, scored, 0.7, spread="absolute")
+    assert removed[groups].sum() == len(groups) - np.ceil(0.1 * len(groups))
+
+
 def test_rounding_and_protection(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:
     model, graph, price = detector
     scored = scores("l1", Scoring(model, graph))
@@ -130,14 +139,14 @@ def test_rounding_and_protection(detector: tuple[nn.Module, ChannelGraph, Price]
         stay = int((~removed[layer.groups]).sum())
         assert stay % 4 == 0
         assert stay == layer.channels or not layer.name.startswith("model.2.")
-    with pytest.raises(InputError, match=r"no layer lies in 'model\.77'"):
+    with pytest.raises(InputError, match=r"no layer in 'model\.77' to protect"):
         by_scores(graph, price, scored, 0.6, protect=["model.77"])
 
 
 def test_what_cannot_be_is_said(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:
     model, graph, price = detector
     scored = scores("l1", Scoring(model, graph))
-    with pytest.raises(InputError, match=r"a target of 0\.05 is out of reach.*no less than 0\.\d+ of the whole"):
+    with pytest.raises(InputError, match=r"a target of 0\.05 cannot be met, 0\.\d+ stays at the least"):
         by_scores(graph, price, scored, 0.05, floor=0.5)
     with pytest.raises(InputError, match="target=0"):
         by_scores(graph, price, scored, 0)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from detectors import Detector
+from detectors import Detector, Images
 from hypothesis import HealthCheck, given, settings
 from networks import example, networks, randomise
 from torch import nn
 
 from seqprune import trace
-from seqprune.criteria import CRITERIA, Scoring, register, scores
+from seqprune.budgeted import readings_of
+from seqprune.criteria import CRITERIA, Readings, Scoring, register, scores
 from seqprune.errors import InputError
+from seqprune.graph import ChannelGraph
+from seqprune.price import Price
+from seqprune.select.surgeon import Reader, Source
 
 Row = Sequence[float]
 
@@ -48,6 +53,8 @@ HAND = {
     "lamp": [0.2 + 1 / 9, 0.5, 1.5],
     # gradients of a: all 1, of b: all -1
     "taylor": [25 + 1, 0 + 4, 100 + 4],
+    # the head's weights squared times the variances: 1 · 4, 9 · 1, 0.25 · 9; the last one never leaves
+    "obs": [1, 2, 0],
 }
 
 
@@ -59,7 +66,17 @@ def twins() -> Scoring:
         "b.weight": -torch.ones(3, 2, 1, 1),
         "head.weight": torch.ones(1, 3, 1, 1),
     }
-    return Scoring(model, trace(model, torch.zeros(1, 2, 4, 4)), gradients=gradients)
+    graph = trace(model, torch.zeros(1, 2, 4, 4))
+    readings = read_by_head(graph, [[4.0, 0, 0], [0, 1, 0], [0, 0, 9]], [1.0, 3.0, 0.5])
+    return Scoring(model, graph, gradients=gradients, readings=readings)
+
+
+def read_by_head(graph: ChannelGraph, covariance: list[list[float]], weight: Row) -> Readings:
+    """What the head of ``Twins`` would read, made up; nothing else reads anything that may be removed."""
+    output = np.flatnonzero(graph.pinned)[:1]
+    reader = Reader(torch.tensor([weight], dtype=torch.float64), output)
+    source = Source(torch.tensor(covariance, dtype=torch.float64), graph.by_name["a"].groups, (reader,))
+    return Readings((source,), np.ones(graph.group_count, bool))
 
 
 @pytest.mark.parametrize("name", HAND)
@@ -151,6 +168,62 @@ def test_taylor_needs_gradients_of_this_model(twins: Scoring) -> None:
         scores("taylor", Scoring(twins.model, twins.graph))
     with pytest.raises(InputError, match="no gradient for a"):
         scores("taylor", Scoring(twins.model, twins.graph, gradients={}))
+
+
+def test_obs_knows_what_the_others_can_stand_in_for(twins: Scoring) -> None:
+    """Of two equal channels one costs nothing, and the other all that both did: 4, more than the third's 0.25."""
+    readings = read_by_head(twins.graph, [[1.0, 1, 0], [1, 1, 0], [0, 0, 1]], [1.0, 1.0, 0.5])
+    found = scores("obs", replace(twins, readings=readings))
+    assert found[twins.graph.by_name["a"].groups].tolist() == [0, 2, 1]
+
+
+def test_obs_takes_the_least_loss_for_what_it_saves_at_every_step() -> None:
+    """By definition: the error that the best weights leave, found by solving for them, less what was lost before."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 4, 1), nn.ReLU()),
+        nn.Conv2d(4, 2, 1),
+    ).eval()
+    graph = trace(model, torch.zeros(1, 3, 32, 32))
+    readings, price = readings_of(model, graph, Images()), Price(model, graph)
+    found = scores("obs", Scoring(model, graph, readings=readings))
+
+    def loss(gone: np.ndarray, ignored: np.ndarray) -> float:
+        total = 0.0
+        for source in readings.sources:
+            kernel = len(source.products) // len(source.groups)
+            ridge = 3e-3 * source.products.diagonal().mean()
+            covariance = (source.products + ridge * torch.eye(len(source.products))).numpy()
+            stay = np.repeat(~gone[source.groups], kernel)
+            for reader in source.readers:
+                weight = reader.weight.numpy()[~ignored[reader.groups]]
+                best = np.zeros_like(weight)
+                best[:, stay] = np.linalg.solve(covariance[stay][:, stay], covariance[stay] @ weight.T).T
+                total += float(np.trace((weight - best) @ covariance @ (weight - best).T))
+        return total
+
+    gone = np.zeros(graph.group_count, bool)
+    order = np.argsort(found, kind="stable")[: int(found.max())].tolist()
+    assert len(order) == 4 + 5 + 4 - 3  # one channel of each layer stays
+    for group in order:
+        costs = {}
+        for other in np.flatnonzero(~graph.pinned & ~gone).tolist():
+            layer = graph.by_name[graph.members[other][0][0]]
+            if (~gone[layer.groups]).sum() > 1:
+                more = gone.copy()
+                more[other] = True
+                costs[other] = (loss(more, gone) - loss(gone, gone)) / price.savings(gone)[other]
+        assert costs[group] == pytest.approx(min(costs.values()), rel=1e-6)
+        gone[group] = True
+
+
+def test_obs_has_to_see(twins: Scoring) -> None:
+    with pytest.raises(InputError, match="give images"):
+        scores("obs", replace(twins, readings=None))
+    known = np.ones(twins.graph.group_count, bool)
+    known[twins.graph.by_name["a"].groups[1]] = False
+    with pytest.raises(InputError, match="obs cannot see what all that reads a does"):
+        scores("obs", replace(twins, readings=Readings((), known)))
 
 
 def test_random_takes_its_seed(twins: Scoring) -> None:

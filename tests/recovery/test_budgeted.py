@@ -12,7 +12,8 @@ from networks import Network, example, networks, random_removal
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqprune import PrunePlan, compact, mask, trace, verify
-from seqprune.budgeted import Budget, choose_globally, protected, reports
+from seqprune.budget import Budget, protected
+from seqprune.budgeted import choose_globally, reports
 from seqprune.errors import InputError
 from seqprune.price import Price, operations
 

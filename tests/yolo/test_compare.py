@@ -19,7 +19,9 @@ from seqprune.demo import weights_path
 from seqprune.demo.scenes import write_scenes
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.methods import METHODS, by_clusters, method, ratio_for
-from seqprune.run import trace_detector
+from seqprune.run import Listener, trace_detector
+from seqprune.sensitivity import sensitivity
+from seqprune.target import Target
 from seqprune.yolo import DetectionImages, parameters
 
 SIZE = 128
@@ -58,12 +60,54 @@ def test_all_methods_keep_as_many_parameters_and_a_failure_stops_nobody(
     assert json.loads(found.to_json())["rows"][0]["share"] == 1
 
 
+def test_several_subsets_give_a_mean_and_a_spread(digits: Path, added: Callable[..., None]) -> None:
+    """What a method does with other images is told apart from what it does better."""
+    seeds: list[int] = []
+
+    def by_seed(scoring: Scoring) -> np.ndarray:
+        seeds.append(scoring.seed)
+        return np.random.default_rng(scoring.seed).random(scoring.graph.group_count)
+
+    added("by-seed", by_seed)
+    told: list[str] = []
+    found = compare(
+        *(weights_path(), digits),
+        **{"targets": [0.98], "methods": ["l1", "by-seed"], "images": 8, "imgsz": SIZE, "subsets": 3, "seed": 5},
+        listener=Listener(stage=lambda name, _total: told.append(name)),
+    )
+    assert seeds == [5, 6, 7]
+    assert "l1 at 0.98, subset 3" in told
+    whole, alike, spread = found.rows
+    assert (whole.runs, len(alike.runs), len(spread.runs)) == ((), 3, 3)
+    assert min(alike.runs) == max(alike.runs) == pytest.approx(alike.map50_95)
+    assert min(spread.runs) < spread.map50_95 < max(spread.runs)
+    assert spread.map50_95 == pytest.approx(sum(spread.runs) / 3)
+    assert found.settings["subsets"] == "3, disjoint"
+    assert f"{spread.map50_95:.4f} ({min(spread.runs):.4f}–{max(spread.runs):.4f})" in found.to_markdown()
+    assert found.to_html().count('class="span"') == 3 * 2
+    rows = json.loads(found.to_json())["rows"]
+    assert ["runs" in row for row in rows] == [False, True, True]
+
+
+def test_equal_operations_for_those_that_can(digits: Path) -> None:
+    found = compare(
+        weights_path(), digits, targets=[0.8], count="flops", methods=["lamp-global", "clusters"], imgsz=SIZE
+    )
+    whole, equal, reason = found.rows
+    assert equal.share == equal.gflops / whole.gflops == pytest.approx(0.8, rel=0.02)
+    assert equal.params / whole.params != pytest.approx(0.8, rel=0.02)
+    assert reason.reason == "clusters is brought to a share of the parameters only: write params=0.8"
+    assert "Methods at equal operations" in found.to_html()
+    with pytest.raises(InputError, match="not latency: choose params or flops"):
+        compare(weights_path(), digits, targets=[0.8], count="latency", methods=["l1"])
+
+
 def test_clusters_leave_what_their_ratio_was_chosen_for(data_yaml: Path, tiny: nn.Module) -> None:
     """How many channels stay is known before any image is seen, so that against top-k only the choice differs."""
     graph = trace_detector(tiny)
     assert 0 < ratio_for(tiny, graph, 0.6) < 1
-    small = by_clusters(tiny, graph, 0.6, DetectionImages(data_yaml, imgsz=64), 0, match="all")
-    topk = method("topk-l1")(tiny, graph, 0.6, [], 0)  # type: ignore[arg-type]
+    small = by_clusters(tiny, graph, Target("params", 0.6), DetectionImages(data_yaml, imgsz=64), 0, match="all")
+    topk = method("topk-l1")(tiny, graph, Target("params", 0.6), [], 0)  # type: ignore[arg-type]
     for pruned in (small, topk):
         assert parameters(pruned) / parameters(tiny) == pytest.approx(0.6, rel=0.04)  # so few channels are coarse
     for layer in graph.layers:
@@ -75,14 +119,23 @@ def test_clusters_that_could_not_choose_are_no_result(data_yaml: Path, tiny: nn.
     """A detector that finds nothing would come back whole and look best."""
     images, weights = DetectionImages(data_yaml, imgsz=64, images=4), deepcopy(tiny.state_dict())
     with pytest.raises(SeqPruneError, match=r"clusters leave 1\.000 of the parameters.*no labelled object"):
-        by_clusters(tiny, trace_detector(tiny), 0.8, images, 0)
+        by_clusters(tiny, trace_detector(tiny), Target("params", 0.8), images, 0)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in tiny.state_dict().items())
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "obs"])
+def test_criteria_that_look_at_images_are_given_them(data_yaml: Path, tiny: nn.Module, criterion: str) -> None:
+    images = DetectionImages(data_yaml, imgsz=64, images=4)
+    small = method(f"{criterion}-global")(tiny, trace_detector(tiny), Target("params", 0.7), images, 0)
+    assert parameters(small) / parameters(tiny) == pytest.approx(0.7, rel=0.02)
+    found = sensitivity(tiny, data_yaml, layers=["model.1.conv"], ratios=[0.5], criterion=criterion, imgsz=64)
+    assert (found.points[0].kept, found.points[0].channels) == (8, 16)
 
 
 def test_methods_are_named(tiny: nn.Module, added: Callable[..., None]) -> None:
     graph = trace_detector(tiny)
     added("mine", lambda scoring: np.arange(scoring.graph.group_count, dtype=np.float64))
-    small = [method(name)(tiny, graph, 0.7, [], 0) for name in ("mine", "mine-global")]  # type: ignore[arg-type]
+    small = [method(name)(tiny, graph, Target("params", 0.7), [], 0) for name in ("mine", "mine-global")]  # type: ignore[arg-type]
     for model in small:
         assert parameters(model) / parameters(tiny) == pytest.approx(0.7, rel=0.02)
     assert method("clusters") is METHODS["clusters"]

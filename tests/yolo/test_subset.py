@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from seqprune.errors import DataError
+from seqprune.errors import DataError, InputError
 from seqprune.yolo import DetectionImages
-from seqprune.yolo.subset import sampled
+from seqprune.yolo.subset import deal, sampled, train_subsets
 from seqprune.yolo.validate import validate
 
 
@@ -25,6 +25,30 @@ def test_the_sample_is_seeded_and_can_be_measured(data_yaml: Path, tiny: nn.Modu
     assert len(set(found[0])) == 2
     assert all(file.parent == data_yaml.parent / "images" / "val" for file in found[0])
     assert listing(data_yaml.parent) == before
+
+
+def test_train_subsets_have_no_image_in_common_where_there_are_enough(data_yaml: Path, listing) -> None:
+    before = listing(data_yaml.parent)
+    how = {"imgsz": 64, "batch": 2, "stride": 32, "names": {0: "green", 1: "red"}, "seed": 0}
+
+    def files(count: int, images: int) -> list[set[Path]]:
+        return [set(sample.files) for sample in train_subsets(data_yaml, count, images=images, **how)]  # type: ignore[arg-type]
+
+    apart = files(3, 3)
+    assert [len(sample) for sample in apart] == [3, 3, 3]
+    assert len(set.union(*apart)) == 9
+    assert apart == files(3, 3)
+    overlapping = files(3, 6)
+    assert [len(sample) for sample in overlapping] == [6, 6, 6]
+    assert len({frozenset(sample) for sample in overlapping}) > 1
+    assert files(1, 3) == [set(DetectionImages(data_yaml, images=3, seed=0).files)]
+    assert listing(data_yaml.parent) == before
+
+
+def test_subsets_that_could_not_differ_are_refused() -> None:
+    files = [Path(f"{number}.jpg") for number in range(4)]
+    with pytest.raises(InputError, match="2 samples of 4 out of 4 train images do not differ"):
+        deal(files, 2, 4, 0)
 
 
 def test_all_images_are_the_data_itself(data_yaml: Path) -> None:
