@@ -19,6 +19,7 @@ from seqprune.target import Target
 from seqprune.yolo.load import load
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.subset import train_subsets
+from seqprune.yolo.tuning import finetune as tuned
 from seqprune.yolo.validate import validate
 
 UNPRUNED = "unpruned"
@@ -37,7 +38,7 @@ class Row:
         gflops: of one image.
         latency_ms: of one image, timed in turns with all others.
         map50_95, map50: accuracy on the val images.
-        seconds: that the pruning took.
+        seconds: that the pruning took, without fine-tuning.
         reason: why the method gave nothing; empty where it did.
         runs: mAP50-95 after each calibration subset, where there are several: all else is a mean over them then, but
             the latency, which is the first one's.
@@ -157,10 +158,11 @@ def compare(
     device: str | int = "cpu",
     seed: int = 0,
     subsets: int = 1,
+    finetune: int = 0,
     listener: Listener | None = None,
     on_row: Callable[[Row], None] | None = None,
 ) -> Comparison:
-    """Prunes with each method to each target and measures what is left, without training.
+    """Prunes with each method to each target and measures what is left, without training unless it is asked for.
 
     Args:
         model: weights, an ``ultralytics.YOLO`` or its network; never changed.
@@ -174,6 +176,7 @@ def compare(
         seed: of every random choice.
         subsets: calibration subsets of so many ``images``, without one in common where there are enough; each method
             prunes with each of them, with a seed of its own, and its row has the mean and the spread.
+        finetune: epochs on all ``train`` images afterwards, alike for every method, in the shape it left.
         listener: told what is going on.
         on_row: called with each row; its latency is measured at the end.
 
@@ -183,8 +186,11 @@ def compare(
         InputError: weights, data, names or numbers that cannot be used.
     """
     chosen = {name: method(name) for name in methods}
-    if subsets < 1:
-        raise InputError(f"subsets={subsets}: give the number of samples that methods look at, 1 or more")
+    if subsets < 1 or finetune < 0:
+        raise InputError(
+            f"subsets={subsets}, finetune={finetune}: give the number of samples that methods look at, 1 or more, and "
+            "epochs, 0 or more"
+        )
     if count not in COUNTED:
         raise InputError(f"methods are compared at equal parameters or operations, not {count}: choose params or flops")
     if not targets or not chosen or not all(0 < target < 1 for target in targets):
@@ -216,6 +222,7 @@ def compare(
             map50=accuracy.map50,
         )
 
+    training: dict[str, Any] = {"imgsz": imgsz, "batch": batch, "device": str(device)}
     tell = on_row or (lambda _row: None)
     told.stage("measure unpruned", None)
     rows, networks = [measured(Row(UNPRUNED, 1.0), detector.model)], [detector.model]
@@ -229,7 +236,11 @@ def compare(
                     told.stage(f"{name} at {target:g}" + (f", subset {number + 1}" if subsets > 1 else ""), None)
                     start = time.perf_counter()
                     small = prune(detector.model, graph, Target(count, target), sample, seed + number)
-                    runs.append(measured(replace(row, seconds=time.perf_counter() - start), small))
+                    seconds = time.perf_counter() - start
+                    if finetune:
+                        told.stage(f"{name} at {target:g}, fine-tune {finetune} epochs", None)
+                        small = tuned(small, data, epochs=finetune, seed=seed + number, **training)
+                    runs.append(measured(replace(row, seconds=seconds), small))
                     first = first if number else small
             except SeqPruneError as error:
                 failed.append(replace(row, reason=str(error)))
@@ -242,6 +253,8 @@ def compare(
     times = latencies_ms(networks, imgsz, "cpu")
     rows = [replace(row, latency_ms=taken) for row, taken in zip(rows, times, strict=True)]
     settings: dict[str, Any] = {"images": seen[0].image_count, "imgsz": imgsz, "batch": batch, "seed": seed}
+    if finetune:
+        settings["finetune"] = finetune
     if count != "params":
         settings["target"] = COUNTED[count]
     if subsets > 1:

@@ -86,11 +86,12 @@ def compare(
     subsets: Annotated[
         int, typer.Option(help="Prune with so many samples of --images; the table shows mean and spread.")
     ] = 1,
+    finetune: Annotated[int, typer.Option(metavar="EPOCHS", help="Fine-tune alike what each method leaves.")] = 0,
     out: Annotated[Path, typer.Option(help="A new folder for the table, the numbers and the plot.")] = Path(
         "runs/compare"
     ),
 ) -> None:
-    """Prune with several methods to equal parameters, without training, and measure them on the same images."""
+    """Prune with several methods to equal parameters and measure them on the same images, fine-tuned alike or not."""
     from seqprune.report.folder import fill, free_folder
 
     unit, _, shares = target.partition("=")
@@ -116,9 +117,10 @@ def compare(
             device=device,
             seed=seed,
             subsets=subsets,
+            finetune=finetune,
             listener=listener,
         )
-    _show(console, "no training", *found.cells())
+    _show(console, f"fine-tuned for {finetune} epochs" if finetune else "no training", *found.cells())
     written = fill(folder, found.write)
     console.print(f"results in {written}: compare.json, compare.md, compare.html", markup=False)
 

@@ -60,6 +60,20 @@ def test_all_methods_keep_as_many_parameters_and_a_failure_stops_nobody(
     assert json.loads(found.to_json())["rows"][0]["share"] == 1
 
 
+@pytest.mark.slow
+def test_what_every_method_leaves_is_fine_tuned_alike(digits: Path) -> None:
+    """Also what Torch-Pruning leaves, whose network no YAML describes."""
+    pytest.importorskip("torch_pruning")
+    options = {"targets": [0.95], "methods": ["l1", "tp-magnitude"], "imgsz": SIZE}
+    plain, trained = (compare(weights_path(), digits, finetune=epochs, **options) for epochs in (0, 8))
+    assert trained.settings["finetune"] == 8
+    for before, after in zip(plain.rows[1:], trained.rows[1:], strict=True):
+        assert after.reason == ""
+        assert (after.method, after.params, after.gflops) == (before.method, before.params, before.gflops)
+        assert after.map50_95 > before.map50_95
+    assert trained.rows[0].map50_95 == plain.rows[0].map50_95
+
+
 def test_several_subsets_give_a_mean_and_a_spread(digits: Path, added: Callable[..., None]) -> None:
     """What a method does with other images is told apart from what it does better."""
     seeds: list[int] = []
