@@ -10,9 +10,11 @@ from torch import nn
 from seqprune.budget import Budget
 from seqprune.budgeted import choose_globally
 from seqprune.graph.channels import ChannelGraph
-from seqprune.observe.batch import as_input, sample
+from seqprune.observe.batch import LabelledImages, as_input
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
+from seqprune.observe.patches import readable
+from seqprune.observe.relevance import Relevance, relevance_of
 from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
@@ -21,11 +23,21 @@ from seqprune.recover import Recover, Repair, recover
 from seqprune.refit import refit
 from seqprune.target import Target, measured_share, price_of
 from seqprune.yolo.data import FileImages
-from seqprune.yolo.distance import detection_distance
 from seqprune.yolo.loss import training_loss
+from seqprune.yolo.networks import is_fixed
+from seqprune.yolo.probe import probe_for
 
-IMPORTANCE_IMAGES = 16
-"""Looked at once for every convolution."""
+
+def relevance_for(
+    model: nn.Module, images: FileImages, forward: Forward | None = None, progress: Progress | None = None
+) -> Relevance | None:
+    """Where errors matter to what a detector detects; ``None`` of a model that cannot be asked."""
+    found = probe_for(model, images, len(images.names))
+    if found is None:
+        return None
+    copy, probe = found
+    names = [name for name, module in model.named_modules() if readable(module)]
+    return relevance_of(copy, names, images, probe, forward=forward, progress=progress)
 
 
 def accurate_plan(
@@ -37,10 +49,11 @@ def accurate_plan(
     imgsz: int,
     protect: Sequence[str] = (),
     round_to: int | None = None,
+    relevance: Relevance | None = None,
     forward: Forward | None = None,
     progress: Progress | None = None,
 ) -> PrunePlan:
-    """What stays of every layer; see :func:`seqprune.budgeted.choose_globally`.
+    """What stays of every layer; see :func:`seqprune.budgeted.choose_globally`. ``relevance`` is that of ``images``.
 
     Raises:
         InputError: the target cannot be met, or nothing of that path to protect.
@@ -55,7 +68,7 @@ def accurate_plan(
         forward=forward,
         progress=progress,
         share=measured_share(target, original, graph, imgsz, device),
-        distance=detection_distance(original, sample(images, IMPORTANCE_IMAGES), len(images.names)),
+        relevance=relevance,
     )
     return PrunePlan.from_removed(graph, removed)
 
@@ -69,6 +82,7 @@ def repaired(
     way: Recover,
     *,
     streams: Sequence[BlockStream] = (),
+    relevance: Relevance | None = None,
     forward: Forward | None = None,
     progress: Progress | None = None,
 ) -> tuple[nn.Module, tuple[Repair, ...]]:
@@ -79,17 +93,22 @@ def repaired(
         masked: what was pruned; changed nowhere.
         plan: what stays of it.
         graph: the channel graph of both.
-        images: calibration images; one batch in eight is held out.
+        images: calibration images; one batch in eight is held out, until it is decided which repairs help.
         way: which repairs are tried.
         streams: two, which make all stages together cost about one pass; whole passes without them.
+        relevance: of ``images``: where the fit has to be good.
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
     """
     fitting, held = images.hold_out()
-    stages = stages_of(original, as_input(next(iter(fitting)).images[:1], original))
+    stages = [
+        [name for name in stage if not is_fixed(name)]
+        for stage in stages_of(original, as_input(next(iter(fitting)).images[:1], original))
+    ]
+    stages = [stage for stage in stages if stage]
     removed = plan.removed_groups(graph)
 
-    def fit(model: nn.Module, weights: bool) -> None:
+    def fit(model: nn.Module, weights: bool, images: LabelledImages) -> None:
         for stream in streams:
             stream.reset()
         refit(
@@ -97,16 +116,19 @@ def repaired(
             model,
             graph,
             removed,
-            fitting,
+            images,
             stages,
             streams=(streams[0], streams[1]) if streams else None,
             weights=weights,
             forward=forward,
             progress=progress,
+            relevance=relevance,
         )
 
-    judge = None if held is None else partial(training_loss, images=held)
-    return recover(masked, plan, graph, fitting, way, fit, judge, forward)
+    if held is None:
+        return recover(masked, plan, graph, images, way, fit, forward=forward)
+    judge = partial(training_loss, images=held)
+    return recover(masked, plan, graph, fitting, way, fit, judge, forward, everything=images)
 
 
-__all__ = ["accurate_plan", "repaired"]
+__all__ = ["accurate_plan", "relevance_for", "repaired"]

@@ -12,11 +12,12 @@ from torch import nn
 from seqprune.budget import Budget, prefix_for, protected
 from seqprune.criteria import Readings
 from seqprune.graph.channels import BoolArray, ChannelGraph
-from seqprune.importance import importance_of_layers, norm_scale, output_variance
+from seqprune.importance import importance_of_layers
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.patches import Sampler, readable
+from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import second_moments
 from seqprune.plan import PrunePlan
 from seqprune.price import Price
@@ -24,6 +25,7 @@ from seqprune.select.layers import block_of
 from seqprune.select.moments import FloatArray
 from seqprune.select.surgeon import Reader, Source, removal_order
 from seqprune.sequential import StepReport
+from seqprune.unit import norm_scale
 
 
 def choose_globally(
@@ -37,7 +39,7 @@ def choose_globally(
     forward: Forward | None = None,
     progress: Progress | None = None,
     share: Callable[[BoolArray], float] | None = None,
-    distance: Callable[[nn.Module], float] | None = None,
+    relevance: Relevance | None = None,
 ) -> BoolArray:
     """The channel groups to remove, ``[group_count]``: legal, rounded, and within 2 % of the target.
 
@@ -51,12 +53,12 @@ def choose_globally(
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
         share: what of the whole stays, where something else is meant to meet the target than the price.
-        distance: of a changed model to ``model``; says which layers' errors matter. All are alike without it.
+        relevance: where errors matter, and in which layers, from the same images. All are alike without it.
 
     Raises:
         InputError: nothing of that path to protect, or the target cannot be met.
     """
-    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, distance)
+    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, relevance)
     free = known & ~graph.pinned & ~protected(graph, budget.protect)
     ranks: FloatArray = np.zeros(graph.group_count)
 
@@ -86,7 +88,7 @@ def _sources(
     sampler: Sampler,
     forward: Forward | None,
     progress: Progress | None,
-    distance: Callable[[nn.Module], float] | None,
+    relevance: Relevance | None,
 ) -> tuple[list[Source], BoolArray]:
     """What every convolution reads, and the groups all of whose readers are known."""
     inputs, outputs = graph.weight_inputs, graph.weight_outputs
@@ -95,14 +97,15 @@ def _sources(
     for cut in graph.slices:
         if cut.dead is None and cut.module not in names:
             known[cut.groups.ravel()] = False
-    moments, leader = second_moments(model, names, images, sampler, progress, forward)
+    moments, leader = second_moments(model, names, images, sampler, progress, forward, relevance)
     covariances = {name: (seen.products[0] / seen.count).cpu() for name, seen in moments.items()}
     read = {name: covariances[leader[name]] for name in names}
-    importance = dict.fromkeys(names, 1.0) if distance is None else importance_of_layers(model, read, distance)
+    relevance = relevance or Relevance()
+    importance = importance_of_layers(model, read, relevance.curvature)
     readers: dict[str, list[Reader]] = {}
     pinned = int(np.flatnonzero(graph.pinned)[0]) if graph.pinned.any() else -1
     for name in names:
-        weight = scaled_weight(model, name, read[name], importance[name])
+        weight = scaled_weight(model, name, read[name], importance[name], relevance.slope.get(name))
         groups = outputs.get(name, np.full(len(weight), pinned))
         readers.setdefault(leader[name], []).append(Reader(weight, groups))
     return [Source(covariances[name], inputs[name], tuple(found)) for name, found in readers.items()], known
@@ -112,11 +115,18 @@ def _is_plain(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and readable(module) and module.groups == 1
 
 
-def scaled_weight(model: nn.Module, name: str, covariance: torch.Tensor, importance: float) -> torch.Tensor:
-    """``[outputs, K]`` float64: rows as the BatchNorm behind scales them, of total variance ``importance``."""
+def scaled_weight(
+    model: nn.Module, name: str, covariance: torch.Tensor, importance: float, slope: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``[outputs, K]`` float64: rows as BatchNorm and activation behind scale them, of total variance ``importance``.
+
+    ``slope`` is ``[outputs]``, the mean squared derivative of the activation.
+    """
     conv = cast(nn.Conv2d, model.get_submodule(name))
     weight = norm_scale(model, name) * conv.weight.detach().double().cpu().flatten(1)
-    total = output_variance(weight, covariance)
+    if slope is not None:
+        weight = weight * slope.sqrt()[:, None]
+    total = float(((weight @ covariance) * weight).sum())
     return weight * (importance / total) ** 0.5 if total > 0 else weight * 0
 
 

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from seqprune.accurate import accurate_plan, repaired
+from seqprune.accurate import accurate_plan, relevance_for, repaired
 from seqprune.budget import Spread
 from seqprune.criteria import CRITERIA, FloatArray, Scoring, scores
 from seqprune.errors import InputError, SeqPruneError
@@ -153,12 +153,13 @@ def by_accurate(
     _seed: int,
 ) -> nn.Module:
     """The preset ``accurate``: channels chosen over the whole network, and what is left fitted anew."""
-    plan = accurate_plan(model, graph, images, target, imgsz=_size(images))
+    relevance = relevance_for(model, images)
+    plan = accurate_plan(model, graph, images, target, imgsz=_size(images), relevance=relevance)
     masked = mask(model, plan, graph)
     if recover != "none":
         structure = blocks_of(model)
         streams = () if structure is None else (BlockStream(structure), BlockStream(structure))
-        masked, _ = repaired(model, masked, plan, graph, images, recover, streams=streams)
+        masked, _ = repaired(*(model, masked, plan, graph, images, recover), streams=streams, relevance=relevance)
         for stream in streams:
             stream.reset()
     return compact(masked, plan, graph)

@@ -42,6 +42,11 @@ class Way:
         """Whether anything is chosen or repaired by them."""
         return self.criterion is None or self.criterion in FROM_IMAGES or self.recover != "none"
 
+    @property
+    def weighs_errors(self) -> bool:
+        """Whether it has to be known where they matter to what is detected."""
+        return (self.target is not None and self.criterion is None) or self.recover == "ls"
+
 
 def way_of(
     preset: str, target: str | None, recover: str | None, protect: Sequence[str], criterion: str | None = None

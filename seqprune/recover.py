@@ -43,9 +43,10 @@ def recover(
     graph: ChannelGraph,
     images: LabelledImages,
     way: Recover,
-    fit: Callable[[nn.Module, bool], object],
+    fit: Callable[[nn.Module, bool, LabelledImages], object],
     judge: Callable[[nn.Module], float] | None = None,
     forward: Forward | None = None,
+    everything: LabelledImages | None = None,
 ) -> tuple[nn.Module, tuple[Repair, ...]]:
     """Tries the steps of ``way`` on a masked model.
 
@@ -53,30 +54,43 @@ def recover(
         masked: changed nowhere.
         plan: what stays of it.
         graph: its channel graph.
-        images: calibration images.
+        images: calibration images, those without which the judge decides.
         way: which steps.
-        fit: fits a masked model in place; the second argument says whether weights are fitted or offsets alone.
+        fit: fits a masked model to images, in place; the second argument says whether weights are fitted or offsets
+            alone.
         judge: the loss on images that were held out; without it every step is kept.
         forward: precision, and how many images at a time.
+        everything: with the images that were held out: once it is decided, what is kept is done anew with all of them,
+            since a fit to more images is a better one.
 
     Returns:
         The best model and what became of every step.
     """
+
+    def apply(step: str, model: nn.Module, images: LabelledImages) -> None:
+        if step == "bn":
+            restate(model, images, forward)
+            masker(plan, graph)(model)
+        else:
+            fit(model, step == "ls", images)
+
+    best = masked
     loss = None if judge is None or not STEPS[way] else judge(masked)
     repairs = []
     for step in STEPS[way]:
-        candidate = deepcopy(masked)
-        if step == "bn":
-            restate(candidate, images, forward)
-            masker(plan, graph)(candidate)
-        else:
-            fit(candidate, step == "ls")
+        candidate = deepcopy(best)
+        apply(step, candidate, images)
         after = None if judge is None else judge(candidate)
         kept = loss is None or after is None or after < loss
         repairs.append(Repair(step, kept, loss, after))
         if kept:
-            masked, loss = candidate, after
-    return masked, tuple(repairs)
+            best, loss = candidate, after
+    if everything is not None and best is not masked:
+        best = deepcopy(masked)
+        for repair in repairs:
+            if repair.kept:
+                apply(repair.step, best, everything)
+    return best, tuple(repairs)
 
 
 def restate(model: nn.Module, images: LabelledImages, forward: Forward | None = None) -> None:

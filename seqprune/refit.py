@@ -7,7 +7,8 @@ those that reproduce its original output best from what the pruned network feeds
     W′ = (Cov(y, u) + λ·W) (Cov(u) + λ·I)⁻¹,    d = mean(y) − W′ mean(u),
 
 ``u`` the patches of channels that stay, ``y`` the original output, ``d`` the bias, or what the BatchNorm's running mean
-is lowered by. ``λ`` is a share of the mean variance of ``u``; it draws the weights to the original ones.
+is lowered by. ``λ`` is a share of the mean variance of ``u``; it draws the weights to the original ones. Where an
+activation follows, the fit goes on to what comes out of it (:mod:`seqprune.curve`).
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from seqprune.curve import Samples, bend, columns_of, curve_of
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.patches import Sampler, SecondMoments, patches
-from seqprune.observe.sources import Places, watching
+from seqprune.observe.relevance import Relevance
+from seqprune.observe.sources import Places
 from seqprune.observe.streaming import BlockStream, Pass, whole_passes
+from seqprune.observe.watching import watching
+from seqprune.unit import batch_norm_of
 
 RIDGE = 3e-3
 
@@ -43,6 +48,7 @@ class _Stage:
     original: nn.Module
     pruned: nn.Module
     names: Sequence[str]
+    samples: dict[str, Samples]
     moments: dict[str, SecondMoments] = field(default_factory=dict)
     drifted: set[str] = field(default_factory=set)
 
@@ -55,19 +61,22 @@ class _Stage:
             before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
             def target(name: str, conv: nn.Conv2d, x: torch.Tensor, output: torch.Tensor) -> None:
-                where = places.of(output, images)
+                where = places.of(name, output, images).where
                 image, row, column = (index.to(device) for index in where)
                 before[name] = patches(conv, x, where), output[image, :, row, column]
                 if len(before) == len(self.names):
                     raise _Reached
 
             def source(name: str, conv: nn.Conv2d, x: torch.Tensor, output: torch.Tensor) -> None:
-                seen = patches(conv, x, places.of(output, images))
+                drawn = places.of(name, output, images)
+                seen = patches(conv, x, drawn.where)
                 unpruned, wanted = before.pop(name)
                 if not torch.equal(unpruned, seen):
                     self.drifted.add(name)
                 wanted = wanted.reshape(len(wanted), conv.groups, -1).transpose(0, 1)
-                self.moments.setdefault(name, SecondMoments()).update(seen, wanted)
+                self.moments.setdefault(name, SecondMoments()).update(seen, wanted, drawn.weight)
+                if name in self.samples:
+                    self.samples[name].add(seen[0], wanted[0], drawn.weight)
                 if not before:
                     raise _Reached
 
@@ -77,6 +86,16 @@ class _Stage:
                 run_part(images)
 
         forward(whole.images, device, run)
+
+    def fit(self, name: str, inputs: BoolArray | None, ridge: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights and offsets of one convolution."""
+        conv = cast(nn.Conv2d, self.pruned.get_submodule(name))
+        offset = conv.bias is not None or batch_norm_of(self.pruned, name) is not None
+        weight = cast(nn.Conv2d, self.original.get_submodule(name)).weight.detach().double().flatten(1)
+        found = solve(weight, self.moments[name], inputs, ridge, offset)
+        if ridge is None or name not in self.samples:
+            return found
+        return bend(weight, *found, self.moments[name], self.samples.pop(name), inputs, ridge)
 
 
 def refit(
@@ -93,6 +112,7 @@ def refit(
     ridge: float = RIDGE,
     forward: Forward | None = None,
     progress: Progress | None = None,
+    relevance: Relevance | None = None,
 ) -> tuple[str, ...]:
     """Fits the convolutions of ``masked``, in place, to what those of ``original`` compute.
 
@@ -109,6 +129,7 @@ def refit(
         ridge: relative to the mean variance of a convolution's input.
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch of every stage.
+        relevance: draws the positions instead of the sampler, from the same images.
 
     Returns:
         The convolutions that were fitted, front to back: those whose input changed.
@@ -122,18 +143,21 @@ def refit(
         changed = changed or any(removed[groups].any() for groups in cut_here)
         if not changed:
             continue
-        stage = _Stage(original, masked, names)
+        bent = [name for name in names if weights and original.get_submodule(name).groups == 1]
+        samples = {name: Samples(act, len(images)) for name in bent if (act := curve_of(original, name)) is not None}
+        stage = _Stage(original, masked, names, samples)
         both = [
             whole_passes(model, images) if streams is None else streams[at].passes(model, names, images, forward)
             for at, model in enumerate((original, masked))
         ]
-        for number, (whole, part) in enumerate(zip(*both, strict=True)):
-            stage.look(whole, part, Places(sampler, whole.batch, number), forward)
+        for whole, part in zip(*both, strict=True):
+            stage.look(whole, part, Places(sampler, whole.batch, relevance), forward)
             if progress is not None:
                 progress(whole.images)
         for name in sorted(stage.drifted, key=list(names).index):
             read, made = (None if g is None else ~removed[g] for g in (inputs.get(name), outputs.get(name)))
-            _write(original, masked, name, stage.moments[name], read, made, ridge if weights else None)
+            fit = stage.fit(name, read, ridge if weights else None)
+            _write(original, masked, name, fit, made)
             fitted.append(name)
     return tuple(fitted)
 
@@ -142,17 +166,14 @@ def _write(
     original: nn.Module,
     masked: nn.Module,
     name: str,
-    moments: SecondMoments,
-    inputs: BoolArray | None,
+    fit: tuple[torch.Tensor, torch.Tensor],
     outputs: BoolArray | None,
-    ridge: float | None,
 ) -> None:
     """Gives one convolution the fitted weights, and its bias or BatchNorm the fitted offset."""
     conv = cast(nn.Conv2d, masked.get_submodule(name))
     norm = batch_norm_of(masked, name)
-    weight = cast(nn.Conv2d, original.get_submodule(name)).weight.detach().double().flatten(1)
-    fitted, offset = solve(weight, moments, inputs, ridge, offset=conv.bias is not None or norm is not None)
-    live = torch.from_numpy(np.ones(len(weight), bool) if outputs is None else outputs).to(weight.device)
+    fitted, offset = fit
+    live = torch.from_numpy(np.ones(len(fitted), bool) if outputs is None else outputs).to(fitted.device)
     with torch.no_grad():
         conv.weight[live] = fitted.reshape(conv.weight.shape)[live].to(conv.weight.dtype)
         if conv.bias is not None:
@@ -181,10 +202,8 @@ def solve(
     weight, shift = weight.clone(), torch.zeros(len(weight), dtype=weight.dtype, device=weight.device)
     groups, size = len(moments.products), weight.shape[1]
     for number, rows in enumerate(torch.arange(len(weight), device=weight.device).chunk(groups)):
-        stay = torch.ones(size, dtype=torch.bool, device=weight.device)
-        if inputs is not None:
-            own = inputs if inputs.ndim == 1 else inputs[number]
-            stay = torch.from_numpy(np.repeat(own, size // len(own))).to(weight.device)
+        own = inputs if inputs is None or inputs.ndim == 1 else inputs[number]
+        stay = columns_of(own, size).to(weight.device)
         mean, target = moments.mean[number], moments.target_mean[number]
         products, cross = moments.products[number] / moments.count, moments.cross[number] / moments.count
         if not offset:
@@ -199,16 +218,4 @@ def solve(
     return weight, shift
 
 
-def batch_norm_of(model: nn.Module, conv: str) -> str | None:
-    """The BatchNorm beside a convolution that takes its output, where there is exactly one of its width."""
-    parent = conv.rpartition(".")[0]
-    width = cast(nn.Conv2d, model.get_submodule(conv)).out_channels
-    beside = [
-        name
-        for name, module in model.get_submodule(parent).named_children()
-        if isinstance(module, nn.BatchNorm2d) and module.num_features == width
-    ]
-    return f"{parent}.{beside[0]}".lstrip(".") if len(beside) == 1 else None
-
-
-__all__ = ["batch_norm_of", "refit", "solve"]
+__all__ = ["refit", "solve"]

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from seqprune.accurate import repaired
+from seqprune.accurate import relevance_for, repaired
 from seqprune.budgeted import reports
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph, trace
@@ -244,6 +244,10 @@ def prune(
     tune = Tuner(data, arguments, told.stage)
     original = mask(detector.model, PrunePlan((), graph.inputs), graph).to(torch_device)
     repairs: tuple[Repair, ...] = ()
+    relevance = None
+    if way.weighs_errors:
+        told.stage("weigh errors", seen.image_count)
+        relevance = relevance_for(original, seen, forward, told.progress)
     if way.target is None:
         passes = (len(names) + 1) if settings.match == "once" else len(names) * (1 + (settings.match == "each"))
         told.stage("observe", passes * seen.image_count)
@@ -276,6 +280,7 @@ def prune(
             protect=protect,
             round_to=round_to,
             seed=seed,
+            relevance=relevance,
             forward=forward,
             progress=told.progress,
         )
@@ -285,7 +290,11 @@ def prune(
     if way.recover != "none":
         told.stage("recover", None)
         masked, repairs = repaired(
-            original, masked, plan, graph, seen, way.recover, streams=streams, forward=forward, progress=told.progress
+            *(original, masked, plan, graph, seen, way.recover),
+            streams=streams,
+            relevance=relevance,
+            forward=forward,
+            progress=told.progress,
         )
     for stream in streams:
         stream.reset()

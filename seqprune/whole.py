@@ -13,6 +13,7 @@ from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
+from seqprune.observe.relevance import Relevance
 from seqprune.plan import PrunePlan
 from seqprune.presets import ROUND_TO
 from seqprune.scoring import scoring_for
@@ -31,6 +32,7 @@ def whole_plan(
     protect: Sequence[str] = (),
     round_to: int | None = None,
     seed: int = 0,
+    relevance: Relevance | None = None,
     forward: Forward | None = None,
     progress: Progress | None = None,
 ) -> PrunePlan:
@@ -48,6 +50,7 @@ def whole_plan(
         imgsz=imgsz,
         protect=protect,
         round_to=round_to,
+        relevance=relevance,
         forward=forward,
         progress=progress,
     )

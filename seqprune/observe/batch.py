@@ -23,17 +23,19 @@ class Batch:
         classes: ``[M]`` int64, class ids of the objects.
         boxes: ``[M, 4]`` float32, ``x1 y1 x2 y2`` in pixels of ``images``: an object is seen at the cell under its
             centre. Without them it fills its image, and the mean over all cells is its vector.
+        number: which of all batches it is, the same in every pass and every share of them.
     """
 
     images: torch.Tensor
     image_index: torch.Tensor
     classes: torch.Tensor
     boxes: torch.Tensor | None = None
+    number: int = 0
 
     def select(self, keep: torch.Tensor) -> Batch:
         """The same images with only the objects at ``keep`` (``[M]`` bool)."""
         boxes = None if self.boxes is None else self.boxes[keep]
-        return Batch(self.images, self.image_index[keep], self.classes[keep], boxes)
+        return replace(self, image_index=self.image_index[keep], classes=self.classes[keep], boxes=boxes)
 
     def split(self, size: int) -> list[Batch]:
         """The same images in batches of ``size``."""

@@ -1,7 +1,8 @@
 """What convolutions read: input patches at sampled positions, and their second moments.
 
 Neighbouring positions say nearly the same, and most of an image holds no object. So a fixed number of positions is
-drawn from every image: a share of them inside labelled boxes, each object alike, the rest anywhere.
+drawn from every image: a share of them inside labelled boxes, each object alike, the rest anywhere. Where it is known
+how much every position matters, half of the draw goes by that.
 """
 
 from __future__ import annotations
@@ -20,6 +21,27 @@ Positions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 POSITIONS = 400
 """Drawn from every image and feature map; smaller maps are taken whole."""
 OBJECT_SHARE = 0.5
+RELEVANT_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Positions on the map of a batch of images, and how much each of them counts.
+
+    Attributes:
+        where: image, row and column.
+        weight: ``[N]`` float32 of mean 1; all alike where it is left out.
+    """
+
+    where: Positions
+    weight: torch.Tensor | None = None
+
+    def part(self, images: slice) -> Drawn:
+        """Those on some of the images, which are counted from the first of them."""
+        image, row, column = self.where
+        mine = (image >= images.start) & (image < images.stop)
+        weight = None if self.weight is None else self.weight[mine]
+        return Drawn((image[mine] - images.start, row[mine], column[mine]), weight)
 
 
 @dataclass(frozen=True)
@@ -36,15 +58,31 @@ class Sampler:
     object_share: float = OBJECT_SHARE
     seed: int = 0
 
-    def draw(self, batch: Batch, number: int, hw: tuple[int, int]) -> Positions:
-        """Positions on a map of ``hw`` cells for the images of the ``number``-th batch; on the CPU."""
+    def draw(self, batch: Batch, hw: tuple[int, int], relevance: torch.Tensor | None = None) -> Drawn:
+        """Positions on a map of ``hw`` cells for the images of a batch; on the CPU.
+
+        Args:
+            batch: whose number goes into the seed.
+            hw: height and width of the map.
+            relevance: ``[B, *hw]``, how much an error in each cell matters, on any scale. Half of the chance goes by
+                it, and what is drawn is weighted so that the cells that matter most count for what they are: few of
+                them hold nearly all of it, and none is drawn twice.
+        """
         images, (height, width) = len(batch.images), hw
         count = min(self.positions, height * width)
-        random = torch.Generator().manual_seed(hash((self.seed, number, height, width)) % (1 << 63))
+        random = torch.Generator().manual_seed(hash((self.seed, batch.number, height, width)) % (1 << 63))
         chance = self.object_share * _inside_boxes(batch, hw) + (1 - self.object_share) / (height * width)
-        cells = torch.multinomial(chance.flatten(1), count, replacement=False, generator=random)
+        if relevance is not None:
+            chance = (1 - RELEVANT_SHARE) * chance + RELEVANT_SHARE * shares(relevance)
+        chance = chance.flatten(1)
+        cells = torch.multinomial(chance, count, replacement=False, generator=random)
+        weight = None
+        if relevance is not None:
+            expected = count * chance.gather(1, cells)  # how often each would be drawn, could it be more than once
+            weight = expected if count == height * width else expected.clamp(min=1)
+            weight = (weight / weight.mean(1, keepdim=True)).flatten()
         image = torch.arange(images).repeat_interleave(count)
-        return image, (cells // width).flatten(), (cells % width).flatten()
+        return Drawn((image, (cells // width).flatten(), (cells % width).flatten()), weight)
 
 
 def _inside_boxes(batch: Batch, hw: tuple[int, int]) -> torch.Tensor:
@@ -60,8 +98,13 @@ def _inside_boxes(batch: Batch, hw: tuple[int, int]) -> torch.Tensor:
         x, y = min(max(int(left), 0), width - 1), min(max(int(top), 0), height - 1)
         part = maps[image, y : max(int(bottom + 1), y + 1), x : max(int(right + 1), x + 1)]
         part += 1 / part.numel()
+    return shares(maps)
+
+
+def shares(maps: torch.Tensor) -> torch.Tensor:
+    """``[B, H, W]`` divided by their sums; even where there is nothing."""
     total = maps.sum((1, 2), keepdim=True)
-    return torch.where(total > 0, maps / total.clamp(min=1e-9), torch.full_like(maps, 1 / (height * width)))
+    return torch.where(total > 0, maps / total.clamp(min=1e-30), torch.full_like(maps, 1 / maps[0].numel()))
 
 
 def patches(conv: nn.Conv2d, x: torch.Tensor, where: Positions) -> torch.Tensor:
@@ -94,27 +137,30 @@ class SecondMoments:
     Products are taken in float32 around the batch's own mean, so that nothing cancels, and summed in float64.
 
     Attributes:
-        count: of positions.
+        count: sum of the positions' weights.
         mean: ``[groups, K]`` of patches.
         products: ``[groups, K, K]``.
         target_mean: ``[groups, O]`` of targets.
         cross: ``[groups, O, K]``, targets with patches.
     """
 
-    count: int = 0
+    count: float = 0.0
     mean: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     products: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     target_mean: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     cross: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
 
-    def update(self, seen: torch.Tensor, target: torch.Tensor) -> None:
-        """Adds patches ``[groups, N, K]`` and targets ``[groups, N, O]``; ``O`` may be 0."""
+    def update(self, seen: torch.Tensor, target: torch.Tensor, weight: torch.Tensor | None = None) -> None:
+        """Adds patches ``[groups, N, K]`` and targets ``[groups, N, O]``, ``O`` may be 0, with weights ``[N]`` or 1."""
         seen, target = seen.float(), target.float()
-        count = seen.shape[1]
-        mean, target_mean = seen.mean(1), target.mean(1)
+        each = torch.ones(seen.shape[1]) if weight is None else weight.float()
+        count = float(each.sum())
+        each = each.to(seen.device)[None, :, None]
+        mean, target_mean = (seen * each).sum(1) / count, (target * each).sum(1) / count
         centred = seen - mean[:, None]
-        products = (centred.transpose(1, 2) @ centred).double()
-        cross = ((target - target_mean[:, None]).transpose(1, 2) @ centred).double()
+        weighted = centred * each
+        products = (weighted.transpose(1, 2) @ centred).double()
+        cross = ((target - target_mean[:, None]).transpose(1, 2) @ weighted).double()
         mean, target_mean = mean.double(), target_mean.double()
         if not self.count:
             self.count, self.mean, self.products = count, mean, products

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,42 +11,25 @@ from torch import nn
 from seqprune.observe.batch import Batch, LabelledImages, as_input
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
-from seqprune.observe.patches import Positions, Sampler, SecondMoments, patches
-
-Looks = Callable[[str, nn.Conv2d, torch.Tensor, torch.Tensor], None]
-"""Given the name of a convolution, itself, its input and its output."""
-
-
-@contextmanager
-def watching(model: nn.Module, names: Sequence[str], look: Looks) -> Iterator[None]:
-    """Calls ``look`` whenever one of the convolutions has run."""
-
-    def hook(name: str, conv: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        look(name, cast(nn.Conv2d, conv), inputs[0], output)
-
-    handles = [model.get_submodule(name).register_forward_hook(partial(hook, name)) for name in names]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+from seqprune.observe.patches import Drawn, Sampler, SecondMoments, patches
+from seqprune.observe.relevance import Relevance
+from seqprune.observe.watching import watching
 
 
 class Places:
-    """The sampled positions of one batch, drawn once for each size of map."""
+    """The sampled positions of one batch: those drawn by relevance, else drawn once for each size of map."""
 
-    def __init__(self, sampler: Sampler, batch: Batch, number: int) -> None:
-        self.sampler, self.batch, self.number = sampler, batch, number
-        self._drawn: dict[tuple[int, int], Positions] = {}
+    def __init__(self, sampler: Sampler, batch: Batch, relevance: Relevance | None = None) -> None:
+        self.sampler, self.batch, self.relevance = sampler, batch, relevance
+        self._drawn: dict[tuple[int, int], Drawn] = {}
 
-    def of(self, output: torch.Tensor, part: slice) -> Positions:
-        """On the map ``output`` of the images ``part``."""
+    def of(self, name: str, output: torch.Tensor, part: slice) -> Drawn:
+        """On the map ``output`` that the convolution ``name`` made of the images ``part``."""
+        known = None if self.relevance is None else self.relevance.drawn.get((self.batch.number, name))
         hw = (output.shape[-2], output.shape[-1])
-        if hw not in self._drawn:
-            self._drawn[hw] = self.sampler.draw(self.batch, self.number, hw)
-        image, row, column = self._drawn[hw]
-        mine = (image >= part.start) & (image < part.stop)
-        return image[mine] - part.start, row[mine], column[mine]
+        if known is None and hw not in self._drawn:
+            self._drawn[hw] = self.sampler.draw(self.batch, hw)
+        return (known or self._drawn[hw]).part(part)
 
 
 def second_moments(
@@ -58,6 +39,7 @@ def second_moments(
     sampler: Sampler,
     progress: Progress | None = None,
     forward: Forward | None = None,
+    relevance: Relevance | None = None,
 ) -> tuple[dict[str, SecondMoments], dict[str, str]]:
     """Of the input patches of the convolutions ``names``.
 
@@ -70,13 +52,14 @@ def second_moments(
     leader = _leaders(model, names, next(iter(images)))
     leaders = [name for name in names if leader[name] == name]
     found = {name: SecondMoments() for name in leaders}
-    for number, batch in enumerate(images):
-        places = Places(sampler, batch, number)
+    for batch in images:
+        places = Places(sampler, batch, relevance)
 
         def run(part: slice, batch: Batch = batch, places: Places = places) -> None:
             def look(name: str, conv: nn.Conv2d, x: torch.Tensor, output: torch.Tensor) -> None:
-                seen = patches(conv, x, places.of(output, part))
-                found[name].update(seen, seen[:, :, :0])
+                drawn = places.of(name, output, part)
+                seen = patches(conv, x, drawn.where)
+                found[name].update(seen, seen[:, :, :0], drawn.weight)
 
             with watching(model, leaders, look):
                 model(as_input(batch.images[part], model))

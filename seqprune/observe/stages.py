@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from seqprune.observe.patches import readable
-from seqprune.observe.sources import watching
+from seqprune.observe.watching import watching
 from seqprune.select.layers import block_of
 
 

@@ -7,7 +7,7 @@ layer's block, through blocks that are pruned already and will not change any mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -128,7 +128,7 @@ class BlockStream:
 
     def _fresh(self, images: LabelledImages) -> Iterator[_Position | Batch]:
         for batch in images:
-            without = Batch(batch.images[:, :0].clone(), batch.image_index, batch.classes, batch.boxes)
+            without = replace(batch, images=batch.images[:, :0].clone())
             kept = None if self._outgrown else self.shelf.put({IMAGE: batch.images}, without)
             if kept is None:
                 self._give_up()

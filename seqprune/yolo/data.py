@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +75,7 @@ class FileImages:
 
     def __iter__(self) -> Iterator[Batch]:
         """Go through all batches; leaving early stops the decoding."""
-        jobs = map(self._batch, self._numbers)
+        jobs, numbers = map(self._batch, self._numbers), iter(self._numbers)
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="seqprune-images")
         try:
             waiting: deque[list[Future[dict[str, Any]]]] = deque()
@@ -86,7 +87,7 @@ class FileImages:
                 ready = [future.result() for future in waiting.popleft()]
                 if upcoming is not None:
                     waiting.append(upcoming)
-                yield self._collate(ready)
+                yield replace(self._collate(ready), number=next(numbers))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -106,6 +106,11 @@ def is_fused(module: nn.Module) -> bool:
     return any(isinstance(inner, Conv) and not hasattr(inner, "bn") for inner in module.modules())
 
 
+def is_fixed(name: str) -> bool:
+    """Whether a parameter or module is the head's table of distances: numbers that the loss takes for granted."""
+    return ".dfl" in name
+
+
 def forget_inputs(module: nn.Module) -> None:
     """Drop what running a model left in it: the head's anchors of the last input shape, and the loss."""
     head: Any

@@ -24,7 +24,7 @@ from seqprune.plan import PrunePlan
 from seqprune.surgery import graph_for, masker
 from seqprune.yolo.dataset import ReadOnlyDataset, build, check_classes
 from seqprune.yolo.folders import ReadOnlyFolder, fitting_names
-from seqprune.yolo.networks import forget_inputs, is_fused, released, student_of
+from seqprune.yolo.networks import forget_inputs, is_fixed, is_fused, released, student_of
 from seqprune.yolo.pruned import is_masked, plan_of
 from seqprune.yolo.teacher import handed_over, load_teacher
 
@@ -74,7 +74,7 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
         check_classes(self.data, len(names), str(self.args.data))
         forget_inputs(model)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad = ".dfl" not in name  # as Ultralytics trains: all but the fixed bins
+            parameter.requires_grad = not is_fixed(name)  # as Ultralytics trains
         return model
 
     def find_teacher(self, student: nn.Module) -> None:

@@ -12,6 +12,7 @@ from seqprune.demo import weights_path, write_scenes
 from seqprune.errors import InputError
 from seqprune.run import prune
 from seqprune.target import Target
+from seqprune.yolo.load import load
 
 QUICK = ("--imgsz", "64", "--batch", "4", "--no-val")
 
@@ -27,6 +28,9 @@ def test_targets_are_met_within_two_percent(run: Any, data: Path, tmp_path: Path
     assert report["after"][measure] / report["before"][measure] == pytest.approx(float(target[-3:]), abs=0.02)
     assert report["verify"]["max_rel"] <= 1e-4
     assert [repair["step"] for repair in report["repairs"]] == ["ls", "bn"]
+    pruned = load(tmp_path / "run" / "weights" / "pruned.pt").model
+    # A refit of them would have the loss and the exporters decode boxes by other numbers.
+    assert pruned.model[-1].dfl.conv.weight.flatten().tolist() == list(range(16))
     assert "recovery: ls" in out
     assert "held-out loss" in out
 

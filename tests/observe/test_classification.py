@@ -102,5 +102,5 @@ def test_streams_on_disk_and_samples_do_without_boxes() -> None:
         on_disk = observe(Classifier(), [layer], Pictures(), CLASSES, stream=stream).moments[layer]
         whole = observe(Classifier(), [layer], Pictures(), CLASSES).moments[layer]
         np.testing.assert_array_equal(on_disk.mean, whole.mean)
-    image, row, column = Sampler(20).draw(next(iter(Pictures())), 0, (8, 8))
+    image, row, column = Sampler(20).draw(next(iter(Pictures())), (8, 8)).where
     assert len(image) == len(row) == len(column) == 16 * 20

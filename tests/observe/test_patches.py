@@ -50,33 +50,36 @@ def test_weights_times_patches_are_the_output(
         assert torch.equal(found[0], unfolded)
 
 
-def test_moments_are_those_of_all_samples_together() -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_moments_are_those_of_all_samples_together(weighted: bool) -> None:
     draw = torch.Generator().manual_seed(0)
     seen = torch.randn(1, 900, 5, generator=draw, dtype=torch.float64) * 3 + 100
     target = seen @ torch.randn(1, 5, 2, generator=draw, dtype=torch.float64) + 7
+    weight = torch.rand(900, generator=draw) if weighted else None
     moments = SecondMoments()
     for start, stop in ((0, 100), (100, 137), (137, 900)):
-        moments.update(seen[:, start:stop], target[:, start:stop])
-    both = np.cov(torch.cat([seen, target], 2)[0].numpy(), rowvar=False, bias=True)
-    assert moments.count == 900
-    np.testing.assert_allclose(moments.products[0] / 900, both[:5, :5], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(moments.cross[0] / 900, both[5:, :5], rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(moments.mean[0], seen[0].mean(0), rtol=1e-6)
+        moments.update(seen[:, start:stop], target[:, start:stop], None if weight is None else weight[start:stop])
+    each = np.ones(900) if weight is None else weight.numpy()
+    both = np.cov(torch.cat([seen, target], 2)[0].numpy(), rowvar=False, bias=True, aweights=each)
+    assert moments.count == pytest.approx(each.sum())
+    np.testing.assert_allclose(moments.products[0] / moments.count, both[:5, :5], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(moments.cross[0] / moments.count, both[5:, :5], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(moments.mean[0], np.average(seen[0], axis=0, weights=each), rtol=1e-6)
 
 
 def test_positions_are_seeded_distinct_and_on_the_map() -> None:
     labelled = batch([[0, 0, 16, 16]])
-    draws = [Sampler(50, seed=3).draw(labelled, 1, (12, 10)) for _ in range(2)]
+    draws = [Sampler(50, seed=3).draw(labelled, (12, 10)).where for _ in range(2)]
     assert all(torch.equal(a, b) for a, b in zip(*draws, strict=True))
     image, row, column = draws[0]
     assert len(set(zip(image.tolist(), row.tolist(), column.tolist(), strict=True))) == 100
     assert (row.max() < 12) & (column.max() < 10) & (min(row.min(), column.min()) >= 0)
-    other = Sampler(50, seed=4).draw(labelled, 1, (12, 10))
+    other = Sampler(50, seed=4).draw(labelled, (12, 10)).where
     assert not torch.equal(other[1], row)
 
 
 def test_small_maps_are_taken_whole() -> None:
-    image, row, column = Sampler(400).draw(batch([]), 0, (3, 5))
+    image, row, column = Sampler(400).draw(batch([]), (3, 5)).where
     assert sorted(zip(image.tolist(), row.tolist(), column.tolist(), strict=True)) == sorted(
         zip(*(t.tolist() for t in everywhere(2, (3, 5))), strict=True)
     )
@@ -85,10 +88,10 @@ def test_small_maps_are_taken_whole() -> None:
 @pytest.mark.parametrize(("share", "least", "most"), [(0.0, 0.0, 0.2), (0.9, 0.8, 1.0)])
 def test_a_share_of_the_positions_lies_on_objects(share: float, least: float, most: float) -> None:
     """A box of a sixteenth of the image."""
-    image, row, column = Sampler(100, share).draw(batch([[16, 32, 32, 48]]), 0, (64, 64))
+    image, row, column = Sampler(100, share).draw(batch([[16, 32, 32, 48]]), (64, 64)).where
     inside = (image == 0) & (row >= 32) & (row < 48) & (column >= 16) & (column < 32)
     assert least <= float(inside.sum()) / 100 <= most
 
 
 def test_boxes_that_reach_over_the_border_are_no_error() -> None:
-    Sampler(10).draw(batch([[-30, -30, 400, 400], [70, 70, 90, 90], [5, 5, 5, 5]]), 0, (8, 8))
+    Sampler(10).draw(batch([[-30, -30, 400, 400], [70, 70, 90, 90], [5, 5, 5, 5]]), (8, 8))

@@ -22,7 +22,7 @@ def case() -> tuple[nn.Module, object, object]:
     return mask(model, plan, graph), plan, graph
 
 
-def double(model: nn.Module, weights: bool) -> None:
+def double(model: nn.Module, weights: bool, _images: object) -> None:
     with torch.no_grad():
         model.get_submodule("model.5.0").weight.mul_(2 if weights else 3)
 
@@ -39,6 +39,23 @@ def test_only_what_helps_is_kept(losses: list[float], kept: tuple[bool, bool]) -
     assert repairs[0].before == 5
     doubled = torch.equal(best.get_submodule("model.5.0").weight, 2 * masked.get_submodule("model.5.0").weight)
     assert doubled == kept[0]
+
+
+def test_what_is_kept_is_done_anew_with_all_images() -> None:
+    """A held-out image judges, and then helps."""
+    masked, plan, graph = case()
+    part, everything, fitted = Images(8), Images(), []
+
+    def fit(model: nn.Module, weights: bool, images: object) -> None:
+        fitted.append(images)
+        double(model, weights, images)
+
+    losses = iter([5, 4, 6])
+    best, repairs = recover(masked, plan, graph, part, "ls", fit, lambda _m: next(losses), everything=everything)  # type: ignore[arg-type]
+    assert fitted == [part, everything]
+    assert [repair.kept for repair in repairs] == [True, False]
+    weights = [model.get_submodule("model.5.0").weight for model in (best, masked)]
+    assert torch.equal(weights[0], 2 * weights[1])  # from what was pruned, not on top of the first fit
 
 
 def test_without_held_out_images_everything_is_kept_and_said() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from networks import SplitBlock, Unit, randomise
@@ -18,7 +19,7 @@ class Images:
     """Squares of three colours on noise, one class a colour; batches can be gone through again and again."""
 
     def __init__(self, count: int = 24, batch: int = 8, seed: int = 0):
-        self.batches = [self._batch(batch, seed + n) for n in range(count // batch)]
+        self.batches = [replace(self._batch(batch, seed + n), number=n) for n in range(count // batch)]
 
     def __iter__(self) -> Iterator[Batch]:
         return iter(self.batches)

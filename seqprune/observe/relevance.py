@@ -1,0 +1,153 @@
+"""What an error matters in the end, at every position and channel of a convolution's output: one backward pass.
+
+A probe ``P`` is a random scalar of what a network returns, whose gradient ``g`` at any tensor inside has
+``E[g gᵀ] = Jᵀ H J``: the Gauss-Newton curvature of the distance that the probe stands for. So ``g²`` says what a
+squared error costs (M. Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1989; J. Martens,
+"New insights and perspectives on the natural gradient method", JMLR 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from seqprune.observe.batch import Batch, LabelledImages, as_input
+from seqprune.observe.extract import Progress
+from seqprune.observe.forward import Forward
+from seqprune.observe.patches import RELEVANT_SHARE, Drawn, Sampler, shares
+from seqprune.observe.watching import watching
+from seqprune.unit import activation_of, affine, batch_norm_of, slope_of
+
+Probe = Callable[[nn.Module, torch.Tensor, torch.Generator], torch.Tensor]
+"""Given a model, its input and randomness, a scalar."""
+TOGETHER = 4
+"""Images that go through the network with gradients at once: all that it computes is kept for the way back."""
+
+
+@dataclass
+class Relevance:
+    """By convolution.
+
+    Attributes:
+        curvature: ``[channels]`` float64, squared gradients summed over all positions of all images.
+        slope: ``[channels]`` float64, mean squared derivative of the activation, weighted as the positions are; only
+            where there is one.
+        drawn: by number of the batch and convolution, the positions to look at.
+    """
+
+    curvature: dict[str, torch.Tensor] = field(default_factory=dict)
+    slope: dict[str, torch.Tensor] = field(default_factory=dict)
+    drawn: dict[tuple[int, str], Drawn] = field(default_factory=dict)
+
+
+def relevance_of(
+    model: nn.Module,
+    names: Sequence[str],
+    images: LabelledImages,
+    probe: Probe,
+    sampler: Sampler | None = None,
+    forward: Forward | None = None,
+    progress: Progress | None = None,
+) -> Relevance:
+    """Runs a probe back from the outputs to the convolutions ``names``.
+
+    Args:
+        model: in inference mode; its parameters are left as they are and get no gradients.
+        names: convolutions whose outputs matter.
+        images: batches with numbers of their own.
+        probe: see the head of this module.
+        sampler: draws the positions; its seed is the probe's too.
+        forward: precision, and how many images at a time.
+        progress: told the number of images of every batch.
+    """
+    sampler, forward = sampler or Sampler(), forward or Forward()
+    device = next(model.parameters()).device
+    units = {name: unit for name in names if (unit := _unit(model, name)) is not None}
+    found, count = Relevance(), 0
+    for batch in images:
+        count += len(batch.images)
+        random = torch.Generator().manual_seed(hash((sampler.seed, batch.number)) % (1 << 63))
+
+        def run(part: slice, batch: Batch = batch, random: torch.Generator = random) -> list[_Seen]:
+            pieces = (slice(at, min(at + TOGETHER, part.stop)) for at in range(part.start, part.stop, TOGETHER))
+            return [_look(model, names, units, batch.images[piece], probe, random) for piece in pieces]
+
+        seen = [piece for part in forward(len(batch.images), device, run) for piece in part]
+        for name in seen[0].maps:
+            drawn = sampler.draw(batch, _hw(seen[0].maps[name]), torch.cat([piece.maps[name] for piece in seen]))
+            found.drawn[batch.number, name] = drawn
+            _add(found.curvature, name, sum(piece.curvature[name] for piece in seen))  # type: ignore[arg-type]
+        for name in seen[0].slopes:
+            _add(found.slope, name, sum(piece.slopes[name] for piece in seen))  # type: ignore[arg-type]
+        if progress is not None:
+            progress(len(batch.images))
+    found.slope = {name: total / count for name, total in found.slope.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Of some images, by convolution; on the CPU."""
+
+    maps: dict[str, torch.Tensor]  # [B, H, W]
+    curvature: dict[str, torch.Tensor]  # [channels]
+    slopes: dict[str, torch.Tensor]  # [channels], summed over images
+
+
+_Unit = tuple[torch.Tensor, torch.Tensor, nn.Module]
+
+
+def _unit(model: nn.Module, name: str) -> _Unit | None:
+    """Scale and shift of the BatchNorm behind a convolution, ``[channels, 1, 1]``, and the activation behind that."""
+    norm, activation = batch_norm_of(model, name), activation_of(model, name)
+    if norm is None or activation is None:
+        return None
+    scale, shift = affine(model.get_submodule(norm))  # type: ignore[arg-type]
+    return scale.float()[:, None, None], shift.float()[:, None, None], activation
+
+
+def _look(
+    model: nn.Module,
+    names: Sequence[str],
+    units: dict[str, _Unit],
+    images: torch.Tensor,
+    probe: Probe,
+    random: torch.Generator,
+) -> _Seen:
+    outputs: dict[str, torch.Tensor] = {}
+    again: set[str] = set()
+
+    def keep(name: str, _conv: nn.Conv2d, _x: torch.Tensor, output: torch.Tensor) -> None:
+        if name in outputs:
+            again.add(name)  # one that runs twice has two maps, and positions on neither mean the other
+        outputs[name] = output
+
+    with torch.enable_grad():
+        inputs = as_input(images, model).clone().requires_grad_()
+        with watching(model, names, keep):
+            value = probe(model, inputs, random)
+        outputs = {name: output for name, output in outputs.items() if name not in again}
+        gradients = torch.autograd.grad(value, list(outputs.values()), allow_unused=True)
+    seen = _Seen({}, {}, {})
+    for (name, output), gradient in zip(outputs.items(), gradients, strict=True):
+        squares = torch.zeros_like(output) if gradient is None else gradient.float().square()
+        seen.maps[name] = squares.sum(1).cpu()
+        seen.curvature[name] = squares.sum((0, 2, 3)).double().cpu()
+        if name in units:
+            scale, shift, activation = units[name]
+            slopes = slope_of(activation, output.float() * scale + shift).square()
+            maps = seen.maps[name].to(slopes.device)
+            chance = RELEVANT_SHARE * shares(maps) + (1 - RELEVANT_SHARE) / maps[0].numel()
+            seen.slopes[name] = (slopes * chance[:, None]).sum((0, 2, 3)).double().cpu()
+    return seen
+
+
+def _add(totals: dict[str, torch.Tensor], name: str, more: torch.Tensor) -> None:
+    totals[name] = totals[name] + more if name in totals else more
+
+
+def _hw(maps: torch.Tensor) -> tuple[int, int]:
+    return maps.shape[-2], maps.shape[-1]

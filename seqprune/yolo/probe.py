@@ -1,0 +1,89 @@
+"""What a detector's detections are worth: a probe for :mod:`seqprune.observe.relevance`, without labels.
+
+Every object that the detector finds counts by its confidence, a small one in a few cells as much as a large one in
+many: what suppression would put together shares the weight of the best. An error in the logit of a class costs
+``p(1 - p)``, as it does in the divergence of the probabilities ``p``; one of a box its square relative to the box.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+import torchvision
+from torch import nn
+
+from seqprune.observe.batch import LabelledImages, as_input
+from seqprune.observe.relevance import Probe
+from seqprune.yolo.networks import forget_inputs
+
+BOX_WEIGHT = 8.0
+"""A box that is off by a quarter of its side counts as much as a class at even odds that is off by √2 in its logit."""
+CONFIDENT, OVERLAP, SHARPNESS = 0.05, 0.65, 4.0
+_LEAST = 1e-6
+
+
+def probe_for(model: nn.Module, images: LabelledImages, classes: int) -> tuple[nn.Module, Probe] | None:
+    """A copy of a detector that can be asked, and what asks it.
+
+    Returns:
+        ``None`` where the model does not return one prediction for every cell: classifiers, and detectors that choose
+        among their predictions themselves.
+    """
+    copy = deepcopy(model).eval().requires_grad_(False)
+    forget_inputs(copy)
+    with torch.no_grad():
+        found = _predictions(copy(as_input(next(iter(images)).images[:1], copy)))
+    if found is None or found.dim() != 3 or found.shape[1] < 4 + classes or found.shape[2] <= 300:
+        return None
+
+    def probe(model: nn.Module, inputs: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        y = _predictions(model(inputs))
+        assert y is not None  # noqa: S101 - it was looked at above
+        worth = object_weights(y.detach().float(), classes)[:, None]
+        boxes, scores, rest = y[:, :4], y[:, 4 : 4 + classes].clamp(_LEAST, 1 - _LEAST), y[:, 4 + classes :]
+        known = scores.detach()
+        sides = boxes[:, 2:].detach().clamp(min=1).repeat(1, 2, 1)
+        terms = [scores / (known * (1 - known)).sqrt(), BOX_WEIGHT**0.5 * boxes / sides]
+        if rest.numel():  # masks' coefficients, key points, angles: relative to their size at objects
+            size = (rest.detach().square() * worth).sum((0, 2)) / worth.sum().clamp(min=_LEAST)
+            terms.append(rest / size.clamp(min=_LEAST).sqrt()[:, None])
+        total = torch.zeros((), device=y.device)
+        for term in terms:
+            noise = torch.randn(term.shape, generator=random).to(term)
+            total = total + (worth.sqrt() * noise * term).sum()
+        return total
+
+    return copy, probe
+
+
+def object_weights(predictions: torch.Tensor, classes: int) -> torch.Tensor:
+    """``[B, cells]``: each object's confidence, spread over the cells that predict it, most of it on the best.
+
+    Args:
+        predictions: ``[B, 4 + classes + …, cells]``, centre, width and height in pixels, then probabilities.
+        classes: how many there are.
+    """
+    found = torch.zeros(len(predictions), predictions.shape[2], device=predictions.device)
+    for worth, each in zip(found, predictions, strict=True):
+        score, kind = each[4 : 4 + classes].max(0)
+        cells = (score > CONFIDENT).nonzero().flatten()
+        if not len(cells):
+            continue
+        centre, side = each[:2, cells].T, each[2:4, cells].T
+        corners = torch.cat([centre - side / 2, centre + side / 2], 1)
+        score, kind = score[cells], kind[cells]
+        best = torchvision.ops.batched_nms(corners, score, kind, OVERLAP)
+        same = torchvision.ops.box_iou(corners[best], corners) > OVERLAP
+        same &= kind[best][:, None] == kind
+        same[torch.arange(len(best)), best] = True  # a box without area overlaps with nothing, itself included
+        shares = same * score**SHARPNESS
+        worth[cells] = (score[best][:, None] * shares / shares.sum(1, keepdim=True)).sum(0)
+    return found
+
+
+def _predictions(found: object) -> torch.Tensor | None:
+    """The first tensor of what a network returns; those that segment return theirs in a pair of its own."""
+    while isinstance(found, tuple | list) and found:
+        found = found[0]
+    return found if isinstance(found, torch.Tensor) else None

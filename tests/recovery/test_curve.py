@@ -1,0 +1,87 @@
+"""The fit through an activation: exact against its normal equations, and never worse where it counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from seqprune import curve
+from seqprune.curve import Curve, Samples, _weighted, bend
+from seqprune.observe.patches import SecondMoments
+from seqprune.refit import solve
+
+KEEP = np.array([True, False, True, True, False, True, True, True])
+
+
+def problem(seed: int = 0, count: int = 4000) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Inputs as activations give them, weights, and what they make: three outputs around the bend of an activation."""
+    draw = torch.Generator().manual_seed(seed)
+    u = (torch.randn(count, 8, generator=draw) @ torch.randn(8, 8, generator=draw)).relu()
+    weight = torch.randn(3, 8, generator=draw).double()
+    return u, weight, (u.double() @ weight.T - 4).float()
+
+
+def both(activation: nn.Module, count: int = 4000) -> tuple[torch.Tensor, ...]:
+    u, weight, y = problem(count=count)
+    moments, samples = SecondMoments(), Samples(Curve(torch.ones(3), torch.full((3,), 0.5), activation), 1)
+    moments.update(u[None], y[None])
+    samples.add(u, y, None)
+    linear = solve(weight, moments, KEEP, 1e-3)
+    return u, y, *linear, *bend(weight, *linear, moments, samples, KEEP, 1e-3)
+
+
+def error(activation: nn.Module, u: torch.Tensor, y: torch.Tensor, rows: torch.Tensor, shift: torch.Tensor) -> float:
+    kept = torch.from_numpy(KEEP)
+    z = u[:, kept].double() @ rows[:, kept].T + shift
+    return float((activation(z + 0.5) - activation(y.double() + 0.5)).square().mean())
+
+
+@pytest.mark.parametrize("activation", [nn.SiLU(), nn.ReLU(), nn.Hardswish()])
+def test_what_comes_out_of_the_activation_is_closer_than_after_the_linear_fit(activation: nn.Module) -> None:
+    u, y, rows, shift, bent_rows, bent_shift = both(activation)
+    assert error(activation, u, y, bent_rows, bent_shift) < 0.95 * error(activation, u, y, rows, shift)
+    assert torch.equal(bent_rows[:, ~KEEP], rows[:, ~KEEP])  # removed inputs are nobody's
+
+
+def test_an_activation_that_changes_nothing_leaves_the_linear_fit() -> None:
+    _, _, rows, shift, bent_rows, bent_shift = both(nn.LeakyReLU(1.0))
+    torch.testing.assert_close(bent_rows, rows, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(bent_shift, shift, rtol=1e-3, atol=1e-3)
+
+
+def test_fewer_than_two_samples_a_weight_leave_the_linear_fit() -> None:
+    _, _, rows, shift, bent_rows, bent_shift = both(nn.SiLU(), count=11)
+    assert torch.equal(bent_rows, rows)
+    assert torch.equal(bent_shift, shift)
+
+
+def test_the_steps_solve_the_weighted_normal_equations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curve, "STEPS", 40)
+    draw = torch.Generator().manual_seed(1)
+    u = torch.randn(300, 5, generator=draw).double()
+    missing, pull = torch.randn(300, 2, generator=draw).double(), torch.randn(2, 5, generator=draw).double()
+    counts = torch.rand(300, 2, generator=draw).double()
+    penalty = 0.1
+    inverse = torch.linalg.inv(u.T @ u / 300 + penalty * torch.eye(5).double())
+    rows, shift = _weighted(u, missing, counts, penalty, pull, inverse)
+    wide = torch.cat([u, torch.ones(300, 1).double()], 1)
+    for number in range(2):
+        each, total = counts[:, number], counts[:, number].sum()
+        tie = penalty * total * torch.diag(torch.tensor([1.0] * 5 + [0.0])).double()
+        right = wide.T @ (each * missing[:, number]) + tie @ torch.cat([pull[number], torch.zeros(1).double()])
+        expected = torch.linalg.solve(wide.T @ (each[:, None] * wide) + tie, right)
+        torch.testing.assert_close(torch.cat([rows[number], shift[number : number + 1]]), expected)
+
+
+def test_samples_stay_as_many_with_more_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curve, "SAMPLES", 100)
+    kept = []
+    for batches in (2, 10):
+        samples = Samples(Curve(torch.ones(3), torch.zeros(3), nn.SiLU()), batches)
+        for _ in range(batches):
+            samples.add(torch.randn(60, 8), torch.randn(60, 3), torch.ones(60))
+        kept.append(sum(len(part) for part in samples.seen))
+        assert kept[-1] == sum(len(part) for part in samples.wanted) == sum(len(part) for part in samples.weight)
+    assert all(0 < count <= 100 for count in kept)

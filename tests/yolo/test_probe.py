@@ -1,0 +1,91 @@
+"""Objects count by their confidence, however many cells predict them; what cannot be asked is not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from networks import randomise
+from torch import nn
+
+from seqprune.observe.batch import Batch
+from seqprune.observe.relevance import relevance_of
+from seqprune.yolo.load import load
+from seqprune.yolo.networks import NETWORKS
+from seqprune.yolo.probe import object_weights, probe_for
+from seqprune.yolo.validate import validate
+
+
+def batches(count: int = 2, side: int = 160) -> list[Batch]:
+    draw = torch.Generator().manual_seed(0)
+    none = torch.zeros(0, dtype=torch.int64)
+    pixels = [torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8, generator=draw) for _ in range(count)]
+    return [Batch(images, none, none, torch.zeros(0, 4), number) for number, images in enumerate(pixels)]
+
+
+def predictions(rows: list[list[float]]) -> torch.Tensor:
+    return torch.tensor(rows).T[None]
+
+
+def test_an_object_counts_once_however_many_cells_predict_it() -> None:
+    """Two cells on one object of confidence 0.8, one on another of another class, one that finds nothing."""
+    found = object_weights(
+        predictions(
+            [
+                [50, 50, 20, 20, 0.8, 0.0],
+                [51, 50, 20, 20, 0.4, 0.0],
+                [50, 50, 20, 20, 0.0, 0.6],
+                [90, 90, 20, 20, 0.01, 0.02],
+            ]
+        ),
+        2,
+    )[0]
+    assert float(found[:2].sum()) == pytest.approx(0.8)
+    assert float(found[0] / found[1]) == pytest.approx(2**4)
+    assert float(found[2]) == pytest.approx(0.6)
+    assert float(found[3]) == 0
+
+
+def test_an_empty_image_and_a_box_without_area_are_no_error() -> None:
+    assert not object_weights(predictions([[5, 5, 2, 2, 0.0]]), 1).any()
+    assert object_weights(predictions([[5, 5, 0, 0, 0.5]]), 1).tolist() == [[0.5]]
+
+
+@pytest.mark.parametrize("task", [task for task in NETWORKS if task != "classify"])
+def test_every_branch_of_a_head_is_asked(task: str) -> None:
+    """Masks' coefficients, key points and angles too, else their branches would seem to be worth nothing."""
+    torch.manual_seed(0)
+    name = {"detect": "", "segment": "-seg"}.get(task, f"-{task}")
+    model: nn.Module = load(f"yolov8n{name}.yaml", tasks=NETWORKS).model
+    randomise(model, 0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = probe_for(model, batches(), len(model.names))  # type: ignore[arg-type]
+    assert found is not None
+    copy, probe = found
+    last = [f"model.22.{branch}.1.2" for branch in ("cv2", "cv3", "cv4") if hasattr(model.model[-1], branch)]  # type: ignore[index]
+    assert len(last) == (2 if task == "detect" else 3)
+    curvature = relevance_of(copy, ["model.0.conv", *last], batches(), probe).curvature
+    assert all(float(found.sum()) > 0 for found in curvature.values())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def test_what_returns_no_prediction_for_every_cell_is_not_asked() -> None:
+    class TopK(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(images), 300, 6)
+
+    assert probe_for(TopK(), batches(1), 80) is None
+    classifier = load("yolov8n-cls.yaml", tasks=NETWORKS).model
+    assert probe_for(classifier, batches(1, 64), len(classifier.names)) is None
+
+
+def test_a_network_that_was_validated_before_can_be_asked(tiny: nn.Module, data_yaml: object) -> None:
+    """Validation leaves tensors of inference mode in the head, which no gradient goes through."""
+    validate(tiny, data_yaml, imgsz=64, batch=4)  # type: ignore[arg-type]
+    found = probe_for(tiny, batches(1), len(tiny.names))  # type: ignore[arg-type]
+    assert found is not None
+    copy, probe = found
+    assert relevance_of(copy, ["model.0.conv"], batches(1), probe).curvature
