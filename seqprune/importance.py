@@ -9,9 +9,16 @@ from typing import cast
 import torch
 from torch import nn
 
+DAMPING = 0.75
+"""Costs are raised to this power: later layers are fitted to make up for some of what earlier ones lose, and the more
+is removed, the less a cost for small errors says."""
+
 
 def importance_of_layers(
-    model: nn.Module, covariances: Mapping[str, torch.Tensor], curvature: Mapping[str, torch.Tensor]
+    model: nn.Module,
+    covariances: Mapping[str, torch.Tensor],
+    curvature: Mapping[str, torch.Tensor],
+    damping: float = DAMPING,
 ) -> dict[str, float]:
     """By convolution, what it costs to lose the same share of each output's variance: Σ_c curvature_c · Var(y_c).
 
@@ -20,6 +27,7 @@ def importance_of_layers(
         covariances: by name, ``[K, K]`` of the convolution's input patches.
         curvature: by name, ``[outputs]``, what a squared error in each output costs; see
             :mod:`seqprune.observe.relevance`.
+        damping: the power that costs are raised to.
 
     Returns:
         Numbers around 1. A convolution that was not asked about, or whose errors cost nothing in what was asked, is
@@ -32,4 +40,4 @@ def importance_of_layers(
         found[name] = float((curvature[name] * variance).sum()) if name in curvature else 0.0
     known = [cost for cost in found.values() if cost > 0]
     middle = median(known) if known else 1.0
-    return {name: cost / middle if cost > 0 else 1.0 for name, cost in found.items()}
+    return {name: (cost / middle) ** damping if cost > 0 else 1.0 for name, cost in found.items()}

@@ -28,8 +28,10 @@ def test_the_cost_by_hand() -> None:
     covariance = torch.diag(torch.tensor([1.0, 3.0]).double())
     curvature = {"a": torch.tensor([2.0, 1.0]).double()}
     curvature["b"], curvature["c"] = curvature["a"] / 5, curvature["a"] * 3
-    found = importance_of_layers(model, dict.fromkeys("abc", covariance), curvature)
+    found = importance_of_layers(model, dict.fromkeys("abc", covariance), curvature, damping=1)
     assert found == pytest.approx({"a": 1, "b": 0.2, "c": 3})
+    found = importance_of_layers(model, dict.fromkeys("abc", covariance), curvature, damping=0.5)
+    assert found == pytest.approx({"a": 1, "b": 0.2**0.5, "c": 3**0.5})
 
 
 def test_what_was_not_asked_about_is_like_the_layer_in_the_middle() -> None:
