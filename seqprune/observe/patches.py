@@ -38,10 +38,15 @@ class Drawn:
 
     def part(self, images: slice) -> Drawn:
         """Those on some of the images, which are counted from the first of them."""
-        image, row, column = self.where
+        image, row, column = (index.long() for index in self.where)
         mine = (image >= images.start) & (image < images.stop)
         weight = None if self.weight is None else self.weight[mine]
         return Drawn((image[mine] - images.start, row[mine], column[mine]), weight)
+
+    def resting(self) -> Drawn:
+        """The same in a quarter of the memory, to be kept; :meth:`part` makes indices of it again."""
+        image, row, column = (index.short() for index in self.where)
+        return Drawn((image, row, column), self.weight)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Relevance:
         curvature: ``[channels]`` float64, squared gradients summed over all positions of all images.
         slope: ``[channels]`` float64, mean squared derivative of the activation, weighted as the positions are; only
             where there is one.
-        drawn: by number of the batch and convolution, the positions to look at.
+        drawn: by number of the batch and convolution, the positions to look at: 4 kB for an image and a convolution.
     """
 
     curvature: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def relevance_of(
         seen = [piece for part in forward(len(batch.images), device, run) for piece in part]
         for name in seen[0].maps:
             drawn = sampler.draw(batch, _hw(seen[0].maps[name]), torch.cat([piece.maps[name] for piece in seen]))
-            found.drawn[batch.number, name] = drawn
+            found.drawn[batch.number, name] = drawn.resting()
             _add(found.curvature, name, sum(piece.curvature[name] for piece in seen))  # type: ignore[arg-type]
         for name in seen[0].slopes:
             _add(found.slope, name, sum(piece.slopes[name] for piece in seen))  # type: ignore[arg-type]
