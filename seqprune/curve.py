@@ -14,41 +14,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import ceil
-from typing import cast
 
 import numpy as np
 import torch
-from torch import nn
 
 from seqprune.graph.channels import BoolArray
 from seqprune.observe.patches import SecondMoments
-from seqprune.unit import activation_of, affine, batch_norm_of, slope_of
+from seqprune.unit import Curve, slope_of
 
 ROUNDS, STEPS = 2, 8
 FLATTEST = 0.02
 """Least squared slope: an output that is lost in the flat part could otherwise go anywhere."""
 SAMPLES, NUMBERS = 1 << 15, 1 << 26
 """Of one convolution, kept for this: so many samples, and so many numbers in them."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A BatchNorm's ``scale`` and ``shift``, ``[outputs]`` float64, and the activation behind it."""
-
-    scale: torch.Tensor
-    shift: torch.Tensor
-    activation: nn.Module
-
-    def __call__(self, z: torch.Tensor) -> torch.Tensor:
-        return cast(torch.Tensor, self.activation(z.clone()))  # a clone, as it may work in place
-
-
-def curve_of(model: nn.Module, name: str) -> Curve | None:
-    """What follows a convolution, where that is a BatchNorm and an activation."""
-    norm, activation = batch_norm_of(model, name), activation_of(model, name)
-    if norm is None or activation is None:
-        return None
-    return Curve(*affine(cast(nn.BatchNorm2d, model.get_submodule(norm))), activation)
 
 
 @dataclass

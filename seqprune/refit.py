@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from seqprune.curve import Samples, bend, columns_of, curve_of
+from seqprune.curve import Samples, bend, columns_of
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
@@ -32,7 +32,7 @@ from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import Places
 from seqprune.observe.streaming import BlockStream, Pass, whole_passes
 from seqprune.observe.watching import watching
-from seqprune.unit import batch_norm_of
+from seqprune.unit import batch_norm_of, curve_of
 
 RIDGE = 3e-3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -56,6 +57,26 @@ def slope_of(activation: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
         x = x.detach().requires_grad_()
         (found,) = torch.autograd.grad(activation(x.clone()).sum(), x)  # a clone, as it may work in place
     return found
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A BatchNorm's ``scale`` and ``shift``, ``[outputs]`` float64, and the activation behind it."""
+
+    scale: torch.Tensor
+    shift: torch.Tensor
+    activation: nn.Module
+
+    def __call__(self, z: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, self.activation(z.clone()))  # a clone, as it may work in place
+
+
+def curve_of(model: nn.Module, name: str) -> Curve | None:
+    """What follows a convolution, where that is a BatchNorm and an activation."""
+    norm, activation = batch_norm_of(model, name), activation_of(model, name)
+    if norm is None or activation is None:
+        return None
+    return Curve(*affine(cast(nn.BatchNorm2d, model.get_submodule(norm))), activation)
 
 
 def _beside(model: nn.Module, conv: str) -> dict[str, nn.Module]:

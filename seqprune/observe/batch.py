@@ -37,15 +37,6 @@ class Batch:
         boxes = None if self.boxes is None else self.boxes[keep]
         return replace(self, image_index=self.image_index[keep], classes=self.classes[keep], boxes=boxes)
 
-    def split(self, size: int) -> list[Batch]:
-        """The same images in batches of ``size``."""
-        parts = []
-        for start in range(0, len(self.images), size):
-            mine = (self.image_index >= start) & (self.image_index < start + size)
-            part = self.select(mine)
-            parts.append(replace(part, images=self.images[start : start + size], image_index=part.image_index - start))
-        return parts
-
 
 class LabelledImages(Protocol):
     """Batches that can be gone through again and again, in the same order each time."""
@@ -105,12 +96,3 @@ def every(images: LabelledImages, first: int, step: int) -> LabelledImages:
     """Every ``step``-th batch from ``first`` on; images that can skip the others undecoded have a method ``share``."""
     own: Callable[[int, int], LabelledImages] = getattr(images, "share", lambda *which: Share(images, *which))
     return own(first, step)
-
-
-def sample(images: LabelledImages, count: int, size: int = 4) -> list[Batch]:
-    """About ``count`` images in batches of ``size``, spread over all of them."""
-    wanted = max(1, count // size)
-    step = max(1, len(images) // wanted)
-    spread = every(images, 0, step)
-    each = -(-wanted // len(spread))
-    return [part for batch in spread for part in batch.split(size)[:each]][:wanted]

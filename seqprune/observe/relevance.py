@@ -19,7 +19,7 @@ from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.patches import RELEVANT_SHARE, Drawn, Sampler, shares
 from seqprune.observe.watching import watching
-from seqprune.unit import activation_of, affine, batch_norm_of, slope_of
+from seqprune.unit import Curve, curve_of, slope_of
 
 Probe = Callable[[nn.Module, torch.Tensor, torch.Generator], torch.Tensor]
 """Given a model, its input and randomness, a scalar."""
@@ -65,7 +65,7 @@ def relevance_of(
     """
     sampler, forward = sampler or Sampler(), forward or Forward()
     device = next(model.parameters()).device
-    units = {name: unit for name in names if (unit := _unit(model, name)) is not None}
+    curves = {name: curve for name in names if (curve := curve_of(model, name)) is not None}
     found, count = Relevance(), 0
     for batch in images:
         count += len(batch.images)
@@ -73,7 +73,7 @@ def relevance_of(
 
         def run(part: slice, batch: Batch = batch, random: torch.Generator = random) -> list[_Seen]:
             pieces = (slice(at, min(at + TOGETHER, part.stop)) for at in range(part.start, part.stop, TOGETHER))
-            return [_look(model, names, units, batch.images[piece], probe, random) for piece in pieces]
+            return [_look(model, names, curves, batch.images[piece], probe, random) for piece in pieces]
 
         seen = [piece for part in forward(len(batch.images), device, run) for piece in part]
         for name in seen[0].maps:
@@ -97,22 +97,10 @@ class _Seen:
     slopes: dict[str, torch.Tensor]  # [channels], summed over images
 
 
-_Unit = tuple[torch.Tensor, torch.Tensor, nn.Module]
-
-
-def _unit(model: nn.Module, name: str) -> _Unit | None:
-    """Scale and shift of the BatchNorm behind a convolution, ``[channels, 1, 1]``, and the activation behind that."""
-    norm, activation = batch_norm_of(model, name), activation_of(model, name)
-    if norm is None or activation is None:
-        return None
-    scale, shift = affine(model.get_submodule(norm))  # type: ignore[arg-type]
-    return scale.float()[:, None, None], shift.float()[:, None, None], activation
-
-
 def _look(
     model: nn.Module,
     names: Sequence[str],
-    units: dict[str, _Unit],
+    curves: dict[str, Curve],
     images: torch.Tensor,
     probe: Probe,
     random: torch.Generator,
@@ -136,9 +124,10 @@ def _look(
         squares = torch.zeros_like(output) if gradient is None else gradient.float().square()
         seen.maps[name] = squares.sum(1).cpu()
         seen.curvature[name] = squares.sum((0, 2, 3)).double().cpu()
-        if name in units:
-            scale, shift, activation = units[name]
-            slopes = slope_of(activation, output.float() * scale + shift).square()
+        if name in curves:
+            curve = curves[name]
+            scale, shift = (each.float()[:, None, None] for each in (curve.scale, curve.shift))
+            slopes = slope_of(curve.activation, output.float() * scale + shift).square()
             maps = seen.maps[name].to(slopes.device)
             chance = RELEVANT_SHARE * shares(maps) + (1 - RELEVANT_SHARE) / maps[0].numel()
             seen.slopes[name] = (slopes * chance[:, None]).sum((0, 2, 3)).double().cpu()

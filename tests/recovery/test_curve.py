@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from seqprune import curve
-from seqprune.curve import Curve, Samples, _weighted, bend
+from seqprune.curve import Samples, _weighted, bend
 from seqprune.observe.patches import SecondMoments
 from seqprune.refit import solve
+from seqprune.unit import Curve
 
 KEEP = np.array([True, False, True, True, False, True, True, True])
 
