@@ -72,7 +72,7 @@ def accurate_plan(
             target.share,
             protect=tuple(protect),
             round_to=ROUND_TO if round_to is None else round_to,
-            ridge=RIDGE if relevance is None else WEIGHED_RIDGE,
+            ridge=_ridge(relevance),
         ),
         forward=forward,
         progress=progress,
@@ -132,13 +132,17 @@ def repaired(
             forward=forward,
             progress=progress,
             relevance=relevance,
-            ridge=RIDGE if relevance is None else WEIGHED_RIDGE,
+            ridge=_ridge(relevance),
         )
 
     if held is None:
         return recover(masked, plan, graph, images, way, fit, forward=forward)
     judge = partial(training_loss, images=held)
     return recover(masked, plan, graph, fitting, way, fit, judge, forward, everything=images)
+
+
+def _ridge(relevance: Relevance | None) -> float:
+    return RIDGE if relevance is None else WEIGHED_RIDGE
 
 
 __all__ = ["accurate_plan", "relevance_for", "repaired"]
