@@ -136,9 +136,9 @@ def repaired(
         )
 
     if held is None:
-        return recover(masked, plan, graph, images, way, fit, forward=forward)
+        return recover(original, masked, plan, graph, images, way, fit, forward=forward)
     judge = partial(training_loss, images=held)
-    return recover(masked, plan, graph, fitting, way, fit, judge, forward, everything=images)
+    return recover(original, masked, plan, graph, fitting, way, fit, judge, forward, everything=images)
 
 
 def _ridge(relevance: Relevance | None) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
+import torch
 from torch import nn
 
 from seqprune.graph.channels import ChannelGraph
@@ -38,6 +39,7 @@ class Repair:
 
 
 def recover(
+    original: nn.Module,
     masked: nn.Module,
     plan: PrunePlan,
     graph: ChannelGraph,
@@ -51,6 +53,7 @@ def recover(
     """Tries the steps of ``way`` on a masked model.
 
     Args:
+        original: the unpruned network.
         masked: changed nowhere.
         plan: what stays of it.
         graph: its channel graph.
@@ -69,7 +72,7 @@ def recover(
 
     def apply(step: str, model: nn.Module, images: LabelledImages) -> None:
         if step == "bn":
-            restate(model, images, forward)
+            restate(original, model, images, forward)
             masker(plan, graph)(model)
         else:
             fit(model, step == "ls", images)
@@ -93,20 +96,49 @@ def recover(
     return best, tuple(repairs)
 
 
-def restate(model: nn.Module, images: LabelledImages, forward: Forward | None = None) -> None:
-    """Takes the statistics of every BatchNorm anew, in place: means over batches, as it would in training."""
-    forward = forward or Forward()
-    device = next(model.parameters()).device
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
+def restate(original: nn.Module, model: nn.Module, images: LabelledImages, forward: Forward | None = None) -> None:
+    """Corrects the statistics of every BatchNorm of ``model``, in place, for what pruning did to its inputs.
+
+    Calibration images are too few, and too much alike, to take statistics anew: YOLOv8n itself loses by it. So both
+    networks are asked, and what was trained is scaled and shifted as the pruned one's statistics are against those of
+    the original:
+
+        σ² = σ₀² · s²,    μ = μ_pruned + (μ₀ − μ_original) · s,    s = σ_pruned / σ_original,
+
+    ``μ₀``, ``σ₀`` the original's running statistics, the others means over batches, each normalised by itself as in
+    training. A network that was not pruned stays as it is, up to rounding; so does a channel that never varied.
+    """
+    before, after = _statistics(original, images, forward), _statistics(model, images, forward)
+    with torch.no_grad():
+        for name, (mean, variance) in after.items():
+            old_mean, old_variance = before[name]
+            known_mean, known_variance = _running(original.get_submodule(name))
+            square = torch.where(old_variance > 0, variance / old_variance, torch.ones_like(variance))
+            running_mean, running_variance = _running(model.get_submodule(name))
+            running_mean.copy_(mean + (known_mean - old_mean) * square.sqrt())
+            running_variance.copy_(known_variance * square)
+
+
+def _running(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    return cast(torch.Tensor, norm.running_mean), cast(torch.Tensor, norm.running_var)
+
+
+def _statistics(
+    model: nn.Module, images: LabelledImages, forward: Forward | None
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """By BatchNorm, means over batches of its input's mean and variance, ``[channels]`` float64."""
+    copy, forward = deepcopy(model), forward or Forward()
+    device = next(copy.parameters()).device
+    norms = {
+        name: module
+        for name, module in copy.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    }
+    for norm in norms.values():
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean over all batches
         norm.train()
-    try:
-        for batch in images:
-            forward(len(batch.images), device, lambda part, batch=batch: model(as_input(batch.images[part], model)))  # type: ignore[misc]
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
+    for batch in images:
+        forward(len(batch.images), device, lambda part, batch=batch: copy(as_input(batch.images[part], copy)))  # type: ignore[misc]
+    running = {name: _running(norm) for name, norm in norms.items()}
+    return {name: (mean.double(), variance.double()) for name, (mean, variance) in running.items()}

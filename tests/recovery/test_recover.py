@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from detectors import Detector, Images
@@ -15,11 +17,11 @@ from seqprune.surgery import active_channels
 INPUT = torch.zeros(1, 3, 32, 32)
 
 
-def case() -> tuple[nn.Module, object, object]:
+def case() -> tuple[nn.Module, nn.Module, object, object]:
     model = Detector()
     graph = trace(model, INPUT)
     plan = random_plan(graph, 1, 0.4)
-    return mask(model, plan, graph), plan, graph
+    return model, mask(model, plan, graph), plan, graph
 
 
 def double(model: nn.Module, weights: bool, _images: object) -> None:
@@ -31,9 +33,9 @@ def double(model: nn.Module, weights: bool, _images: object) -> None:
     ("losses", "kept"), [([5, 4, 3], (True, True)), ([5, 4, 4], (True, False)), ([5, 6, 4], (False, True))]
 )
 def test_only_what_helps_is_kept(losses: list[float], kept: tuple[bool, bool]) -> None:
-    masked, plan, graph = case()
+    model, masked, plan, graph = case()
     told = iter(losses)
-    best, repairs = recover(masked, plan, graph, Images(), "ls", double, lambda _model: next(told))  # type: ignore[arg-type]
+    best, repairs = recover(model, masked, plan, graph, Images(), "ls", double, lambda _model: next(told))  # type: ignore[arg-type]
     assert tuple(r.kept for r in repairs) == kept
     assert [r.step for r in repairs] == ["ls", "bn"]
     assert repairs[0].before == 5
@@ -43,7 +45,7 @@ def test_only_what_helps_is_kept(losses: list[float], kept: tuple[bool, bool]) -
 
 def test_what_is_kept_is_done_anew_with_all_images() -> None:
     """A held-out image judges, and then helps."""
-    masked, plan, graph = case()
+    model, masked, plan, graph = case()
     part, everything, fitted = Images(8), Images(), []
 
     def fit(model: nn.Module, weights: bool, images: object) -> None:
@@ -51,7 +53,7 @@ def test_what_is_kept_is_done_anew_with_all_images() -> None:
         double(model, weights, images)
 
     losses = iter([5, 4, 6])
-    best, repairs = recover(masked, plan, graph, part, "ls", fit, lambda _m: next(losses), everything=everything)  # type: ignore[arg-type]
+    best, repairs = recover(model, masked, plan, graph, part, "ls", fit, lambda _m: next(losses), everything=everything)  # type: ignore[arg-type]
     assert fitted == [part, everything]
     assert [repair.kept for repair in repairs] == [True, False]
     weights = [model.get_submodule("model.5.0").weight for model in (best, masked)]
@@ -59,8 +61,8 @@ def test_what_is_kept_is_done_anew_with_all_images() -> None:
 
 
 def test_without_held_out_images_everything_is_kept_and_said() -> None:
-    masked, plan, graph = case()
-    _, repairs = recover(masked, plan, graph, Images(), "bias", double)  # type: ignore[arg-type]
+    model, masked, plan, graph = case()
+    _, repairs = recover(model, masked, plan, graph, Images(), "bias", double)  # type: ignore[arg-type]
     assert [(r.step, r.kept, r.before, r.after) for r in repairs] == [
         ("bias", True, None, None),
         ("bn", True, None, None),
@@ -68,15 +70,15 @@ def test_without_held_out_images_everything_is_kept_and_said() -> None:
 
 
 def test_nothing_is_tried_where_nothing_is_asked_for() -> None:
-    masked, plan, graph = case()
-    best, repairs = recover(masked, plan, graph, Images(), "none", double)  # type: ignore[arg-type]
+    model, masked, plan, graph = case()
+    best, repairs = recover(model, masked, plan, graph, Images(), "none", double)  # type: ignore[arg-type]
     assert best is masked
     assert repairs == ()
 
 
 def test_new_statistics_leave_masked_channels_dead_and_both_models_the_same() -> None:
-    masked, plan, graph = case()
-    best, _ = recover(masked, plan, graph, Images(), "bn", double)  # type: ignore[arg-type]
+    model, masked, plan, graph = case()
+    best, _ = recover(model, masked, plan, graph, Images(), "bn", double)  # type: ignore[arg-type]
     for layer in graph.all_layers:  # type: ignore[attr-defined]
         name = layer.name
         assert (active_channels(best.get_submodule(name)) == active_channels(masked.get_submodule(name))).all()
@@ -84,13 +86,47 @@ def test_new_statistics_leave_masked_channels_dead_and_both_models_the_same() ->
     assert not best.training
 
 
-def test_new_statistics_are_the_means_over_the_batches() -> None:
-    model, images = Detector(), Images()
-    inputs = [batch.images.float() / 255 for batch in images]
-    conv = model.get_submodule("model.0.conv")
+def stated(model: nn.Module) -> list[torch.Tensor]:
+    return [s for n in model.modules() if isinstance(n, nn.BatchNorm2d) for s in (n.running_mean, n.running_var)]  # type: ignore[misc]
+
+
+def test_an_unpruned_network_keeps_the_statistics_it_was_trained_to() -> None:
+    """A few images cannot know them better: taken anew from 64, YOLOv8n lost up to 4 % of its mAP unpruned."""
+    original, images = Detector(), Images()
+    for at, norm in enumerate(n for n in original.modules() if isinstance(n, nn.BatchNorm2d)):
+        with torch.no_grad():
+            norm.running_mean.fill_(at + 3.0)  # type: ignore[union-attr]
+            norm.running_var.fill_(at + 0.5)  # type: ignore[union-attr]
+    model = deepcopy(original)
+    restate(original, model, images)
+    for before, after in zip(stated(original), stated(model), strict=True):
+        torch.testing.assert_close(after, before)
+
+
+def test_new_statistics_undo_what_scales_and_shifts_a_channel() -> None:
+    original, images = Detector(), Images()
+    model = deepcopy(original)
+    scale = torch.linspace(0.25, 4, len(model.get_submodule("model.0.conv").weight))
     with torch.no_grad():
-        expected = torch.stack([conv(x).mean((0, 2, 3)) for x in inputs]).mean(0)
+        model.get_submodule("model.0.conv").weight.mul_(scale[:, None, None, None])
     momentum = model.get_submodule("model.0.bn").momentum
-    restate(model, images)
-    torch.testing.assert_close(model.get_submodule("model.0.bn").running_mean, expected)
-    assert model.get_submodule("model.0.bn").momentum == momentum
+    restate(original, model, images)
+    norm, known = model.get_submodule("model.0.bn"), original.get_submodule("model.0.bn")
+    torch.testing.assert_close(norm.running_var, known.running_var * scale**2)
+    inputs = next(iter(images)).images.float() / 255
+    mean = original.get_submodule("model.0.conv")(inputs).mean((0, 2, 3))
+    torch.testing.assert_close(
+        norm.running_mean - scale * mean, scale * (known.running_mean - mean), atol=1e-4, rtol=1e-4
+    )
+    assert norm.momentum == momentum
+    assert not model.training
+
+
+def test_a_channel_that_never_varies_is_shifted_alone() -> None:
+    original, images = Detector(), Images()
+    with torch.no_grad():
+        original.get_submodule("model.0.conv").weight[0] = 0
+    model = deepcopy(original)
+    restate(original, model, images)
+    assert all(s.isfinite().all() for s in stated(model))
+    assert model.get_submodule("model.0.bn").running_var[0] == original.get_submodule("model.0.bn").running_var[0]
