@@ -138,7 +138,8 @@ def _weighted(
         inverse: ``[K, K]``, of what ``u``'s products would be with even weights, the penalty included.
 
     Returns:
-        What is added to the weights ``[outputs, K]`` and to the offsets ``[outputs]``.
+        What is added to the weights ``[outputs, K]`` and to the offsets ``[outputs]``: nothing in rows that are no
+        better for it. Where the linear fit left but rounding errors, the steps have nothing to go by and can diverge.
     """
     total = counts.sum(0)
     # What pulls is scaled as the samples are: a row whose outputs hardly count is not tied down for that.
@@ -159,4 +160,7 @@ def _weighted(
         before, size = size, (rows * way).sum(1) + shift * onward
         turn = size / before.clamp(min=1e-30)
         ahead, beyond = way + turn[:, None] * ahead, onward + turn * beyond
-    return found, further
+    loss = (counts * missing.square()).sum(0) + tie[:, 0] * pull.square().sum(1)
+    left = missing - u @ found.T - further
+    better = (counts * left.square()).sum(0) + tie[:, 0] * (pull - found).square().sum(1) < loss  # not where it is nan
+    return torch.where(better[:, None], found, 0.0), torch.where(better, further, 0.0)

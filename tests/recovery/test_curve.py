@@ -76,6 +76,18 @@ def test_the_steps_solve_the_weighted_normal_equations(monkeypatch: pytest.Monke
         torch.testing.assert_close(torch.cat([rows[number], shift[number : number + 1]]), expected)
 
 
+def test_steps_that_diverge_change_nothing() -> None:
+    """Inputs that repeat each other and next to no ridge: float32 once gave weights that were not numbers."""
+    draw = torch.Generator().manual_seed(2)
+    u = torch.randn(300, 4, generator=draw).repeat(1, 2)
+    missing, pull = 1e-6 * torch.randn(300, 2, generator=draw), torch.randn(2, 8, generator=draw)
+    counts = torch.rand(300, 2, generator=draw) / 300
+    for inverse in (1e10 * torch.eye(8) - 1e9, -torch.eye(8), torch.full((8, 8), torch.nan)):
+        rows, shift = _weighted(u, missing, counts, 0.0, pull, inverse)
+        before = (counts * missing.square()).sum(0)
+        assert ((counts * (missing - u @ rows.T - shift).square()).sum(0) <= before).all()
+
+
 def test_samples_stay_as_many_with_more_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curve, "SAMPLES", 100)
     kept = []
