@@ -15,7 +15,8 @@ from seqprune.select.layers import block_of
 def stages_of(model: nn.Module, example_inputs: torch.Tensor) -> list[list[str]]:
     """Stages in execution order; the convolutions of one lie in one block and do not depend on each other.
 
-    What depends on what is read from the graph that automatic differentiation records.
+    They are as few as can be: the branches of a head that read different blocks go together, since a block runs anew
+    for every stage of it. What depends on what is read from the graph that automatic differentiation records.
     """
     names = [name for name, module in model.named_modules() if readable(module)]
     seen: dict[str, tuple[object, object]] = {}
@@ -26,11 +27,15 @@ def stages_of(model: nn.Module, example_inputs: torch.Tensor) -> list[list[str]]
     with torch.enable_grad(), watching(model, names, look):
         model(example_inputs.detach().clone().requires_grad_())
     made = {output: name for name, (_, output) in seen.items()}
+    behind: dict[str, set[str]] = {}
     depth: dict[str, int] = {}
     stages: dict[tuple[int, int], list[str]] = {}
     for name, (read, _) in seen.items():
-        depth[name] = 1 + max((depth[before] for before in _direct(read, made)), default=0)
-        stages.setdefault((block_of(name) or 0, depth[name]), []).append(name)
+        direct = set(_direct(read, made))
+        behind[name] = direct.union(*(behind[before] for before in direct))
+        block = block_of(name) or 0
+        depth[name] = 1 + max((depth[b] for b in behind[name] if (block_of(b) or 0) == block), default=0)
+        stages.setdefault((block, depth[name]), []).append(name)
     return [stages[key] for key in sorted(stages)]
 
 

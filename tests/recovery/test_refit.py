@@ -152,3 +152,29 @@ def test_stages_follow_the_network_and_hold_what_does_not_depend_on_each_other()
             return self.join(torch.cat([self.left(x), self.right(x)], 1))
 
     assert stages_of(Fork().eval(), INPUT) == [["stem.conv"], ["left.conv", "right.conv"], ["join"]]
+
+
+def test_branches_that_read_different_blocks_are_one_stage() -> None:
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.near, self.far = (nn.Sequential(Unit(4, 4), nn.Conv2d(4, CLASSES, 1)) for _ in range(2))
+
+        def forward(self, near: torch.Tensor, far: torch.Tensor) -> torch.Tensor:
+            return self.near(near) + self.far(far)
+
+    class Scales(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = nn.ModuleList([Unit(3, 4), Unit(4, 4), Head()])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            near = self.model[0](x)
+            return self.model[2](near, self.model[1](near))
+
+    assert stages_of(Scales().eval(), INPUT) == [
+        ["model.0.conv"],
+        ["model.1.conv"],
+        ["model.2.near.0.conv", "model.2.far.0.conv"],
+        ["model.2.near.1", "model.2.far.1"],
+    ]
