@@ -17,8 +17,9 @@ from seqprune.plan import PrunePlan
 from seqprune.surgery import masker
 
 Recover = Literal["none", "ls", "bias", "bn"]
-STEPS: dict[str, tuple[str, ...]] = {"none": (), "ls": ("ls", "bn"), "bias": ("bias", "bn"), "bn": ("bn",)}
-"""What each way tries, one after the other: least squares, offsets alone, BatchNorm statistics."""
+STEPS: dict[str, tuple[str, ...]] = {"none": (), "ls": ("ls",), "bias": ("bias", "bn"), "bn": ("bn",)}
+"""What each way tries, one after the other: least squares, offsets alone, BatchNorm statistics. Not these after least
+squares, whose outputs vary less where they are less certain: scaled up, so are their errors."""
 
 
 @dataclass(frozen=True)

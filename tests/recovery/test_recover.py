@@ -35,11 +35,11 @@ def double(model: nn.Module, weights: bool, _images: object) -> None:
 def test_only_what_helps_is_kept(losses: list[float], kept: tuple[bool, bool]) -> None:
     model, masked, plan, graph = case()
     told = iter(losses)
-    best, repairs = recover(model, masked, plan, graph, Images(), "ls", double, lambda _model: next(told))  # type: ignore[arg-type]
+    best, repairs = recover(model, masked, plan, graph, Images(), "bias", double, lambda _model: next(told))  # type: ignore[arg-type]
     assert tuple(r.kept for r in repairs) == kept
-    assert [r.step for r in repairs] == ["ls", "bn"]
+    assert [r.step for r in repairs] == ["bias", "bn"]
     assert repairs[0].before == 5
-    doubled = torch.equal(best.get_submodule("model.5.0").weight, 2 * masked.get_submodule("model.5.0").weight)
+    doubled = torch.equal(best.get_submodule("model.5.0").weight, 3 * masked.get_submodule("model.5.0").weight)
     assert doubled == kept[0]
 
 
@@ -53,11 +53,13 @@ def test_what_is_kept_is_done_anew_with_all_images() -> None:
         double(model, weights, images)
 
     losses = iter([5, 4, 6])
-    best, repairs = recover(model, masked, plan, graph, part, "ls", fit, lambda _m: next(losses), everything=everything)  # type: ignore[arg-type]
+    best, repairs = recover(
+        model, masked, plan, graph, part, "bias", fit, lambda _m: next(losses), everything=everything
+    )  # type: ignore[arg-type]
     assert fitted == [part, everything]
     assert [repair.kept for repair in repairs] == [True, False]
     weights = [model.get_submodule("model.5.0").weight for model in (best, masked)]
-    assert torch.equal(weights[0], 2 * weights[1])  # from what was pruned, not on top of the first fit
+    assert torch.equal(weights[0], 3 * weights[1])  # from what was pruned, not on top of the first fit
 
 
 def test_without_held_out_images_everything_is_kept_and_said() -> None:
