@@ -42,7 +42,9 @@ def test_one_epoch_after_each_layer_and_at_the_end(
     listener = Listener(stage=lambda name, _total: stages.append(name))
     result = run(scenes, mode=mode, finetune_step=1, finetune=1, listener=listener)
     assert stages.count("fine-tune 1 epochs") == 3
-    assert result.record.after.map50_95 > untrained.record.after.map50_95 + 0.1
+    before, left = (found.map50_95 for found in (untrained.record.before, untrained.record.after))
+    # How much is lost depends on the processor, whose last bits may choose other channels.
+    assert result.record.after.map50_95 - left > 0.1 * (before - left)
     assert result.record.settings["finetune_step"] == 1
     for layer in LAYERS:
         assert count_active_channels(result.model.get_submodule(layer)) == len(result.plan.keep[layer])
