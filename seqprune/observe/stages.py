@@ -27,15 +27,15 @@ def stages_of(model: nn.Module, example_inputs: torch.Tensor) -> list[list[str]]
     with torch.enable_grad(), watching(model, names, look):
         model(example_inputs.detach().clone().requires_grad_())
     made = {output: name for name, (_, output) in seen.items()}
+    block = {name: block_of(name) or 0 for name in seen}
     behind: dict[str, set[str]] = {}
     depth: dict[str, int] = {}
     stages: dict[tuple[int, int], list[str]] = {}
     for name, (read, _) in seen.items():
         direct = set(_direct(read, made))
         behind[name] = direct.union(*(behind[before] for before in direct))
-        block = block_of(name) or 0
-        depth[name] = 1 + max((depth[b] for b in behind[name] if (block_of(b) or 0) == block), default=0)
-        stages.setdefault((block, depth[name]), []).append(name)
+        depth[name] = 1 + max((depth[other] for other in behind[name] if block[other] == block[name]), default=0)
+        stages.setdefault((block[name], depth[name]), []).append(name)
     return [stages[key] for key in sorted(stages)]
 
 
