@@ -24,7 +24,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(scenes: Path, **options: Any) -> PruneResult:
-    given = {"layers": LAYERS, "imgsz": SIZE, "keep": 0.5, "match": "all", "training": TRAINING, **options}
+    given = {"layers": LAYERS, "imgsz": SIZE, "keep": 0.25, "match": "all", "training": TRAINING, **options}
     return prune(weights_path(), scenes, **given)  # type: ignore[arg-type]
 
 
@@ -42,9 +42,7 @@ def test_one_epoch_after_each_layer_and_at_the_end(
     listener = Listener(stage=lambda name, _total: stages.append(name))
     result = run(scenes, mode=mode, finetune_step=1, finetune=1, listener=listener)
     assert stages.count("fine-tune 1 epochs") == 3
-    before, left = (found.map50_95 for found in (untrained.record.before, untrained.record.after))
-    # How much is lost depends on the processor, whose last bits may choose other channels.
-    assert result.record.after.map50_95 - left > 0.1 * (before - left)
+    assert result.record.after.map50_95 > untrained.record.after.map50_95 + 0.1
     assert result.record.settings["finetune_step"] == 1
     for layer in LAYERS:
         assert count_active_channels(result.model.get_submodule(layer)) == len(result.plan.keep[layer])
