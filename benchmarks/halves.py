@@ -1,0 +1,207 @@
+"""Where settings of the preset ``accurate`` are chosen: train images alone, one half to fit to, the other to measure.
+
+``python -m benchmarks.halves MODEL --data YAML --target flops=0.8`` calibrates on the first half by file name,
+measures on the second, and the other way round with ``--swap``. mAP moves by ±0.01 for nothing, so two distances to the
+unpruned network's detections stand beside it; where the loss sits is asked by putting parts of both networks together.
+``--set MODULE.NAME=NUMBER`` tries another value of a constant, as ``seqprune.yolo.probe.BOX_WEIGHT=24``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from seqprune.accurate import accurate_plan, relevance_for, repaired
+from seqprune.errors import InputError, SeqPruneError
+from seqprune.observe.batch import as_input
+from seqprune.observe.streaming import BlockStream
+from seqprune.run import trace_detector
+from seqprune.surgery import mask
+from seqprune.target import Target, price_of
+from seqprune.yolo.blocks import blocks_of
+from seqprune.yolo.data import DetectionImages
+from seqprune.yolo.load import LoadedDetector, load
+from seqprune.yolo.probe import object_weights
+from seqprune.yolo.validate import validate
+
+Join = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
+"""Given inputs, a network's detections and the other's: puts something of the latter into the former."""
+LEAST = 1e-6
+STRIDES = (8, 16, 32)
+
+
+def distances(found: torch.Tensor, wanted: torch.Tensor, classes: int) -> tuple[float, float]:
+    """How far detections are from wanted ones: divergence of classes in nats, squared error of boxes over their sides.
+
+    Args:
+        found, wanted: ``[B, 4 + classes, cells]``, centre, width and height in pixels, then probabilities.
+        classes: how many there are.
+
+    Returns:
+        Means over objects, weighted as :func:`seqprune.yolo.probe.object_weights` weighs the wanted ones; the Bernoulli
+        divergences of all classes are added, and the squares of all four numbers of a box. Zeros without an object.
+    """
+    worth = object_weights(wanted, classes)
+    p, q = (each[:, 4 : 4 + classes].clamp(LEAST, 1 - LEAST) for each in (wanted, found))
+    divergence = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1)
+    sides = wanted[:, 2:4].clamp(min=1).repeat(1, 2, 1)
+    error = ((found[:, :4] - wanted[:, :4]) / sides).square().sum(1)
+    total = worth.sum().clamp(min=LEAST)
+    return float((divergence * worth).sum() / total), float((error * worth).sum() / total)
+
+
+def together(model: nn.Module, other: nn.Module, join: Join) -> Callable[[], None]:
+    """Lets ``model`` return detections with something of the other network's in them; returns what ends it."""
+
+    def hook(_module: nn.Module, inputs: tuple[torch.Tensor], output: tuple[Any, ...]) -> tuple[Any, ...]:
+        own = output[0].clone()
+        join(inputs[0], own, other(inputs[0])[0])
+        return (own, *output[1:])
+
+    return model.register_forward_hook(hook).remove
+
+
+def cells_of(inputs: torch.Tensor) -> list[slice]:
+    """The cells of each map, finest first, among the detections for ``inputs``."""
+    height, width = inputs.shape[-2:]
+    ends = [0]
+    for stride in STRIDES:
+        ends.append(ends[-1] + (height // stride) * (width // stride))
+    return [slice(start, end) for start, end in pairwise(ends)]
+
+
+def unpruned_boxes(_inputs: torch.Tensor, own: torch.Tensor, other: torch.Tensor) -> None:
+    own[:, :4] = other[:, :4]
+
+
+def unpruned_classes(_inputs: torch.Tensor, own: torch.Tensor, other: torch.Tensor) -> None:
+    own[:, 4:] = other[:, 4:]
+
+
+def pruned_only(level: int) -> Join:
+    """All maps but one are the unpruned network's."""
+
+    def join(inputs: torch.Tensor, own: torch.Tensor, other: torch.Tensor) -> None:
+        for number, cells in enumerate(cells_of(inputs)):
+            if number != level:
+                own[:, :, cells] = other[:, :, cells]
+
+    return join
+
+
+def adjust(settings: Sequence[str]) -> None:
+    """Gives constants of the package other values, ``MODULE.NAME=NUMBER``.
+
+    Raises:
+        InputError: there is no such constant, or no number.
+    """
+    for setting in settings:
+        path, _, value = setting.partition("=")
+        module, _, name = path.rpartition(".")
+        try:
+            home = importlib.import_module(module)
+            old = getattr(home, name)
+            setattr(home, name, type(old)(value))
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
+            raise InputError(f"{setting!r} sets nothing ({error}): write MODULE.NAME=NUMBER of a constant") from error
+
+
+def halves(detector: LoadedDetector, data: str, imgsz: int, swap: bool, folder: Path) -> list[Path]:
+    """Two data YAMLs of the train images, by file name: those to fit to, those to measure on."""
+    images = DetectionImages(data, imgsz=imgsz, batch=16, stride=detector.stride, names=detector.names)
+    files = sorted(images.files)
+    parts = [files[: len(files) // 2], files[len(files) // 2 :]]
+    found = []
+    for number, part in enumerate(parts[::-1] if swap else parts):
+        listing, described = folder / f"{number}.txt", folder / f"{number}.yaml"
+        listing.write_text("".join(f"{file}\n" for file in part), encoding="utf-8")
+        described.write_text(
+            yaml.safe_dump({"train": str(listing), "val": str(listing), "names": dict(images.names)}), encoding="utf-8"
+        )
+        found.append(described)
+    return found
+
+
+def measure(
+    detector: LoadedDetector, fit: Path, test: Path, target: Target, imgsz: int, round_to: int | None, parts: bool
+) -> list[str]:
+    """Prunes by one half and says, line by line, what the other half says of it."""
+    model, graph = detector.model, trace_detector(detector.model)
+    images, others = (
+        DetectionImages(half, imgsz=imgsz, batch=16, stride=detector.stride, names=detector.names)
+        for half in (fit, test)
+    )
+    relevance = relevance_for(model, images)
+    plan = accurate_plan(model, graph, images, target, imgsz=imgsz, round_to=round_to, relevance=relevance)
+    structure = blocks_of(model)
+    streams = () if structure is None else (BlockStream(structure), BlockStream(structure))
+    masked = mask(model, plan, graph)
+    pruned, _ = repaired(model, masked, plan, graph, images, "ls", streams=streams, relevance=relevance)
+    for stream in streams:
+        stream.reset()
+
+    def accuracy(network: nn.Module) -> float:
+        return validate(network, test, imgsz=imgsz, batch=16).map50_95
+
+    whole = accuracy(model)
+    share = price_of(target, model, graph, imgsz).share(plan.removed_groups(graph))
+    lines = [f"{layer.name} {len(layer.keep)}/{layer.channels}" for layer in plan.layers]
+    lines.append(f"{target.kind} {share:.3f}, unpruned mAP50-95 {whole:.4f}")
+
+    def line(name: str, value: float) -> str:
+        return f"{name}: {value:.4f} = {value / whole:.1%}"
+
+    with torch.no_grad():
+        pairs = [(pruned(x)[0].float(), model(x)[0].float()) for x in (as_input(b.images, model) for b in others)]
+    apart = [distances(found, wanted, len(detector.names)) for found, wanted in pairs]
+    objects = [float(object_weights(wanted, len(detector.names)).sum()) for _, wanted in pairs]
+    classes, boxes = (
+        sum(each[at] * count for each, count in zip(apart, objects, strict=True)) / max(sum(objects), LEAST)
+        for at in (0, 1)
+    )
+    lines.append(f"{line('pruned', accuracy(pruned))}, classes {classes:.4f}, boxes {boxes:.5f}")
+    joined: dict[str, Join] = {"with unpruned boxes": unpruned_boxes, "with unpruned classes": unpruned_classes}
+    joined.update({f"pruned at stride {stride} only": pruned_only(at) for at, stride in enumerate(STRIDES)})
+    for name, join in joined.items() if parts else ():
+        end = together(pruned, model, join)
+        lines.append(line(name, accuracy(pruned)))
+        end()
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.halves", description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--target", required=True, help="params=0.9, flops=0.8")
+    parser.add_argument("--imgsz", type=int, default=640)
+    parser.add_argument("--round-to", type=int)
+    parser.add_argument("--swap", action="store_true", help="fit to the second half")
+    parser.add_argument("--parts", action="store_true", help="ask where the loss sits")
+    parser.add_argument("--set", action="append", default=[], metavar="MODULE.NAME=NUMBER")
+    given = parser.parse_args(arguments)
+    try:
+        adjust(given.set)
+        target, detector = Target.parse(given.target), load(given.model)
+        with tempfile.TemporaryDirectory(prefix="seqprune-") as folder:
+            fit, test = halves(detector, given.data, given.imgsz, given.swap, Path(folder))
+            for text in measure(detector, fit, test, target, given.imgsz, given.round_to, given.parts):
+                print(text)  # noqa: T201 - a program
+    except SeqPruneError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
