@@ -12,7 +12,7 @@ from torch import nn
 from seqprune.budget import Budget, prefix_for, protected
 from seqprune.criteria import Readings
 from seqprune.graph.channels import BoolArray, ChannelGraph
-from seqprune.importance import importance_of_layers
+from seqprune.importance import effective_parameters, importance_of_layers, unseen
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
@@ -23,7 +23,7 @@ from seqprune.plan import PrunePlan
 from seqprune.price import Price
 from seqprune.select.layers import block_of
 from seqprune.select.moments import FloatArray
-from seqprune.select.surgeon import Reader, Source, removal_order
+from seqprune.select.surgeon import RIDGE, Reader, Source, removal_order
 from seqprune.sequential import StepReport
 from seqprune.unit import norm_scale
 
@@ -58,7 +58,7 @@ def choose_globally(
     Raises:
         InputError: nothing of that path to protect, or the target cannot be met.
     """
-    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, relevance)
+    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, relevance, budget.ridge)
     free = known & ~graph.pinned & ~protected(graph, budget.protect)
     ranks: FloatArray = np.zeros(graph.group_count)
 
@@ -89,6 +89,7 @@ def _sources(
     forward: Forward | None,
     progress: Progress | None,
     relevance: Relevance | None,
+    ridge: float,
 ) -> tuple[list[Source], BoolArray]:
     """What every convolution reads, and the groups all of whose readers are known."""
     inputs, outputs = graph.weight_inputs, graph.weight_outputs
@@ -102,6 +103,11 @@ def _sources(
     read = {name: covariances[leader[name]] for name in names}
     relevance = relevance or Relevance()
     importance = importance_of_layers(model, read, relevance.curvature)
+    # A wide layer makes up for what it lost on the few objects that it is fitted to, and less on others.
+    samples = {name: count for name, count in relevance.samples().items() if name in read}
+    fitted = {name: effective_parameters(covariances[name], ridge) for name in {leader[name] for name in samples}}
+    for name, count in samples.items():
+        importance[name] *= unseen(fitted[leader[name]], count)
     readers: dict[str, list[Reader]] = {}
     pinned = int(np.flatnonzero(graph.pinned)[0]) if graph.pinned.any() else -1
     for name in names:
@@ -132,7 +138,7 @@ def scaled_weight(
 
 def readings_of(model: nn.Module, graph: ChannelGraph, images: LabelledImages) -> Readings:
     """What every convolution reads, for the criterion ``obs``; all layers' errors count alike."""
-    sources, known = _sources(model, graph, images, Sampler(), None, None, None)
+    sources, known = _sources(model, graph, images, Sampler(), None, None, None, RIDGE)
     return Readings(tuple(sources), known)
 
 

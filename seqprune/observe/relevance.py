@@ -42,6 +42,18 @@ class Relevance:
     slope: dict[str, torch.Tensor] = field(default_factory=dict)
     drawn: dict[tuple[int, str], Drawn] = field(default_factory=dict)
 
+    def samples(self) -> dict[str, float]:
+        """By convolution, as how many positions those that were drawn count: (Σ w)² / Σ w², where some matter more.
+
+        L. Kish, "Survey sampling", 1965: the effective sample size.
+        """
+        sums: dict[str, tuple[float, float]] = {}
+        for (_, name), drawn in self.drawn.items():
+            weight = torch.ones(len(drawn.where[0])) if drawn.weight is None else drawn.weight.double()
+            total, squares = sums.get(name, (0.0, 0.0))
+            sums[name] = total + float(weight.sum()), squares + float(weight.square().sum())
+        return {name: total**2 / squares for name, (total, squares) in sums.items()}
+
 
 def relevance_of(
     model: nn.Module,
