@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -12,7 +13,7 @@ from torch import nn
 from seqprune.budget import Budget, prefix_for, protected
 from seqprune.criteria import Readings
 from seqprune.graph.channels import BoolArray, ChannelGraph
-from seqprune.importance import effective_parameters, importance_of_layers, unseen
+from seqprune.importance import importance_of_layers
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
@@ -23,7 +24,7 @@ from seqprune.plan import PrunePlan
 from seqprune.price import Price
 from seqprune.select.layers import block_of
 from seqprune.select.moments import FloatArray
-from seqprune.select.surgeon import RIDGE, Reader, Source, removal_order
+from seqprune.select.surgeon import Reader, Source, removal_order
 from seqprune.sequential import StepReport
 from seqprune.unit import norm_scale
 
@@ -58,7 +59,7 @@ def choose_globally(
     Raises:
         InputError: nothing of that path to protect, or the target cannot be met.
     """
-    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, relevance, budget.ridge)
+    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, relevance)
     free = known & ~graph.pinned & ~protected(graph, budget.protect)
     ranks: FloatArray = np.zeros(graph.group_count)
 
@@ -89,7 +90,6 @@ def _sources(
     forward: Forward | None,
     progress: Progress | None,
     relevance: Relevance | None,
-    ridge: float,
 ) -> tuple[list[Source], BoolArray]:
     """What every convolution reads, and the groups all of whose readers are known."""
     inputs, outputs = graph.weight_inputs, graph.weight_outputs
@@ -103,17 +103,13 @@ def _sources(
     read = {name: covariances[leader[name]] for name in names}
     relevance = relevance or Relevance()
     importance = importance_of_layers(model, read, relevance.curvature)
-    # A wide layer makes up for what it lost on the few objects that it is fitted to, and less on others.
-    samples = {name: count for name, count in relevance.samples().items() if name in read}
-    fitted = {name: effective_parameters(covariances[name], ridge) for name in {leader[name] for name in samples}}
-    for name, count in samples.items():
-        importance[name] *= unseen(fitted[leader[name]], count)
+    samples = relevance.samples()
     readers: dict[str, list[Reader]] = {}
     pinned = int(np.flatnonzero(graph.pinned)[0]) if graph.pinned.any() else -1
     for name in names:
         weight = scaled_weight(model, name, read[name], importance[name], relevance.slope.get(name))
         groups = outputs.get(name, np.full(len(weight), pinned))
-        readers.setdefault(leader[name], []).append(Reader(weight, groups))
+        readers.setdefault(leader[name], []).append(Reader(weight, groups, samples.get(name, math.inf)))
     return [Source(covariances[name], inputs[name], tuple(found)) for name, found in readers.items()], known
 
 
@@ -138,7 +134,7 @@ def scaled_weight(
 
 def readings_of(model: nn.Module, graph: ChannelGraph, images: LabelledImages) -> Readings:
     """What every convolution reads, for the criterion ``obs``; all layers' errors count alike."""
-    sources, known = _sources(model, graph, images, Sampler(), None, None, None, RIDGE)
+    sources, known = _sources(model, graph, images, Sampler(), None, None, None)
     return Readings(tuple(sources), known)
 
 

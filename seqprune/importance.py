@@ -13,9 +13,6 @@ DAMPING = 0.75
 """Costs are raised to this power: later layers are fitted to make up for some of what earlier ones lose, and the more
 is removed, the less a cost for small errors says."""
 
-MOST_FITTED = 0.9
-"""Effective parameters for a sample, at most: beyond, all that is known of an error is that it is large."""
-
 
 def importance_of_layers(
     model: nn.Module,
@@ -44,27 +41,3 @@ def importance_of_layers(
     known = [cost for cost in found.values() if cost > 0]
     middle = median(known) if known else 1.0
     return {name: (cost / middle) ** damping if cost > 0 else 1.0 for name, cost in found.items()}
-
-
-def effective_parameters(covariance: torch.Tensor, ridge: float) -> float:
-    """Of a ridge regression on inputs of ``covariance`` ``[K, K]``: tr(H (H + λ I)⁻¹), in [0, K].
-
-    ``λ`` is ``ridge``, positive, times the mean of the diagonal. Nothing where nothing varies. (T. Hastie,
-    R. Tibshirani, J. Friedman, "The elements of statistical learning", 2009, section 3.4.1.)
-    """
-    penalty = ridge * float(covariance.diagonal().mean())
-    if penalty <= 0:
-        return 0.0
-    size = len(covariance)
-    damped = covariance.double() + penalty * torch.eye(size, dtype=torch.float64)
-    return size - penalty * float(torch.cholesky_inverse(torch.linalg.cholesky(damped)).diagonal().sum())
-
-
-def unseen(parameters: float, samples: float) -> float:
-    """How many times the error of a fit is on samples that it has not seen: (n + d) / (n − d), 1 or more.
-
-    With ``d`` effective parameters and ``n`` samples the error shrinks by 1 − d/n where the fit has looked, and grows
-    by 1 + d/n elsewhere (H. Akaike, "Statistical predictor identification", 1970: the final prediction error).
-    """
-    share = min(parameters / samples, MOST_FITTED)
-    return (1 + share) / (1 - share)

@@ -5,11 +5,13 @@ refitted layers, as E. Frantar, D. Alistarh, "Optimal brain compression", NeurIP
 
 For every input tensor with second moments ``H`` (plus a ridge) and the stacked weights ``W`` of all convolutions that
 read it, removing the columns ``S`` and refitting the others costs ``tr(W_S (H⁻¹_SS)⁻¹ W_Sᵀ)``. The rows come scaled, so
-that losses of different layers can be added.
+that losses of different layers can be added. A wide layer makes up for what it lost on the few objects that it is
+fitted to, and less on others: where it is known how many samples that fit has, losses are those on unseen ones.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,6 +22,8 @@ from seqprune.graph.channels import Balance, BoolArray, IntArray
 from seqprune.select.moments import FloatArray
 
 RIDGE = 3e-3
+MOST_FITTED = 0.9
+"""Effective parameters for a sample, at most: beyond, all that is known of an error is that it is large."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,12 @@ class Reader:
     Attributes:
         weight: ``[outputs, K]``, rows scaled by what an error in that output matters.
         groups: ``[outputs]``, the channel group each output belongs to.
+        samples: as how many its fit has; without end, it does as well elsewhere.
     """
 
     weight: torch.Tensor
     groups: IntArray
+    samples: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,25 @@ class Source:
     products: torch.Tensor
     groups: IntArray
     readers: tuple[Reader, ...]
+
+
+def effective_parameters(inverse: torch.Tensor, penalty: float) -> float:
+    """Of a ridge regression on inputs of covariance ``H`` ``[K, K]``: tr(H (H + λ I)⁻¹) = K − λ tr((H + λ I)⁻¹).
+
+    Between 0 and K. ``inverse`` is (H + λ I)⁻¹, ``penalty`` is λ. (T. Hastie, R. Tibshirani, J. Friedman, "The elements
+    of statistical learning", 2009, section 3.4.1.)
+    """
+    return len(inverse) - penalty * float(inverse.diagonal().sum())
+
+
+def unseen(parameters: float, samples: float) -> float:
+    """How many times the error of a fit is on samples that it has not seen: (n + d) / (n − d), 1 or more.
+
+    With ``d`` effective parameters and ``n`` samples the error shrinks by 1 − d/n where the fit has looked, and grows
+    by 1 + d/n elsewhere (H. Akaike, "Statistical predictor identification", 1970: the final prediction error).
+    """
+    share = min(parameters / samples, MOST_FITTED)
+    return (1 + share) / (1 - share)
 
 
 @dataclass
@@ -69,17 +94,19 @@ class _State:
         covariance = products.clone()
         mean = float(covariance.diagonal().mean())
         # Where nothing varies the inverse means nothing, and whatever is removed costs nothing.
-        covariance.diagonal().add_(ridge * mean if mean > 0 else 1.0)
+        penalty = ridge * mean if mean > 0 else 1.0
+        covariance.diagonal().add_(penalty)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+        parameters = effective_parameters(inverse, penalty)
         weights = []
         for reader in source.readers:
-            weight = reader.weight.double()[:, stay]
+            weight = reader.weight.double()[:, stay] * unseen(parameters, reader.samples) ** 0.5
             weight[torch.from_numpy(gone[reader.groups])] = 0
             weights.append(weight)
         columns = {}
         for group in np.unique(groups[free[groups]]).tolist():
             channels = torch.from_numpy(np.flatnonzero(groups == group))
             columns[group] = (channels[:, None] * kernel + torch.arange(kernel)).flatten()
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
         return cls(inverse, torch.cat(weights), np.concatenate([r.groups for r in source.readers]), columns)
 
     def rescore(self) -> None:

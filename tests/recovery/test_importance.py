@@ -7,7 +7,7 @@ import torch
 from detectors import Detector, Images
 
 from seqprune.budgeted import scaled_weight
-from seqprune.importance import MOST_FITTED, effective_parameters, importance_of_layers, unseen
+from seqprune.importance import importance_of_layers
 from seqprune.observe.patches import Drawn, Sampler
 from seqprune.observe.relevance import Relevance, relevance_of
 from seqprune.observe.sources import second_moments
@@ -60,37 +60,6 @@ def test_rows_have_the_total_variance_they_are_given(slope: torch.Tensor | None)
         plain = scaled_weight(model, "model.3.conv", covariance, 2.5)
         ratios = weight.norm(dim=1) / plain.norm(dim=1) / slope.sqrt()
         assert torch.allclose(ratios, ratios[0].expand(24))
-
-
-def test_effective_parameters_by_hand() -> None:
-    """Variances 4, 2 and 0 have the mean 2; half of it as penalty leaves 4/5 and 2/3."""
-    covariance = torch.diag(torch.tensor([4.0, 2.0, 0.0]))
-    assert effective_parameters(covariance, 0.5) == pytest.approx(4 / 5 + 2 / 3)
-    assert effective_parameters(torch.zeros(3, 3), 0.5) == 0
-
-
-@pytest.mark.parametrize("ridge", [1e-3, 0.1, 1.0])
-def test_effective_parameters_are_the_trace_of_what_maps_targets_to_fits(ridge: float) -> None:
-    x = torch.randn(50, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    covariance = x.T @ x / 50
-    penalty = ridge * covariance.diagonal().mean()
-    smoother = x @ torch.linalg.solve(x.T @ x + 50 * penalty * torch.eye(12, dtype=torch.float64), x.T)
-    assert effective_parameters(covariance, ridge) == pytest.approx(float(smoother.trace()))
-
-
-def test_a_fit_is_worse_elsewhere_by_as_much_as_is_said() -> None:
-    """Least squares with 30 parameters on 90 samples, against the true errors of many such fits."""
-    random = torch.Generator().manual_seed(0)
-    x = torch.randn(400, 90, 30, generator=random, dtype=torch.float64)
-    y, other = torch.randn(2, 400, 90, 1, generator=random, dtype=torch.float64)
-    found = x @ torch.linalg.lstsq(x, y).solution
-    seen, elsewhere = (y - found).square().mean(), (other - found).square().mean()
-    assert float(elsewhere / seen) == pytest.approx(unseen(30, 90), rel=0.03) == 2
-
-
-def test_more_parameters_than_samples_are_bounded() -> None:
-    assert unseen(0, 10) == 1
-    assert unseen(20, 10) == unseen(1e9, 10) == pytest.approx((1 + MOST_FITTED) / (1 - MOST_FITTED))
 
 
 def test_positions_that_hardly_count_are_hardly_samples() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from seqprune.graph.channels import Balance
-from seqprune.select.surgeon import Reader, Source, removal_order
+from seqprune.select.surgeon import MOST_FITTED, Reader, Source, effective_parameters, removal_order, unseen
 
 CHANNELS = 6
 
@@ -117,3 +119,44 @@ def test_what_is_gone_already_is_not_counted_on() -> None:
     # The weights of the columns that stay are not yet refitted to the loss of the first.
     assert loss <= both + without
     assert group != 2
+
+
+def test_effective_parameters_by_hand() -> None:
+    """Variances 4, 2 and 0 have the mean 2; half of it as penalty leaves 4/5 and 2/3."""
+    assert effective_parameters(torch.diag(torch.tensor([5.0, 3.0, 1.0])).inverse(), 1) == pytest.approx(4 / 5 + 2 / 3)
+    assert effective_parameters(torch.eye(3), 1) == 0
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 0.1, 1.0])
+def test_effective_parameters_are_the_trace_of_what_maps_targets_to_fits(ridge: float) -> None:
+    x = torch.randn(50, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    covariance = x.T @ x / 50
+    penalty = ridge * float(covariance.diagonal().mean())
+    one = torch.eye(12, dtype=torch.float64)
+    smoother = x @ torch.linalg.solve(x.T @ x + 50 * penalty * one, x.T)
+    inverse = torch.linalg.inv(covariance + penalty * one)
+    assert effective_parameters(inverse, penalty) == pytest.approx(float(smoother.trace()))
+
+
+def test_a_fit_is_worse_elsewhere_by_as_much_as_is_said() -> None:
+    """Least squares with 30 parameters on 90 samples, against the true errors of many such fits."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(400, 90, 30, generator=random, dtype=torch.float64)
+    y, other = torch.randn(2, 400, 90, 1, generator=random, dtype=torch.float64)
+    found = x @ torch.linalg.lstsq(x, y).solution
+    seen, elsewhere = (y - found).square().mean(), (other - found).square().mean()
+    assert float(elsewhere / seen) == pytest.approx(unseen(30, 90), rel=0.03) == 2
+
+
+def test_more_parameters_than_samples_are_bounded() -> None:
+    assert unseen(0, 10) == 1
+    assert unseen(20, 10) == unseen(1e9, 10) == pytest.approx((1 + MOST_FITTED) / (1 - MOST_FITTED))
+
+
+def test_losses_are_those_on_samples_that_the_fit_has_not_seen() -> None:
+    """Without a ridge to speak of, six inputs are six parameters: of 18 samples (18 + 6) / (18 − 6) times the loss."""
+    whole, _ = source()
+    few = replace(whole, readers=(replace(whole.readers[0], samples=18),))
+    plain, scaled = order_of([whole], 3), order_of([few], 3)
+    assert [groups for groups, _ in scaled] == [groups for groups, _ in plain]
+    assert [loss for _, loss in scaled] == pytest.approx([2 * loss for _, loss in plain], rel=1e-6)
