@@ -11,27 +11,23 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import nn
 
-from seqprune.accurate import accurate_plan, relevance_for, repaired
 from seqprune.errors import InputError, SeqPruneError
+from seqprune.methods import accurately
 from seqprune.observe.batch import as_input
-from seqprune.observe.streaming import BlockStream
 from seqprune.run import trace_detector
-from seqprune.surgery import mask
 from seqprune.target import Target, price_of
-from seqprune.yolo.blocks import blocks_of
 from seqprune.yolo.data import DetectionImages
 from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.probe import object_weights
+from seqprune.yolo.subset import listed
 from seqprune.yolo.validate import validate
 
 Join = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
@@ -40,24 +36,27 @@ LEAST = 1e-6
 STRIDES = (8, 16, 32)
 
 
-def distances(found: torch.Tensor, wanted: torch.Tensor, classes: int) -> tuple[float, float]:
+def distances(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], classes: int) -> tuple[float, float]:
     """How far detections are from wanted ones: divergence of classes in nats, squared error of boxes over their sides.
 
     Args:
-        found, wanted: ``[B, 4 + classes, cells]``, centre, width and height in pixels, then probabilities.
+        pairs: detections found and wanted, batch by batch, ``[B, 4 + classes, cells]``: centre, width and height in
+            pixels, then probabilities.
         classes: how many there are.
 
     Returns:
         Means over objects, weighted as :func:`seqprune.yolo.probe.object_weights` weighs the wanted ones; the Bernoulli
         divergences of all classes are added, and the squares of all four numbers of a box. Zeros without an object.
     """
-    worth = object_weights(wanted, classes)
-    p, q = (each[:, 4 : 4 + classes].clamp(LEAST, 1 - LEAST) for each in (wanted, found))
-    divergence = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1)
-    sides = wanted[:, 2:4].clamp(min=1).repeat(1, 2, 1)
-    error = ((found[:, :4] - wanted[:, :4]) / sides).square().sum(1)
-    total = worth.sum().clamp(min=LEAST)
-    return float((divergence * worth).sum() / total), float((error * worth).sum() / total)
+    total, divergence, error = LEAST, 0.0, 0.0
+    for found, wanted in pairs:
+        worth = object_weights(wanted, classes)
+        p, q = (each[:, 4 : 4 + classes].clamp(LEAST, 1 - LEAST) for each in (wanted, found))
+        sides = wanted[:, 2:4].clamp(min=1).repeat(1, 2, 1)
+        total += float(worth.sum())
+        divergence += float(((p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1) * worth).sum())
+        error += float((((found[:, :4] - wanted[:, :4]) / sides).square().sum(1) * worth).sum())
+    return divergence / total, error / total
 
 
 def together(model: nn.Module, other: nn.Module, join: Join) -> Callable[[], None]:
@@ -116,20 +115,10 @@ def adjust(settings: Sequence[str]) -> None:
             raise InputError(f"{setting!r} sets nothing ({error}): write MODULE.NAME=NUMBER of a constant") from error
 
 
-def halves(detector: LoadedDetector, data: str, imgsz: int, swap: bool, folder: Path) -> list[Path]:
-    """Two data YAMLs of the train images, by file name: those to fit to, those to measure on."""
-    images = DetectionImages(data, imgsz=imgsz, batch=16, stride=detector.stride, names=detector.names)
-    files = sorted(images.files)
-    parts = [files[: len(files) // 2], files[len(files) // 2 :]]
-    found = []
-    for number, part in enumerate(parts[::-1] if swap else parts):
-        listing, described = folder / f"{number}.txt", folder / f"{number}.yaml"
-        listing.write_text("".join(f"{file}\n" for file in part), encoding="utf-8")
-        described.write_text(
-            yaml.safe_dump({"train": str(listing), "val": str(listing), "names": dict(images.names)}), encoding="utf-8"
-        )
-        found.append(described)
-    return found
+def halves(data: str, detector: LoadedDetector, imgsz: int) -> list[list[Path]]:
+    """The train images by file name, the first half and the second."""
+    files = sorted(DetectionImages(data, imgsz=imgsz, stride=detector.stride, names=detector.names).files)
+    return [files[: len(files) // 2], files[len(files) // 2 :]]
 
 
 def measure(
@@ -141,14 +130,7 @@ def measure(
         DetectionImages(half, imgsz=imgsz, batch=16, stride=detector.stride, names=detector.names)
         for half in (fit, test)
     )
-    relevance = relevance_for(model, images)
-    plan = accurate_plan(model, graph, images, target, imgsz=imgsz, round_to=round_to, relevance=relevance)
-    structure = blocks_of(model)
-    streams = () if structure is None else (BlockStream(structure), BlockStream(structure))
-    masked = mask(model, plan, graph)
-    pruned, _ = repaired(model, masked, plan, graph, images, "ls", streams=streams, relevance=relevance)
-    for stream in streams:
-        stream.reset()
+    pruned, plan = accurately(model, graph, images, target, imgsz=imgsz, round_to=round_to)
 
     def accuracy(network: nn.Module) -> float:
         return validate(network, test, imgsz=imgsz, batch=16).map50_95
@@ -162,13 +144,8 @@ def measure(
         return f"{name}: {value:.4f} = {value / whole:.1%}"
 
     with torch.no_grad():
-        pairs = [(pruned(x)[0].float(), model(x)[0].float()) for x in (as_input(b.images, model) for b in others)]
-    apart = [distances(found, wanted, len(detector.names)) for found, wanted in pairs]
-    objects = [float(object_weights(wanted, len(detector.names)).sum()) for _, wanted in pairs]
-    classes, boxes = (
-        sum(each[at] * count for each, count in zip(apart, objects, strict=True)) / max(sum(objects), LEAST)
-        for at in (0, 1)
-    )
+        inputs = (as_input(batch.images, model) for batch in others)
+        classes, boxes = distances(((pruned(x)[0].float(), model(x)[0].float()) for x in inputs), len(detector.names))
     lines.append(f"{line('pruned', accuracy(pruned))}, classes {classes:.4f}, boxes {boxes:.5f}")
     joined: dict[str, Join] = {"with unpruned boxes": unpruned_boxes, "with unpruned classes": unpruned_classes}
     joined.update({f"pruned at stride {stride} only": pruned_only(at) for at, stride in enumerate(STRIDES)})
@@ -193,8 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         adjust(given.set)
         target, detector = Target.parse(given.target), load(given.model)
-        with tempfile.TemporaryDirectory(prefix="seqprune-") as folder:
-            fit, test = halves(detector, given.data, given.imgsz, given.swap, Path(folder))
+        first, second = halves(given.data, detector, given.imgsz)
+        fitted, others = (second, first) if given.swap else (first, second)
+        with listed(fitted, detector.names) as fit, listed(others, detector.names) as test:
             for text in measure(detector, fit, test, target, given.imgsz, given.round_to, given.parts):
                 print(text)  # noqa: T201 - a program
     except SeqPruneError as error:

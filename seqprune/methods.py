@@ -153,8 +153,23 @@ def by_accurate(
     _seed: int,
 ) -> nn.Module:
     """The preset ``accurate``: channels chosen over the whole network, and what is left fitted anew."""
+    masked, plan = accurately(model, graph, images, target, imgsz=_size(images), recover=recover)
+    return compact(masked, plan, graph)
+
+
+def accurately(
+    model: nn.Module,
+    graph: ChannelGraph,
+    images: DetectionImages,
+    target: Target,
+    *,
+    imgsz: int,
+    round_to: int | None = None,
+    recover: Recover = "ls",
+) -> tuple[nn.Module, PrunePlan]:
+    """The masked network of the preset ``accurate``, and what stays of it; see :mod:`seqprune.accurate`."""
     relevance = relevance_for(model, images)
-    plan = accurate_plan(model, graph, images, target, imgsz=_size(images), relevance=relevance)
+    plan = accurate_plan(model, graph, images, target, imgsz=imgsz, round_to=round_to, relevance=relevance)
     masked = mask(model, plan, graph)
     if recover != "none":
         structure = blocks_of(model)
@@ -162,7 +177,7 @@ def by_accurate(
         masked, _ = repaired(*(model, masked, plan, graph, images, recover), streams=streams, relevance=relevance)
         for stream in streams:
             stream.reset()
-    return compact(masked, plan, graph)
+    return masked, plan
 
 
 def _size(images: LabelledImages) -> int:

@@ -25,7 +25,7 @@ def sampled(data: str | Path, images: int | None, seed: int = 0) -> Iterator[str
         yield data
         return
     chosen = DetectionImages(data, split="val", images=images, seed=seed)
-    with _listed(chosen.files, chosen.names) as described:
+    with listed(chosen.files, chosen.names) as described:
         yield described
 
 
@@ -53,7 +53,7 @@ def train_subsets(
         return [whole]
     found = []
     for files in deal(whole.files, count, len(whole.files) if images is None else images, seed):
-        with _listed(files, whole.names) as described:
+        with listed(files, whole.names) as described:
             found.append(DetectionImages(described, imgsz=imgsz, batch=batch, stride=stride, names=names))
     return found
 
@@ -78,7 +78,7 @@ def deal(files: Sequence[Path], count: int, images: int, seed: int) -> list[list
 
 
 @contextmanager
-def _listed(files: Sequence[Path], names: Mapping[int, str]) -> Iterator[Path]:
+def listed(files: Sequence[Path], names: Mapping[int, str]) -> Iterator[Path]:
     """A data YAML of these images, both ``train`` and ``val``: Ultralytics asks for both.
 
     The images stay where they are and are only listed, in a temporary folder.

@@ -23,17 +23,17 @@ def _detections(*scores: float, side: float = 20.0) -> torch.Tensor:
 
 def test_detections_are_not_away_from_themselves() -> None:
     found = _detections(0.8, 0.1)
-    assert halves.distances(found, found, 2) == pytest.approx((0, 0), abs=1e-6)
+    assert halves.distances([(found, found)], 2) == pytest.approx((0, 0), abs=1e-6)
 
 
 def test_classes_are_apart_by_the_divergence_and_boxes_by_squares_of_their_side() -> None:
-    classes, boxes = halves.distances(_detections(0.5, 0.1, side=25), _detections(0.8, 0.1), 2)
+    classes, boxes = halves.distances([(_detections(0.5, 0.1, side=25), _detections(0.8, 0.1))], 2)
     assert classes == pytest.approx(0.8 * math.log(0.8 / 0.5) + 0.2 * math.log(0.2 / 0.5), rel=1e-4)
     assert boxes == pytest.approx(2 * (5 / 20) ** 2, rel=1e-4)
 
 
 def test_where_nothing_is_found_nothing_is_apart() -> None:
-    assert halves.distances(_detections(0.9), _detections(0.01), 1) == (0, 0)
+    assert halves.distances([(_detections(0.9), _detections(0.01))], 1) == (0, 0)
 
 
 def test_the_cells_of_all_maps_are_all_cells() -> None:
