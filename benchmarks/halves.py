@@ -22,11 +22,13 @@ from torch import nn
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.methods import accurately
 from seqprune.observe.batch import as_input
+from seqprune.presets import RECOVER
+from seqprune.recover import STEPS, Recover
 from seqprune.run import trace_detector
 from seqprune.target import Target, price_of
 from seqprune.yolo.data import DetectionImages
 from seqprune.yolo.load import LoadedDetector, load
-from seqprune.yolo.probe import object_weights
+from seqprune.yolo.probe import cell_distances, object_weights
 from seqprune.yolo.subset import listed
 from seqprune.yolo.validate import validate
 
@@ -51,11 +53,10 @@ def distances(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], classes: int) 
     total, divergence, error = LEAST, 0.0, 0.0
     for found, wanted in pairs:
         worth = object_weights(wanted, classes)
-        p, q = (each[:, 4 : 4 + classes].clamp(LEAST, 1 - LEAST) for each in (wanted, found))
-        sides = wanted[:, 2:4].clamp(min=1).repeat(1, 2, 1)
+        classes_off, boxes_off, *_ = cell_distances(found, wanted, classes, worth)
         total += float(worth.sum())
-        divergence += float(((p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1) * worth).sum())
-        error += float((((found[:, :4] - wanted[:, :4]) / sides).square().sum(1) * worth).sum())
+        divergence += float((classes_off * worth).sum())
+        error += float((boxes_off * worth).sum())
     return divergence / total, error / total
 
 
@@ -122,7 +123,14 @@ def halves(data: str, detector: LoadedDetector, imgsz: int) -> list[list[Path]]:
 
 
 def measure(
-    detector: LoadedDetector, fit: Path, test: Path, target: Target, imgsz: int, round_to: int | None, parts: bool
+    detector: LoadedDetector,
+    fit: Path,
+    test: Path,
+    target: Target,
+    imgsz: int,
+    round_to: int | None,
+    parts: bool,
+    recover: Recover = RECOVER,
 ) -> list[str]:
     """Prunes by one half and says, line by line, what the other half says of it."""
     model, graph = detector.model, trace_detector(detector.model)
@@ -130,7 +138,7 @@ def measure(
         DetectionImages(half, imgsz=imgsz, batch=16, stride=detector.stride, names=detector.names)
         for half in (fit, test)
     )
-    pruned, plan = accurately(model, graph, images, target, imgsz=imgsz, round_to=round_to)
+    pruned, plan = accurately(model, graph, images, target, imgsz=imgsz, round_to=round_to, recover=recover)
 
     def accuracy(network: nn.Module) -> float:
         return validate(network, test, imgsz=imgsz, batch=16).map50_95
@@ -163,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", required=True, help="params=0.9, flops=0.8")
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--round-to", type=int)
+    parser.add_argument("--recover", choices=STEPS, default=RECOVER)
     parser.add_argument("--swap", action="store_true", help="fit to the second half")
     parser.add_argument("--parts", action="store_true", help="ask where the loss sits")
     parser.add_argument("--set", action="append", default=[], metavar="MODULE.NAME=NUMBER")
@@ -173,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first, second = halves(given.data, detector, given.imgsz)
         fitted, others = (second, first) if given.swap else (first, second)
         with listed(fitted, detector.names) as fit, listed(others, detector.names) as test:
-            for text in measure(detector, fit, test, target, given.imgsz, given.round_to, given.parts):
+            for text in measure(detector, fit, test, target, given.imgsz, given.round_to, given.parts, given.recover):
                 print(text)  # noqa: T201 - a program
     except SeqPruneError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201

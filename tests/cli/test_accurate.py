@@ -27,7 +27,7 @@ def test_targets_are_met_within_two_percent(run: Any, data: Path, tmp_path: Path
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["after"][measure] / report["before"][measure] == pytest.approx(float(target[-3:]), abs=0.02)
     assert report["verify"]["max_rel"] <= 1e-4
-    assert [repair["step"] for repair in report["repairs"]] == ["ls"]
+    assert [repair["step"] for repair in report["repairs"]] == ["ls", "head"]
     pruned = load(tmp_path / "run" / "weights" / "pruned.pt").model
     # A refit of them would have the loss and the exporters decode boxes by other numbers.
     assert pruned.model[-1].dfl.conv.weight.flatten().tolist() == list(range(16))
@@ -44,7 +44,7 @@ def test_targets_are_met_within_two_percent(run: Any, data: Path, tmp_path: Path
         (("--target", "params=0.5"), "take --preset accurate"),
         (("--protect", "model.2"), "take --preset accurate"),
         (("--preset", "accurate", "--protect", "model.99"), "there is no layer in 'model.99' to protect"),
-        (("--recover", "magic"), "choose none, ls, bias, bn"),
+        (("--recover", "magic"), "choose none, ls, ls+head, bias, bn"),
     ],
 )
 def test_what_does_not_go_together_is_said(
