@@ -151,7 +151,7 @@ def _fit_head(
         return False
     names = [name for stage in stages for name in stage if block_path(name) == head]
     forget_inputs(model)  # validation leaves tensors there that no gradient goes through
-    inside = anchors(original, producers_of(original, example), names)
+    inside = anchors(producers_of(original, example), names)
     reconstruct(original, model, head, names, inside, images, distance, **how)
     return True
 

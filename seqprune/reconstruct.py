@@ -6,10 +6,10 @@ all weights of the block move together, to where the least is lost behind them:
     min  Σ_t D_t / D_t⁰ + ν Σ_c E_c / E_c⁰,
 
 ``D_t`` how far the block's outputs are from what it returned in the unpruned network, term by term (classes, boxes),
-and ``E_c`` the squared error behind the activations in front of its last convolutions, where the fit of each by itself
-looked; each relative to what it was before. No label is asked. The errors inside are what keeps a few images from being
-learnt by heart. (Reconstruction of blocks, there for quantisation: Y. Li et al., "BRECQ", ICLR 2021. The way down: D.
-Kingma, J. Ba, "Adam", ICLR 2015.)
+and ``E_c`` the squared errors of its last convolutions and, behind the activation, of those that they read, where the
+fit of each by itself looked; all relative to what they were before. No label is asked. The errors ``E`` keep a few
+images from being learnt by heart, and detections that hardly count in ``D`` in their order. (Reconstruction of blocks,
+there for quantisation: Y. Li et al., "BRECQ", ICLR 2021. The way down: D. Kingma, J. Ba, "Adam", ICLR 2015.)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from seqprune.unit import activation_of, batch_norm_of
 
 EPOCHS, RATE, INSIDE = 8, 0.005, 0.7
 """Times that every image is looked at; the first step, relative to the root mean square of each tensor's weights; and
-how much the error behind one activation counts against a distance of the outputs."""
+how much the error of one convolution counts against a distance of the outputs: ν above."""
 LEAST = 1e-6
 """Share of the wanted outputs' square: an error that was smaller to begin with is held to that."""
 BYTES = 2 << 30
@@ -75,19 +75,17 @@ class _Reached(Exception):
     pass
 
 
-def anchors(model: nn.Module, producers: Mapping[str, Collection[str]], names: Sequence[str]) -> list[str]:
-    """The convolutions of a block whose outputs should stay what they are: those with an activation that the last
-    ones read, or that are last.
+def anchors(producers: Mapping[str, Collection[str]], names: Sequence[str]) -> list[str]:
+    """The convolutions of a block whose outputs should stay what they are: the last ones, and those that they read.
 
     Args:
-        model: the network.
         producers: by convolution, those that it reads; see :func:`seqprune.observe.stages.producers_of`.
         names: convolutions of the block.
     """
     read = {before for name in names for before in producers[name]}
     last = [name for name in names if name not in read]
     near = {*last, *(before for name in last for before in producers[name])}
-    return [name for name in names if name in near and activation_of(model, name) is not None]
+    return [name for name in names if name in near]
 
 
 def reconstruct(
@@ -163,7 +161,8 @@ def _look(
     forward: Forward,
 ) -> list[_Example]:
     """Runs one batch through both networks."""
-    device = next(pruned.parameters()).device
+    weight = next(pruned.parameters())
+    device, dtype = weight.device, weight.dtype
     run_whole, run_part = whole.ready(), part.ready()
 
     def run(images: slice) -> list[_Example]:
@@ -177,13 +176,13 @@ def _look(
 
         def see(name: str, _conv: nn.Conv2d, _x: torch.Tensor, output: torch.Tensor) -> None:
             drawn[name] = places.of(name, output, images)
-            wanted[name] = _behind(original, name, output, drawn[name])
+            wanted[name] = _behind(original, name, output, drawn[name]).to(dtype)
 
         def end(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            returned.append(distance.read(output).clone())
+            returned.append(_copied(distance.read(output), dtype))
 
         def stop(_module: nn.Module, inputs: Any) -> None:
-            given.append(_copied(inputs))
+            given.append(_copied(inputs, dtype))
             raise _Reached
 
         handle = original.get_submodule(block).register_forward_hook(end)
@@ -211,7 +210,7 @@ def _losses(
 
     def see(name: str, _conv: nn.Conv2d, _x: torch.Tensor, output: torch.Tensor) -> None:
         drawn, wanted = example.drawn[name], example.inside[name]
-        wanted = wanted * (_norm(pruned, name).weight != 0)  # what removed channels computed is not missed
+        wanted = wanted * _weight(pruned, name).flatten(1).any(1)  # what removed channels computed is not missed
         missing = (_behind(pruned, name, output, drawn) - wanted).square().sum(1)
         size = wanted.square().sum(1).mean()
         weight = torch.ones_like(missing) if drawn.weight is None else drawn.weight.to(missing)
@@ -223,14 +222,13 @@ def _losses(
 
 
 def _behind(model: nn.Module, name: str, output: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """``[N, outputs]``, what comes out of BatchNorm and activation behind a convolution."""
+    """``[N, outputs]``, what comes out of BatchNorm and activation behind a convolution, where it has them."""
     image, row, column = (index.long().to(output.device) for index in drawn.where)
-    norm, act = _norm(model, name), cast(nn.Module, activation_of(model, name))
-    return cast(torch.Tensor, act(norm(output[image, :, row, column][:, :, None, None])))[:, :, 0, 0]
-
-
-def _norm(model: nn.Module, name: str) -> nn.BatchNorm2d:
-    return cast(nn.BatchNorm2d, model.get_submodule(cast(str, batch_norm_of(model, name))))
+    found = output[image, :, row, column]
+    norm, activation = batch_norm_of(model, name), activation_of(model, name)
+    if norm is not None:
+        found = cast(torch.Tensor, model.get_submodule(norm)(found[:, :, None, None]))[:, :, 0, 0]
+    return found if activation is None else cast(torch.Tensor, activation(found))
 
 
 def _weight(model: nn.Module, name: str) -> torch.Tensor:
@@ -241,7 +239,8 @@ def _parameters(model: nn.Module, names: Sequence[str]) -> Iterator[torch.Tensor
     for name in names:
         conv = cast(nn.Conv2d, model.get_submodule(name))
         yield conv.weight
-        bias = conv.bias if batch_norm_of(model, name) is None else _norm(model, name).bias
+        norm = batch_norm_of(model, name)
+        bias = conv.bias if norm is None else cast(nn.BatchNorm2d, model.get_submodule(norm)).bias
         if bias is not None:
             yield bias
 
@@ -273,11 +272,11 @@ def _descend(parameters: Sequence[torch.Tensor], losses: Sequence[Callable[[], t
         parameter.requires_grad_(wanted)
 
 
-def _copied(inputs: Any) -> Any:
-    """The same tuples and lists of tensors, in memory of their own."""
+def _copied(inputs: Any, dtype: torch.dtype) -> Any:
+    """The same tuples and lists of tensors, in memory of their own; mixed precision ends here."""
     if isinstance(inputs, torch.Tensor):
-        return inputs.clone()
-    return type(inputs)(_copied(each) for each in inputs)
+        return inputs.to(dtype, copy=True)
+    return type(inputs)(_copied(each, dtype) for each in inputs)
 
 
 def _tensors(inputs: Any) -> Iterator[torch.Tensor]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from seqprune import compact, mask, reconstruct, trace, verify
 from seqprune.observe.batch import Batch
+from seqprune.observe.forward import Forward
 from seqprune.observe.patches import Sampler
 from seqprune.observe.stages import producers_of, stages_of
 from seqprune.observe.streaming import Blocks, BlockStream
@@ -68,7 +69,7 @@ def case(images: Images, keep: dict[str, range] | None = None) -> tuple[nn.Modul
 
 def fit(model: nn.Module, masked: nn.Module, images: Images, **how: object) -> nn.Module:
     fitted = deepcopy(masked)
-    inside = anchors(model, producers_of(model, INPUT), HEAD)
+    inside = anchors(producers_of(model, INPUT), HEAD)
     reconstruct.reconstruct(model, fitted, "model.2", HEAD, inside, images, SQUARES, **how)  # type: ignore[arg-type]
     return fitted
 
@@ -80,7 +81,7 @@ def apart(model: nn.Module, other: nn.Module, images: Images) -> torch.Tensor:
 
 
 def test_outputs_come_nearer_on_images_that_were_not_seen_and_both_models_stay_the_same() -> None:
-    images, others = Images(64), Images(seed=50)
+    images, others = Images(40), Images(seed=50)
     model, masked, plan = case(images)
     fitted = fit(model, masked, images)
     assert (apart(model, fitted, others) < 0.9 * apart(model, masked, others)).all()
@@ -158,6 +159,13 @@ def test_streams_and_whole_passes_end_at_the_same_weights_and_so_does_the_same_s
     assert not torch.equal(whole["model.2.kinds.2.weight"], other["model.2.kinds.2.weight"])
 
 
+def test_mixed_precision_ends_in_front_of_the_block() -> None:
+    images = Images()
+    model, masked, _ = case(images)
+    fitted = fit(model, masked, images, forward=Forward(amp=True))
+    assert (apart(model, fitted, images) < apart(model, masked, images)).all()
+
+
 def test_images_beyond_the_memory_are_left_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     images = Images(32, batch=8)  # two pieces a batch
     model, masked, _ = case(images)
@@ -171,16 +179,18 @@ def test_images_beyond_the_memory_are_left_out_evenly(monkeypatch: pytest.Monkey
     for room, pieces in ((2 << 30, 8), (1_500_000, 4)):
         monkeypatch.setattr(reconstruct, "BYTES", room)
         looked.clear()
-        inside = anchors(model, producers_of(model, INPUT), HEAD)
+        inside = anchors(producers_of(model, INPUT), HEAD)
         distance = Distance(SQUARES.read, counting)
         reconstruct.reconstruct(model, deepcopy(masked), "model.2", HEAD, inside, images, distance)  # type: ignore[arg-type]
         assert len(looked) == 2 * pieces  # how far it is, and one epoch
 
 
-def test_held_to_what_they_were_are_the_last_activations() -> None:
+def test_held_to_what_they_were_are_the_last_convolutions_and_those_that_they_read() -> None:
     model = Model()
-    assert anchors(model, producers_of(model, INPUT), HEAD) == ["model.2.boxes.1.conv", "model.2.kinds.1.conv"]
-    assert anchors(model, producers_of(model, INPUT), ["model.1.conv"]) == ["model.1.conv"]  # last, with an activation
+    producers = producers_of(model, INPUT)
+    ends = [f"model.2.{branch}.{at}" for branch in ("boxes", "kinds") for at in ("1.conv", "2")]
+    assert anchors(producers, HEAD) == ends
+    assert anchors(producers, ["model.1.conv"]) == ["model.1.conv"]
 
 
 def test_an_image_without_objects_is_looked_at() -> None:
