@@ -104,6 +104,7 @@ def reconstruct(
     progress: Progress | None = None,
 ) -> None:
     """Fits the convolutions of a block that changed, in place. What is zero stays zero: removed channels stay dead.
+    Nothing changes where no weights are found that are better on these images.
 
     Args:
         original: the unpruned network, in inference mode.
@@ -146,7 +147,13 @@ def reconstruct(
     def loss(example: _Example) -> torch.Tensor:
         return (losses(example) * counts).sum()
 
-    _descend(list(_parameters(pruned, changed)), [partial(loss, example) for example in examples], sampler.seed)
+    parameters = list(_parameters(pruned, changed))
+    old = [parameter.detach().clone() for parameter in parameters]
+    _descend(parameters, [partial(loss, example) for example in examples], sampler.seed)
+    with torch.no_grad():
+        if not sum(loss(example) for example in examples) < (before * counts).sum():  # nor where it is nan
+            for parameter, value in zip(parameters, old, strict=True):
+                parameter.copy_(value)
 
 
 def _look(
@@ -205,7 +212,7 @@ def _look(
 def _losses(
     pruned: nn.Module, block: str, inside: Sequence[str], distance: Distance, example: _Example
 ) -> torch.Tensor:
-    """Distances of the outputs, then the error behind every activation inside."""
+    """Distances of the outputs, then the squared error of every convolution inside, behind its activation."""
     errors: dict[str, torch.Tensor] = {}
 
     def see(name: str, _conv: nn.Conv2d, _x: torch.Tensor, output: torch.Tensor) -> None:

@@ -159,6 +159,15 @@ def test_streams_and_whole_passes_end_at_the_same_weights_and_so_does_the_same_s
     assert not torch.equal(whole["model.2.kinds.2.weight"], other["model.2.kinds.2.weight"])
 
 
+@pytest.mark.parametrize("rate", [100.0, float("nan")])
+def test_a_descent_that_ends_nowhere_better_changes_nothing(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
+    images = Images()
+    model, masked, _ = case(images)
+    monkeypatch.setattr(reconstruct, "RATE", rate)
+    fitted = fit(model, masked, images).state_dict()
+    assert all(torch.equal(value, fitted[name]) for name, value in masked.state_dict().items())
+
+
 def test_mixed_precision_ends_in_front_of_the_block() -> None:
     images = Images()
     model, masked, _ = case(images)
@@ -182,7 +191,7 @@ def test_images_beyond_the_memory_are_left_out_evenly(monkeypatch: pytest.Monkey
         inside = anchors(producers_of(model, INPUT), HEAD)
         distance = Distance(SQUARES.read, counting)
         reconstruct.reconstruct(model, deepcopy(masked), "model.2", HEAD, inside, images, distance)  # type: ignore[arg-type]
-        assert len(looked) == 2 * pieces  # how far it is, and one epoch
+        assert len(looked) == 3 * pieces  # how far it is, one epoch, and how far it is then
 
 
 def test_held_to_what_they_were_are_the_last_convolutions_and_those_that_they_read() -> None:
