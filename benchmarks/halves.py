@@ -130,7 +130,7 @@ def measure(
     imgsz: int,
     round_to: int | None,
     parts: bool,
-    recover: Recover = RECOVER,
+    recover: Recover,
 ) -> list[str]:
     """Prunes by one half and says, line by line, what the other half says of it."""
     model, graph = detector.model, trace_detector(detector.model)

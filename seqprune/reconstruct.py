@@ -30,7 +30,7 @@ from seqprune.observe.forward import Forward
 from seqprune.observe.patches import Drawn, Sampler
 from seqprune.observe.relevance import TOGETHER, Relevance
 from seqprune.observe.sources import Places
-from seqprune.observe.streaming import BlockStream, Pass, whole_passes
+from seqprune.observe.streaming import BlockStream, Pass, in_lockstep
 from seqprune.observe.watching import watching
 from seqprune.unit import activation_of, batch_norm_of
 
@@ -126,12 +126,8 @@ def reconstruct(
     if not changed:
         return
     examples: list[_Example] = []
-    both = [
-        whole_passes(model, images) if streams is None else streams[at].passes(model, names, images, forward)
-        for at, model in enumerate((original, pruned))
-    ]
     look = partial(_look, original, pruned, block, inside, distance)
-    for whole, part in zip(*both, strict=True):
+    for whole, part in in_lockstep((original, pruned), names, images, streams, forward):
         found = look(whole, part, Places(sampler, whole.batch, relevance), forward)
         step = ceil(sum(each.bytes for each in found) * len(images) / BYTES)
         examples += found[::step]

@@ -28,6 +28,17 @@ def predictions(rows: list[list[float]]) -> torch.Tensor:
     return torch.tensor(rows).T[None]
 
 
+def detector(task: str) -> tuple[nn.Module, list[str]]:
+    """One with random weights, and the last convolution of every branch of its head on the middle map."""
+    torch.manual_seed(0)
+    name = {"detect": "", "segment": "-seg"}.get(task, f"-{task}")
+    model: nn.Module = load(f"yolov8n{name}.yaml", tasks=NETWORKS).model
+    randomise(model, 0)
+    last = [f"model.22.{branch}.1.2" for branch in ("cv2", "cv3", "cv4") if hasattr(model.model[-1], branch)]  # type: ignore[index]
+    assert len(last) == (2 if task == "detect" else 3)
+    return model, last
+
+
 def test_an_object_counts_once_however_many_cells_predict_it() -> None:
     """Two cells on one object of confidence 0.8, one on another of another class, one that finds nothing."""
     found = object_weights(
@@ -75,32 +86,23 @@ def test_cells_without_an_object_count_as_much_together_as_the_objects() -> None
 
 @pytest.mark.parametrize("task", [task for task in NETWORKS if task != "classify"])
 def test_distances_have_gradients_in_every_branch_of_a_head(task: str) -> None:
-    torch.manual_seed(0)
-    name = {"detect": "", "segment": "-seg"}.get(task, f"-{task}")
-    model: nn.Module = load(f"yolov8n{name}.yaml", tasks=NETWORKS).model
-    randomise(model, 0)
+    model, last = detector(task)
     distance = distance_for(model, batches(1), len(model.names))  # type: ignore[arg-type]
     assert distance is not None
     wanted = distance.read(model(torch.rand(1, 3, 160, 160))).detach()
     distance.terms(distance.read(model(torch.rand(1, 3, 160, 160))), wanted).sum().backward()
-    branches = [branch for branch in ("cv2", "cv3", "cv4") if hasattr(model.model[-1], branch)]  # type: ignore[index]
-    for branch in branches:
-        assert model.get_submodule(f"model.22.{branch}.1.2").weight.grad.abs().sum() > 0  # type: ignore[union-attr]
+    for name in last:
+        assert model.get_submodule(name).weight.grad.abs().sum() > 0  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("task", [task for task in NETWORKS if task != "classify"])
 def test_every_branch_of_a_head_is_asked(task: str) -> None:
     """Masks' coefficients, key points and angles too, else their branches would seem to be worth nothing."""
-    torch.manual_seed(0)
-    name = {"detect": "", "segment": "-seg"}.get(task, f"-{task}")
-    model: nn.Module = load(f"yolov8n{name}.yaml", tasks=NETWORKS).model
-    randomise(model, 0)
+    model, last = detector(task)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = probe_for(model, batches(), len(model.names))  # type: ignore[arg-type]
     assert found is not None
     copy, probe = found
-    last = [f"model.22.{branch}.1.2" for branch in ("cv2", "cv3", "cv4") if hasattr(model.model[-1], branch)]  # type: ignore[index]
-    assert len(last) == (2 if task == "detect" else 3)
     curvature = relevance_of(copy, ["model.0.conv", *last], batches(), probe).curvature
     assert all(float(found.sum()) > 0 for found in curvature.values())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
