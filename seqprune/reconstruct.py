@@ -37,8 +37,9 @@ from seqprune.unit import activation_of, batch_norm_of
 EPOCHS, RATE, INSIDE = 8, 0.005, 0.7
 """Times that every image is looked at; the first step, relative to the root mean square of each tensor's weights; and
 how much the error of one convolution counts against a distance of the outputs: ν above."""
-LEAST = 1e-6
-"""Share of the wanted outputs' square: an error that was smaller to begin with is held to that."""
+LEAST = 0.01
+"""Share of the wanted outputs' variance: an error that was smaller to begin with counts against that. What a branch
+loses that was all but left alone would else outweigh what the others gain."""
 BYTES = 2 << 30
 """Of inputs and wanted outputs that are kept; more images are thinned out evenly."""
 
@@ -215,9 +216,9 @@ def _losses(
         drawn, wanted = example.drawn[name], example.inside[name]
         wanted = wanted * _weight(pruned, name).flatten(1).any(1)  # what removed channels computed is not missed
         missing = (_behind(pruned, name, output, drawn) - wanted).square().sum(1)
-        size = wanted.square().sum(1).mean()
+        varies = (wanted - wanted.mean(0)).square().sum(1)
         weight = torch.ones_like(missing) if drawn.weight is None else drawn.weight.to(missing)
-        errors[name] = (weight * missing).sum() + LEAST * size * len(missing)
+        errors[name] = (weight * (missing + LEAST * varies)).sum()
 
     with watching(pruned, inside, see):
         found = distance.read(pruned.get_submodule(block)(*example.inputs))

@@ -23,6 +23,8 @@ BOX_WEIGHT = 8.0
 """A box that is off by a quarter of its side counts as much as a class at even odds that is off by √2 in its logit."""
 CONFIDENT, OVERLAP, SHARPNESS = 0.05, 0.65, 4.0
 _LEAST = 1e-6
+_CLOSE = 1e-4
+"""Near enough: 0.0001 nats, 1 % of a side. A distance that was smaller to begin with counts against that."""
 
 
 def probe_for(model: nn.Module, images: LabelledImages, classes: int) -> tuple[nn.Module, Probe] | None:
@@ -73,7 +75,8 @@ def distance_for(model: nn.Module, images: LabelledImages, classes: int) -> Dist
 
 
 def detection_terms(found: torch.Tensor, wanted: torch.Tensor, classes: int) -> torch.Tensor:
-    """Distances of classes, boxes and what else there is, summed over objects, and over all cells as much again.
+    """Distances of classes, boxes and what else there is, summed over objects, and over all cells as much again; each
+    begins at what is near enough.
 
     Args:
         found, wanted: ``[B, 4 + classes + …, cells]``.
@@ -81,7 +84,7 @@ def detection_terms(found: torch.Tensor, wanted: torch.Tensor, classes: int) -> 
     """
     worth = object_weights(wanted, classes)
     worth = worth + worth.mean() + _LEAST
-    return torch.stack([(term * worth).sum() for term in cell_distances(found, wanted, classes, worth)])
+    return torch.stack([((term + _CLOSE) * worth).sum() for term in cell_distances(found, wanted, classes, worth)])
 
 
 def cell_distances(

@@ -54,6 +54,7 @@ def squares(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 
 SQUARES = Distance(lambda returned: returned[0], squares)
+SUM = Distance(SQUARES.read, lambda *pair: squares(*pair).sum()[None])
 
 
 def case(images: Images, keep: dict[str, range] | None = None) -> tuple[nn.Module, nn.Module, PrunePlan]:
@@ -67,10 +68,10 @@ def case(images: Images, keep: dict[str, range] | None = None) -> tuple[nn.Modul
     return model, masked, plan
 
 
-def fit(model: nn.Module, masked: nn.Module, images: Images, **how: object) -> nn.Module:
+def fit(model: nn.Module, masked: nn.Module, images: Images, distance: Distance = SQUARES, **how: object) -> nn.Module:
     fitted = deepcopy(masked)
     inside = anchors(producers_of(model, INPUT), HEAD)
-    reconstruct.reconstruct(model, fitted, "model.2", HEAD, inside, images, SQUARES, **how)  # type: ignore[arg-type]
+    reconstruct.reconstruct(model, fitted, "model.2", HEAD, inside, images, distance, **how)  # type: ignore[arg-type]
     return fitted
 
 
@@ -157,6 +158,18 @@ def test_streams_and_whole_passes_end_at_the_same_weights_and_so_does_the_same_s
         torch.testing.assert_close(value, streamed[name])
         assert torch.equal(value, again[name])
     assert not torch.equal(whole["model.2.kinds.2.weight"], other["model.2.kinds.2.weight"])
+
+
+def test_a_branch_that_drifted_by_next_to_nothing_stands_in_no_others_way() -> None:
+    """Relative to what it was its error can only grow, by nothing that matters."""
+    images, others = Images(), Images(seed=50)
+    model, masked, _ = case(images, keep={"model.2.boxes.0.conv": range(4)})
+    with torch.no_grad():
+        for at in ("0.conv", "1.conv", "2"):
+            masked.get_submodule(f"model.2.kinds.{at}").weight.mul_(1 + 1e-6)  # type: ignore[union-attr,operator]
+    fitted = fit(model, masked, images, SUM)
+    assert apart(model, fitted, others)[0] < 0.95 * apart(model, masked, others)[0]
+    assert apart(model, fitted, others)[1] < 0.01 * apart(model, fitted, others)[0]
 
 
 @pytest.mark.parametrize("rate", [100.0, float("nan")])

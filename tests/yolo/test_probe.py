@@ -79,7 +79,9 @@ def test_cells_without_an_object_count_as_much_together_as_the_objects() -> None
     wanted = predictions([[50 + 9 * n, 50, 8, 8, 0.8 * (n == 0)] for n in range(4)])
     found = wanted.clone()
     found[:, 0] += 8
-    classes, boxes = detection_terms(found, wanted, 1)
+    nothing = detection_terms(wanted, wanted, 1)  # not 0: relative to that, what is near enough would seem far off
+    assert nothing.tolist() == pytest.approx([1.6e-4, 1.6e-4], rel=1e-4)
+    classes, boxes = detection_terms(found, wanted, 1) - nothing
     assert float(boxes) == pytest.approx(1.6, rel=1e-4)
     assert float(classes) == pytest.approx(0, abs=1e-6)
 
