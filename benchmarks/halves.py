@@ -1,8 +1,9 @@
 """Where settings of the preset ``accurate`` are chosen: train images alone, one half to fit to, the other to measure.
 
 ``python -m benchmarks.halves MODEL --data YAML --target flops=0.8`` calibrates on the first half by file name,
-measures on the second, and the other way round with ``--swap``. mAP moves by ±0.01 for nothing, so two distances to the
-unpruned network's detections stand beside it; where the loss sits is asked by putting parts of both networks together.
+measures on the second, and the other way round with ``--swap``. mAP moves by ±0.01 for nothing, so beside it stand the
+same with every class counted by its objects, which moves less, and two distances to the unpruned network's detections;
+where the loss sits is asked by putting parts of both networks together.
 ``--set MODULE.NAME=NUMBER`` tries another value of a constant, as ``seqprune.yolo.probe.BOX_WEIGHT=24``.
 """
 
@@ -30,7 +31,7 @@ from seqprune.yolo.data import DetectionImages
 from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.probe import cell_distances, object_weights
 from seqprune.yolo.subset import listed
-from seqprune.yolo.validate import validate
+from seqprune.yolo.validate import Metrics, validate
 
 Join = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 """Given inputs, a network's detections and the other's: puts something of the latter into the former."""
@@ -140,16 +141,17 @@ def measure(
     )
     pruned, plan = accurately(model, graph, images, target, imgsz=imgsz, round_to=round_to, recover=recover)
 
-    def accuracy(network: nn.Module) -> float:
-        return validate(network, test, imgsz=imgsz, batch=16).map50_95
+    def accuracy(network: nn.Module) -> Metrics:
+        return validate(network, test, imgsz=imgsz, batch=16)
 
     whole = accuracy(model)
     share = price_of(target, model, graph, imgsz).share(plan.removed_groups(graph))
     lines = [f"{layer.name} {len(layer.keep)}/{layer.channels}" for layer in plan.layers]
-    lines.append(f"{target.kind} {share:.3f}, unpruned mAP50-95 {whole:.4f}")
+    lines.append(f"{target.kind} {share:.3f}, unpruned mAP50-95 {whole.map50_95:.4f}")
 
-    def line(name: str, value: float) -> str:
-        return f"{name}: {value:.4f} = {value / whole:.1%}"
+    def line(name: str, found: Metrics) -> str:
+        by_objects = f"by objects {found.by_objects:.4f} = {found.by_objects / whole.by_objects:.1%}"
+        return f"{name}: {found.map50_95:.4f} = {found.map50_95 / whole.map50_95:.1%}, {by_objects}"
 
     with torch.no_grad():
         inputs = (as_input(batch.images, model) for batch in others)

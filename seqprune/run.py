@@ -382,7 +382,7 @@ class _Measure:
         if not self.val:
             return size
         metrics = look(model, self.data, imgsz=self.imgsz, batch=self.batch, device=str(self.device))
-        return replace(size, **asdict(metrics))
+        return replace(size, **{name: value for name, value in asdict(metrics).items() if hasattr(size, name)})
 
 
 def _channels(model: nn.Module) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from copy import deepcopy
@@ -36,12 +37,15 @@ class Metrics:
         map50: Mean average precision at IoU 0.50.
         precision: Mean precision at the confidence of the best F1.
         recall: Mean recall at the same confidence.
+        by_objects: mAP50-95 again, each class counted by its objects instead of all alike: of few images it says more,
+            where most classes have an object or two. ``nan`` without an object.
     """
 
     map50_95: float
     map50: float
     precision: float
     recall: float
+    by_objects: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -112,12 +116,12 @@ class _Classes(_Unheard, ClassificationValidator):  # type: ignore[misc]
         return ReadOnlyFolder(img_path, self.args, classes=self.classes, prefix=self.args.split)
 
 
-# By task: the validator, and the letter by which Ultralytics marks what the task is about.
-_VALIDATORS: dict[str, tuple[Any, str]] = {
-    "detect": (Validator, "B"),
-    "segment": (_Masks, "M"),
-    "pose": (_Points, "P"),
-    "obb": (_Oriented, "B"),
+# By task: the validator, and the letter and the name by which Ultralytics marks what the task is about.
+_VALIDATORS: dict[str, tuple[Any, str, str]] = {
+    "detect": (Validator, "B", "box"),
+    "segment": (_Masks, "M", "seg"),
+    "pose": (_Points, "P", "pose"),
+    "obb": (_Oriented, "B", "box"),
 }
 
 
@@ -152,7 +156,7 @@ def validate(
     task = str(getattr(model, "task", "detect"))
     if task not in _VALIDATORS:
         raise ModelError(f"accuracy of a model for {task} cannot be measured here; leave it out (--no-val)")
-    kind, letter = _VALIDATORS[task]
+    kind, letter, name = _VALIDATORS[task]
     arguments = {
         "data": str(description.get("yaml_file", data)),
         "split": split,
@@ -160,12 +164,13 @@ def validate(
         "save_json": False,
         "val": False,  # else Ultralytics scores official COCO splits with a package it installs itself
     }
-    stats = _measure(kind, model, task, arguments, imgsz, batch, device)
+    stats, metrics = _measure(kind, model, task, arguments, imgsz, batch, device)
     return Metrics(
         map50_95=float(stats[f"metrics/mAP50-95({letter})"]),
         map50=float(stats[f"metrics/mAP50({letter})"]),
         precision=float(stats[f"metrics/precision({letter})"]),
         recall=float(stats[f"metrics/recall({letter})"]),
+        by_objects=_by_objects(getattr(metrics, name), metrics.nt_per_class),
     )
 
 
@@ -193,7 +198,7 @@ def validate_classes(
     _check_numbers(imgsz, batch)
     classes = fitting_names(resolve_folder(data)["names"], _names_of(model), str(data))
     kind = type("_OurClasses", (_Classes,), {"classes": classes})
-    stats = _measure(kind, model, "classify", {"data": str(data), "split": "val"}, imgsz, batch, device)
+    stats, _ = _measure(kind, model, "classify", {"data": str(data), "split": "val"}, imgsz, batch, device)
     return ClassMetrics(float(stats["metrics/accuracy_top1"]), float(stats["metrics/accuracy_top5"]))
 
 
@@ -205,8 +210,8 @@ def _measure(
     imgsz: int,
     batch: int,
     device: str | torch.device,
-) -> Mapping[str, float]:
-    """What one of our validators says of a copy of the model, by Ultralytics' names."""
+) -> tuple[Mapping[str, float], Any]:
+    """What one of our validators says of a copy of the model, by Ultralytics' names, and all that it measured."""
     where = as_device(device)
     copy = deepcopy(model).float().eval()
     with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():
@@ -228,7 +233,15 @@ def _measure(
             stats: Mapping[str, float] = validator(model=copy)
         except RuntimeError as error:
             raise ModelError(f"the model cannot be validated: {one_line(error)}") from error
-    return stats
+    return stats, validator.metrics
+
+
+def _by_objects(found: Any, objects: Any) -> float:
+    """Mean of the classes' precision, ``found.all_ap`` ``[classes seen, thresholds]``, weighted by their objects."""
+    if not len(found.all_ap):
+        return math.nan
+    counts = objects[found.ap_class_index]
+    return float((found.all_ap.mean(1) * counts).sum() / counts.sum())
 
 
 def _check_numbers(imgsz: int, batch: int) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import ultralytics
@@ -15,7 +17,7 @@ from ultralytics import YOLO
 
 from seqprune.errors import DataError, InputError, ModelError
 from seqprune.yolo.load import load
-from seqprune.yolo.validate import validate
+from seqprune.yolo.validate import _by_objects, validate
 
 
 def test_nothing_is_written_and_the_model_is_not_touched(
@@ -33,10 +35,21 @@ def test_nothing_is_written_and_the_model_is_not_touched(
     before, weights = listing(data_yaml.parent), deepcopy(tiny.state_dict())
     metrics = validate(tiny, data_yaml, imgsz=64, batch=2)
     assert 0 <= metrics.map50_95 <= metrics.map50 <= 1
+    assert 0 <= metrics.by_objects <= 1
     assert listing(data_yaml.parent) == before
     assert not any(scratch.iterdir())
     assert capsys.readouterr() == ("", "")
     assert all(torch.equal(tensor, weights[name]) for name, tensor in tiny.state_dict().items())
+
+
+def test_by_objects_a_class_counts_as_often_as_it_has_objects() -> None:
+    class Found:
+        all_ap = np.array([[0.9, 0.7], [0.4, 0.2]])  # of classes 0 and 2
+        ap_class_index = np.array([0, 2])
+
+    assert _by_objects(Found(), np.array([3, 0, 1])) == pytest.approx((3 * 0.8 + 1 * 0.3) / 4)
+    Found.all_ap = np.zeros((0, 2))
+    assert math.isnan(_by_objects(Found(), None))
 
 
 def test_the_training_split_can_be_measured(data_yaml: Path, tiny: nn.Module) -> None:
@@ -88,3 +101,5 @@ def test_real_accuracy_equals_that_of_yolo_val(real: Path, tmp_path: Path) -> No
     ours = validate(load(weights).model, root / "data.yaml", imgsz=160, batch=4)
     assert (ours.map50_95, ours.map50) == (theirs.box.map, theirs.box.map50)
     assert (ours.precision, ours.recall) == (theirs.box.mp, theirs.box.mr)
+    rows = [(row["mAP50-95"], row["Instances"]) for row in theirs.summary(decimals=9)]
+    assert ours.by_objects == pytest.approx(sum(ap * n for ap, n in rows) / sum(n for _, n in rows))
