@@ -23,13 +23,11 @@ from torch import nn
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.methods import accurately
 from seqprune.observe.batch import as_input
-from seqprune.presets import RECOVER
-from seqprune.recover import STEPS, Recover
 from seqprune.run import trace_detector
 from seqprune.target import Target, price_of
 from seqprune.yolo.data import DetectionImages
 from seqprune.yolo.load import LoadedDetector, load
-from seqprune.yolo.probe import cell_distances, object_weights
+from seqprune.yolo.probe import object_weights
 from seqprune.yolo.subset import listed
 from seqprune.yolo.validate import Metrics, validate
 
@@ -54,10 +52,11 @@ def distances(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], classes: int) 
     total, divergence, error = LEAST, 0.0, 0.0
     for found, wanted in pairs:
         worth = object_weights(wanted, classes)
-        classes_off, boxes_off, *_ = cell_distances(found, wanted, classes, worth)
+        p, q = (each[:, 4 : 4 + classes].clamp(LEAST, 1 - LEAST) for each in (wanted, found))
+        sides = wanted[:, 2:4].clamp(min=1).repeat(1, 2, 1)
         total += float(worth.sum())
-        divergence += float((classes_off * worth).sum())
-        error += float((boxes_off * worth).sum())
+        divergence += float(((p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1) * worth).sum())
+        error += float((((found[:, :4] - wanted[:, :4]) / sides).square().sum(1) * worth).sum())
     return divergence / total, error / total
 
 
@@ -124,14 +123,7 @@ def halves(data: str, detector: LoadedDetector, imgsz: int) -> list[list[Path]]:
 
 
 def measure(
-    detector: LoadedDetector,
-    fit: Path,
-    test: Path,
-    target: Target,
-    imgsz: int,
-    round_to: int | None,
-    parts: bool,
-    recover: Recover,
+    detector: LoadedDetector, fit: Path, test: Path, target: Target, imgsz: int, round_to: int | None, parts: bool
 ) -> list[str]:
     """Prunes by one half and says, line by line, what the other half says of it."""
     model, graph = detector.model, trace_detector(detector.model)
@@ -139,7 +131,7 @@ def measure(
         DetectionImages(half, imgsz=imgsz, batch=16, stride=detector.stride, names=detector.names)
         for half in (fit, test)
     )
-    pruned, plan = accurately(model, graph, images, target, imgsz=imgsz, round_to=round_to, recover=recover)
+    pruned, plan = accurately(model, graph, images, target, imgsz=imgsz, round_to=round_to)
 
     def accuracy(network: nn.Module) -> Metrics:
         return validate(network, test, imgsz=imgsz, batch=16)
@@ -147,11 +139,13 @@ def measure(
     whole = accuracy(model)
     share = price_of(target, model, graph, imgsz).share(plan.removed_groups(graph))
     lines = [f"{layer.name} {len(layer.keep)}/{layer.channels}" for layer in plan.layers]
-    lines.append(f"{target.kind} {share:.3f}, unpruned mAP50-95 {whole.map50_95:.4f}")
 
     def line(name: str, found: Metrics) -> str:
         by_objects = f"by objects {found.by_objects:.4f} = {found.by_objects / whole.by_objects:.1%}"
         return f"{name}: {found.map50_95:.4f} = {found.map50_95 / whole.map50_95:.1%}, {by_objects}"
+
+    lines.append(f"{target.kind} {share:.3f}")
+    lines.append(line("unpruned", whole))
 
     with torch.no_grad():
         inputs = (as_input(batch.images, model) for batch in others)
@@ -173,7 +167,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", required=True, help="params=0.9, flops=0.8")
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--round-to", type=int)
-    parser.add_argument("--recover", choices=STEPS, default=RECOVER)
     parser.add_argument("--swap", action="store_true", help="fit to the second half")
     parser.add_argument("--parts", action="store_true", help="ask where the loss sits")
     parser.add_argument("--set", action="append", default=[], metavar="MODULE.NAME=NUMBER")
@@ -184,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first, second = halves(given.data, detector, given.imgsz)
         fitted, others = (second, first) if given.swap else (first, second)
         with listed(fitted, detector.names) as fit, listed(others, detector.names) as test:
-            for text in measure(detector, fit, test, target, given.imgsz, given.round_to, given.parts, given.recover):
+            for text in measure(detector, fit, test, target, given.imgsz, given.round_to, given.parts):
                 print(text)  # noqa: T201 - a program
     except SeqPruneError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
-import torch
 from torch import nn
 
 from seqprune.budget import Budget
@@ -17,19 +15,17 @@ from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.patches import readable
 from seqprune.observe.relevance import Relevance, relevance_of
-from seqprune.observe.stages import producers_of, stages_of
+from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.presets import ROUND_TO
-from seqprune.reconstruct import Distance, anchors, reconstruct
-from seqprune.recover import STEPS, Recover, Repair, recover
+from seqprune.recover import Recover, Repair, recover
 from seqprune.refit import RIDGE, refit
-from seqprune.select.layers import block_path
 from seqprune.target import Target, measured_share, price_of
 from seqprune.yolo.data import FileImages
 from seqprune.yolo.loss import training_loss
-from seqprune.yolo.networks import forget_inputs, is_fixed
-from seqprune.yolo.probe import distance_for, probe_for
+from seqprune.yolo.networks import is_fixed
+from seqprune.yolo.probe import probe_for
 
 WEIGHED_RIDGE = 0.3
 """Ridge of choice and fit where positions are weighed: few hold most of the weight, and they are fewer than they
@@ -114,46 +110,35 @@ def repaired(
         progress: told the number of images of every batch.
     """
     fitting, held = images.hold_out()
-    example = as_input(next(iter(fitting)).images[:1], original)
-    stages = [[name for name in stage if not is_fixed(name)] for stage in stages_of(original, example)]
+    stages = [
+        [name for name in stage if not is_fixed(name)]
+        for stage in stages_of(original, as_input(next(iter(fitting)).images[:1], original))
+    ]
     stages = [stage for stage in stages if stage]
     removed = plan.removed_groups(graph)
-    both = (streams[0], streams[1]) if streams else None
-    distance = distance_for(original, fitting, len(images.names)) if "head" in STEPS[way] else None
 
-    def fit(step: str, model: nn.Module, images: LabelledImages) -> bool:
+    def fit(model: nn.Module, weights: bool, images: LabelledImages) -> None:
         for stream in streams:
             stream.reset()
-        how: Any = {"streams": both, "forward": forward, "progress": progress, "relevance": relevance}
-        if step == "head":
-            return distance is not None and _fit_head(original, model, stages, example, images, distance, how)
-        refit(original, model, graph, removed, images, stages, weights=step == "ls", ridge=_ridge(relevance), **how)
-        return True
+        refit(
+            original,
+            model,
+            graph,
+            removed,
+            images,
+            stages,
+            streams=(streams[0], streams[1]) if streams else None,
+            weights=weights,
+            forward=forward,
+            progress=progress,
+            relevance=relevance,
+            ridge=_ridge(relevance),
+        )
 
     if held is None:
         return recover(original, masked, plan, graph, images, way, fit, forward=forward)
     judge = partial(training_loss, images=held)
     return recover(original, masked, plan, graph, fitting, way, fit, judge, forward, everything=images)
-
-
-def _fit_head(
-    original: nn.Module,
-    model: nn.Module,
-    stages: Sequence[Sequence[str]],
-    example: torch.Tensor,
-    images: LabelledImages,
-    distance: Distance,
-    how: Any,
-) -> bool:
-    """The last block; false where blocks have no numbers."""
-    head = block_path(stages[-1][-1])
-    if head is None:
-        return False
-    names = [name for stage in stages for name in stage if block_path(name) == head]
-    forget_inputs(model)  # validation leaves tensors there that no gradient goes through
-    inside = anchors(producers_of(original, example), names)
-    reconstruct(original, model, head, names, inside, images, distance, **how)
-    return True
 
 
 def _ridge(relevance: Relevance | None) -> float:

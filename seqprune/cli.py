@@ -85,9 +85,7 @@ def prune(
     ] = None,
     recover: Annotated[
         str | None,
-        typer.Option(
-            show_default="ls+head with accurate", help="Repairs without training: ls, ls+head, bias, bn or none."
-        ),
+        typer.Option(show_default="ls with accurate", help="Repairs without training: ls, bias, bn or none."),
     ] = None,
     protect: Annotated[list[str] | None, typer.Option(help="Module path to spare; may be repeated.")] = None,
     layers: Annotated[

@@ -16,7 +16,6 @@ from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
-from seqprune.presets import RECOVER
 from seqprune.price import Price
 from seqprune.recover import Recover
 from seqprune.sequential import Match, Settings, prune_sequentially
@@ -166,7 +165,7 @@ def accurately(
     *,
     imgsz: int,
     round_to: int | None = None,
-    recover: Recover = RECOVER,
+    recover: Recover = "ls",
 ) -> tuple[nn.Module, PrunePlan]:
     """The masked network of the preset ``accurate``, and what stays of it; see :mod:`seqprune.accurate`."""
     relevance = relevance_for(model, images)
@@ -197,8 +196,7 @@ def _of_parameters(target: Target, name: str) -> float:
 
 
 METHODS: dict[str, Method] = {
-    "accurate": partial(by_accurate, RECOVER),
-    "accurate-ls": partial(by_accurate, "ls"),
+    "accurate": partial(by_accurate, "ls"),
     "accurate-unrepaired": partial(by_accurate, "none"),
     "clusters": by_clusters,
     "topk-l1": partial(by_ratio, "l1"),

@@ -16,8 +16,6 @@ PRESETS = {"seed": Settings(), "accurate": Settings(), "fast": Settings()}
 WHOLE = ("accurate", "fast")
 """Those that prune the whole network to a target."""
 TARGET = "params=0.8"
-RECOVER: Recover = "ls+head"
-"""Of preset ``accurate``."""
 CRITERION = "lamp"
 """Of preset ``fast``: under one threshold it kept the most of all that need no image, see ``docs/results.md``."""
 ROUND_TO = 8
@@ -47,7 +45,7 @@ class Way:
     @property
     def weighs_errors(self) -> bool:
         """Whether it has to be known where they matter to what is detected."""
-        return (self.target is not None and self.criterion is None) or "ls" in STEPS[self.recover]
+        return (self.target is not None and self.criterion is None) or self.recover == "ls"
 
 
 def way_of(
@@ -61,7 +59,7 @@ def way_of(
         raise InputError(f"preset {preset} prunes a few layers to no target: take --preset accurate or fast")
     if preset != "fast" and criterion is not None:
         raise InputError(f"preset {preset} chooses by no criterion: take --preset fast")
-    chosen = recover or (RECOVER if preset == "accurate" else "none")
+    chosen = recover or ("ls" if preset == "accurate" else "none")
     if chosen not in STEPS:
         raise InputError(f"recover={chosen!r} is not known: choose {', '.join(STEPS)}")
     if (by := criterion or CRITERION) not in CRITERIA:

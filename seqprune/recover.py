@@ -16,18 +16,10 @@ from seqprune.observe.forward import Forward
 from seqprune.plan import PrunePlan
 from seqprune.surgery import masker
 
-Recover = Literal["none", "ls", "ls+head", "bias", "bn"]
-STEPS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "ls": ("ls",),
-    "ls+head": ("ls", "head"),
-    "bias": ("bias", "bn"),
-    "bn": ("bn",),
-}
-"""What each way tries, one after the other: least squares, the head as a whole, offsets alone, BatchNorm statistics.
-Not these after least squares, whose outputs vary less where they are less certain: scaled up, so are their errors."""
-Fit = Callable[[str, nn.Module, LabelledImages], bool]
-"""Given a step other than ``bn``, fits a masked model to images, in place; false where there is no such step for it."""
+Recover = Literal["none", "ls", "bias", "bn"]
+STEPS: dict[str, tuple[str, ...]] = {"none": (), "ls": ("ls",), "bias": ("bias", "bn"), "bn": ("bn",)}
+"""What each way tries, one after the other: least squares, offsets alone, BatchNorm statistics. Not these after least
+squares, whose outputs vary less where they are less certain: scaled up, so are their errors."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +27,7 @@ class Repair:
     """One step of recovery.
 
     Attributes:
-        step: ``ls``, ``head``, ``bias`` or ``bn``.
+        step: ``ls``, ``bias`` or ``bn``.
         kept: whether the model was changed by it.
         before: loss on held-out images without it; lower is better. ``None`` where none were held out.
         after: the same with it.
@@ -54,7 +46,7 @@ def recover(
     graph: ChannelGraph,
     images: LabelledImages,
     way: Recover,
-    fit: Fit,
+    fit: Callable[[nn.Module, bool, LabelledImages], object],
     judge: Callable[[nn.Module], float] | None = None,
     forward: Forward | None = None,
     everything: LabelledImages | None = None,
@@ -68,30 +60,30 @@ def recover(
         graph: its channel graph.
         images: calibration images, those without which the judge decides.
         way: which steps.
-        fit: does a step.
+        fit: fits a masked model to images, in place; the second argument says whether weights are fitted or offsets
+            alone.
         judge: the loss on images that were held out; without it every step is kept.
         forward: precision, and how many images at a time.
         everything: with the images that were held out: once it is decided, what is kept is done anew with all of them,
             since a fit to more images is a better one.
 
     Returns:
-        The best model and what became of every step that was for it.
+        The best model and what became of every step.
     """
 
-    def apply(step: str, model: nn.Module, images: LabelledImages) -> bool:
-        if step != "bn":
-            return fit(step, model, images)
-        restate(original, model, images, forward)
-        masker(plan, graph)(model)
-        return True
+    def apply(step: str, model: nn.Module, images: LabelledImages) -> None:
+        if step == "bn":
+            restate(original, model, images, forward)
+            masker(plan, graph)(model)
+        else:
+            fit(model, step == "ls", images)
 
     best = masked
     loss = None if judge is None or not STEPS[way] else judge(masked)
     repairs = []
     for step in STEPS[way]:
         candidate = deepcopy(best)
-        if not apply(step, candidate, images):
-            continue
+        apply(step, candidate, images)
         after = None if judge is None else judge(candidate)
         kept = loss is None or after is None or after < loss
         repairs.append(Repair(step, kept, loss, after))

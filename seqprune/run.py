@@ -155,8 +155,8 @@ def prune(
         device: ``cpu`` or the number of a GPU.
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
         target: ``params=0.8``, ``flops=0.6`` or ``latency=0.7``: what stays (``accurate``, ``fast``).
-        recover: ``ls``, ``ls+head``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where
-            held-out images say that it helps; ``ls+head`` by default for ``accurate``, ``none`` for the others.
+        recover: ``ls``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where held-out
+            images say that it helps; ``ls`` by default for ``accurate``, ``none`` for the others.
         protect: module paths that stay whole (``accurate``, ``fast``).
         criterion: what scores the channels, see :mod:`seqprune.criteria` (``fast``).
         cache_bytes: memory for the block outputs that let all observations cost about one pass over the

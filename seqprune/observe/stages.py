@@ -18,20 +18,6 @@ def stages_of(model: nn.Module, example_inputs: torch.Tensor) -> list[list[str]]
     They are as few as can be: the branches of a head that read different blocks go together, since a block runs anew
     for every stage of it. What depends on what is read from the graph that automatic differentiation records.
     """
-    producers = producers_of(model, example_inputs)
-    block = {name: block_of(name) or 0 for name in producers}
-    behind: dict[str, set[str]] = {}
-    depth: dict[str, int] = {}
-    stages: dict[tuple[int, int], list[str]] = {}
-    for name, direct in producers.items():
-        behind[name] = direct.union(*(behind[before] for before in direct))
-        depth[name] = 1 + max((depth[other] for other in behind[name] if block[other] == block[name]), default=0)
-        stages.setdefault((block[name], depth[name]), []).append(name)
-    return [stages[key] for key in sorted(stages)]
-
-
-def producers_of(model: nn.Module, example_inputs: torch.Tensor) -> dict[str, set[str]]:
-    """By convolution, in execution order: those that its input is computed from without another one in between."""
     names = [name for name, module in model.named_modules() if readable(module)]
     seen: dict[str, tuple[object, object]] = {}
 
@@ -41,7 +27,16 @@ def producers_of(model: nn.Module, example_inputs: torch.Tensor) -> dict[str, se
     with torch.enable_grad(), watching(model, names, look):
         model(example_inputs.detach().clone().requires_grad_())
     made = {output: name for name, (_, output) in seen.items()}
-    return {name: set(_direct(read, made)) for name, (read, _) in seen.items()}
+    block = {name: block_of(name) or 0 for name in seen}
+    behind: dict[str, set[str]] = {}
+    depth: dict[str, int] = {}
+    stages: dict[tuple[int, int], list[str]] = {}
+    for name, (read, _) in seen.items():
+        direct = set(_direct(read, made))
+        behind[name] = direct.union(*(behind[before] for before in direct))
+        depth[name] = 1 + max((depth[other] for other in behind[name] if block[other] == block[name]), default=0)
+        stages.setdefault((block[name], depth[name]), []).append(name)
+    return [stages[key] for key in sorted(stages)]
 
 
 def _direct(node: object, made: dict[object, str]) -> Iterator[str]:

@@ -7,19 +7,11 @@ from collections.abc import Iterable, Sequence
 
 from seqprune.errors import InputError
 
-_BLOCK = re.compile(r"((?:[A-Za-z_]\w*\.)?(\d+))(?:\.|$)")
-
 
 def block_of(name: str) -> int | None:
     """Index of the top-level module a layer lies in: ``model.5.cv1.conv`` → 5; ``None`` where there is none."""
-    found = _BLOCK.match(name)
-    return int(found[2]) if found else None
-
-
-def block_path(name: str) -> str | None:
-    """Path of the top-level module a layer lies in: ``model.5.cv1.conv`` → ``model.5``, or ``None``."""
-    found = _BLOCK.match(name)
-    return found[1] if found else None
+    found = re.match(r"(?:[A-Za-z_]\w*\.)?(\d+)(?:\.|$)", name)
+    return int(found[1]) if found else None
 
 
 def choose_layers(candidates: Sequence[tuple[str, int]], blocks: Iterable[int], count: int) -> list[str]:

@@ -8,7 +8,6 @@ many: what suppression would put together shares the weight of the best. An erro
 from __future__ import annotations
 
 from copy import deepcopy
-from functools import partial
 
 import torch
 import torchvision
@@ -16,15 +15,12 @@ from torch import nn
 
 from seqprune.observe.batch import LabelledImages, as_input
 from seqprune.observe.relevance import Probe
-from seqprune.reconstruct import Distance
 from seqprune.yolo.networks import forget_inputs
 
 BOX_WEIGHT = 8.0
 """A box that is off by a quarter of its side counts as much as a class at even odds that is off by √2 in its logit."""
 CONFIDENT, OVERLAP, SHARPNESS = 0.05, 0.65, 4.0
 _LEAST = 1e-6
-_CLOSE = 1e-4
-"""Near enough: 0.0001 nats, 1 % of a side. A distance that was smaller to begin with counts against that."""
 
 
 def probe_for(model: nn.Module, images: LabelledImages, classes: int) -> tuple[nn.Module, Probe] | None:
@@ -59,55 +55,6 @@ def probe_for(model: nn.Module, images: LabelledImages, classes: int) -> tuple[n
         return total
 
     return copy, probe
-
-
-def distance_for(model: nn.Module, images: LabelledImages, classes: int) -> Distance | None:
-    """What tells how far detections are from wanted ones; ``None`` where :func:`probe_for` has none either."""
-    if probe_for(model, images, classes) is None:
-        return None
-
-    def read(found: object) -> torch.Tensor:
-        predictions = _predictions(found)
-        assert predictions is not None  # noqa: S101 - the probe has looked
-        return predictions
-
-    return Distance(read, partial(detection_terms, classes=classes))
-
-
-def detection_terms(found: torch.Tensor, wanted: torch.Tensor, classes: int) -> torch.Tensor:
-    """Distances of classes, boxes and what else there is, summed over objects, and over all cells as much again; each
-    begins at what is near enough.
-
-    Args:
-        found, wanted: ``[B, 4 + classes + …, cells]``.
-        classes: how many there are.
-    """
-    worth = object_weights(wanted, classes)
-    worth = worth + worth.mean() + _LEAST
-    return torch.stack([((term + _CLOSE) * worth).sum() for term in cell_distances(found, wanted, classes, worth)])
-
-
-def cell_distances(
-    found: torch.Tensor, wanted: torch.Tensor, classes: int, worth: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """By cell ``[B, cells]``: the Bernoulli divergences of all classes, in nats, the squared error of a box over its
-    sides, and where there is more, the squared error of that relative to its size at objects.
-
-    Args:
-        found, wanted: ``[B, 4 + classes + …, cells]``, centre, width and height in pixels, probabilities, the rest.
-        classes: how many there are.
-        worth: ``[B, cells]``, where objects are.
-    """
-    p, q = (each[:, 4 : 4 + classes].clamp(_LEAST, 1 - _LEAST) for each in (wanted, found))
-    divergence = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1)
-    sides = wanted[:, 2:4].clamp(min=1).repeat(1, 2, 1)
-    box = ((found[:, :4] - wanted[:, :4]) / sides).square().sum(1)
-    rest = wanted[:, 4 + classes :]
-    if not rest.shape[1]:
-        return divergence, box
-    size = (rest.square() * worth[:, None]).sum((0, 2)) / worth.sum().clamp(min=_LEAST)
-    more = ((found[:, 4 + classes :] - rest).square() / size.clamp(min=_LEAST)[:, None]).sum(1)
-    return divergence, box, more
 
 
 def object_weights(predictions: torch.Tensor, classes: int) -> torch.Tensor:

@@ -17,23 +17,17 @@ from seqprune.yolo.load import load
 QUICK = ("--imgsz", "64", "--batch", "4", "--no-val")
 
 
-@pytest.mark.parametrize(
-    ("target", "measure", "imgsz", "steps"),
-    [("params=0.8", "params", "64", ["ls"]), ("flops=0.7", "gflops", "160", ["ls", "head"])],
-)
-def test_targets_are_met_within_two_percent(
-    run: Any, data: Path, tmp_path: Path, target: str, measure: str, imgsz: str, steps: list[str]
-) -> None:
-    """With 64 pixels a side there are too few cells to be sure that each predicts: then the head is not tried."""
+@pytest.mark.parametrize(("target", "measure"), [("params=0.8", "params"), ("flops=0.7", "gflops")])
+def test_targets_are_met_within_two_percent(run: Any, data: Path, tmp_path: Path, target: str, measure: str) -> None:
     code, out, err = run(
-        *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--imgsz", imgsz, "--preset", "accurate"),
+        *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--preset", "accurate"),
         *("--target", target, "--project", tmp_path, "--name", "run"),
     )
     assert code == 0, err
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["after"][measure] / report["before"][measure] == pytest.approx(float(target[-3:]), abs=0.02)
     assert report["verify"]["max_rel"] <= 1e-4
-    assert [repair["step"] for repair in report["repairs"]] == steps
+    assert [repair["step"] for repair in report["repairs"]] == ["ls"]
     pruned = load(tmp_path / "run" / "weights" / "pruned.pt").model
     # A refit of them would have the loss and the exporters decode boxes by other numbers.
     assert pruned.model[-1].dfl.conv.weight.flatten().tolist() == list(range(16))
@@ -50,7 +44,7 @@ def test_targets_are_met_within_two_percent(
         (("--target", "params=0.5"), "take --preset accurate"),
         (("--protect", "model.2"), "take --preset accurate"),
         (("--preset", "accurate", "--protect", "model.99"), "there is no layer in 'model.99' to protect"),
-        (("--recover", "magic"), "choose none, ls, ls+head, bias, bn"),
+        (("--recover", "magic"), "choose none, ls, bias, bn"),
     ],
 )
 def test_what_does_not_go_together_is_said(

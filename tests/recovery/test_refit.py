@@ -13,7 +13,7 @@ from torch import nn
 
 from seqprune import compact, mask, trace, verify
 from seqprune.observe.patches import Sampler, SecondMoments
-from seqprune.observe.stages import producers_of, stages_of
+from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import Blocks, BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.refit import refit, solve
@@ -152,12 +152,6 @@ def test_stages_follow_the_network_and_hold_what_does_not_depend_on_each_other()
             return self.join(torch.cat([self.left(x), self.right(x)], 1))
 
     assert stages_of(Fork().eval(), INPUT) == [["stem.conv"], ["left.conv", "right.conv"], ["join"]]
-    assert producers_of(Fork().eval(), INPUT) == {
-        "stem.conv": set(),
-        "left.conv": {"stem.conv"},
-        "right.conv": {"stem.conv"},
-        "join": {"left.conv", "right.conv"},
-    }
 
 
 def test_branches_that_read_different_blocks_are_one_stage() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from networks import randomise
@@ -13,7 +11,7 @@ from seqprune.observe.batch import Batch
 from seqprune.observe.relevance import relevance_of
 from seqprune.yolo.load import load
 from seqprune.yolo.networks import NETWORKS
-from seqprune.yolo.probe import cell_distances, detection_terms, distance_for, object_weights, probe_for
+from seqprune.yolo.probe import object_weights, probe_for
 from seqprune.yolo.validate import validate
 
 
@@ -26,17 +24,6 @@ def batches(count: int = 2, side: int = 160) -> list[Batch]:
 
 def predictions(rows: list[list[float]]) -> torch.Tensor:
     return torch.tensor(rows).T[None]
-
-
-def detector(task: str) -> tuple[nn.Module, list[str]]:
-    """One with random weights, and the last convolution of every branch of its head on the middle map."""
-    torch.manual_seed(0)
-    name = {"detect": "", "segment": "-seg"}.get(task, f"-{task}")
-    model: nn.Module = load(f"yolov8n{name}.yaml", tasks=NETWORKS).model
-    randomise(model, 0)
-    last = [f"model.22.{branch}.1.2" for branch in ("cv2", "cv3", "cv4") if hasattr(model.model[-1], branch)]  # type: ignore[index]
-    assert len(last) == (2 if task == "detect" else 3)
-    return model, last
 
 
 def test_an_object_counts_once_however_many_cells_predict_it() -> None:
@@ -63,48 +50,19 @@ def test_an_empty_image_and_a_box_without_area_are_no_error() -> None:
     assert object_weights(predictions([[5, 5, 0, 0, 0.5]]), 1).tolist() == [[0.5]]
 
 
-def test_distances_are_divergences_of_classes_and_errors_relative_to_the_sides() -> None:
-    wanted = predictions([[50, 50, 20, 10, 0.8, 0.5, 2.0], [9, 9, 4, 4, 0.5, 0.5, 4.0]])
-    found = predictions([[52, 50, 20, 12, 0.5, 0.5, 3.0], [9, 9, 4, 4, 0.5, 0.5, 4.0]])
-    worth = torch.tensor([[1.0, 0.0]])
-    classes, boxes, rest = cell_distances(found, wanted, 2, worth)
-    assert classes[0].tolist() == pytest.approx([0.8 * math.log(1.6) + 0.2 * math.log(0.4), 0], abs=1e-6)
-    assert boxes[0].tolist() == pytest.approx([0.1**2 + 0.2**2, 0])
-    assert rest[0].tolist() == pytest.approx([0.5**2, 0])  # as large at objects as in the cell that holds one
-    assert len(cell_distances(found[:, :6], wanted[:, :6], 2, worth)) == 2
-
-
-def test_cells_without_an_object_count_as_much_together_as_the_objects() -> None:
-    """0.8 for one object, and as much spread over four cells: a box that is off in each of them costs 1.6."""
-    wanted = predictions([[50 + 9 * n, 50, 8, 8, 0.8 * (n == 0)] for n in range(4)])
-    found = wanted.clone()
-    found[:, 0] += 8
-    nothing = detection_terms(wanted, wanted, 1)  # not 0: relative to that, what is near enough would seem far off
-    assert nothing.tolist() == pytest.approx([1.6e-4, 1.6e-4], rel=1e-4)
-    classes, boxes = detection_terms(found, wanted, 1) - nothing
-    assert float(boxes) == pytest.approx(1.6, rel=1e-4)
-    assert float(classes) == pytest.approx(0, abs=1e-6)
-
-
-@pytest.mark.parametrize("task", [task for task in NETWORKS if task != "classify"])
-def test_distances_have_gradients_in_every_branch_of_a_head(task: str) -> None:
-    model, last = detector(task)
-    distance = distance_for(model, batches(1), len(model.names))  # type: ignore[arg-type]
-    assert distance is not None
-    wanted = distance.read(model(torch.rand(1, 3, 160, 160))).detach()
-    distance.terms(distance.read(model(torch.rand(1, 3, 160, 160))), wanted).sum().backward()
-    for name in last:
-        assert model.get_submodule(name).weight.grad.abs().sum() > 0  # type: ignore[union-attr]
-
-
 @pytest.mark.parametrize("task", [task for task in NETWORKS if task != "classify"])
 def test_every_branch_of_a_head_is_asked(task: str) -> None:
     """Masks' coefficients, key points and angles too, else their branches would seem to be worth nothing."""
-    model, last = detector(task)
+    torch.manual_seed(0)
+    name = {"detect": "", "segment": "-seg"}.get(task, f"-{task}")
+    model: nn.Module = load(f"yolov8n{name}.yaml", tasks=NETWORKS).model
+    randomise(model, 0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = probe_for(model, batches(), len(model.names))  # type: ignore[arg-type]
     assert found is not None
     copy, probe = found
+    last = [f"model.22.{branch}.1.2" for branch in ("cv2", "cv3", "cv4") if hasattr(model.model[-1], branch)]  # type: ignore[index]
+    assert len(last) == (2 if task == "detect" else 3)
     curvature = relevance_of(copy, ["model.0.conv", *last], batches(), probe).curvature
     assert all(float(found.sum()) > 0 for found in curvature.values())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -122,7 +80,6 @@ def test_what_returns_no_prediction_for_every_cell_is_not_asked() -> None:
     assert probe_for(TopK(), batches(1), 80) is None
     classifier = load("yolov8n-cls.yaml", tasks=NETWORKS).model
     assert probe_for(classifier, batches(1, 64), len(classifier.names)) is None
-    assert distance_for(classifier, batches(1, 64), len(classifier.names)) is None
 
 
 def test_a_network_that_was_validated_before_can_be_asked(tiny: nn.Module, data_yaml: object) -> None:
