@@ -35,6 +35,8 @@ Join = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 """Given inputs, a network's detections and the other's: puts something of the latter into the former."""
 LEAST = 1e-6
 STRIDES = (8, 16, 32)
+SURE = (0.0, 0.01, 0.05, 0.25, 1.0)
+"""What the unpruned network's probabilities are split by."""
 
 
 def distances(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], classes: int) -> tuple[float, float]:
@@ -99,6 +101,16 @@ def pruned_only(level: int) -> Join:
     return join
 
 
+def unpruned_where(least: float, most: float) -> Join:
+    """The unpruned network's in cells of whose likeliest class it is sure by more than ``least``, up to ``most``."""
+
+    def join(_inputs: torch.Tensor, own: torch.Tensor, other: torch.Tensor) -> None:
+        sure = other[:, 4:].amax(1, keepdim=True)
+        own.copy_(torch.where((sure > least) & (sure <= most), other, own))
+
+    return join
+
+
 def adjust(settings: Sequence[str]) -> None:
     """Gives constants of the package other values, ``MODULE.NAME=NUMBER``.
 
@@ -153,6 +165,9 @@ def measure(
     lines.append(f"{line('pruned', accuracy(pruned))}, classes {classes:.4f}, boxes {boxes:.5f}")
     joined: dict[str, Join] = {"with unpruned boxes": unpruned_boxes, "with unpruned classes": unpruned_classes}
     joined.update({f"pruned at stride {stride} only": pruned_only(at) for at, stride in enumerate(STRIDES)})
+    joined.update(
+        {f"with unpruned cells of {low} to {high}": unpruned_where(low, high) for low, high in pairwise(SURE)}
+    )
     for name, join in joined.items() if parts else ():
         end = together(pruned, model, join)
         lines.append(line(name, accuracy(pruned)))

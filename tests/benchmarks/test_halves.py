@@ -68,6 +68,14 @@ def test_two_networks_are_put_together_by_what_they_say_and_by_map() -> None:
     assert model(x)[0].eq(1).all()
 
 
+def test_cells_are_taken_by_what_the_unpruned_network_is_sure_of() -> None:
+    own, other = torch.zeros(1, 6, 3), torch.ones(1, 6, 3)
+    other[0, 4:] = torch.tensor([[0.1, 0.2, 0.02], [0.05, 0.3, 0.05]])
+    halves.unpruned_where(0.05, 0.25)(torch.zeros(0), own, other)
+    assert torch.equal(own[0, :, 0], other[0, :, 0])
+    assert not own[0, :, 1:].any()
+
+
 def test_a_constant_takes_another_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "BOX_WEIGHT", probe.BOX_WEIGHT)
     halves.adjust(["seqprune.yolo.probe.BOX_WEIGHT=24"])
