@@ -248,6 +248,11 @@ def prune(
     if way.weighs_errors:
         told.stage("weigh errors", seen.image_count)
         relevance = relevance_for(original, seen, forward, told.progress)
+        if relevance is None:
+            told.warning(
+                "what an error does in the end cannot be followed back through this network, which does not return one "
+                "box for every cell: all errors count alike, and more accuracy is lost than could be"
+            )
     if way.target is None:
         passes = (len(names) + 1) if settings.match == "once" else len(names) * (1 + (settings.match == "each"))
         told.stage("observe", passes * seen.image_count)

@@ -8,10 +8,12 @@ many: what suppression would put together shares the weight of the best. An erro
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 import torchvision
 from torch import nn
+from ultralytics.nn.modules import OBB, Detect
 
 from seqprune.observe.batch import LabelledImages, as_input
 from seqprune.observe.relevance import Probe
@@ -27,14 +29,16 @@ def probe_for(model: nn.Module, images: LabelledImages, classes: int) -> tuple[n
     """A copy of a detector that can be asked, and what asks it.
 
     Returns:
-        ``None`` where the model does not return one prediction for every cell: classifiers, and detectors that choose
-        among their predictions themselves.
+        ``None`` where no gradient comes from one prediction for every cell: classifiers, detectors of queries, and in
+        Ultralytics before 8.4 those that need no suppression.
     """
     copy = deepcopy(model).eval().requires_grad_(False)
     forget_inputs(copy)
-    with torch.no_grad():
-        found = _predictions(copy(as_input(next(iter(images)).images[:1], copy)))
-    if found is None or found.dim() != 3 or found.shape[1] < 4 + classes or found.shape[2] <= 300:
+    _return_every_cell(copy)
+    image = as_input(next(iter(images)).images[:1], copy).clone().requires_grad_()
+    with torch.enable_grad():
+        found = _predictions(copy(image))
+    if found is None or not found.requires_grad or not _is_one_per_cell(found, copy, image, classes):
         return None
 
     def probe(model: nn.Module, inputs: torch.Tensor, random: torch.Generator) -> torch.Tensor:
@@ -80,6 +84,32 @@ def object_weights(predictions: torch.Tensor, classes: int) -> torch.Tensor:
         shares = same * score**SHARPNESS
         worth[cells] = (score[best][:, None] * shares / shares.sum(1, keepdim=True)).sum(0)
     return found
+
+
+def _return_every_cell(model: nn.Module) -> None:
+    """Heads that would choose among their predictions return all of them, as the others do."""
+
+    def centred(found: torch.Tensor, *_: object) -> torch.Tensor:
+        corners = found[..., :4]
+        boxes = torch.cat(((corners[..., :2] + corners[..., 2:]) / 2, corners[..., 2:] - corners[..., :2]), -1)
+        return torch.cat((boxes, found[..., 4:]), -1).transpose(1, 2)
+
+    def turned(found: torch.Tensor, *_: object) -> torch.Tensor:  # by centre and sides to begin with
+        return found.transpose(1, 2)
+
+    head: Any
+    for head in model.modules():
+        if isinstance(head, Detect) and head.end2end:
+            head.postprocess = turned if isinstance(head, OBB) else centred
+
+
+def _is_one_per_cell(found: torch.Tensor, model: nn.Module, images: torch.Tensor, classes: int) -> bool:
+    """Whether there are boxes and classes for each cell of all maps."""
+    strides = getattr(model, "stride", None)
+    if strides is None or found.dim() != 3 or found.shape[1] < 4 + classes:
+        return False
+    height, width = images.shape[-2:]
+    return found.shape[2] == sum((height // int(s)) * (width // int(s)) for s in strides)
 
 
 def _predictions(found: object) -> torch.Tensor | None:

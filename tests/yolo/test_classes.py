@@ -215,7 +215,18 @@ def test_images_are_matched(match: str, network: nn.Module, images: Path) -> Non
 
 
 def test_the_whole_network_goes_to_a_target(network: nn.Module, images: Path) -> None:
-    result = prune(network, images, preset="accurate", target="params=0.7", round_to=1, imgsz=64, batch=4, val=False)
+    warned: list[str] = []
+    result = prune(
+        *(network, images),
+        preset="accurate",
+        target="params=0.7",
+        round_to=1,
+        imgsz=64,
+        batch=4,
+        val=False,
+        listener=Listener(warning=warned.append),
+    )
+    assert ["all errors count alike" in text for text in warned] == [True]
     assert result.record.after.params == pytest.approx(0.7 * result.record.before.params, rel=0.03)
     assert [repair.step for repair in result.record.repairs] == ["ls"]
     assert all(repair.before is not None for repair in result.record.repairs)

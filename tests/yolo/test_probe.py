@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
+import ultralytics
 from networks import randomise
 from torch import nn
+from ultralytics.nn.tasks import DetectionModel
 
-from seqprune.observe.batch import Batch
+from seqprune.observe.batch import Batch, as_input
 from seqprune.observe.relevance import relevance_of
 from seqprune.yolo.load import load
 from seqprune.yolo.networks import NETWORKS
@@ -66,6 +70,40 @@ def test_every_branch_of_a_head_is_asked(task: str) -> None:
     curvature = relevance_of(copy, ["model.0.conv", *last], batches(), probe).curvature
     assert all(float(found.sum()) > 0 for found in curvature.values())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("architecture", ["yolov10n", "yolo26n", "yolo26n-seg", "yolo26n-pose", "yolo26n-obb"])
+def test_of_a_head_that_needs_no_suppression_every_cell_is_asked(architecture: str) -> None:
+    if "26" in architecture and not hasattr(DetectionModel, "end2end"):
+        pytest.skip("this version of Ultralytics has no YOLO26")
+    torch.manual_seed(0)
+    model: nn.Module = load(f"{architecture}.yaml", tasks=NETWORKS).model
+    randomise(model, 0)
+    model.end2end = True  # as a checkpoint may have it; versions differ in what they begin with
+    images, classes = batches(), len(model.names)  # type: ignore[arg-type]
+    found = probe_for(model, images, classes)
+    if found is None and ultralytics.__version__ != "8.4.190":
+        pytest.skip("older versions of Ultralytics let no gradient through such heads")
+    assert found is not None
+    copy, probe = found
+    last = [name for name, _ in model.named_modules() if re.fullmatch(r"model\.\d+\.one2one_cv\d\.1\.2", name)]
+    assert len(last) >= 2
+    curvature = relevance_of(copy, ["model.0.conv", *last], images, probe).curvature
+    assert all(float(each.sum()) > 0 for each in curvature.values())
+    with torch.no_grad():
+        cells, chosen = (each(as_input(images[0].images, each))[0] for each in (copy, model))
+    cells, chosen = (each[0] if isinstance(each, tuple) else each for each in (cells, chosen))
+    best = int(cells[0, 4 : 4 + classes].amax(0).argmax())
+    x, y, width, height = cells[0, :4, best].tolist()
+    assert chosen[0, 0, 4].item() == pytest.approx(float(cells[0, 4 : 4 + classes, best].max()))
+    corners = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    box = (x, y, width, height) if "obb" in architecture else corners
+    assert chosen[0, 0, :4].tolist() == pytest.approx(box, rel=1e-4, abs=1e-2)
+
+
+def test_small_images_are_enough() -> None:
+    model = load("yolov8n.yaml").model
+    assert probe_for(model, batches(1, 64), len(model.names)) is not None  # type: ignore[arg-type]
 
 
 def test_what_returns_no_prediction_for_every_cell_is_not_asked() -> None:
