@@ -56,6 +56,14 @@ class Row:
     reason: str = ""
     runs: tuple[float, ...] = ()
 
+    def __str__(self) -> str:
+        """On one line, as soon as it is known."""
+        name = self.method if self.method == UNPRUNED else f"{self.method} at {self.target:g}"
+        if self.params is None:
+            return f"{name}: {self.reason}"
+        spread = f" ({min(self.runs):.4f} to {max(self.runs):.4f})" if self.runs else ""
+        return f"{name}: {self.params:,} parameters, {self.gflops:.2f} GFLOPs, mAP50-95 {self.map50_95:.4f}{spread}"
+
     def plain(self) -> dict[str, Any]:
         """As JSON holds it: without ``runs`` where there was one."""
         return {name: value for name, value in asdict(self).items() if name != "runs" or value}
@@ -178,7 +186,7 @@ def compare(
             prunes with each of them, with a seed of its own, and its row has the mean and the spread.
         finetune: epochs on all ``train`` images afterwards, alike for every method, in the shape it left.
         listener: told what is going on.
-        on_row: called with each row; its latency is measured at the end.
+        on_row: called with each row, and with what each of several subsets gave before; latency is measured at the end.
 
     A method that fails gives a row with its reason, and the others go on.
 
@@ -242,6 +250,8 @@ def compare(
                         small = tuned(small, data, epochs=finetune, seed=seed + number, **training)
                     runs.append(measured(replace(row, seconds=seconds), small))
                     first = first if number else small
+                    if subsets > 1:
+                        tell(runs[-1])
             except SeqPruneError as error:
                 failed.append(replace(row, reason=str(error)))
                 tell(failed[-1])

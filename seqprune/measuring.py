@@ -119,6 +119,7 @@ def compare(
             subsets=subsets,
             finetune=finetune,
             listener=listener,
+            on_row=lambda row: console.print(str(row), markup=False),  # a machine may stop before the last one
         )
     _show(console, f"fine-tuned for {finetune} epochs" if finetune else "no training", *found.cells())
     written = fill(folder, found.write)

@@ -54,6 +54,10 @@ def test_compare_brings_methods_to_equal_parameters(run, data: Path, tmp_path: P
     page = (out / "compare.html").read_text()
     assert page.count("<path d=") >= 3 * len(rest)
     assert "nan" not in page
+    for row in found["rows"]:
+        name = row["method"] + (" at 0.7" if row["method"] != "unpruned" else "")
+        known = f"{name}: {row['params']:,} parameters, {row['gflops']:.2f} GFLOPs, mAP50-95 {row['map50_95']:.4f}"
+        assert done.out.index(known) < done.out.index("measure latency"), "a row is told as soon as it is known"
 
 
 @pytest.mark.parametrize(
