@@ -236,6 +236,8 @@ class ChannelGraph:
                 target = max(1, -(-most // round_to) * round_to)
                 for section in sections:
                     _give_back(removed, section, scores, decided, min(target, len(section)))
+            for layer in self.all_layers:  # sections may lie across layers, and be even without one of them
+                _give_back(removed, layer.groups, scores, decided, 1)
             if int(removed.sum()) == before:
                 return removed
 

@@ -135,3 +135,25 @@ def test_rounding_only_gives_back_and_reaches_the_multiple_where_channels_allow(
         if not governed & set(layer.groups.tolist()):
             stay = int((~legal[layer.groups]).sum())
             assert stay % round_to == 0 or stay == layer.channels or len(set(layer.groups.tolist())) < layer.channels
+
+
+def test_a_layer_that_lies_in_two_sections_is_not_emptied() -> None:
+    """Three channels of each convolution group: both are even without the layer in the middle."""
+
+    class Across(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.middle, self.right = (nn.Conv2d(3, 2, 1) for _ in range(3))
+            self.join = nn.Conv2d(6, 6, 1, groups=2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.join(torch.cat([self.left(x), self.middle(x), self.right(x)], 1))
+
+    net = Across().double().eval()
+    graph = trace(net, example())
+    removed = np.zeros(graph.group_count, bool)
+    removed[graph.by_name["middle"].groups] = True
+    legal = graph.legalise(removed, np.arange(graph.group_count, dtype=float), ~graph.pinned)
+    plan = PrunePlan.from_removed(graph, legal)
+    assert not (legal & ~removed).any()
+    assert verify(mask(net, plan, graph), compact(net, plan, graph), example()).max_rel <= 1e-10
