@@ -30,7 +30,7 @@ from seqprune.observe.forward import Forward
 from seqprune.observe.patches import Sampler, SecondMoments, patches
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import Places
-from seqprune.observe.streaming import BlockStream, Pass, in_lockstep
+from seqprune.observe.streaming import BlockStream, Pass, whole_passes
 from seqprune.observe.watching import watching
 from seqprune.unit import batch_norm_of, curve_of
 
@@ -146,7 +146,11 @@ def refit(
         bent = [name for name in names if weights and original.get_submodule(name).groups == 1]
         samples = {name: Samples(act, len(images)) for name in bent if (act := curve_of(original, name)) is not None}
         stage = _Stage(original, masked, names, samples)
-        for whole, part in in_lockstep((original, masked), names, images, streams, forward):
+        both = [
+            whole_passes(model, images) if streams is None else streams[at].passes(model, names, images, forward)
+            for at, model in enumerate((original, masked))
+        ]
+        for whole, part in zip(*both, strict=True):
             stage.look(whole, part, Places(sampler, whole.batch, relevance), forward)
             if progress is not None:
                 progress(whole.images)

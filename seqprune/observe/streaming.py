@@ -181,20 +181,5 @@ def whole_passes(model: nn.Module, images: LabelledImages) -> Iterator[Pass]:
         yield Pass(batch, len(batch.images), partial(_from_the_start, model, batch))
 
 
-def in_lockstep(
-    models: tuple[nn.Module, nn.Module],
-    layers: Sequence[str],
-    images: LabelledImages,
-    streams: tuple[BlockStream, BlockStream] | None,
-    forward: Forward | None = None,
-) -> Iterator[tuple[Pass, Pass]]:
-    """Every batch with what runs either model through ``layers``, from where its stream stands or from the images."""
-    both = [
-        whole_passes(model, images) if streams is None else streams[at].passes(model, layers, images, forward)
-        for at, model in enumerate(models)
-    ]
-    return zip(*both, strict=True)
-
-
 def _from_the_start(model: nn.Module, batch: Batch) -> Callable[[slice], object]:
     return lambda part: model(as_input(batch.images[part], model))

@@ -29,8 +29,8 @@ def probe_for(model: nn.Module, images: LabelledImages, classes: int) -> tuple[n
     """A copy of a detector that can be asked, and what asks it.
 
     Returns:
-        ``None`` where no gradient comes from one prediction for every cell: classifiers, detectors of queries, and in
-        Ultralytics before 8.4 those that need no suppression.
+        ``None`` where no gradient comes from one prediction for every cell: classifiers, detectors of queries, and
+        those that need no suppression where Ultralytics detaches them (8.3.200 does, 8.4.190 does not).
     """
     copy = deepcopy(model).eval().requires_grad_(False)
     forget_inputs(copy)

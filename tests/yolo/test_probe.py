@@ -26,6 +26,14 @@ def batches(count: int = 2, side: int = 160) -> list[Batch]:
     return [Batch(images, none, none, torch.zeros(0, 4), number) for number, images in enumerate(pixels)]
 
 
+def detector(architecture: str) -> nn.Module:
+    """One with random weights."""
+    torch.manual_seed(0)
+    model: nn.Module = load(f"{architecture}.yaml", tasks=NETWORKS).model
+    randomise(model, 0)
+    return model
+
+
 def predictions(rows: list[list[float]]) -> torch.Tensor:
     return torch.tensor(rows).T[None]
 
@@ -57,10 +65,8 @@ def test_an_empty_image_and_a_box_without_area_are_no_error() -> None:
 @pytest.mark.parametrize("task", [task for task in NETWORKS if task != "classify"])
 def test_every_branch_of_a_head_is_asked(task: str) -> None:
     """Masks' coefficients, key points and angles too, else their branches would seem to be worth nothing."""
-    torch.manual_seed(0)
     name = {"detect": "", "segment": "-seg"}.get(task, f"-{task}")
-    model: nn.Module = load(f"yolov8n{name}.yaml", tasks=NETWORKS).model
-    randomise(model, 0)
+    model = detector(f"yolov8n{name}")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = probe_for(model, batches(), len(model.names))  # type: ignore[arg-type]
     assert found is not None
@@ -76,9 +82,7 @@ def test_every_branch_of_a_head_is_asked(task: str) -> None:
 def test_of_a_head_that_needs_no_suppression_every_cell_is_asked(architecture: str) -> None:
     if "26" in architecture and not hasattr(DetectionModel, "end2end"):
         pytest.skip("this version of Ultralytics has no YOLO26")
-    torch.manual_seed(0)
-    model: nn.Module = load(f"{architecture}.yaml", tasks=NETWORKS).model
-    randomise(model, 0)
+    model = detector(architecture)
     model.end2end = True  # as a checkpoint may have it; versions differ in what they begin with
     images, classes = batches(), len(model.names)  # type: ignore[arg-type]
     found = probe_for(model, images, classes)
