@@ -61,8 +61,13 @@ class Row:
         name = self.method if self.method == UNPRUNED else f"{self.method} at {self.target:g}"
         if self.params is None:
             return f"{name}: {self.reason}"
-        spread = f" ({min(self.runs):.4f} to {max(self.runs):.4f})" if self.runs else ""
-        return f"{name}: {self.params:,} parameters, {self.gflops:.2f} GFLOPs, mAP50-95 {self.map50_95:.4f}{spread}"
+        accuracy = f"mAP50-95 {self.map50_95:.4f}{self.spread}"
+        return f"{name}: {self.params:,} parameters, {self.gflops:.2f} GFLOPs, {accuracy}"
+
+    @property
+    def spread(self) -> str:
+        """The least and the most that several subsets gave; empty of one."""
+        return f" ({min(self.runs):.4f}–{max(self.runs):.4f})" if self.runs else ""
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it: without ``runs`` where there was one."""
@@ -110,7 +115,7 @@ class Comparison:
                 number(row.params, ",d"),
                 number(row.gflops, ".2f"),
                 number(row.latency_ms, ".1f"),
-                number(row.map50_95, ".4f") + (f" ({min(row.runs):.4f}–{max(row.runs):.4f})" if row.runs else ""),
+                number(row.map50_95, ".4f") + row.spread,
                 number(row.map50_95 / whole if row.map50_95 is not None and whole else None, ".1%"),
                 number(row.map50, ".4f"),
                 f"{row.seconds:.1f}",

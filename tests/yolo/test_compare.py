@@ -93,7 +93,7 @@ def test_several_subsets_give_a_mean_and_a_spread(digits: Path, added: Callable[
     )
     assert seeds == [5, 6, 7]
     assert [row.map50_95 for row in rows[1:4]] == list(found.rows[1].runs)
-    assert [str(row).count(" to ") for row in rows] == [0, *([0] * 3 + [1]) * 2]
+    assert [str(row).count("–") for row in rows] == [0, *([0] * 3 + [1]) * 2]
     assert "l1 at 0.98, subset 3" in told
     whole, alike, spread = found.rows
     assert (whole.runs, len(alike.runs), len(spread.runs)) == ((), 3, 3)
