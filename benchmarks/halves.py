@@ -23,6 +23,7 @@ from torch import nn
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.methods import accurately
 from seqprune.observe.batch import as_input
+from seqprune.presets import ROUND_TO
 from seqprune.run import trace_detector
 from seqprune.target import Target, price_of
 from seqprune.yolo.data import DetectionImages
@@ -135,7 +136,7 @@ def halves(data: str, detector: LoadedDetector, imgsz: int) -> list[list[Path]]:
 
 
 def measure(
-    detector: LoadedDetector, fit: Path, test: Path, target: Target, imgsz: int, round_to: int | None, parts: bool
+    detector: LoadedDetector, fit: Path, test: Path, target: Target, imgsz: int, round_to: int, parts: bool
 ) -> list[str]:
     """Prunes by one half and says, line by line, what the other half says of it."""
     model, graph = detector.model, trace_detector(detector.model)
@@ -181,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", required=True)
     parser.add_argument("--target", required=True, help="params=0.9, flops=0.8")
     parser.add_argument("--imgsz", type=int, default=640)
-    parser.add_argument("--round-to", type=int)
+    parser.add_argument("--round-to", type=int, default=ROUND_TO)
     parser.add_argument("--swap", action="store_true", help="fit to the second half")
     parser.add_argument("--parts", action="store_true", help="ask where the loss sits")
     parser.add_argument("--set", action="append", default=[], metavar="MODULE.NAME=NUMBER")

@@ -52,7 +52,7 @@ def accurate_plan(
     *,
     imgsz: int,
     protect: Sequence[str] = (),
-    round_to: int | None = None,
+    round_to: int = ROUND_TO,
     relevance: Relevance | None = None,
     forward: Forward | None = None,
     progress: Progress | None = None,
@@ -71,7 +71,7 @@ def accurate_plan(
         Budget(
             target.share,
             protect=tuple(protect),
-            round_to=ROUND_TO if round_to is None else round_to,
+            round_to=round_to,
             ridge=_ridge(relevance),
         ),
         forward=forward,

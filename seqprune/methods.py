@@ -16,6 +16,7 @@ from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
+from seqprune.presets import ROUND_TO
 from seqprune.price import Price
 from seqprune.recover import Recover
 from seqprune.sequential import Match, Settings, prune_sequentially
@@ -164,7 +165,7 @@ def accurately(
     target: Target,
     *,
     imgsz: int,
-    round_to: int | None = None,
+    round_to: int = ROUND_TO,
     recover: Recover = "ls",
 ) -> tuple[nn.Module, PrunePlan]:
     """The masked network of the preset ``accurate``, and what stays of it; see :mod:`seqprune.accurate`."""

@@ -19,8 +19,8 @@ TARGET = "params=0.8"
 CRITERION = "lamp"
 """Of preset ``fast``: under one threshold it kept the most of all that need no image, see ``docs/results.md``."""
 ROUND_TO = 8
-"""Channel counts under a keep ratio are rounded up to a multiple of this: odd counts were seen to run slower than the
-unpruned layer. A knee is left as it comes."""
+"""Channel counts under a keep ratio or a target are rounded up to a multiple of this: odd counts were seen to run
+slower than the unpruned layer. A knee is left as it comes."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def settings_of(
     allowed = {"represent": ("weight", "medoid", "gamma"), "match": ("once", "each", "all")}
     given = {"keep": keep, "represent": represent, "match": match, "round_to": round_to, "seed": seed}
     given = {name: value for name, value in given.items() if value is not None}
-    if isinstance(keep, float) and round_to is None:
+    if round_to is None and (isinstance(keep, float) or preset in WHOLE):
         given["round_to"] = ROUND_TO
     for name, values in allowed.items():
         if name in given and given[name] not in values:

@@ -148,7 +148,7 @@ def prune(
         layers: how many layers to choose, or their module paths in any order (``seed``).
         blocks: top-level modules to choose from, where layers are not named (``seed``).
         keep, represent, match, round_to: see :class:`seqprune.sequential.Settings`; override the preset. With a ratio
-            to keep, counts are rounded up to a multiple of 8 unless ``round_to`` says otherwise.
+            to keep, or a target, counts are rounded up to a multiple of 8 unless ``round_to`` says otherwise.
         images: training images to look at, a seeded sample; all of them where left out.
         imgsz: longer side of the images in pixels; 640, or 224 for classification, where left out.
         batch: images at a time.
@@ -283,7 +283,7 @@ def prune(
             way.criterion,
             imgsz=imgsz,
             protect=protect,
-            round_to=round_to,
+            round_to=settings.round_to,
             seed=seed,
             relevance=relevance,
             forward=forward,
@@ -317,7 +317,7 @@ def prune(
         seed=seed,
         mode=mode,
         finetune=0 if tune.failure else finetune,
-        settings=asdict(settings)
+        settings=(asdict(settings) if way.target is None else {"round_to": settings.round_to, "seed": seed})
         | {"imgsz": imgsz, "batch": batch, "images": seen.image_count, "device": str(device)}
         | {"finetune_step": finetune_step, "distill": distill, "target": target, "recover": way.recover}
         | {"protect": list(protect), "criterion": way.criterion, "verified_on": "images" if data else "noise"},

@@ -30,14 +30,13 @@ def whole_plan(
     *,
     imgsz: int,
     protect: Sequence[str] = (),
-    round_to: int | None = None,
+    round_to: int = ROUND_TO,
     seed: int = 0,
     relevance: Relevance | None = None,
     forward: Forward | None = None,
     progress: Progress | None = None,
 ) -> PrunePlan:
     """What stays of every layer: :func:`fast_plan` where there is a criterion, else the preset ``accurate``."""
-    round_to = ROUND_TO if round_to is None else round_to
     if criterion is not None:
         return fast_plan(
             original, graph, images, target, criterion, imgsz=imgsz, protect=protect, round_to=round_to, seed=seed

@@ -28,6 +28,8 @@ def test_targets_are_met_within_two_percent(run: Any, data: Path, tmp_path: Path
     assert report["after"][measure] / report["before"][measure] == pytest.approx(float(target[-3:]), abs=0.02)
     assert report["verify"]["max_rel"] <= 1e-4
     assert [repair["step"] for repair in report["repairs"]] == ["ls"]
+    assert report["settings"]["round_to"] == 8  # what was done, and nothing of clusters, which were not asked
+    assert not {"keep", "represent", "match"} & report["settings"].keys()
     pruned = load(tmp_path / "run" / "weights" / "pruned.pt").model
     # A refit of them would have the loss and the exporters decode boxes by other numbers.
     assert pruned.model[-1].dfl.conv.weight.flatten().tolist() == list(range(16))

@@ -14,3 +14,9 @@ from seqprune.presets import settings_of
 def test_ratios_are_rounded_and_knees_are_not(keep: float | str | None, round_to: int | None, expected: int) -> None:
     """YOLOv8n at a keep ratio of 0.9 ran slower than unpruned in ONNX Runtime, with odd counts in every layer."""
     assert settings_of("seed", keep, None, None, round_to, 0).round_to == expected
+
+
+@pytest.mark.parametrize("preset", ["accurate", "fast"])
+def test_so_are_counts_under_a_target(preset: str) -> None:
+    assert settings_of(preset, None, None, None, None, 0).round_to == 8
+    assert settings_of(preset, None, None, None, 1, 0).round_to == 1
