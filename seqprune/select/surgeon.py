@@ -126,8 +126,8 @@ class _State:
         columns = self.columns.pop(group)
         del self.costs[group]
         gain = torch.linalg.solve(self.inverse[columns[:, None], columns], self.inverse[columns])
-        self.weight -= self.weight[:, columns] @ gain
-        self.inverse -= self.inverse[:, columns] @ gain
+        for matrix in (self.weight, self.inverse):
+            matrix.addmm_(matrix[:, columns], gain, alpha=-1)
 
     def remove_outputs(self, group: int) -> None:
         """What a removed output would have computed does not matter any more."""
