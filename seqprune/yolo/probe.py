@@ -54,8 +54,9 @@ def probe_for(model: nn.Module, images: LabelledImages, classes: int) -> tuple[n
             terms.append(rest / size.clamp(min=_LEAST).sqrt()[:, None])
         total = torch.zeros((), device=y.device)
         for term in terms:
-            noise = torch.randn(term.shape, generator=random).to(term)
-            total = total + (worth.sqrt() * noise * term).sum()
+            # Signs, as Hutchinson drew: of all independent numbers they let the squared gradient vary least.
+            signs = torch.randint(0, 2, term.shape, generator=random).to(term) * 2 - 1
+            total = total + (worth.sqrt() * signs * term).sum()
         return total
 
     return copy, probe

@@ -12,6 +12,7 @@ from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
 from seqprune.observe.batch import Batch, as_input
+from seqprune.observe.patches import Sampler
 from seqprune.observe.relevance import relevance_of
 from seqprune.yolo.load import load
 from seqprune.yolo.networks import NETWORKS
@@ -103,6 +104,26 @@ def test_of_a_head_that_needs_no_suppression_every_cell_is_asked(architecture: s
     corners = x - width / 2, y - height / 2, x + width / 2, y + height / 2
     box = (x, y, width, height) if "obb" in architecture else corners
     assert chosen[0, 0, :4].tolist() == pytest.approx(box, rel=1e-4, abs=1e-2)
+
+
+def test_a_logit_costs_what_its_probability_says_whatever_the_seed() -> None:
+    """Nothing else goes into its own probability, so chance has no part in it: p (1 - p), by the object's worth."""
+    model, images = detector("yolov8n"), batches()
+    classes = len(model.names)  # type: ignore[arg-type]
+    found = probe_for(model, images, classes)
+    assert found is not None
+    copy, probe = found
+    expected = torch.zeros(classes, dtype=torch.float64)
+    with torch.no_grad():
+        for batch in images:
+            y = copy(as_input(batch.images, copy))[0]
+            p = y[:, 4:].clamp(1e-6, 1 - 1e-6)
+            coarsest = slice(-((batch.images.shape[-1] // 32) ** 2), None)
+            expected += ((p * (1 - p)) * object_weights(y, classes)[:, None])[..., coarsest].sum((0, 2)).double()
+    assert expected.sum() > 0
+    for seed in (0, 1):
+        curvature = relevance_of(copy, ["model.22.cv3.2.2"], images, probe, Sampler(seed=seed)).curvature
+        torch.testing.assert_close(curvature["model.22.cv3.2.2"], expected, rtol=1e-3, atol=1e-9)
 
 
 def test_small_images_are_enough() -> None:
