@@ -18,7 +18,6 @@ from seqprune.observe.relevance import Relevance, relevance_of
 from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
-from seqprune.presets import ROUND_TO
 from seqprune.recover import Recover, Repair, recover
 from seqprune.refit import RIDGE, refit
 from seqprune.target import Target, measured_share, price_of
@@ -51,8 +50,8 @@ def accurate_plan(
     target: Target,
     *,
     imgsz: int,
+    round_to: int,
     protect: Sequence[str] = (),
-    round_to: int = ROUND_TO,
     relevance: Relevance | None = None,
     forward: Forward | None = None,
     progress: Progress | None = None,

@@ -99,7 +99,8 @@ def prune(
     represent: Annotated[str | None, typer.Option(help="Who stays of a cluster: weight, medoid or gamma.")] = None,
     match: Annotated[str | None, typer.Option(help="Objects that count: once, each or all.")] = None,
     round_to: Annotated[
-        int | None, typer.Option(show_default="8 with a ratio or a target, else 1", help="Round channel counts up.")
+        int | None,
+        typer.Option(show_default="8 with a ratio or a target, else 1", help="Round channel counts up to a multiple."),
     ] = None,
     images: Annotated[int | None, typer.Option(show_default="all", help="Look at this many training images.")] = None,
     imgsz: Annotated[

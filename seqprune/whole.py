@@ -15,7 +15,6 @@ from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.relevance import Relevance
 from seqprune.plan import PrunePlan
-from seqprune.presets import ROUND_TO
 from seqprune.scoring import scoring_for
 from seqprune.target import Target, measured_share, price_of
 from seqprune.yolo.data import FileImages
@@ -29,8 +28,8 @@ def whole_plan(
     criterion: str | None,
     *,
     imgsz: int,
+    round_to: int,
     protect: Sequence[str] = (),
-    round_to: int = ROUND_TO,
     seed: int = 0,
     relevance: Relevance | None = None,
     forward: Forward | None = None,
