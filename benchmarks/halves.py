@@ -24,12 +24,12 @@ from seqprune.errors import InputError, SeqPruneError
 from seqprune.methods import accurately
 from seqprune.observe.batch import as_input
 from seqprune.presets import ROUND_TO
-from seqprune.run import trace_detector
 from seqprune.target import Target, price_of
 from seqprune.yolo.data import DetectionImages
 from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.probe import object_weights
 from seqprune.yolo.subset import listed
+from seqprune.yolo.tracing import trace_detector
 from seqprune.yolo.validate import Metrics, validate
 
 Join = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]

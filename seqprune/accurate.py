@@ -19,7 +19,8 @@ from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.recover import Recover, Repair, recover
-from seqprune.refit import RIDGE, refit
+from seqprune.refit import refit
+from seqprune.select.surgeon import RIDGE
 from seqprune.target import Target, measured_share, price_of
 from seqprune.yolo.data import FileImages
 from seqprune.yolo.loss import training_loss

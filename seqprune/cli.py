@@ -28,7 +28,7 @@ from seqprune.errors import InputError, SeqPruneError, TrainingError
 
 if TYPE_CHECKING:
     from seqprune.report.screen import Screen
-    from seqprune.run import Listener, PruneResult
+    from seqprune.run import PruneResult
 
 app = typer.Typer(
     name="seqprune",
@@ -172,7 +172,7 @@ def prune(
                 seed=seed,
                 val=not no_val,
                 trust=trust,
-                listener=_listener(screen),
+                listener=screen.listener,
             )
         except TrainingError as error:
             if not isinstance(error.result, run.PruneResult):
@@ -206,7 +206,7 @@ def demo(
         done = False
         try:
             with _screen() as screen:
-                result = run_demo(folder, seed=seed, listener=_listener(screen))
+                result = run_demo(folder, seed=seed, listener=screen.listener)
             _conclude(screen.console, result)
             if keep_files is not None:
                 _write(result, folder)
@@ -249,9 +249,9 @@ def inspect(
     import json
 
     from seqprune.report.console import graph_json, graph_text
-    from seqprune.run import trace_detector
     from seqprune.yolo.load import load
     from seqprune.yolo.networks import NETWORKS
+    from seqprune.yolo.tracing import trace_detector
 
     graph = trace_detector(load(model, tasks=NETWORKS, trust=trust).model)
     if as_json:
@@ -325,12 +325,6 @@ def _screen(silent: bool = False) -> Screen:
 def _is_follower() -> bool:
     """Whether this is one of several processes of ``torchrun`` and not the first, which speaks and writes."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
-
-
-def _listener(screen: Screen) -> Listener:
-    from seqprune.run import Listener
-
-    return Listener(screen.stage, screen.progress_by, screen.step, screen.warning)
 
 
 def _ratio(keep: str | None) -> str | float | None:

@@ -12,13 +12,14 @@ from typing import Any
 from torch import nn
 
 from seqprune.errors import InputError, SeqPruneError
+from seqprune.listener import Listener
 from seqprune.methods import method
 from seqprune.report.plot import document, key, lines, table
-from seqprune.run import Listener, trace_detector
 from seqprune.target import Target
 from seqprune.yolo.load import load
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.subset import train_subsets
+from seqprune.yolo.tracing import trace_detector
 from seqprune.yolo.tuning import finetune as tuned
 from seqprune.yolo.validate import validate
 

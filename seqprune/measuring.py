@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +12,7 @@ from rich.table import Table
 from seqprune.errors import InputError
 
 if TYPE_CHECKING:
-    from seqprune.run import Listener
+    from seqprune.report.screen import Screen
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")]
 Images = Annotated[int | None, typer.Option(show_default="all", help="A seeded sample of so many val images.")]
@@ -50,7 +48,7 @@ def sensitivity(
 
     from seqprune.sensitivity import sensitivity as measure
 
-    with _listener() as (console, listener):
+    with _screen() as screen:
         found = measure(
             model,
             data,
@@ -62,12 +60,12 @@ def sensitivity(
             batch=batch,
             device=device,
             seed=seed,
-            listener=listener,
+            listener=screen.listener,
         )
-    _show(console, f"unpruned mAP50-95 {found.map50_95:.4f}", *found.rows())
+    _show(screen.console, f"unpruned mAP50-95 {found.map50_95:.4f}", *found.rows())
     if out is not None:
         numbers, page = found.write(out)
-        console.print(f"numbers in {numbers}, plot in {page}", markup=False)
+        screen.console.print(f"numbers in {numbers}, plot in {page}", markup=False)
 
 
 def compare(
@@ -104,7 +102,7 @@ def compare(
 
     from seqprune.compare import compare as measure
 
-    with _listener() as (console, listener):
+    with _screen() as screen:
         found = measure(
             model,
             data,
@@ -118,12 +116,12 @@ def compare(
             seed=seed,
             subsets=subsets,
             finetune=finetune,
-            listener=listener,
-            on_row=lambda row: console.print(str(row), markup=False),  # a machine may stop before the last one
+            listener=screen.listener,
+            on_row=lambda row: screen.console.print(str(row), markup=False),  # a machine may stop before the last one
         )
-    _show(console, f"fine-tuned for {finetune} epochs" if finetune else "no training", *found.cells())
+    _show(screen.console, f"fine-tuned for {finetune} epochs" if finetune else "no training", *found.cells())
     written = fill(folder, found.write)
-    console.print(f"results in {written}: compare.json, compare.md, compare.html", markup=False)
+    screen.console.print(f"results in {written}: compare.json, compare.md, compare.html", markup=False)
 
 
 def _numbers(text: str, option: str) -> list[float]:
@@ -133,13 +131,10 @@ def _numbers(text: str, option: str) -> list[float]:
         raise InputError(f"{option} {text!r}: give numbers in (0, 1) with commas between, 0.5,0.25") from error
 
 
-@contextmanager
-def _listener() -> Iterator[tuple[Console, Listener]]:
+def _screen() -> Screen:
     from seqprune.report.screen import Screen
-    from seqprune.run import Listener
 
-    with Screen(Console(soft_wrap=True, highlight=False)) as screen:
-        yield screen.console, Listener(screen.stage, screen.progress_by, screen.step, screen.warning)
+    return Screen(Console(soft_wrap=True, highlight=False))
 
 
 def _show(console: Console, caption: str, head: list[str], rows: list[list[str]]) -> None:

@@ -8,25 +8,22 @@ from functools import partial
 import numpy as np
 from torch import nn
 
-from seqprune.accurate import accurate_plan, relevance_for, repaired
 from seqprune.budget import Spread
 from seqprune.criteria import CRITERIA, FloatArray, Scoring, scores
+from seqprune.engine import Engine, streams_for
 from seqprune.errors import InputError, SeqPruneError
+from seqprune.fast import fast_plan
 from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
 from seqprune.observe.batch import LabelledImages
-from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
-from seqprune.presets import ROUND_TO
+from seqprune.presets import ROUND_TO, Way
 from seqprune.price import Price
 from seqprune.recover import Recover
-from seqprune.sequential import Match, Settings, prune_sequentially
-from seqprune.surgery import compact, mask
+from seqprune.sequential import Match, Settings
+from seqprune.surgery import compact
 from seqprune.target import Target
-from seqprune.whole import fast_plan
-from seqprune.yolo.blocks import blocks_of
 from seqprune.yolo.data import DetectionImages
 from seqprune.yolo.peers import PEERS, peer
-from seqprune.yolo.predict import predict
 from seqprune.yolo.profile import parameters
 
 Method = Callable[[nn.Module, ChannelGraph, Target, DetectionImages, int], nn.Module]
@@ -56,7 +53,7 @@ def by_clusters(
     model: nn.Module,
     graph: ChannelGraph,
     target: Target,
-    images: LabelledImages,
+    images: DetectionImages,
     seed: int,
     *,
     match: Match = "once",
@@ -67,23 +64,14 @@ def by_clusters(
     """
     share = _of_parameters(target, "clusters")
     ratio = ratio_for(model, graph, share)
-    structure = blocks_of(model)
-    stream = None if structure is None else BlockStream(structure)
-    plan, masked, steps = prune_sequentially(
-        mask(model, PrunePlan((), graph.inputs), graph),
-        graph,
-        [layer.name for layer in graph.layers],
-        images,
-        len(model.names),  # type: ignore[arg-type]
-        settings=Settings(keep=ratio, match=match, seed=seed),
-        predict=predict,
-        stream=stream,
-    )
-    if stream is not None:
-        stream.reset()
-    small = compact(masked, plan, graph)
+    engine = Engine(model, graph, images, streams_for(model))
+    names = [layer.name for layer in graph.layers]
+    settings = Settings(keep=ratio, match=match, seed=seed)
+    chosen = engine.front_to_back(names, len(model.names), settings)  # type: ignore[arg-type]
+    engine.close()
+    small = compact(chosen.masked, chosen.plan, graph)
     if (left := parameters(small) / parameters(model)) > share * (1 + FAR):
-        why = next((step.reason for step in steps if step.status == "skipped"), "no layer was skipped")
+        why = next((step.reason for step in chosen.steps if step.status == "skipped"), "no layer was skipped")
         raise SeqPruneError(f"clusters leave {left:.3f} of the parameters, {share:g} was asked for; {why}")
     return small
 
@@ -169,16 +157,12 @@ def accurately(
     recover: Recover = "ls",
 ) -> tuple[nn.Module, PrunePlan]:
     """The masked network of the preset ``accurate``, and what stays of it; see :mod:`seqprune.accurate`."""
-    relevance = relevance_for(model, images)
-    plan = accurate_plan(model, graph, images, target, imgsz=imgsz, round_to=round_to, relevance=relevance)
-    masked = mask(model, plan, graph)
-    if recover != "none":
-        structure = blocks_of(model)
-        streams = () if structure is None else (BlockStream(structure), BlockStream(structure))
-        masked, _ = repaired(*(model, masked, plan, graph, images, recover), streams=streams, relevance=relevance)
-        for stream in streams:
-            stream.reset()
-    return masked, plan
+    engine = Engine(model, graph, images, streams_for(model))
+    relevance = engine.weigh_errors()
+    chosen = engine.to_target(Way(target, recover), imgsz=imgsz, round_to=round_to, relevance=relevance)
+    masked, _ = engine.repair(chosen, recover, relevance)
+    engine.close()
+    return masked, chosen.plan
 
 
 def _size(images: LabelledImages) -> int:

@@ -32,9 +32,8 @@ from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import Places
 from seqprune.observe.streaming import BlockStream, Pass, whole_passes
 from seqprune.observe.watching import watching
+from seqprune.select.surgeon import RIDGE
 from seqprune.unit import batch_norm_of, curve_of
-
-RIDGE = 3e-3
 
 
 class _Reached(Exception):

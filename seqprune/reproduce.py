@@ -22,9 +22,9 @@ from seqprune.errors import SeqPruneError
 from seqprune.observe.batch import Batch
 from seqprune.observe.extract import observe
 from seqprune.plan import PrunePlan
-from seqprune.run import trace_detector
 from seqprune.surgery import compact, mask, verify
 from seqprune.yolo.load import load
+from seqprune.yolo.tracing import trace_detector
 
 MODEL = "yolov8s.yaml"
 HEIGHT, WIDTH = 352, 512

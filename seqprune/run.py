@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -13,51 +13,37 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from seqprune.accurate import relevance_for, repaired
-from seqprune.budgeted import reports
+from seqprune.engine import Engine, streams_for
 from seqprune.errors import InputError
-from seqprune.graph import ChannelGraph, trace
+from seqprune.graph import ChannelGraph
+from seqprune.listener import Listener
 from seqprune.observe.batch import LabelledImages, Noise, as_input
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import Ranks, connect
 from seqprune.observe.shelf import CACHE_BYTES
-from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.presets import Way, settings_of, way_of
-from seqprune.recover import Repair
 from seqprune.report.html import write_html
 from seqprune.report.record import ClassMeasurements, Measurements, Record, versions
 from seqprune.select.layers import block_of, choose_layers
-from seqprune.sequential import StepReport, front_to_back, prune_sequentially
-from seqprune.surgery import Difference, compact, mask, verify
-from seqprune.whole import whole_plan
+from seqprune.sequential import StepReport, front_to_back
+from seqprune.surgery import Difference, compact, verify
 from seqprune.yolo import save_pt
-from seqprune.yolo.blocks import blocks_of
 from seqprune.yolo.data import FileImages, images_for
 from seqprune.yolo.device import as_device
 from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.networks import NETWORKS
-from seqprune.yolo.predict import predict
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.pruned import is_masked
 from seqprune.yolo.teacher import check_student
 from seqprune.yolo.tensors import SUFFIX, save_pair
+from seqprune.yolo.tracing import image_channels, trace_detector
 from seqprune.yolo.tuning import Tuner
 from seqprune.yolo.validate import validate, validate_classes
 
 DETECTED, CLASSIFIED = 640, 224
 """Sides of images in pixels, where they are not given: those that Ultralytics trains with."""
 Mode = Literal["compact", "mask"]
-
-
-@dataclass
-class Listener:
-    """What a caller is told while the job runs; the default hears nothing."""
-
-    stage: Callable[[str, int | None], None] = lambda _name, _total: None
-    progress: Callable[[int], None] = lambda _done: None
-    step: Callable[[StepReport], None] = lambda _report: None
-    warning: Callable[[str], None] = lambda _text: None
 
 
 @dataclass(frozen=True)
@@ -94,13 +80,6 @@ class PruneResult:
         else:
             path.write_text(self.record.to_json(), encoding="utf-8")
         return path
-
-
-def trace_detector(model: nn.Module) -> ChannelGraph:
-    """Channel graph of an Ultralytics network, traced on the smallest image all its strides divide."""
-    size = 2 * int(max(model.stride))  # type: ignore[arg-type]
-    parameter = next(model.parameters())
-    return trace(model, torch.zeros(1, _channels(model), size, size, dtype=parameter.dtype, device=parameter.device))
 
 
 def prune(
@@ -196,16 +175,8 @@ def prune(
             f"mode={mode}, finetune={finetune}, finetune_step={finetune_step}, imgsz={imgsz}, batch={batch}, "
             f"images={images}: mode is compact or mask, imgsz at least 32, the other numbers positive"
         )
-    told = listener or Listener()
-    ranks = connect()
-    if ranks.count > 1 and finetune + finetune_step:
-        raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
-    if ranks.count > 1 and way != Way(None, "none"):
-        raise InputError("targets and recovery run in one process: leave torchrun out, or take --preset seed")
-    if way.target is not None and finetune_step:
-        raise InputError("a target is met in one step: give finetune instead of finetune_step")
-    if distill and not finetune + finetune_step:
-        raise InputError("distill teaches while fine-tuning: give finetune or finetune_step too, or leave it out")
+    told, ranks = listener or Listener(), connect()
+    _check_together(way, finetune, finetune_step, distill, ranks)
     torch_device = own_device(as_device(str(device)), ranks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of the weights, where the model is a YAML
@@ -215,94 +186,33 @@ def prune(
     graph = trace_detector(detector.model)
     names = choose(graph, layers, blocks)
     imgsz = imgsz or (CLASSIFIED if detector.task == "classify" else DETECTED)
-    if data:
-        seen = images_for(
-            detector.task,
-            data,
-            split="train",
-            imgsz=imgsz,
-            batch=batch,
-            images=images,
-            stride=detector.stride,
-            names=detector.names,
-            seed=seed,
-        )
-    else:  # only an example is taken of it
-        side = math.ceil(imgsz / detector.stride) * detector.stride
-        seen = cast(FileImages, Noise(side, _channels(detector.model), seed))
-    if seen.unreadable:
-        told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")
+    seen = _images(detector, data, imgsz, batch, images, seed, told)
     measure = _Measure(data, imgsz, batch, torch_device, bool(val and data and not ranks.rank), told)
     before = measure(detector.model, "before")
-    structure = blocks_of(detector.model) if cache_bytes else None
-    streams = (
-        () if structure is None else tuple(BlockStream(structure, cache_bytes, cache_half, told.warning) for _ in "12")
-    )
-    forward = Forward(amp, told.warning)
     arguments = {"imgsz": imgsz, "batch": batch, "device": str(device), "seed": seed, **(training or {})}
     arguments["teacher"] = detector.model if distill else None
     tune = Tuner(data, arguments, told.stage)
-    original = mask(detector.model, PrunePlan((), graph.inputs), graph).to(torch_device)
-    repairs: tuple[Repair, ...] = ()
-    relevance = None
-    if way.weighs_errors:
-        told.stage("weigh errors", seen.image_count)
-        relevance = relevance_for(original, seen, forward, told.progress)
-        if relevance is None:
-            told.warning(
-                "what an error does in the end cannot be followed back through this network, which does not return one "
-                "box for every cell: all errors count alike, and more accuracy is lost than could be"
-            )
+    engine = Engine(
+        deepcopy(detector.model).to(torch_device),
+        graph,
+        seen,
+        streams_for(detector.model, cache_bytes, cache_half, told.warning),
+        Forward(amp, told.warning),
+        told,
+    )
+    relevance = engine.weigh_errors() if way.weighs_errors else None
     if way.target is None:
-        passes = (len(names) + 1) if settings.match == "once" else len(names) * (1 + (settings.match == "each"))
-        told.stage("observe", passes * seen.image_count)
-        plan, masked, steps = prune_sequentially(
-            deepcopy(original),
-            graph,
-            names,
-            seen,
-            len(detector.names),
-            settings=settings,
-            predict=predict,
-            on_step=told.step,
-            progress=told.progress,
-            after_step=(lambda now, so_far: tune(now, so_far, finetune_step)) if finetune_step else None,
-            stream=next(iter(streams), None),
-            forward=forward,
-            ranks=ranks,
-        )
-        if all(step.status == "skipped" for step in steps):
-            raise InputError(f"no layer could be pruned; {steps[0].layer}: {steps[0].reason}")
+        after_step = (lambda now, so_far: tune(now, so_far, finetune_step)) if finetune_step else None
+        chosen = engine.front_to_back(names, len(detector.names), settings, after_step=after_step, ranks=ranks)
+        if all(step.status == "skipped" for step in chosen.steps):
+            raise InputError(f"no layer could be pruned; {chosen.steps[0].layer}: {chosen.steps[0].reason}")
     else:
-        told.stage(*(("observe", seen.image_count) if way.criterion is None else (f"score by {way.criterion}", None)))
-        plan = whole_plan(
-            original,
-            graph,
-            seen,
-            way.target,
-            way.criterion,
-            imgsz=imgsz,
-            protect=protect,
-            round_to=settings.round_to,
-            seed=seed,
-            relevance=relevance,
-            forward=forward,
-            progress=told.progress,
+        chosen = engine.to_target(
+            way, imgsz=imgsz, round_to=settings.round_to, protect=protect, seed=seed, relevance=relevance
         )
-        masked, steps = mask(original, plan, graph), list(reports(graph, plan))
-        for step in steps:
-            told.step(step)
-    if way.recover != "none":
-        told.stage("recover", None)
-        masked, repairs = repaired(
-            *(original, masked, plan, graph, seen, way.recover),
-            streams=streams,
-            relevance=relevance,
-            forward=forward,
-            progress=told.progress,
-        )
-    for stream in streams:
-        stream.reset()
+    masked, repairs = engine.repair(chosen, way.recover, relevance)
+    engine.close()
+    plan, steps = chosen.plan, chosen.steps
     masked = masked.cpu()
     small = compact(masked, plan, graph)
     difference = verify(masked, small, example_of(seen, small))
@@ -322,18 +232,56 @@ def prune(
         | {"finetune_step": finetune_step, "distill": distill, "target": target, "recover": way.recover}
         | {"protect": list(protect), "criterion": way.criterion, "verified_on": "images" if data else "noise"},
         versions=versions(),
-        steps=tuple(steps),
+        steps=steps,
         verify=difference,
         repairs=repairs,
         before=replace(before, latency_ms=slow),
         after=replace(after, latency_ms=fast),
         unreadable=tuple(seen.unreadable),
     )
-    result = PruneResult(pruned, plan, tuple(steps), record, detector.names)
+    result = PruneResult(pruned, plan, steps, record, detector.names)
     if tune.failure is not None:
         tune.failure.result = result
         raise tune.failure
     return result
+
+
+def _check_together(way: Way, finetune: int, finetune_step: int, distill: bool, ranks: Ranks) -> None:
+    """
+    Raises:
+        InputError: what does not go together.
+    """
+    if ranks.count > 1 and finetune + finetune_step:
+        raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
+    if ranks.count > 1 and way != Way(None, "none"):
+        raise InputError("targets and recovery run in one process: leave torchrun out, or take --preset seed")
+    if way.target is not None and finetune_step:
+        raise InputError("a target is met in one step: give finetune instead of finetune_step")
+    if distill and not finetune + finetune_step:
+        raise InputError("distill teaches while fine-tuning: give finetune or finetune_step too, or leave it out")
+
+
+def _images(
+    detector: LoadedDetector, data: str | Path, imgsz: int, batch: int, images: int | None, seed: int, told: Listener
+) -> FileImages:
+    """Those to look at; without data noise, of which only an example is taken."""
+    if not data:
+        side = math.ceil(imgsz / detector.stride) * detector.stride
+        return cast(FileImages, Noise(side, image_channels(detector.model), seed))
+    seen = images_for(
+        detector.task,
+        data,
+        split="train",
+        imgsz=imgsz,
+        batch=batch,
+        images=images,
+        stride=detector.stride,
+        names=detector.names,
+        seed=seed,
+    )
+    if seen.unreadable:
+        told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")
+    return seen
 
 
 def choose(graph: ChannelGraph, layers: int | Sequence[str], blocks: Iterable[int]) -> list[str]:
@@ -390,9 +338,4 @@ class _Measure:
         return replace(size, **{name: value for name, value in asdict(metrics).items() if hasattr(size, name)})
 
 
-def _channels(model: nn.Module) -> int:
-    first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    return first.in_channels
-
-
-__all__ = ["Difference", "Listener", "PruneResult", "prune", "trace_detector"]
+__all__ = ["Difference", "PruneResult", "prune"]

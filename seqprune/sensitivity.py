@@ -15,16 +15,17 @@ from seqprune.budget import pools
 from seqprune.criteria import FROM_IMAGES, FloatArray, scores
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
+from seqprune.listener import Listener
 from seqprune.plan import PrunePlan
 from seqprune.price import Price
 from seqprune.report.plot import document, dots, key, table
-from seqprune.run import Listener, trace_detector
 from seqprune.scoring import scoring_for
 from seqprune.sequential import front_to_back
 from seqprune.surgery import compact
 from seqprune.yolo import DetectionImages
 from seqprune.yolo.load import load
 from seqprune.yolo.subset import sampled
+from seqprune.yolo.tracing import trace_detector
 from seqprune.yolo.validate import validate
 
 RATIOS = (0.5, 0.25)

@@ -15,8 +15,8 @@ PACKAGE = ROOT / "seqprune"
 # A room imports from rooms above it in this list, never from one below.
 ROOMS = (
     *("errors", "widths", "outputs", "unit", "graph", "plan", "price", "select", "budget", "observe"),
-    *("surgery", "criteria", "curve", "refit", "recover", "importance", "sequential", "budgeted", "yolo"),
-    *("scoring", "target", "presets", "modules", "accurate", "whole", "report", "run", "sensitivity"),
+    *("surgery", "criteria", "curve", "refit", "recover", "importance", "sequential", "listener", "budgeted", "yolo"),
+    *("scoring", "target", "presets", "modules", "accurate", "fast", "engine", "report", "run", "sensitivity"),
     *("methods", "compare", "demo", "reproduce", "commands", "measuring", "cli", "__main__"),
 )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from seqprune.demo import weights_path, write_scenes
-from seqprune.run import Listener, PruneResult, prune
+from seqprune.listener import Listener
+from seqprune.run import PruneResult, prune
 
 SIZE = 128
 TRAIN, VAL = 600, 200

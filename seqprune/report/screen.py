@@ -6,15 +6,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from seqprune.listener import Listener
 from seqprune.report.console import step_block
 from seqprune.sequential import StepReport
 
 
 class Screen:
-    """Steps as they come, and a progress bar below them where someone is watching.
-
-    The methods are what a :class:`seqprune.run.Listener` calls.
-    """
+    """Steps as they come, and a progress bar below them where someone is watching."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -39,6 +37,10 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         if not self.progress.disable:
             self.progress.stop()
+
+    @property
+    def listener(self) -> Listener:
+        return Listener(self.stage, self.progress_by, self.step, self.warning)
 
     def stage(self, name: str, total: int | None) -> None:
         self.progress.reset(self.task, description=name, total=total, images="")

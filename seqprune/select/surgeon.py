@@ -22,6 +22,7 @@ from seqprune.graph.channels import Balance, BoolArray, IntArray
 from seqprune.select.moments import FloatArray
 
 RIDGE = 3e-3
+"""Of the mean of a covariance's diagonal, in choice and fit alike: what is chosen is what will be fitted."""
 MOST_FITTED = 0.9
 """Effective parameters for a sample, at most: beyond, all that is known of an error is that it is large."""
 

@@ -12,8 +12,8 @@ import torch
 
 from seqprune.criteria import Scoring, scores
 from seqprune.plan import PrunePlan
-from seqprune.run import trace_detector
 from seqprune.yolo.load import load
+from seqprune.yolo.tracing import trace_detector
 
 QUICK = ("--preset", "fast", "--imgsz", "64")
 

@@ -10,7 +10,8 @@ import pytest
 from seqprune.demo import weights_path, write_scenes
 from seqprune.demo.run import SIZE, TRAINING
 from seqprune.errors import TrainingError
-from seqprune.run import Listener, PruneResult, prune
+from seqprune.listener import Listener
+from seqprune.run import PruneResult, prune
 from seqprune.surgery import count_active_channels
 from seqprune.yolo import tuning
 from seqprune.yolo.load import load

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from seqprune.plan import PrunePlan
-from seqprune.run import trace_detector
+from seqprune.yolo.tracing import trace_detector
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 DEAD = (0, 2)

@@ -13,9 +13,10 @@ from PIL import Image
 from torch import nn
 
 from seqprune.errors import DataError, InputError
+from seqprune.listener import Listener
 from seqprune.observe.batch import as_input
 from seqprune.observe.extract import match_objects
-from seqprune.run import Listener, prune
+from seqprune.run import prune
 from seqprune.yolo import ClassificationImages
 from seqprune.yolo.folders import fitting_names
 from seqprune.yolo.load import load

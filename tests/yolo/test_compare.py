@@ -18,11 +18,12 @@ from seqprune.criteria import CRITERIA, Scoring, register
 from seqprune.demo import weights_path
 from seqprune.demo.scenes import write_scenes
 from seqprune.errors import InputError, SeqPruneError
+from seqprune.listener import Listener
 from seqprune.methods import METHODS, by_clusters, method, ratio_for
-from seqprune.run import Listener, trace_detector
 from seqprune.sensitivity import sensitivity
 from seqprune.target import Target
 from seqprune.yolo import DetectionImages, parameters
+from seqprune.yolo.tracing import trace_detector
 
 SIZE = 128
 

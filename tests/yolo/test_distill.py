@@ -17,13 +17,14 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 import seqprune
 from seqprune.errors import InputError, UntrustedError
 from seqprune.plan import PrunePlan
-from seqprune.run import prune, trace_detector
+from seqprune.run import prune
 from seqprune.yolo import teacher as teachers
 from seqprune.yolo import train as training
 from seqprune.yolo import trainer as trainers
 from seqprune.yolo.load import load
 from seqprune.yolo.networks import NETWORKS
 from seqprune.yolo.save import save_pt
+from seqprune.yolo.tracing import trace_detector
 from seqprune.yolo.trainer import DetectionTrainer
 from seqprune.yolo.tuning import _Quiet, finetune
 

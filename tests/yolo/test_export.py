@@ -16,11 +16,11 @@ from ultralytics.nn.modules import C2f
 
 import seqprune
 from seqprune.plan import PrunePlan
-from seqprune.run import trace_detector
 from seqprune.surgery import Difference, verify
 from seqprune.yolo.load import load
 from seqprune.yolo.profile import parameters
 from seqprune.yolo.save import save_pt
+from seqprune.yolo.tracing import trace_detector
 
 DEMO = Path(__file__).parents[2] / "seqprune" / "demo" / "digits.pt"
 SIZE = 128

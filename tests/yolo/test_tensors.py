@@ -14,11 +14,12 @@ from torch import nn
 import seqprune
 from seqprune.errors import InputError, ModelError, UntrustedError
 from seqprune.plan import PrunePlan
-from seqprune.run import prune, trace_detector
+from seqprune.run import prune
 from seqprune.yolo.load import load
 from seqprune.yolo.networks import check_description, example
 from seqprune.yolo.save import save_pt
 from seqprune.yolo.tensors import save_pair
+from seqprune.yolo.tracing import trace_detector
 
 NAMES = {0: "green", 1: "red"}
 DEMO = Path(__file__).parents[2] / "seqprune" / "demo" / "digits.pt"

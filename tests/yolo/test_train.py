@@ -19,13 +19,13 @@ from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 import seqprune
 from seqprune.errors import InputError, ModelError, TrainingError
 from seqprune.plan import PrunePlan
-from seqprune.run import trace_detector
 from seqprune.yolo import train as training
 from seqprune.yolo import trainer as trainers
 from seqprune.yolo.load import load
 from seqprune.yolo.networks import NETWORKS
 from seqprune.yolo.pruned import TRAINERS, plan_of, remember
 from seqprune.yolo.save import save_pt
+from seqprune.yolo.tracing import trace_detector
 
 NAMES = {0: "green", 1: "red"}
 QUICK = {"imgsz": 64, "batch": 4, "device": "cpu"}

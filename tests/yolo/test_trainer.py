@@ -16,9 +16,9 @@ from ultralytics import YOLO
 import seqprune
 from seqprune.errors import DataError, InputError, ModelError, TrainingError
 from seqprune.plan import PrunePlan
-from seqprune.run import trace_detector
 from seqprune.yolo.load import load
 from seqprune.yolo.save import save_pt
+from seqprune.yolo.tracing import trace_detector
 from seqprune.yolo.trainer import DetectionTrainer
 from seqprune.yolo.tuning import _Quiet, finetune
 

@@ -1,4 +1,4 @@
-"""A whole network to a target: by what removal costs, ``accurate``, or by scores of its channels, ``fast``."""
+"""The preset ``fast``: a whole network to a target, by scores of its channels."""
 
 from __future__ import annotations
 
@@ -6,52 +6,13 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from seqprune.accurate import accurate_plan
 from seqprune.budget import Spread, by_scores
 from seqprune.criteria import COMPARABLE, scores
 from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import LabelledImages
-from seqprune.observe.extract import Progress
-from seqprune.observe.forward import Forward
-from seqprune.observe.relevance import Relevance
 from seqprune.plan import PrunePlan
 from seqprune.scoring import scoring_for
 from seqprune.target import Target, measured_share, price_of
-from seqprune.yolo.data import FileImages
-
-
-def whole_plan(
-    original: nn.Module,
-    graph: ChannelGraph,
-    images: FileImages,
-    target: Target,
-    criterion: str | None,
-    *,
-    imgsz: int,
-    round_to: int,
-    protect: Sequence[str] = (),
-    seed: int = 0,
-    relevance: Relevance | None = None,
-    forward: Forward | None = None,
-    progress: Progress | None = None,
-) -> PrunePlan:
-    """What stays of every layer: :func:`fast_plan` where there is a criterion, else the preset ``accurate``."""
-    if criterion is not None:
-        return fast_plan(
-            original, graph, images, target, criterion, imgsz=imgsz, protect=protect, round_to=round_to, seed=seed
-        )
-    return accurate_plan(
-        original,
-        graph,
-        images,
-        target,
-        imgsz=imgsz,
-        protect=protect,
-        round_to=round_to,
-        relevance=relevance,
-        forward=forward,
-        progress=progress,
-    )
 
 
 def fast_plan(
