@@ -125,7 +125,8 @@ def _look(
             again.add(name)  # one that runs twice has two maps, and positions on neither mean the other
         outputs[name] = output
 
-    with torch.enable_grad():
+    # Ultralytics' heads for key points decode in place what the way back needs.
+    with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
         inputs = as_input(images, model).clone().requires_grad_()
         with watching(model, names, keep):
             value = probe(model, inputs, random)

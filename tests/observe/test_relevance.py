@@ -52,6 +52,26 @@ def test_noise_on_outputs_gives_every_error_there_its_square() -> None:
     assert found.curvature["model.5.0"] / positions == pytest.approx(torch.ones(7).double().numpy(), rel=0.05)
 
 
+def test_outputs_that_are_changed_in_place_can_be_asked() -> None:
+    """As heads for key points do: a sigmoid of some channels, then arithmetic on their neighbours, in one tensor."""
+
+    def in_place(model: nn.Module, x: torch.Tensor, _random: torch.Generator) -> torch.Tensor:
+        y = model(x).clone()
+        y[:, 2::3].sigmoid_()
+        y[:, 0::3] = (y[:, 0::3] * 2 + 1) * 3
+        value: torch.Tensor = y.square().sum()
+        return value
+
+    def apart(model: nn.Module, x: torch.Tensor, _random: torch.Generator) -> torch.Tensor:
+        y = model(x)
+        value: torch.Tensor = y[:, 2::3].sigmoid().square().sum() + ((y[:, 0::3] * 2 + 1) * 3).square().sum()
+        return value + y[:, 1::3].square().sum()
+
+    found, expected = (relevance_of(Detector(), NAMES, Images(), probe).curvature for probe in (in_place, apart))
+    for name in NAMES:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=0.0)
+
+
 def test_the_same_every_time_and_the_network_stays_as_it_is() -> None:
     model = Detector()
     before = {name: value.clone() for name, value in model.state_dict().items()}
