@@ -94,11 +94,12 @@ def _sources(
     """What every convolution reads, and the groups all of whose readers are known."""
     inputs, outputs = graph.weight_inputs, graph.weight_outputs
     names = [name for name in inputs if _is_plain(model.get_submodule(name))]
+    moments, leader = second_moments(model, names, images, sampler, progress, forward, relevance)
+    names = [name for name in names if name in leader]
     known = np.ones(graph.group_count, bool)
     for cut in graph.slices:
         if cut.dead is None and cut.module not in names:
             known[cut.groups.ravel()] = False
-    moments, leader = second_moments(model, names, images, sampler, progress, forward, relevance)
     covariances = {name: (seen.products[0] / seen.count).cpu() for name, seen in moments.items()}
     read = {name: covariances[leader[name]] for name in names}
     relevance = relevance or Relevance()

@@ -45,12 +45,12 @@ def second_moments(
 
     Returns:
         The moments by name, and for every name the one that holds them: convolutions that read the same tensor in the
-        same way share theirs.
+        same way share theirs. Those that no image reaches are in neither.
     """
     forward = forward or Forward()
     device = next(model.parameters()).device
     leader = _leaders(model, names, next(iter(images)))
-    leaders = [name for name in names if leader[name] == name]
+    leaders = [name for name in names if leader.get(name) == name]
     found = {name: SecondMoments() for name in leaders}
     for batch in images:
         places = Places(sampler, batch, relevance)

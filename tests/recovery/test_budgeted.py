@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from detectors import Detector, Images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import Network, example, networks, random_removal
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqprune import PrunePlan, compact, mask, trace, verify
@@ -81,6 +84,30 @@ def test_what_is_protected_stays_whole() -> None:
     assert removed.any()
     with pytest.raises(InputError, match=r"no layer in 'model\.99'"):
         protected(graph, ("model.99",))
+
+
+class Prompted(Detector):
+    """With a branch that runs for prompts alone, as YOLOE's encoder of visual prompts: images say nothing of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompt = nn.Sequential(nn.Conv2d(24, 6, 1), nn.ReLU(), nn.Conv2d(6, 3, 1))
+        self.prompted = True
+
+    def forward(self, x: torch.Tensor) -> Any:
+        seen = self.model[:4](x)
+        found = self.model[4:](seen)
+        return (found, self.prompt(seen)) if self.prompted else found
+
+
+def test_what_no_image_reaches_keeps_what_it_reads() -> None:
+    model = Prompted().eval()
+    graph = trace(model, INPUT)
+    model.prompted = False
+    removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8))
+    assert removed.any()
+    for layer in ("model.3.conv", "prompt.0", "prompt.2"):
+        assert not removed[graph.by_name[layer].groups].any()
 
 
 def test_a_target_out_of_reach_names_what_can_be_reached() -> None:
