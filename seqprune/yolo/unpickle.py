@@ -142,6 +142,12 @@ class RestrictedUnpickler(_Unpickler):  # type: ignore[misc]
             raise _Refused(full)
         return _Token(full, kind=kind)
 
+    def load_global(self) -> None:
+        names = [self.readline() for _ in range(2)]
+        if not all(name.endswith(b"\n") for name in names):
+            raise pickle.UnpicklingError("it ends within a name")  # what is left of it would be refused
+        self.append(self.find_class(*(name[:-1].decode() for name in names)))
+
     def load_reduce(self) -> None:
         arguments = self.stack.pop()
         token = self.stack[-1]
@@ -179,6 +185,7 @@ class RestrictedUnpickler(_Unpickler):  # type: ignore[misc]
 RestrictedUnpickler.dispatch = (
     _Unpickler.dispatch
     | {
+        pickle.GLOBAL[0]: RestrictedUnpickler.load_global,
         pickle.REDUCE[0]: RestrictedUnpickler.load_reduce,
         pickle.NEWOBJ[0]: RestrictedUnpickler.load_newobj,
         pickle.BUILD[0]: RestrictedUnpickler.load_build,

@@ -139,6 +139,17 @@ def test_a_pickle_that_ends_early_is_a_damaged_file(length: int, tiny: nn.Module
             load(archive(pickled[:end], tmp_path))
 
 
+def test_a_pickle_that_ends_within_a_name_is_damaged_and_not_untrusted(tiny: nn.Module, tmp_path: Path) -> None:
+    """What is left of the name is no layer, and the user was asked whom to trust."""
+    with zipfile.ZipFile(save_pt(tiny, tmp_path / "m.pt", names=NAMES)) as whole:
+        pickled = next(whole.read(name) for name in whole.namelist() if name.endswith("/data.pkl"))
+    name = b"cultralytics.nn.tasks\nDetectionModel\n"
+    start = pickled.index(name)
+    for end in (1, 5, len(name) - 16, len(name) - 15, len(name) - 4, len(name) - 1):
+        with pytest.raises(ModelError, match="cannot be unpickled"):
+            load(archive(pickled[: start + end], tmp_path))
+
+
 def test_a_name_without_its_use_is_inert(tmp_path: Path) -> None:
     """A layer's class may be named, but what is in the data can be neither called nor filled."""
     found = read(archive(lines(*LINEAR, "."), tmp_path))
