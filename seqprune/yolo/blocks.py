@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from ultralytics.nn.tasks import BaseModel
+from ultralytics.nn.tasks import BaseModel, RTDETRDetectionModel
 
 from seqprune.observe.streaming import Blocks
+
+# RT-DETR's differs in what it does with labels; that of networks with prompts gives them to blocks of its choice.
+_BLOCK_AFTER_BLOCK = (BaseModel.predict, RTDETRDetectionModel.predict)
 
 
 def blocks_of(model: nn.Module) -> Blocks | None:
     """Which block reads which, or ``None`` where the network does not run its blocks one after the other."""
     if not isinstance(model, BaseModel) or type(model)._predict_once is not BaseModel._predict_once:
+        return None
+    if type(model).predict not in _BLOCK_AFTER_BLOCK:
         return None
     modules: Any = model.model
     return Blocks(
