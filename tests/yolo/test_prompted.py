@@ -27,6 +27,7 @@ def prompted(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
     model: nn.Module = kind(cfg, nc=2, verbose=False).eval()
     randomise(model, 0)
+    model.pe = torch.rand(1, 2, 512)  # what YOLOE's classes were set to; older versions take 80 without it
     model.names, model.task, model.args = {0: "green", 1: "red"}, "detect", {"imgsz": 64, "task": "detect"}  # type: ignore[assignment]
     return model
 
