@@ -26,15 +26,15 @@ from seqprune.observe.batch import as_input
 from seqprune.presets import ROUND_TO
 from seqprune.target import Target, price_of
 from seqprune.yolo.data import DetectionImages
+from seqprune.yolo.judge import apart
 from seqprune.yolo.load import LoadedDetector, load
-from seqprune.yolo.probe import object_weights
+from seqprune.yolo.probe import LEAST, object_weights
 from seqprune.yolo.subset import listed
 from seqprune.yolo.tracing import trace_detector
 from seqprune.yolo.validate import Metrics, validate
 
 Join = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 """Given inputs, a network's detections and the other's: puts something of the latter into the former."""
-LEAST = 1e-6
 STRIDES = (8, 16, 32)
 SURE = (0.0, 0.01, 0.05, 0.25, 1.0)
 """What the unpruned network's probabilities are split by."""
@@ -54,12 +54,9 @@ def distances(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], classes: int) 
     """
     total, divergence, error = LEAST, 0.0, 0.0
     for found, wanted in pairs:
-        worth = object_weights(wanted, classes)
-        p, q = (each[:, 4 : 4 + classes].clamp(LEAST, 1 - LEAST) for each in (wanted, found))
-        sides = wanted[:, 2:4].clamp(min=1).repeat(1, 2, 1)
-        total += float(worth.sum())
-        divergence += float(((p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).sum(1) * worth).sum())
-        error += float((((found[:, :4] - wanted[:, :4]) / sides).square().sum(1) * worth).sum())
+        more, off, _ = apart(found, wanted, classes)
+        total += float(object_weights(wanted, classes).sum())
+        divergence, error = divergence + float(more), error + float(off)
     return divergence / total, error / total
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 from torch import nn
 
@@ -23,7 +22,7 @@ from seqprune.refit import refit
 from seqprune.select.surgeon import RIDGE
 from seqprune.target import Target, measured_share, price_of
 from seqprune.yolo.data import FileImages
-from seqprune.yolo.loss import training_loss
+from seqprune.yolo.judge import judge_for
 from seqprune.yolo.networks import is_fixed
 from seqprune.yolo.probe import probe_for
 
@@ -135,9 +134,9 @@ def repaired(
             ridge=_ridge(relevance),
         )
 
-    if held is None:
+    judge = None if held is None else judge_for(original, held, len(images.names))
+    if judge is None:
         return recover(original, masked, plan, graph, images, way, fit, forward=forward)
-    judge = partial(training_loss, images=held)
     return recover(original, masked, plan, graph, fitting, way, fit, judge, forward, everything=images)
 
 

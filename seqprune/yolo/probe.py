@@ -22,7 +22,7 @@ from seqprune.yolo.networks import forget_inputs
 BOX_WEIGHT = 8.0
 """A box that is off by a quarter of its side counts as much as a class at even odds that is off by √2 in its logit."""
 CONFIDENT, OVERLAP, SHARPNESS = 0.05, 0.65, 4.0
-_LEAST = 1e-6
+LEAST = 1e-6
 
 
 def probe_for(model: nn.Module, images: LabelledImages, classes: int) -> tuple[nn.Module, Probe] | None:
@@ -32,26 +32,23 @@ def probe_for(model: nn.Module, images: LabelledImages, classes: int) -> tuple[n
         ``None`` where no gradient comes from one prediction for every cell: classifiers, detectors of queries, and
         those that need no suppression where Ultralytics detaches them (8.3.200 does, 8.4.190 does not).
     """
-    copy = deepcopy(model).eval().requires_grad_(False)
-    forget_inputs(copy)
-    _return_every_cell(copy)
+    copy = every_cell(model)
     image = as_input(next(iter(images)).images[:1], copy).clone().requires_grad_()
     with torch.enable_grad():
-        found = _predictions(copy(image))
-    if found is None or not found.requires_grad or not _is_one_per_cell(found, copy, image, classes):
+        found = predictions(copy(image))
+    if found is None or not found.requires_grad or not is_one_per_cell(found, copy, image, classes):
         return None
 
     def probe(model: nn.Module, inputs: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-        y = _predictions(model(inputs))
+        y = predictions(model(inputs))
         assert y is not None  # noqa: S101 - it was looked at above
         worth = object_weights(y.detach().float(), classes)[:, None]
-        boxes, scores, rest = y[:, :4], y[:, 4 : 4 + classes].clamp(_LEAST, 1 - _LEAST), y[:, 4 + classes :]
+        boxes, scores, rest = y[:, :4], y[:, 4 : 4 + classes].clamp(LEAST, 1 - LEAST), y[:, 4 + classes :]
         known = scores.detach()
         sides = boxes[:, 2:].detach().clamp(min=1).repeat(1, 2, 1)
         terms = [scores / (known * (1 - known)).sqrt(), BOX_WEIGHT**0.5 * boxes / sides]
         if rest.numel():  # masks' coefficients, key points, angles: relative to their size at objects
-            size = (rest.detach().square() * worth).sum((0, 2)) / worth.sum().clamp(min=_LEAST)
-            terms.append(rest / size.clamp(min=_LEAST).sqrt()[:, None])
+            terms.append(rest / mean_square(rest.detach(), worth).sqrt()[:, None])
         total = torch.zeros((), device=y.device)
         for term in terms:
             # Signs, as Hutchinson drew: of all independent numbers they let the squared gradient vary least.
@@ -60,6 +57,11 @@ def probe_for(model: nn.Module, images: LabelledImages, classes: int) -> tuple[n
         return total
 
     return copy, probe
+
+
+def mean_square(values: torch.Tensor, worth: torch.Tensor) -> torch.Tensor:
+    """``[C]``, at objects: of ``values`` ``[B, C, cells]``, which count by ``worth`` ``[B, 1, cells]``."""
+    return ((values.square() * worth).sum((0, 2)) / worth.sum().clamp(min=LEAST)).clamp(min=LEAST)
 
 
 def object_weights(predictions: torch.Tensor, classes: int) -> torch.Tensor:
@@ -87,8 +89,13 @@ def object_weights(predictions: torch.Tensor, classes: int) -> torch.Tensor:
     return found
 
 
-def _return_every_cell(model: nn.Module) -> None:
-    """Heads that would choose among their predictions return all of them, as the others do."""
+def every_cell(model: nn.Module) -> nn.Module:
+    """A copy in inference mode, without gradients, that returns its prediction for every cell.
+
+    Heads that would choose among them return all, as the others do.
+    """
+    copy = deepcopy(model).eval().requires_grad_(False)
+    forget_inputs(copy)
 
     def centred(found: torch.Tensor, *_: object) -> torch.Tensor:
         corners = found[..., :4]
@@ -99,12 +106,13 @@ def _return_every_cell(model: nn.Module) -> None:
         return found.transpose(1, 2)
 
     head: Any
-    for head in model.modules():
+    for head in copy.modules():
         if isinstance(head, Detect) and head.end2end:
             head.postprocess = turned if isinstance(head, OBB) else centred
+    return copy
 
 
-def _is_one_per_cell(found: torch.Tensor, model: nn.Module, images: torch.Tensor, classes: int) -> bool:
+def is_one_per_cell(found: torch.Tensor, model: nn.Module, images: torch.Tensor, classes: int) -> bool:
     """Whether there are boxes and classes for each cell of all maps."""
     strides = getattr(model, "stride", None)
     if strides is None or found.dim() != 3 or found.shape[1] < 4 + classes:
@@ -113,7 +121,7 @@ def _is_one_per_cell(found: torch.Tensor, model: nn.Module, images: torch.Tensor
     return found.shape[2] == sum((height // int(s)) * (width // int(s)) for s in strides)
 
 
-def _predictions(found: object) -> torch.Tensor | None:
+def predictions(found: object) -> torch.Tensor | None:
     """The first tensor of what a network returns; those that segment return theirs in a pair of its own."""
     while isinstance(found, tuple | list) and found:
         found = found[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -57,3 +58,11 @@ def test_the_whole_job(task: str, network: nn.Module, images: Path, tmp_path: Pa
     for name in ("saved.pt", "saved.safetensors"):
         loaded = load(result.save(tmp_path / name), tasks=[task])
         assert (loaded.task, loaded.plan) == (task, result.plan)
+
+
+@pytest.mark.parametrize("task", BOXED)
+def test_the_whole_network_to_a_target(task: str, network: nn.Module, images: Path) -> None:
+    given: dict[str, Any] = {"imgsz": 64, "batch": 4, "val": False}
+    result = prune(network, images, preset="accurate", target="params=0.7", **given)
+    assert result.record.after.params / result.record.before.params == pytest.approx(0.7, abs=0.02)
+    assert [repair.step for repair in result.record.repairs] == ["ls"]

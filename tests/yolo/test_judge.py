@@ -1,0 +1,58 @@
+"""What a repair is judged by: the loss of the task, or how far detections are from the unpruned network's."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from math import log
+from pathlib import Path
+
+import pytest
+import torch
+from networks import randomise
+from torch import nn
+
+from seqprune.yolo.data import DetectionImages
+from seqprune.yolo.judge import BY_BOXES, apart, judge_for
+from seqprune.yolo.loss import training_loss
+
+
+def cells(*rows: list[float]) -> torch.Tensor:
+    return torch.tensor(rows).T[None]
+
+
+def test_parts_of_the_distance_are_those_of_their_formulas() -> None:
+    """One object of confidence 0.8, sides 10 and 20, one number besides; cells without an object count for nothing."""
+    wanted = cells([50, 50, 10, 20, 0.8, 0.1, 2.0], [90, 90, 10, 20, 0.01, 0.01, 7.0])
+    found = cells([51, 50, 10, 24, 0.6, 0.1, 3.0], [10, 10, 30, 30, 0.9, 0.90, 0.0])
+    classes, boxes, rest = apart(found, wanted, 2)
+    assert float(classes) == pytest.approx(0.8 * (0.8 * log(0.8 / 0.6) + 0.2 * log(0.2 / 0.4)), rel=1e-5)
+    assert float(boxes) == pytest.approx(0.8 * (0.1**2 + 0.2**2), rel=1e-5)
+    assert float(rest) == pytest.approx(0.8 * (1 / 2) ** 2, rel=1e-5)
+    assert [float(part) for part in apart(wanted, wanted, 2)] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("task", BY_BOXES)
+def test_of_labels_that_are_read_as_boxes_the_unpruned_network_is_the_measure(
+    task: str, network: nn.Module, images: Path
+) -> None:
+    """Ultralytics' losses of these tasks ask for masks, key points or angles."""
+    randomise(network, 0)
+    held = DetectionImages(images, imgsz=64, batch=4, task=task)
+    judge = judge_for(network, held, 2)
+    assert judge is not None
+    other = deepcopy(network)
+    last = [m for m in other.modules() if isinstance(m, nn.Conv2d)][-4:]
+    distances = [judge(network)]
+    for _ in range(2):
+        for conv in last:
+            conv.weight.data.mul_(1.1)
+        distances.append(judge(other))
+    assert distances[0] == 0
+    assert 0 < distances[1] < distances[2]
+
+
+def test_a_detector_is_judged_by_its_loss(tiny: nn.Module, data_yaml: Path) -> None:
+    held = DetectionImages(data_yaml, imgsz=64, batch=4)
+    judge = judge_for(tiny, held, 2)
+    assert judge is not None
+    assert judge(tiny) == training_loss(tiny, held)
