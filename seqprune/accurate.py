@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 from torch import nn
 
@@ -109,9 +110,10 @@ def repaired(
         progress: told the number of images of every batch.
     """
     fitting, held = images.hold_out()
+    # Of a copy: Ultralytics' older heads keep what they computed, and what has a gradient cannot be copied any more.
     stages = [
         [name for name in stage if not is_fixed(name)]
-        for stage in stages_of(original, as_input(next(iter(fitting)).images[:1], original))
+        for stage in stages_of(deepcopy(original), as_input(next(iter(fitting)).images[:1], original))
     ]
     stages = [stage for stage in stages if stage]
     removed = plan.removed_groups(graph)
