@@ -77,6 +77,7 @@ def accurate_plan(
         forward=forward,
         progress=progress,
         share=measured_share(target, original, graph, imgsz, device),
+        timed=target.kind == "latency",
         relevance=relevance,
     )
     return PrunePlan.from_removed(graph, removed)

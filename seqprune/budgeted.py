@@ -40,6 +40,7 @@ def choose_globally(
     forward: Forward | None = None,
     progress: Progress | None = None,
     share: Callable[[BoolArray], float] | None = None,
+    timed: bool = False,
     relevance: Relevance | None = None,
 ) -> BoolArray:
     """The channel groups to remove, ``[group_count]``: legal, rounded, and within 2 % of the target.
@@ -54,6 +55,7 @@ def choose_globally(
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
         share: what of the whole stays, where something else is meant to meet the target than the price.
+        timed: whether that is time, of which the price says nothing; else it is no more than the price says.
         relevance: where errors matter, and in which layers, from the same images. All are alike without it.
 
     Raises:
@@ -65,7 +67,7 @@ def choose_globally(
 
     def far_enough(gone: BoolArray) -> bool:
         # Rounding gives channels back, so the order goes on until the target is met without them.
-        if share is not None or price.share(gone) > budget.target:
+        if timed or price.share(gone) > budget.target:
             return False
         return price.share(graph.legalise(gone, ranks, free, budget.round_to)) <= budget.target
 

@@ -41,14 +41,17 @@ class Price:
         graph: its channel graph.
         uses: by module path, how often an element of its weight is used in one forward pass; 1 and nothing else
             where it is left out, which counts parameters.
+        besides: what is paid whatever stays.
     """
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph, uses: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, graph: ChannelGraph, uses: Mapping[str, float] | None = None, besides: float = 0.0
+    ) -> None:
         self.group_count = graph.group_count
         cuts: dict[tuple[str, str], list[tuple[int, IntArray]]] = {}
         for cut in graph.slices:
             cuts.setdefault((cut.module, cut.tensor), []).append((cut.dim, cut.groups))
-        self.fixed = 0.0
+        self.fixed = besides
         self.tensors: list[_Tensor] = []
         seen: set[int] = set()
         for path, module in model.named_modules():

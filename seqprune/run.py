@@ -176,7 +176,7 @@ def prune(
             f"images={images}: mode is compact or mask, imgsz at least 32, the other numbers positive"
         )
     told, ranks = listener or Listener(), connect()
-    _check_together(way, finetune, finetune_step, distill, ranks)
+    _check_together(way, layers, finetune, finetune_step, distill, ranks)
     torch_device = own_device(as_device(str(device)), ranks)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # of the weights, where the model is a YAML
@@ -184,7 +184,7 @@ def prune(
     if distill:
         check_student(detector.model)
     graph = trace_detector(detector.model)
-    names = choose(graph, layers, blocks)
+    names = choose(graph, layers, blocks) if way.target is None else []
     imgsz = imgsz or (CLASSIFIED if detector.task == "classify" else DETECTED)
     seen = _images(detector, data, imgsz, batch, images, seed, told)
     measure = _Measure(data, imgsz, batch, torch_device, bool(val and data and not ranks.rank), told)
@@ -246,11 +246,15 @@ def prune(
     return result
 
 
-def _check_together(way: Way, finetune: int, finetune_step: int, distill: bool, ranks: Ranks) -> None:
+def _check_together(
+    way: Way, layers: int | Sequence[str], finetune: int, finetune_step: int, distill: bool, ranks: Ranks
+) -> None:
     """
     Raises:
         InputError: what does not go together.
     """
+    if way.target is not None and not isinstance(layers, int):
+        raise InputError("a target is met by the whole network: leave out layers, or take preset seed")
     if ranks.count > 1 and finetune + finetune_step:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
     if ranks.count > 1 and way != Way(None, "none"):
@@ -288,10 +292,10 @@ def choose(graph: ChannelGraph, layers: int | Sequence[str], blocks: Iterable[in
     """Layers front to back: those named, or as many as asked for from ``blocks``."""
     if not isinstance(layers, int):
         return front_to_back(graph, layers)
-    known = {block for entry in graph.all_layers if (block := block_of(entry.name)) is not None}
+    last = max((block for entry in graph.all_layers if (block := block_of(entry.name)) is not None), default=0)
     blocks = tuple(blocks)
-    if strange := [b for b in blocks if b not in known]:
-        raise InputError(f"the model has no layers in block {strange[0]}: its blocks are 0 to {max(known, default=0)}")
+    if strange := [b for b in blocks if not 0 <= b <= last]:
+        raise InputError(f"the model has no block {strange[0]}: its blocks are 0 to {last}")
     candidates = [(e.name, e.channels) for e in graph.layers if e.kind == "Conv2d"]
     return choose_layers(candidates, blocks, layers)
 

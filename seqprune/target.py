@@ -13,7 +13,7 @@ from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.plan import PrunePlan
 from seqprune.price import Price, operations
 from seqprune.surgery import compact
-from seqprune.yolo.profile import latencies_ms
+from seqprune.yolo.profile import gflops, latencies_ms
 
 KINDS = ("params", "flops", "latency")
 
@@ -42,24 +42,31 @@ class Target:
 
 
 def price_of(target: Target, model: nn.Module, graph: ChannelGraph, imgsz: int) -> Price:
-    """What a channel is charged: time is paid for in operations."""
+    """What a channel is charged: time is paid for in operations.
+
+    Products without a weight, as those of attention, are charged to no channel and thought to stay, though some leave.
+    """
     if target.kind == "params":
         return Price(model, graph)
     parameter = next(model.parameters())
-    example = torch.zeros(1, 3, imgsz, imgsz, dtype=parameter.dtype, device=parameter.device)
-    return Price(model, graph, operations(model, example))
+    uses = operations(model, torch.zeros(1, 3, imgsz, imgsz, dtype=parameter.dtype, device=parameter.device))
+    multiplied = 1e9 * gflops(model, imgsz) / 2
+    return Price(model, graph, uses, besides=max(0.0, multiplied - Price(model, graph, uses).whole))
 
 
 def measured_share(
     target: Target, model: nn.Module, graph: ChannelGraph, imgsz: int, device: torch.device
 ) -> Callable[[BoolArray], float] | None:
-    """For a target in time, what share a removal leaves when it is timed; ``None`` where the price says it."""
-    if target.kind != "latency":
+    """What share of its operations or its time a removal leaves, when it is done; ``None`` where the price says it."""
+    if target.kind == "params":
         return None
+    whole = gflops(model, imgsz)
 
     def share(removed: BoolArray) -> float:
         small = compact(model, PrunePlan.from_removed(graph, removed), graph)
-        whole, part = latencies_ms([model, small], imgsz, device)
-        return part / whole
+        if target.kind == "flops":
+            return gflops(small, imgsz) / whole
+        before, after = latencies_ms([model, small], imgsz, device)
+        return after / before
 
     return share

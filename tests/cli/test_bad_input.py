@@ -75,7 +75,7 @@ def test_usage_and_numbers(
     [
         (("--layer", "model.5.cnov"), "no layer model.5.cnov; did you mean model.5.conv"),
         (("--layer", "model.22.dfl.conv"), "model.22.dfl.conv cannot be pruned"),
-        (("--blocks", "1-40"), "no layers in block"),
+        (("--blocks", "1-40"), "no block 23: its blocks are 0 to 22"),
         (("--layers", "100"), "100 layers asked for"),
         (("--data", "missing.yaml"), "missing.yaml"),
     ],

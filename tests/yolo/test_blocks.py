@@ -14,7 +14,9 @@ from networks import random_plan, randomise
 from torch import nn
 
 from seqprune import PrunePlan, compact, count_active_channels, mask, verify
+from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
+from seqprune.run import choose
 from seqprune.yolo.load import load
 from seqprune.yolo.tracing import trace_detector
 
@@ -87,6 +89,14 @@ def test_every_layer_of_the_neck_can_be_pruned() -> None:
     _, graph = built("yolov8n")
     pinned = {e.name for e in graph.all_layers if not e.free.all()}
     assert pinned == {*(f"model.22.cv{b}.{i}.2" for i in range(3) for b in (2, 3)), "model.22.dfl.conv"}
+
+
+def test_blocks_without_layers_are_passed_over() -> None:
+    """An upsampling; or, in the second block of RT-DETR, a depthwise convolution: by default nothing was pruned."""
+    _, graph = built("yolov8n")
+    assert choose(graph, 2, (9, 10, 12)) == choose(graph, 2, (9, 12))
+    with pytest.raises(InputError, match="no prunable convolution in block 10"):
+        choose(graph, 1, (10,))
 
 
 def test_the_largest_traces_in_seconds() -> None:
