@@ -54,9 +54,9 @@ def distances(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], classes: int) 
     """
     total, divergence, error = LEAST, 0.0, 0.0
     for found, wanted in pairs:
-        more, off, _ = apart(found, wanted, classes)
-        total += float(object_weights(wanted, classes).sum())
-        divergence, error = divergence + float(more), error + float(off)
+        worth = object_weights(wanted, classes)
+        more, off, _ = apart(found, wanted, worth, classes)
+        total, divergence, error = total + float(worth.sum()), divergence + float(more), error + float(off)
     return divergence / total, error / total
 
 

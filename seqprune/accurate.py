@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 
 from torch import nn
 
@@ -62,12 +61,12 @@ def accurate_plan(
     Raises:
         InputError: the target cannot be met, or nothing of that path to protect.
     """
-    device = next(original.parameters()).device
+    price = price_of(target, original, graph, imgsz)
     removed = choose_globally(
         original,
         graph,
         images,
-        price_of(target, original, graph, imgsz),
+        price,
         Budget(
             target.share,
             protect=tuple(protect),
@@ -76,7 +75,7 @@ def accurate_plan(
         ),
         forward=forward,
         progress=progress,
-        share=measured_share(target, original, graph, imgsz, device),
+        share=measured_share(target, price, original, graph, imgsz),
         timed=target.kind == "latency",
         relevance=relevance,
     )
@@ -111,10 +110,9 @@ def repaired(
         progress: told the number of images of every batch.
     """
     fitting, held = images.hold_out()
-    # Of a copy: Ultralytics' older heads keep what they computed, and what has a gradient cannot be copied any more.
     stages = [
         [name for name in stage if not is_fixed(name)]
-        for stage in stages_of(deepcopy(original), as_input(next(iter(fitting)).images[:1], original))
+        for stage in stages_of(original, as_input(next(iter(fitting)).images[:1], original))
     ]
     stages = [stage for stage in stages if stage]
     removed = plan.removed_groups(graph)

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 import yaml  # type: ignore[import-untyped,unused-ignore]
-from rich.console import Console
 
 from seqprune.errors import InputError
 
@@ -60,8 +59,7 @@ def finetune(
     from seqprune.report.console import trained
     from seqprune.yolo import train
 
-    console = Console(soft_wrap=True, highlight=False)
-    with Screen(console) as screen:
+    with Screen() as screen:
         told: dict[str, Any] = {"arguments": arguments, "on_epoch": screen.epoch, "trust": trust}
         try:
             if resume:
@@ -71,9 +69,9 @@ def finetune(
         except KeyboardInterrupt:
             last = target / "weights" / "last.pt"
             if last.exists():
-                console.print(f"`seqprune finetune {last} --resume` goes on from here", markup=False)
+                screen.console.print(f"`seqprune finetune {last} --resume` goes on from here", markup=False)
             raise
-    console.print(trained(result))
+    screen.console.print(trained(result))
 
 
 def settings(given: list[str] | tuple[str, ...]) -> dict[str, Any]:

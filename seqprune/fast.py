@@ -43,14 +43,15 @@ def fast_plan(
     Raises:
         InputError: the criterion needs images, the target cannot be met, or there is nothing of that path to protect.
     """
+    price = price_of(target, original, graph, imgsz)
     removed = by_scores(
         graph,
-        price_of(target, original, graph, imgsz),
+        price,
         scores(criterion, scoring_for(criterion, original, graph, images, seed)),
         target.share,
         spread="absolute" if spread == "global" and criterion in COMPARABLE else spread,
         protect=protect,
         round_to=round_to,
-        share=measured_share(target, original, graph, imgsz, next(original.parameters()).device),
+        share=measured_share(target, price, original, graph, imgsz),
     )
     return PrunePlan.from_removed(graph, removed)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from seqprune.errors import InputError
-
-if TYPE_CHECKING:
-    from seqprune.report.screen import Screen
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")]
 Images = Annotated[int | None, typer.Option(show_default="all", help="A seeded sample of so many val images.")]
@@ -46,9 +43,10 @@ def sensitivity(
     if out is not None and (out.suffix != ".json" or not out.parent.is_dir() or out.exists()):
         raise InputError(f"--out {out}: give a new file that ends in .json, in a folder that exists")
 
+    from seqprune.report.screen import Screen
     from seqprune.sensitivity import sensitivity as measure
 
-    with _screen() as screen:
+    with Screen() as screen:
         found = measure(
             model,
             data,
@@ -101,8 +99,9 @@ def compare(
     folder = free_folder(out.parent, None, out.name)
 
     from seqprune.compare import compare as measure
+    from seqprune.report.screen import Screen
 
-    with _screen() as screen:
+    with Screen() as screen:
         found = measure(
             model,
             data,
@@ -129,12 +128,6 @@ def _numbers(text: str, option: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError as error:
         raise InputError(f"{option} {text!r}: give numbers in (0, 1) with commas between, 0.5,0.25") from error
-
-
-def _screen() -> Screen:
-    from seqprune.report.screen import Screen
-
-    return Screen(Console(soft_wrap=True, highlight=False))
 
 
 def _show(console: Console, caption: str, head: list[str], rows: list[list[str]]) -> None:

@@ -41,17 +41,17 @@ class Price:
         graph: its channel graph.
         uses: by module path, how often an element of its weight is used in one forward pass; 1 and nothing else
             where it is left out, which counts parameters.
-        besides: what is paid whatever stays.
+        in_all: what the whole costs, where that is more than its parameters are charged; the rest is paid in any case.
     """
 
     def __init__(
-        self, model: nn.Module, graph: ChannelGraph, uses: Mapping[str, float] | None = None, besides: float = 0.0
+        self, model: nn.Module, graph: ChannelGraph, uses: Mapping[str, float] | None = None, in_all: float = 0.0
     ) -> None:
         self.group_count = graph.group_count
         cuts: dict[tuple[str, str], list[tuple[int, IntArray]]] = {}
         for cut in graph.slices:
             cuts.setdefault((cut.module, cut.tensor), []).append((cut.dim, cut.groups))
-        self.fixed = besides
+        self.fixed = 0.0
         self.tensors: list[_Tensor] = []
         seen: set[int] = set()
         for path, module in model.named_modules():
@@ -64,6 +64,7 @@ class Price:
                     self.tensors.append(_Tensor(price, tuple(parameter.shape), tuple(cuts[path, name])))
                 else:
                     self.fixed += price * parameter.numel()
+        self.fixed += max(0.0, in_all - self.total(np.zeros(self.group_count, bool)))
 
     def total(self, removed: BoolArray) -> float:
         """Of what stays."""

@@ -50,23 +50,29 @@ def price_of(target: Target, model: nn.Module, graph: ChannelGraph, imgsz: int) 
         return Price(model, graph)
     parameter = next(model.parameters())
     uses = operations(model, torch.zeros(1, 3, imgsz, imgsz, dtype=parameter.dtype, device=parameter.device))
-    multiplied = 1e9 * gflops(model, imgsz) / 2
-    return Price(model, graph, uses, besides=max(0.0, multiplied - Price(model, graph, uses).whole))
+    return Price(model, graph, uses, in_all=_multiplied(model, imgsz))
 
 
 def measured_share(
-    target: Target, model: nn.Module, graph: ChannelGraph, imgsz: int, device: torch.device
+    target: Target, price: Price, model: nn.Module, graph: ChannelGraph, imgsz: int
 ) -> Callable[[BoolArray], float] | None:
-    """What share of its operations or its time a removal leaves, when it is done; ``None`` where the price says it."""
+    """What share of its operations or its time a removal leaves, when it is done; ``None`` where the price says it.
+
+    ``price`` is that of :func:`price_of`; time is that of the device that the model is on.
+    """
     if target.kind == "params":
         return None
-    whole = gflops(model, imgsz)
 
     def share(removed: BoolArray) -> float:
         small = compact(model, PrunePlan.from_removed(graph, removed), graph)
         if target.kind == "flops":
-            return gflops(small, imgsz) / whole
-        before, after = latencies_ms([model, small], imgsz, device)
+            return _multiplied(small, imgsz) / price.whole
+        before, after = latencies_ms([model, small], imgsz, next(model.parameters()).device)
         return after / before
 
     return share
+
+
+def _multiplied(model: nn.Module, imgsz: int) -> float:
+    """Multiplications in one forward pass; :func:`seqprune.yolo.profile.gflops` counts an addition with each."""
+    return 1e9 * gflops(model, imgsz) / 2

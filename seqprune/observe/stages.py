@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 
 import torch
 from torch import nn
@@ -24,8 +25,10 @@ def stages_of(model: nn.Module, example_inputs: torch.Tensor) -> list[list[str]]
     def look(name: str, _conv: nn.Conv2d, x: torch.Tensor, output: torch.Tensor) -> None:
         seen.setdefault(name, (x.grad_fn, output.grad_fn))
 
-    with torch.enable_grad(), watching(model, names, look):
-        model(example_inputs.detach().clone().requires_grad_())
+    # Heads may keep what they computed, and what has a gradient cannot be copied any more.
+    copy = deepcopy(model)
+    with torch.enable_grad(), watching(copy, names, look):
+        copy(example_inputs.detach().clone().requires_grad_())
     made = {output: name for name, (_, output) in seen.items()}
     block = {name: block_of(name) or 0 for name in seen}
     behind: dict[str, set[str]] = {}

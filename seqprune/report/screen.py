@@ -14,8 +14,8 @@ from seqprune.sequential import StepReport
 class Screen:
     """Steps as they come, and a progress bar below them where someone is watching."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(soft_wrap=True, highlight=False)
         self.steps = 0
         self.progress = Progress(
             SpinnerColumn("line"),

@@ -14,9 +14,9 @@ from seqprune.yolo.probe import (
     BOX_WEIGHT,
     LEAST,
     every_cell,
-    is_one_per_cell,
     mean_square,
     object_weights,
+    one_per_cell,
     predictions,
 )
 
@@ -40,13 +40,8 @@ def judge_for(original: nn.Module, images: LabelledImages, classes: int) -> Call
     """
     if getattr(original, "task", "detect") not in BY_BOXES:
         return partial(training_loss, images=images)
-    wanted = every_cell(original)
-    image = as_input(next(iter(images)).images[:1], wanted)
-    with torch.no_grad():
-        found = predictions(wanted(image))
-    if found is None or not is_one_per_cell(found, wanted, image, classes):
-        return None
-    return partial(distance, wanted=wanted, images=images, classes=classes)
+    asked = one_per_cell(original, images, classes)
+    return None if asked is None else partial(distance, wanted=asked[0], images=images, classes=classes)
 
 
 def distance(model: nn.Module, wanted: nn.Module, images: LabelledImages, classes: int) -> float:
@@ -62,26 +57,29 @@ def distance(model: nn.Module, wanted: nn.Module, images: LabelledImages, classe
             found, target = predictions(copy(inputs)), predictions(wanted(inputs))
             assert found is not None  # noqa: S101 - one per cell, as those that are wanted
             assert target is not None  # noqa: S101
-            parts = apart(found, target, classes)
-            total += float(2 * parts[0] + BOX_WEIGHT * parts[1] + parts[2])
+            divergence, boxes, rest = apart(found, target, object_weights(target, classes), classes)
+            total += float(2 * divergence + BOX_WEIGHT * boxes + rest)
             count += len(inputs)
     return total / max(count, 1)
 
 
-def apart(found: torch.Tensor, wanted: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def apart(
+    found: torch.Tensor, wanted: torch.Tensor, worth: torch.Tensor, classes: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """How far detections are from wanted ones, summed over objects.
 
     Args:
         found: ``[B, 4 + classes + …, cells]``: centre, width and height in pixels, then probabilities, and what else
             the head returns.
-        wanted: the same, whose objects count as :func:`seqprune.yolo.probe.object_weights` weighs them.
+        wanted: the same.
+        worth: ``[B, cells]``, how much each counts: :func:`seqprune.yolo.probe.object_weights` of what is wanted.
         classes: how many there are.
 
     Returns:
         Divergence of the classes in nats, the Bernoulli divergences of all classes added; squared errors of the four
         numbers of a box over its sides; squared errors of the rest over its mean square at objects.
     """
-    worth = object_weights(wanted, classes)[:, None]
+    worth = worth[:, None]
     p, q = (each[:, 4 : 4 + classes].clamp(LEAST, 1 - LEAST) for each in (wanted, found))
     divergence = p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()
     sides = wanted[:, 2:4].clamp(min=1).repeat(1, 2, 1)

@@ -32,12 +32,10 @@ def probe_for(model: nn.Module, images: LabelledImages, classes: int) -> tuple[n
         ``None`` where no gradient comes from one prediction for every cell: classifiers, detectors of queries, and
         those that need no suppression where Ultralytics detaches them (8.3.200 does, 8.4.190 does not).
     """
-    copy = every_cell(model)
-    image = as_input(next(iter(images)).images[:1], copy).clone().requires_grad_()
-    with torch.enable_grad():
-        found = predictions(copy(image))
-    if found is None or not found.requires_grad or not is_one_per_cell(found, copy, image, classes):
+    asked = one_per_cell(model, images, classes)
+    if asked is None or not asked[1].requires_grad:
         return None
+    copy, _ = asked
 
     def probe(model: nn.Module, inputs: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         y = predictions(model(inputs))
@@ -57,6 +55,18 @@ def probe_for(model: nn.Module, images: LabelledImages, classes: int) -> tuple[n
         return total
 
     return copy, probe
+
+
+def one_per_cell(model: nn.Module, images: LabelledImages, classes: int) -> tuple[nn.Module, torch.Tensor] | None:
+    """A copy as of :func:`every_cell` with its predictions for an image; ``None`` where there is not one for each cell.
+
+    The predictions have a gradient where one can be followed back to the image.
+    """
+    copy = every_cell(model)
+    image = as_input(next(iter(images)).images[:1], copy).clone().requires_grad_()
+    with torch.enable_grad():
+        found = predictions(copy(image))
+    return (copy, found) if found is not None and _is_one_per_cell(found, copy, image, classes) else None
 
 
 def mean_square(values: torch.Tensor, worth: torch.Tensor) -> torch.Tensor:
@@ -112,7 +122,7 @@ def every_cell(model: nn.Module) -> nn.Module:
     return copy
 
 
-def is_one_per_cell(found: torch.Tensor, model: nn.Module, images: torch.Tensor, classes: int) -> bool:
+def _is_one_per_cell(found: torch.Tensor, model: nn.Module, images: torch.Tensor, classes: int) -> bool:
     """Whether there are boxes and classes for each cell of all maps."""
     strides = getattr(model, "stride", None)
     if strides is None or found.dim() != 3 or found.shape[1] < 4 + classes:

@@ -14,6 +14,7 @@ from torch import nn
 from seqprune.yolo.data import DetectionImages
 from seqprune.yolo.judge import BY_BOXES, apart, judge_for
 from seqprune.yolo.loss import training_loss
+from seqprune.yolo.probe import object_weights
 
 
 def cells(*rows: list[float]) -> torch.Tensor:
@@ -24,11 +25,12 @@ def test_parts_of_the_distance_are_those_of_their_formulas() -> None:
     """One object of confidence 0.8, sides 10 and 20, one number besides; cells without an object count for nothing."""
     wanted = cells([50, 50, 10, 20, 0.8, 0.1, 2.0], [90, 90, 10, 20, 0.01, 0.01, 7.0])
     found = cells([51, 50, 10, 24, 0.6, 0.1, 3.0], [10, 10, 30, 30, 0.9, 0.90, 0.0])
-    classes, boxes, rest = apart(found, wanted, 2)
+    worth = object_weights(wanted, 2)
+    classes, boxes, rest = apart(found, wanted, worth, 2)
     assert float(classes) == pytest.approx(0.8 * (0.8 * log(0.8 / 0.6) + 0.2 * log(0.2 / 0.4)), rel=1e-5)
     assert float(boxes) == pytest.approx(0.8 * (0.1**2 + 0.2**2), rel=1e-5)
     assert float(rest) == pytest.approx(0.8 * (1 / 2) ** 2, rel=1e-5)
-    assert [float(part) for part in apart(wanted, wanted, 2)] == [0.0, 0.0, 0.0]
+    assert [float(part) for part in apart(wanted, wanted, worth, 2)] == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize("task", BY_BOXES)
