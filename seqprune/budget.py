@@ -74,15 +74,16 @@ def prefix_for(
     def removed(count: int) -> BoolArray:
         return graph.legalise(scores < count, scores, free, budget.round_to)
 
-    low, high = 0, len(order)
+    low, high, met = 0, len(order), False
     while low < high:
         middle = (low + high) // 2
         if share(removed(middle)) <= budget.target:
-            high = middle
+            high, met = middle, True
         else:
             low = middle + 1
     found = removed(low)
-    left = share(found)
+    # Where it was met it is not asked again: time would tell something else every time.
+    left = 0.0 if met else share(found)
     if left > budget.target * (1 + TOLERANCE):
         raise InputError(
             f"a target of {budget.target:g} cannot be met, {left:.3f} stays at the least: protect less, lower the "

@@ -43,7 +43,7 @@ def choose_globally(
     timed: bool = False,
     relevance: Relevance | None = None,
 ) -> BoolArray:
-    """The channel groups to remove, ``[group_count]``: legal, rounded, and no more than the target, by less than a step.
+    """The channel groups to remove, ``[group_count]``: legal, rounded, less than a step below the target.
 
     Args:
         model: the unpruned network, in inference mode.

@@ -133,11 +133,9 @@ def prune(
 
     if layer and (layers is not None or blocks is not None):
         raise InputError("--layer names the layers outright: leave out --layers and --blocks, or --layer")
-    if preset in ("accurate", "fast") and (layer or layers is not None or blocks is not None):
-        raise InputError(f"preset {preset} chooses from the whole network: leave out --layer, --layers and --blocks")
     silent = _is_follower()
     folder = free_folder(project, name, Path(model).stem or "model")
-    numbers = parse_blocks(blocks or "1-5")
+    numbers = None if blocks is None else parse_blocks(blocks)
 
     from seqprune import run
 
@@ -148,7 +146,7 @@ def prune(
                 model,
                 data,
                 preset=preset,
-                layers=layer or (3 if layers is None else layers),
+                layers=layer or layers,
                 blocks=numbers,
                 keep=_ratio(keep),
                 represent=represent,

@@ -22,7 +22,9 @@ def finetune(
         typer.Option(help="Dataset YAML with labelled train and val images; of classes, a folder with those two."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    imgsz: Annotated[int | None, typer.Option(show_default="640", help="Side of the images in pixels.")] = None,
+    imgsz: Annotated[
+        int | None, typer.Option(show_default="640; 224 to classify", help="Side of the images in pixels.")
+    ] = None,
     batch: Annotated[int | None, typer.Option(show_default="16", help="Images a step.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, the number of a GPU, or of several: 0,1.")] = None,
     patience: Annotated[
@@ -36,7 +38,7 @@ def finetune(
     ] = None,
     seed: Annotated[int | None, typer.Option(show_default="0", help="Of every random choice.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, in its folder.")] = False,
-    project: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/finetune"),
+    project: Annotated[Path | None, typer.Option(show_default="runs/finetune", help="Folder of all runs.")] = None,
     name: Annotated[str | None, typer.Option(show_default="the model's name", help="Folder of this run.")] = None,
     trust: Trust = False,
 ) -> None:
@@ -44,17 +46,21 @@ def finetune(
     from seqprune.report.folder import free_folder
     from seqprune.report.screen import Screen
 
-    if resume and (data, epochs, name, distill) != (None, None, None, None):
+    if resume and (data, epochs, project, name, distill) != (None,) * 5:
         raise InputError(
             "--resume goes on with its run's data, epochs, folder and teacher: "
-            "leave out --data, --epochs, --name, --distill"
+            "leave out --data, --epochs, --name, --project, --distill"
         )
     if not resume and (data is None or epochs is None):
         raise InputError("--data and --epochs are missing: name the images and the passes over them, or --resume a run")
     options = {"imgsz": imgsz, "batch": batch, "device": device, "patience": patience, "seed": seed}
     options["distill_model"] = distill
     arguments = {key: value for key, value in options.items() if value is not None} | settings(set_ or ())
-    target = Path(model).parent.parent if resume else free_folder(project, name, Path(model).stem or "model")
+    target = (
+        Path(model).parent.parent
+        if resume
+        else free_folder(project or Path("runs/finetune"), name, Path(model).stem or "model")
+    )
 
     from seqprune.report.console import trained
     from seqprune.yolo import train

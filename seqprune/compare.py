@@ -210,7 +210,7 @@ def compare(
     if not targets or not chosen or not all(0 < target < 1 for target in targets):
         raise InputError(f"a comparison needs a method and a target: give shares of the {COUNTED[count]} in (0, 1)")
     told = listener or Listener()
-    detector = load(model)
+    detector = load(model, seed=seed)
     graph = trace_detector(detector.model)
     seen = train_subsets(
         data,

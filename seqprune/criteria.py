@@ -164,7 +164,8 @@ def taylor(scoring: Scoring) -> FloatArray:
 def lamp(scoring: Scoring) -> FloatArray:
     """Layer-adaptive magnitude: ‖row‖² / Σ ‖row_j‖² over the rows of its layer not smaller, summed over members.
 
-    A layer's strongest channel has a score of 1 where no other ties with it, so that scores of layers can be compared.
+    A layer's strongest channel has a score of 1 where no other ties with it. Under one threshold over all layers scores
+    are divided by their layer's mean all the same, as those of every criterion of weights: the paper does not.
     """
 
     def measure(rows: torch.Tensor) -> torch.Tensor:

@@ -40,8 +40,12 @@ def sensitivity(
 ) -> None:
     """Prune one layer at a time at several ratios and show what each costs."""
     shares = _numbers(ratios, "--ratios")
-    if out is not None and (out.suffix != ".json" or not out.parent.is_dir() or out.exists()):
-        raise InputError(f"--out {out}: give a new file that ends in .json, in a folder that exists")
+    if out is not None and (
+        out.suffix != ".json" or not out.parent.is_dir() or out.exists() or out.with_suffix(".html").exists()
+    ):
+        raise InputError(
+            f"--out {out}: give a new file that ends in .json, in a folder that exists and holds no .html of that name"
+        )
 
     from seqprune.report.screen import Screen
     from seqprune.sensitivity import sensitivity as measure

@@ -12,7 +12,7 @@ from torch import nn
 
 from seqprune.errors import DataError, InputError
 from seqprune.graph import trace
-from seqprune.observe.batch import Batch
+from seqprune.observe.batch import Batch, as_input
 from seqprune.plan import PrunePlan
 from seqprune.presets import settings_of
 from seqprune.sequential import StepReport, prune_sequentially
@@ -80,8 +80,7 @@ def prune_module(
     first = next(iter(data), None)
     if first is None:
         raise DataError("the function of samples returned none: it is called for every pass, return a new iterator")
-    parameter = next(model.parameters())
-    example = first.images[:2].to(parameter.device, parameter.dtype)
+    example = as_input(first.images[:2], model)
     graph = trace(model, example)
     plan, masked, steps = prune_sequentially(
         deepcopy(model).eval(), graph, layers, data, classes, settings=settings, on_step=on_step

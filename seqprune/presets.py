@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 from seqprune.criteria import CRITERIA, FROM_IMAGES
@@ -12,9 +12,9 @@ from seqprune.recover import STEPS, Recover
 from seqprune.sequential import Settings
 from seqprune.target import Target
 
-PRESETS = {"seed": Settings(), "accurate": Settings(), "fast": Settings()}
 WHOLE = ("accurate", "fast")
-"""Those that prune the whole network to a target."""
+"""Presets that prune the whole network to a target."""
+PRESETS = ("seed", *WHOLE)
 TARGET = "params=0.8"
 CRITERION = "lamp"
 """Of preset ``fast``: under one threshold it kept the most of all that need no image, see ``docs/results.md``."""
@@ -93,9 +93,11 @@ def settings_of(
     given = {name: value for name, value in given.items() if value is not None}
     if round_to is None and (isinstance(keep, float) or preset in WHOLE):
         given["round_to"] = ROUND_TO
+    if seed < 0:
+        raise InputError(f"seed={seed}: give 0 or more")
     for name, values in allowed.items():
         if name in given and given[name] not in values:
             raise InputError(f"{name}={given[name]!r} is not known: choose {', '.join(values)}")
     if isinstance(keep, str) and keep not in ("knee", "interpolated-knee"):
         raise InputError(f"keep={keep!r} is not known: choose knee, interpolated-knee or a ratio in (0, 1]")
-    return replace(PRESETS[preset], **given)  # type: ignore[arg-type]
+    return Settings(**given)  # type: ignore[arg-type]

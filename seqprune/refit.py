@@ -26,7 +26,7 @@ from seqprune.curve import Samples, bend, columns_of
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
-from seqprune.observe.forward import Forward
+from seqprune.observe.forward import Forward, Once
 from seqprune.observe.patches import Sampler, SecondMoments, patches
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import Places
@@ -54,7 +54,7 @@ class _Stage:
     def look(self, whole: Pass, part: Pass, places: Places, forward: Forward) -> None:
         """Runs one batch through both networks."""
         device = next(self.pruned.parameters()).device
-        run_whole, run_part = whole.ready(), part.ready()
+        run_whole, run_part, once = whole.ready(), part.ready(), Once()
 
         def run(images: slice) -> None:
             before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -73,9 +73,13 @@ class _Stage:
                 if not torch.equal(unpruned, seen):
                     self.drifted.add(name)
                 wanted = wanted.reshape(len(wanted), conv.groups, -1).transpose(0, 1)
-                self.moments.setdefault(name, SecondMoments()).update(seen, wanted, drawn.weight)
-                if name in self.samples:
-                    self.samples[name].add(seen[0], wanted[0], drawn.weight)
+
+                def add() -> None:
+                    self.moments.setdefault(name, SecondMoments()).update(seen, wanted, drawn.weight)
+                    if name in self.samples:
+                        self.samples[name].add(seen[0], wanted[0], drawn.weight)
+
+                once(name, images, add)
                 if not before:
                     raise _Reached
 

@@ -38,12 +38,16 @@ from seqprune.yolo.pruned import is_masked
 from seqprune.yolo.teacher import check_student
 from seqprune.yolo.tensors import SUFFIX, save_pair
 from seqprune.yolo.tracing import image_channels, trace_detector
-from seqprune.yolo.tuning import Tuner
+from seqprune.yolo.tuning import Tuner, check_names
 from seqprune.yolo.validate import validate, validate_classes
 
 DETECTED, CLASSIFIED = 640, 224
 """Sides of images in pixels, where they are not given: those that Ultralytics trains with."""
 Mode = Literal["compact", "mask"]
+
+
+LAYERS, BLOCKS = 3, (1, 2, 3, 4, 5)
+"""What preset ``seed`` chooses: so many layers of these top-level modules."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,8 @@ def prune(
     data: str | Path | None = None,
     *,
     preset: str = "seed",
-    layers: int | Sequence[str] = 3,
-    blocks: Iterable[int] = (1, 2, 3, 4, 5),
+    layers: int | Sequence[str] | None = None,
+    blocks: Iterable[int] | None = None,
     keep: str | float | None = None,
     represent: str | None = None,
     match: str | None = None,
@@ -124,8 +128,8 @@ def prune(
         preset: ``seed``, the predecessor's way of choosing a few layers front to back; ``accurate``, the whole
             network to a target, where removal costs least, with every convolution fitted anew; or ``fast``, the
             whole network to a target by scores of its channels.
-        layers: how many layers to choose, or their module paths in any order (``seed``).
-        blocks: top-level modules to choose from, where layers are not named (``seed``).
+        layers: how many layers to choose, or their module paths in any order (``seed``); 3 where left out.
+        blocks: top-level modules to choose from, where layers are not named (``seed``); 1 to 5 where left out.
         keep, represent, match, round_to: see :class:`seqprune.sequential.Settings`; override the preset. With a ratio
             to keep, or a target, counts are rounded up to a multiple of 8 unless ``round_to`` says otherwise.
         images: training images to look at, a seeded sample; all of them where left out.
@@ -176,15 +180,14 @@ def prune(
             f"images={images}: mode is compact or mask, imgsz at least 32, the other numbers positive"
         )
     told, ranks = listener or Listener(), connect()
-    _check_together(way, layers, finetune, finetune_step, distill, ranks)
+    _check_together(preset, way, (layers, blocks) != (None, None), finetune, finetune_step, distill, ranks)
+    check_names(training or {})
     torch_device = own_device(as_device(str(device)), ranks)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # of the weights, where the model is a YAML
-        detector = _settled(load(model, tasks=NETWORKS, trust=trust), told)
+    detector = _settled(load(model, tasks=NETWORKS, trust=trust, seed=seed), told)
     if distill:
         check_student(detector.model)
     graph = trace_detector(detector.model)
-    names = choose(graph, layers, blocks) if way.target is None else []
+    names = [] if way.target else choose(graph, LAYERS if layers is None else layers, blocks or BLOCKS)
     imgsz = imgsz or (CLASSIFIED if detector.task == "classify" else DETECTED)
     seen = _images(detector, data, imgsz, batch, images, seed, told)
     measure = _Measure(data, imgsz, batch, torch_device, bool(val and data and not ranks.rank), told)
@@ -247,20 +250,25 @@ def prune(
 
 
 def _check_together(
-    way: Way, layers: int | Sequence[str], finetune: int, finetune_step: int, distill: bool, ranks: Ranks
+    preset: str, way: Way, chosen: bool, finetune: int, finetune_step: int, distill: bool, ranks: Ranks
 ) -> None:
     """
     Raises:
         InputError: what does not go together.
     """
-    if way.target is not None and not isinstance(layers, int):
-        raise InputError("a target is met by the whole network: leave out layers, or take preset seed")
+    if way.target is not None and chosen:
+        raise InputError(f"preset {preset} chooses from the whole network: leave out layers and blocks")
     if ranks.count > 1 and finetune + finetune_step:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
     if ranks.count > 1 and way != Way(None, "none"):
         raise InputError("targets and recovery run in one process: leave torchrun out, or take --preset seed")
     if way.target is not None and finetune_step:
         raise InputError("a target is met in one step: give finetune instead of finetune_step")
+    if finetune_step and way.recover in ("ls", "bias"):
+        raise InputError(
+            f"recover={way.recover} fits to the weights as they were, and finetune_step trains them on the way: give "
+            "finetune instead of finetune_step, or recover=bn"
+        )
     if distill and not finetune + finetune_step:
         raise InputError("distill teaches while fine-tuning: give finetune or finetune_step too, or leave it out")
 

@@ -155,7 +155,7 @@ def sensitivity(
     if not ratios or not all(0 < ratio < 1 for ratio in ratios):
         raise InputError(f"ratios {', '.join(f'{r:g}' for r in ratios) or 'none'}: give shares that stay, in (0, 1)")
     told = listener or Listener()
-    detector = load(model)
+    detector = load(model, seed=seed)
     graph = trace_detector(detector.model)
     names = front_to_back(graph, layers if layers else [layer.name for layer in graph.layers])
     calibration = None

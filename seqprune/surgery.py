@@ -17,6 +17,7 @@ from seqprune import outputs, widths
 from seqprune.errors import VerificationError
 from seqprune.graph import trace
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
+from seqprune.graph.values import cloned
 from seqprune.plan import PrunePlan
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -218,7 +219,7 @@ def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
     modes = {m: m.training for m in model.modules()}
     try:
         with torch.no_grad():
-            out = model.eval()(*inputs)
+            out = model.eval()(*cloned(inputs))
     finally:
         for module, training in modes.items():
             module.training = training

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from seqprune.errors import InputError
@@ -14,6 +13,7 @@ from seqprune.plan import PrunePlan
 from seqprune.price import Price, operations
 from seqprune.surgery import compact
 from seqprune.yolo.profile import gflops, latencies_ms
+from seqprune.yolo.tracing import grey_image
 
 KINDS = ("params", "flops", "latency")
 
@@ -48,8 +48,7 @@ def price_of(target: Target, model: nn.Module, graph: ChannelGraph, imgsz: int) 
     """
     if target.kind == "params":
         return Price(model, graph)
-    parameter = next(model.parameters())
-    uses = operations(model, torch.zeros(1, 3, imgsz, imgsz, dtype=parameter.dtype, device=parameter.device))
+    uses = operations(model, grey_image(model, imgsz))
     return Price(model, graph, uses, in_all=_multiplied(model, imgsz))
 
 

@@ -24,7 +24,7 @@ from seqprune.errors import ModelError
 from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.standins import standing_in
-from seqprune.graph.values import OPAQUE, Value, tensors_in
+from seqprune.graph.values import OPAQUE, Value, cloned, tensors_in
 from seqprune.graph.watch import CallWatch, OperatorWatch
 
 
@@ -54,6 +54,7 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
 
 def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
     recorder.stack.clear()
+    inputs = cloned(inputs)
     for tensor in tensors_in(inputs):
         if tensor.is_floating_point() and tensor.dim() > 1:
             recorder.set_value(tensor, Value(recorder.fixed(tensor.shape[1])))

@@ -139,10 +139,16 @@ class Recorder:
     # ---- facts -------------------------------------------------------------------------------------
 
     def new_layer(self, weight: torch.Tensor, channels: int) -> IntArray:
-        """Atoms of the layer that owns ``weight``: made at its first call, the same ever after."""
+        """Atoms of the layer that owns ``weight``: made at its first call, the same ever after.
+
+        Raises:
+            NoRule: its owner calls it anything else, so that a module's name does not say which tensor is meant.
+        """
         found = self._layers.get(id(weight))
         if found is None:
-            name = self.owners(weight)[0].module
+            name = next((owner.module for owner in self.owners(weight) if owner.tensor == "weight"), None)
+            if name is None:
+                raise NoRule(f"the weights of a layer are called weight, not {self.owners(weight)[0].tensor}")
             kind = type(self.model.get_submodule(name)).__name__
             atoms = np.arange(self._atom_count, self._atom_count + channels)
             self._atom_count += channels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,8 @@ METADATA = frozenset(
 )
 # These tell the channel count, which code may use in ways a trace cannot see.
 COUNTS = frozenset("size shape numel nelement stride nbytes".split())
+# Keywords that torch takes for its own.
+ALIASES = {"axis": "dim", "keepdims": "keepdim"}
 # Tensors made in the shape of another one: as many channels, none of its values.
 LIKE = frozenset("zeros_like ones_like empty_like full_like rand_like randn_like randint_like".split())
 # Tensors made of the type of another one, in a shape that is written out.
@@ -217,11 +220,30 @@ class CallWatch(TorchFunctionMode):
             r.foreign((args, kwargs), name)
             return [OPAQUE] * len(results)
         try:
-            value = RULES[name](r, out, *args, **{k: v for k, v in kwargs.items() if k != "out"})
+            args, kwargs = _named_as_rules_do(RULES[name], (r, out, *args), kwargs)
+            value = RULES[name](*args, **kwargs)
         except NoRule as why:
             r.barrier(name, (args, kwargs), str(why))
             return [OPAQUE] * len(results)
         return value if isinstance(value, list) else [value]
+
+
+def _named_as_rules_do(
+    rule: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a rule, of which the first two are its own, where a network names them in another way.
+
+    Raises:
+        NoRule: the rule has no such argument.
+    """
+    named = {ALIASES.get(name, name): value for name, value in kwargs.items() if name != "out"}
+    if len(args) == 2 and "input" in named:
+        args = (*args, named.pop("input"))
+    try:
+        inspect.signature(rule).bind(*args, **named)
+    except TypeError as error:
+        raise NoRule(f"called in a way that its rule does not know: {error}") from error
+    return args, named
 
 
 class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]

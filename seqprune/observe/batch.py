@@ -72,11 +72,13 @@ class Noise:
 
 
 def as_input(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
-    """``[B, 3, H, W]`` on the model's device and in its type, values in [0, 1]."""
+    """``[B, 3, H, W]`` on the model's device and in its type, values in [0, 1]; never the images' own memory."""
     parameter = next(model.parameters())
     scaled = images.to(parameter.device, non_blocking=True).to(parameter.dtype)
-    # uint8 was copied on the way, so dividing in place changes nobody's images.
-    return scaled.div_(255) if images.dtype == torch.uint8 else scaled
+    if images.dtype == torch.uint8:
+        return scaled.div_(255)
+    # A network may work in place on what it is given.
+    return scaled.clone() if scaled.data_ptr() == images.data_ptr() else scaled
 
 
 class Share:

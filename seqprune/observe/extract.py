@@ -152,6 +152,11 @@ def _object_vectors(
     where = (batch.image_index[mine] - part.start).to(device)
     vectors = {}
     for name, output in outputs.items():
+        if len(output) != part.stop - part.start:
+            raise ModelError(
+                f"{name} returns {tuple(output.shape)} for {part.stop - part.start} images, so that an object's place "
+                "in it is not known; choose another layer"
+            )
         if batch.boxes is None:
             vectors[name] = output.flatten(2).mean(2)[where] if output.dim() > 2 else output[where]
             continue
@@ -178,8 +183,10 @@ def _outputs(model: nn.Module, layers: Sequence[str], run: Callable[[], object])
 @contextmanager
 def _hooks(model: nn.Module, layers: Sequence[str], found: dict[str, torch.Tensor]) -> Iterator[None]:
     def keep(name: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
-        def hook(_module: nn.Module, _args: object, output: torch.Tensor) -> None:
-            found.setdefault(name, output)
+        def hook(module: nn.Module, _args: object, output: torch.Tensor) -> None:
+            # A linear layer's channels lie last, behind rows and columns.
+            last = isinstance(module, nn.Linear) and output.dim() > 2
+            found.setdefault(name, output.movedim(-1, 1) if last else output)
             if len(found) == len(layers):
                 raise _Reached
 

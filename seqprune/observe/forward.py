@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from math import ceil
 from typing import TypeVar
 
@@ -28,14 +28,22 @@ class Forward:
     def __call__(self, images: int, device: torch.device, run: Callable[[slice], T]) -> list[T]:
         """What ``run`` returns for each part of a batch of ``images``, in order.
 
+        Where it runs out of memory, it is called again for halves of the part that failed, and never for an image
+        beyond; what it sums up along the way it must not sum up twice (see :class:`Once`).
+
         Raises:
             InputError: not even one image fits in the memory.
         """
-        while True:
-            size = max(1, ceil(images / self.parts))
+        found: list[T] = []
+        parts = self._parts(0, images, images)
+        while parts:
+            part = parts[0]
+            size = part.stop - part.start
             try:
                 with torch.no_grad(), torch.autocast(device.type, enabled=self.amp):
-                    return [run(slice(start, min(start + size, images))) for start in range(0, images, size)]
+                    found.append(run(part))
+                parts.pop(0)
+                continue
             except torch.cuda.OutOfMemoryError as error:
                 if size == 1:
                     raise InputError(
@@ -45,3 +53,22 @@ class Forward:
             self.parts *= 2
             torch.cuda.empty_cache()
             self.warn(f"CUDA ran out of memory with {size} images at a time: {ceil(images / self.parts)} from now on")
+            parts = self._parts(part.start, part.stop, images) + self._parts(part.stop, images, images)
+        return found
+
+    def _parts(self, start: int, stop: int, images: int) -> list[slice]:
+        size = max(1, ceil(images / self.parts))
+        return [slice(at, min(at + size, stop)) for at in range(start, stop, size)]
+
+
+class Once:
+    """Does something once for every part of a batch, though a part that ran out of memory is run again in halves."""
+
+    def __init__(self) -> None:
+        self._done: dict[Hashable, int] = {}
+
+    def __call__(self, key: Hashable, part: slice, act: Callable[[], None]) -> None:
+        """``act`` for the images of ``part``, unless it was done for them under this key; parts come in order."""
+        if self._done.get(key, 0) < part.stop:
+            act()
+            self._done[key] = part.stop

@@ -85,7 +85,12 @@ def relevance_of(
 
         def run(part: slice, batch: Batch = batch, random: torch.Generator = random) -> list[_Seen]:
             pieces = (slice(at, min(at + TOGETHER, part.stop)) for at in range(part.start, part.stop, TOGETHER))
-            return [_look(model, names, curves, batch.images[piece], probe, random) for piece in pieces]
+            before = random.get_state()
+            try:
+                return [_look(model, names, curves, batch.images[piece], probe, random) for piece in pieces]
+            except torch.cuda.OutOfMemoryError:  # the part is run again in halves, with the same draws
+                random.set_state(before)
+                raise
 
         seen = [piece for part in forward(len(batch.images), device, run) for piece in part]
         for name in seen[0].maps:
@@ -127,7 +132,7 @@ def _look(
 
     # Ultralytics' heads for key points decode in place what the way back needs.
     with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
-        inputs = as_input(images, model).clone().requires_grad_()
+        inputs = as_input(images, model).requires_grad_()
         with watching(model, names, keep):
             value = probe(model, inputs, random)
         outputs = {name: output for name, output in outputs.items() if name not in again}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +42,10 @@ class RunningMoments:
         seen.mean.index_add_(0, kinds, vectors).div_(seen.count.clamp(min=1)[:, None])
         seen.m2.index_add_(0, kinds, (vectors - seen.mean[kinds]) ** 2)
         return seen
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process may not have this one's GPU, and would begin to use it.
+        return RunningMoments, (self.count.cpu(), self.mean.cpu(), self.m2.cpu())
 
     def merge(self, other: RunningMoments) -> None:
         total = self.count + other.count

@@ -114,7 +114,8 @@ class Shelf:
         return tensor.half() if self.half and tensor.is_floating_point() else tensor
 
     def _place(self, outputs: Outputs, size: int, disk: bool) -> str | None:
-        if any(t.is_cuda for t in outputs.values()) and self._fits("device", size):
+        gpu = next((t.device for t in outputs.values() if t.is_cuda), None)
+        if gpu is not None and self._fits("device", size, gpu):
             return "device"
         if self._used["device"] + self._used["memory"] + size <= self.memory:
             return "memory"
@@ -125,10 +126,10 @@ class Shelf:
             return "disk"
         return None
 
-    def _fits(self, place: str, size: int) -> bool:
+    def _fits(self, place: str, size: int, gpu: torch.device | None = None) -> bool:
         if place not in self._room:
-            if place == "device":
-                self._room[place] = min(self.memory, torch.cuda.mem_get_info()[0] // 2)
+            if gpu is not None:
+                self._room[place] = min(self.memory, torch.cuda.mem_get_info(gpu)[0] // 2)
             else:
                 self._room[place] = shutil.disk_usage(self._path()).free // 2
         return self._used[place] + size <= self._room[place]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import nn
 
 from seqprune.observe.batch import Batch, LabelledImages, as_input
 from seqprune.observe.extract import Progress
-from seqprune.observe.forward import Forward
+from seqprune.observe.forward import Forward, Once
 from seqprune.observe.patches import Drawn, Sampler, SecondMoments, patches
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.watching import watching
@@ -53,13 +54,19 @@ def second_moments(
     leaders = [name for name in names if leader.get(name) == name]
     found = {name: SecondMoments() for name in leaders}
     for batch in images:
-        places = Places(sampler, batch, relevance)
+        places, once = Places(sampler, batch, relevance), Once()
 
-        def run(part: slice, batch: Batch = batch, places: Places = places) -> None:
+        def run(part: slice, batch: Batch = batch, places: Places = places, once: Once = once) -> None:
+            turns: Counter[str] = Counter()
+
             def look(name: str, conv: nn.Conv2d, x: torch.Tensor, output: torch.Tensor) -> None:
-                drawn = places.of(name, output, part)
-                seen = patches(conv, x, drawn.where)
-                found[name].update(seen, seen[:, :, :0], drawn.weight)
+                def add() -> None:
+                    drawn = places.of(name, output, part)
+                    seen = patches(conv, x, drawn.where)
+                    found[name].update(seen, seen[:, :, :0], drawn.weight)
+
+                turns[name] += 1
+                once((name, turns[name]), part, add)
 
             with watching(model, leaders, look):
                 model(as_input(batch.images[part], model))

@@ -25,8 +25,11 @@ def stages_of(model: nn.Module, example_inputs: torch.Tensor) -> list[list[str]]
     def look(name: str, _conv: nn.Conv2d, x: torch.Tensor, output: torch.Tensor) -> None:
         seen.setdefault(name, (x.grad_fn, output.grad_fn))
 
-    # Heads may keep what they computed, and what has a gradient cannot be copied any more.
+    # Heads may keep what they computed, and what has a gradient cannot be copied any more. Frozen weights behind a
+    # `detach` would leave no graph.
     copy = deepcopy(model)
+    for parameter in copy.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
     with torch.enable_grad(), watching(copy, names, look):
         copy(example_inputs.detach().clone().requires_grad_())
     made = {output: name for name, (_, output) in seen.items()}

@@ -146,6 +146,7 @@ class DetectionImages(FileImages):
             check_classes(description, len(names), str(data))
         stride = max(stride, _STRIDE)
         self.names: dict[int, str] = dict(description["names"])
+        self.channels = int(description.get("channels", 3))
         with contained():
             dataset = ReadOnlyDataset(
                 img_path=description[split],

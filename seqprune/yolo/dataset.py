@@ -7,6 +7,7 @@ that lack their end marker, and deletes ``*.npy`` files that it cannot read: all
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import shutil
@@ -224,7 +225,7 @@ def _check_class_ids(label_file: str, classes: int) -> None:
             number = float(first[0]) if first else 0.0
         except ValueError:
             return
-        if number == int(number) and not 0 <= number < classes:
+        if math.isfinite(number) and number == int(number) and not 0 <= number < classes:
             raise DataError(
                 f"{label_file}: class id {int(number)} is not one of the {classes} classes "
                 f"(0 to {classes - 1}); correct the label or the names in the data YAML"

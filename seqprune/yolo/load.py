@@ -77,7 +77,11 @@ class LoadedDetector:
 
 
 def load(
-    model: str | Path | YOLO | nn.Module, *, tasks: Collection[str] = ("detect",), trust: bool = False
+    model: str | Path | YOLO | nn.Module,
+    *,
+    tasks: Collection[str] = ("detect",),
+    trust: bool = False,
+    seed: int | None = None,
 ) -> LoadedDetector:
     """Load a detector, without running what may be in its file.
 
@@ -87,6 +91,7 @@ def load(
             which Ultralytics downloads; an ``ultralytics.YOLO``; or a module of a network. Objects are copied.
         tasks: What the model may be for, of ``NETWORKS``.
         trust: Read a ``.pt`` as Ultralytics does, whatever it holds; see :mod:`seqprune.yolo.unpickle`.
+        seed: Of random weights; as the generator of torch happens to be where left out.
 
     Raises:
         UntrustedError: The file holds what may run code.
@@ -104,7 +109,10 @@ def load(
         return _loaded(_copied(model, source), source, None, None, tasks)
     path = Path(model)
     if path.suffix.lower() in (".yaml", ".yml"):
-        return _from_yaml(path, tasks)
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            return _from_yaml(path, tasks)
     if path.suffix.lower() == SUFFIX:
         network = load_pair(path)
         return _loaded(network, str(path), {"train_args": network.args}, None, tasks)

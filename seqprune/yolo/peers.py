@@ -16,6 +16,7 @@ from seqprune.yolo.contained import one_line
 from seqprune.yolo.gradients import loss_gradients
 from seqprune.yolo.networks import forget_inputs
 from seqprune.yolo.profile import parameters
+from seqprune.yolo.tracing import grey_image
 
 PEERS: dict[str, Callable[[Any], Any]] = {
     "magnitude": lambda found: found.MagnitudeImportance(p=1, group_reduction="first"),
@@ -73,9 +74,7 @@ def split_c2f(model: nn.Module) -> nn.Module:
     return copy
 
 
-def peer(
-    importance: str, model: nn.Module, target: float, images: LabelledImages, seed: int = 0, round_to: int | None = None
-) -> nn.Module:
+def peer(importance: str, model: nn.Module, target: float, images: LabelledImages, seed: int = 0) -> nn.Module:
     """Prunes with Torch-Pruning, in one step, at the uniform ratio that leaves the target.
 
     As in its own YOLOv8 example, the head ``Detect`` is left as it is and the ratio is the same in all other layers.
@@ -86,7 +85,6 @@ def peer(
         target: Share of the parameters that stays, met to half a percent where the widths allow.
         images: Labelled images, for ``taylor``.
         seed: Of ``random``.
-        round_to: Multiple that channel counts are rounded to.
 
     Raises:
         InputError: Torch-Pruning is not installed, or the target is out of its reach.
@@ -101,7 +99,7 @@ def peer(
     whole: Any = split_c2f(model).eval()
     forget_inputs(whole)
     gradients = loss_gradients(whole, images) if importance == "taylor" else {}
-    side = 2 * int(max(whole.stride))
+    image = grey_image(whole, 2 * int(max(whole.stride)))
 
     def pruned(ratio: float) -> nn.Module:
         copy = deepcopy(whole)
@@ -110,11 +108,10 @@ def peer(
             parameter.grad = gradients[name].clone() if name in gradients else None
         torch_pruning.pruner.MagnitudePruner(
             copy,
-            torch.zeros(1, 3, side, side),
+            image,
             importance=PEERS[importance](torch_pruning.importance),
             pruning_ratio=ratio,
             ignored_layers=[copy.model[-1]],
-            round_to=round_to,
         ).step()
         forget_inputs(copy)
         for parameter in copy.parameters():

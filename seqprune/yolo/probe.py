@@ -63,7 +63,7 @@ def one_per_cell(model: nn.Module, images: LabelledImages, classes: int) -> tupl
     The predictions have a gradient where one can be followed back to the image.
     """
     copy = every_cell(model)
-    image = as_input(next(iter(images)).images[:1], copy).clone().requires_grad_()
+    image = as_input(next(iter(images)).images[:1], copy).requires_grad_()
     with torch.enable_grad():
         found = predictions(copy(image))
     return (copy, found) if found is not None and _is_one_per_cell(found, copy, image, classes) else None

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seqprune.errors import InputError
 from seqprune.yolo.device import as_device
+from seqprune.yolo.tracing import grey_image
 
 _WARM_UP = 5
 
@@ -89,11 +90,9 @@ def profile(model: nn.Module, imgsz: int = 640, device: str | torch.device = "cp
 
 
 def _image(model: nn.Module, imgsz: int) -> torch.Tensor:
-    """A grey image, in the model's precision and on its device."""
     if imgsz < 1:
         raise InputError(f"imgsz={imgsz} must be at least 1")
-    first = next(model.parameters())
-    return torch.full((1, 3, imgsz, imgsz), 0.5, dtype=first.dtype, device=first.device)
+    return grey_image(model, imgsz)
 
 
 def _wait(device: torch.device) -> None:

@@ -25,7 +25,7 @@ def sampled(data: str | Path, images: int | None, seed: int = 0) -> Iterator[str
         yield data
         return
     chosen = DetectionImages(data, split="val", images=images, seed=seed)
-    with listed(chosen.files, chosen.names) as described:
+    with listed(chosen.files, chosen.names, chosen.channels) as described:
         yield described
 
 
@@ -53,7 +53,7 @@ def train_subsets(
         return [whole]
     found = []
     for files in deal(whole.files, count, len(whole.files) if images is None else images, seed):
-        with listed(files, whole.names) as described:
+        with listed(files, whole.names, whole.channels) as described:
             found.append(DetectionImages(described, imgsz=imgsz, batch=batch, stride=stride, names=names))
     return found
 
@@ -78,7 +78,7 @@ def deal(files: Sequence[Path], count: int, images: int, seed: int) -> list[list
 
 
 @contextmanager
-def listed(files: Sequence[Path], names: Mapping[int, str]) -> Iterator[Path]:
+def listed(files: Sequence[Path], names: Mapping[int, str], channels: int = 3) -> Iterator[Path]:
     """A data YAML of these images, both ``train`` and ``val``: Ultralytics asks for both.
 
     The images stay where they are and are only listed, in a temporary folder.
@@ -86,6 +86,6 @@ def listed(files: Sequence[Path], names: Mapping[int, str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="seqprune-") as folder:
         listing, described = Path(folder, "sample.txt"), Path(folder, "data.yaml")
         listing.write_text("".join(f"{file}\n" for file in files), encoding="utf-8")
-        description = {"train": str(listing), "val": str(listing), "names": dict(names)}
+        description = {"train": str(listing), "val": str(listing), "names": dict(names), "channels": channels}
         described.write_text(yaml.safe_dump(description, allow_unicode=True), encoding="utf-8")
         yield described

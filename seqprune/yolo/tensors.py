@@ -1,7 +1,8 @@
 """A network as a pair of files that hold no code: its tensors, and a description of what they belong to.
 
-``pruned.safetensors`` holds the tensors, ``pruned.json`` beside it the model YAML, the task, the class names and the
-plan. The network is built from the YAML at its full width; every layer then takes the widths of its tensors.
+``pruned.safetensors`` holds the tensors, ``pruned.json`` beside it the model YAML, the task, the class names, the plan,
+and the numbers of channels that the code of some modules computes with (attention). The network is built from the YAML
+at its full width; every layer then takes the widths of its tensors, and those modules their numbers.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from seqprune.yolo.contained import contained, one_line
 from seqprune.yolo.networks import NETWORKS, build, example, forget_inputs
 from seqprune.yolo.pruned import forget, remember
 from seqprune.yolo.save import permit
+from seqprune.yolo.tracing import trace_detector
 
 FORMAT = 1
 SUFFIX = ".safetensors"
@@ -63,6 +65,10 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
         "imgsz": imgsz,
         "yaml": copy.yaml,
         "plan": None if plan_json is None else json.loads(plan_json),
+        "widths": [
+            [width.module, width.attribute, getattr(copy.get_submodule(width.module), width.attribute)]
+            for width in trace_detector(copy).widths
+        ],
         "versions": {"ultralytics": ultralytics.__version__, "torch": str(torch.__version__)},
     }
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in copy.state_dict().items()}
@@ -120,6 +126,11 @@ def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], p
     if strange := sorted(network.state_dict().keys() ^ tensors.keys()):
         raise ModelError(f"{path}: {strange[0]} is in only one of the tensors and the description; copy both again")
     fill(network, tensors)
+    for module, attribute, width in description.get("widths", ()):
+        owner = network.get_submodule(module)
+        if not isinstance(getattr(owner, attribute), int | list):
+            raise ModelError(f"{path}: {module}.{attribute} holds no width; copy both files again")
+        setattr(owner, attribute, width)
     forget_inputs(network)
     network.names, network.nc, network.task = names, len(names), description["task"]
     network.args = {"task": description["task"], "imgsz": description["imgsz"] or 640}

@@ -1,6 +1,8 @@
-"""The channel graph of an Ultralytics network."""
+"""The channel graph of an Ultralytics network, and images such as it takes."""
 
 from __future__ import annotations
+
+from math import ceil
 
 import torch
 from torch import nn
@@ -10,14 +12,25 @@ from seqprune.graph import ChannelGraph, trace
 
 def trace_detector(model: nn.Module) -> ChannelGraph:
     """Channel graph of an Ultralytics network, traced on the smallest image all its strides divide."""
-    size = 2 * int(max(model.stride))  # type: ignore[arg-type]
-    parameter = next(model.parameters())
-    return trace(
-        model, torch.zeros(1, image_channels(model), size, size, dtype=parameter.dtype, device=parameter.device)
-    )
+    return trace(model, grey_image(model, 2 * _stride(model)))
+
+
+def grey_image(model: nn.Module, imgsz: int) -> torch.Tensor:
+    """``[1, channels, side, side]``, in the model's precision and on its device; all values 0.5.
+
+    The side is ``imgsz`` pixels rounded up to a multiple of the model's strides, as images are padded.
+    """
+    first, stride = next(model.parameters()), _stride(model)
+    side = ceil(imgsz / stride) * stride
+    return torch.full((1, image_channels(model), side, side), 0.5, dtype=first.dtype, device=first.device)
 
 
 def image_channels(model: nn.Module) -> int:
     """Of the images that a network takes."""
     first = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
     return first.in_channels
+
+
+def _stride(model: nn.Module) -> int:
+    """The largest, in pixels; 1 where a network has none to say."""
+    return int(max(getattr(model, "stride", (1,))))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import shutil
-import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,11 +20,10 @@ from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.networks import NETWORKS
 from seqprune.yolo.pruned import TRAINERS, is_masked, remember
 from seqprune.yolo.teacher import load_teacher
-from seqprune.yolo.tuning import check_names
+from seqprune.yolo.tuning import FAILED, check_names
 from seqprune.yolo.unpickle import guarded
 
 _REFUSED = (SyntaxError, TypeError, ValueError, KeyError, RuntimeError, OSError)
-_FAILED = (RuntimeError, ValueError, AssertionError, OSError, subprocess.CalledProcessError, pickle.PicklingError)
 
 
 @dataclass(frozen=True)
@@ -116,12 +113,14 @@ def resume(
 
     Args:
         last: The run's ``weights/last.pt``.
-        arguments: What Ultralytics lets change then: ``imgsz``, ``batch``, ``device``, where the teacher lies.
+        arguments: What Ultralytics lets change then: ``imgsz``, ``batch``, ``device``, ``patience``, where the teacher
+            lies, and a few more.
         on_epoch: As for :func:`train`.
         trust: As for :func:`train`.
 
     Raises:
-        InputError: ``last`` is no checkpoint of an interrupted run, or its teacher cannot be used.
+        InputError: ``last`` is no checkpoint of an interrupted run, its teacher cannot be used, or an argument cannot
+            be changed any more.
         TrainingError: As for :func:`train`.
     """
     loaded = load(last, tasks=NETWORKS, trust=trust)
@@ -151,13 +150,15 @@ def _run(
         except _REFUSED as error:
             raise InputError(f"training arguments or data: {one_line(error)}") from error
         trainer.teacher = teacher
-        if not trainer.resume:
+        if trainer.resume:
+            _check_taken(trainer.args, overrides)
+        else:
             trainer.model = trainer.get_model(weights=_carrying(loaded))
         if on_epoch is not None and not trainer.ddp:  # what follows into other processes must be plain
             trainer.add_callback("on_train_epoch_end", lambda it: on_epoch(it.epoch + 1, it.epochs))
         try:
             trainer.train()
-        except _FAILED as error:
+        except FAILED as error:
             raise TrainingError(f"training failed: {one_line(error)}") from error
     best = trainer.best if trainer.best.exists() else trainer.last
     if not best.exists():
@@ -178,6 +179,16 @@ def _check_sizes(given: Mapping[str, Any]) -> None:
     imgsz = given.get("imgsz", 640)
     if isinstance(imgsz, int) and imgsz < 32:
         raise InputError(f"imgsz={imgsz} must be at least 32, the largest stride")
+
+
+def _check_taken(taken: Any, given: Mapping[str, Any]) -> None:
+    """Raise InputError for what Ultralytics does not let change in a run that was begun: it goes on without."""
+    handed_over = ("task", "mode", "model", "resume", "device")
+    ignored = [name for name in given if name not in handed_over and getattr(taken, name, None) != given[name]]
+    if ignored:
+        raise InputError(
+            f"{ignored[0]}={given[ignored[0]]} cannot be changed in a run that was begun: leave it out, or begin anew"
+        )
 
 
 def _carrying(loaded: LoadedDetector) -> nn.Module:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -26,6 +28,8 @@ from seqprune.yolo.pruned import TRAINERS, forget, remember
 from seqprune.yolo.teacher import check_student
 from seqprune.yolo.trainer import check_trained, shapes_of
 
+FAILED = (RuntimeError, ValueError, AssertionError, OSError, subprocess.CalledProcessError, pickle.PicklingError)
+"""What training fails with."""
 _OURS = ("model", "data", "task", "mode", "resume", "pretrained", "project", "name", "exist_ok", "save_dir")
 
 
@@ -116,7 +120,7 @@ def finetune(
             remember(trainer.model, plan.to_json())
         try:
             trainer.train()
-        except (RuntimeError, ValueError) as error:
+        except FAILED as error:
             raise TrainingError(f"training failed: {one_line(error)}") from error
         result: Any = released(trainer.ema.ema).float().cpu().to(memory_format=torch.contiguous_format).eval()
     forget_inputs(result)
@@ -196,7 +200,7 @@ def _arguments(
     return arguments | overrides
 
 
-def check_names(overrides: dict[str, Any]) -> None:
+def check_names(overrides: Mapping[str, Any]) -> None:
     """Raise InputError for a training argument that is not the caller's to give, or that does not exist."""
     for name in overrides:
         if name in _OURS:

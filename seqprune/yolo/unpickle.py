@@ -239,13 +239,20 @@ _PICKLE = ModuleType("seqprune_restricted_pickle")
 _PICKLE.Unpickler, _PICKLE.load = RestrictedUnpickler, _load  # type: ignore[attr-defined]
 
 
+def _is_program(path: str | Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as file:
+        return any(name.endswith("/constants.pkl") for name in file.namelist())
+
+
 def read(path: str | Path) -> Any:
     """What a checkpoint holds, its tensors on the CPU.
 
     Raises:
         UntrustedError: it names something that may run code; the message says what.
     """
-    if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
+    if _is_program(path):
         raise UntrustedError(f"{path}: is a TorchScript program, not a checkpoint; give the .pt it was exported from")
     try:
         return torch.load(path, map_location="cpu", pickle_module=_PICKLE, weights_only=False)

@@ -53,6 +53,13 @@ def project(tmp_path: Path) -> Path:
         (("prune", MODEL, "--data", "d.yaml", "--batch", "0"), "batch"),
         (("prune", MODEL, "--data", "d.yaml", "--finetune", "-1"), "finetune"),
         (("prune", MODEL, "--data", "d.yaml", "--device", "99"), "99"),
+        (("prune", MODEL, "--data", "d.yaml", "--seed", "-1"), "seed=-1: give 0 or more"),
+        (
+            ("prune", MODEL, "--data", "d.yaml", "--finetune-step", "1", "--recover", "ls"),
+            "recover=ls fits to the weights as they were",
+        ),
+        (("prune", MODEL, "--preset", "fast", "--layers", "7"), "leave out layers and blocks"),
+        (("prune", MODEL, "--preset", "fast", "--blocks", "1-2"), "leave out layers and blocks"),
         (("prune", MODEL, "--data", "d.yaml", "--name", "a/b"), "--name 'a/b' is no folder name"),
         (("prune", "nowhere.pt", "--data", "d.yaml"), "nowhere.pt: no such file; check the path"),
         (("inspect", "nowhere.pt"), "nowhere.pt: no such file; check the path"),
@@ -140,7 +147,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(run: Any) -> None:
 
 def test_a_bug_is_one_line_and_says_so(process: Any) -> None:
     before = "import seqprune.select.layers as room\nroom.parse_blocks = lambda _: 1 / 0"
-    code, _, err = process("prune", MODEL, "--data", "d.yaml", before=before)
+    code, _, err = process("prune", MODEL, "--data", "d.yaml", "--blocks", "1-5", before=before)
     assert code == 1
     assert "unexpected ZeroDivisionError: division by zero; this is a bug, run again with --debug" in one_line(err)
 

@@ -108,6 +108,7 @@ def test_a_teacher_without_training_is_bad_usage(run: Any, data: Path, tmp_path:
         (("--data", "d.yaml"), "--data and --epochs are missing"),
         (("--resume", "--epochs", "3"), "leave out --data, --epochs, --name"),
         (("--resume", "--distill", "t.pt"), "folder and teacher"),
+        (("--resume", "--project", "p"), "leave out --data, --epochs, --name, --project"),
         (("--data", "d.yaml", "--epochs", "0"), "epochs=0 must be at least 1"),
         (("--data", "d.yaml", "--epochs", "1"), "nowhere.pt: no such file"),
         (("--resume",), "nowhere.pt: no such file"),

@@ -35,6 +35,8 @@ def test_sensitivity_measures_one_layer_at_a_time(run, data: Path, tmp_path: Pat
     again = run("sensitivity", "yolov8n.yaml", "--data", data, "--out", out)
     assert again.code == 2
     assert "give a new file" in again.err
+    out.unlink()  # and the page is still there
+    assert run("sensitivity", "yolov8n.yaml", "--data", data, "--out", out).err == again.err
 
 
 def test_compare_brings_methods_to_equal_parameters(run, data: Path, tmp_path: Path) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ultralytics.engine.trainer import BaseTrainer
 
 from seqprune.demo import weights_path, write_scenes
 from seqprune.demo.run import SIZE, TRAINING
-from seqprune.errors import TrainingError
+from seqprune.errors import InputError, TrainingError
 from seqprune.listener import Listener
 from seqprune.run import PruneResult, prune
 from seqprune.surgery import count_active_channels
@@ -68,3 +69,25 @@ def test_training_that_fails_between_the_layers_is_an_error_at_the_end(
     assert len(calls) == 1
     assert isinstance(caught.value.result, PruneResult)
     assert caught.value.result.plan == untrained.plan
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [OSError("no space left"), AssertionError("a shape")])
+def test_whatever_training_fails_with_the_pruned_network_is_there(
+    scenes: Path, untrained: PruneResult, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(BaseTrainer, "train", fail)
+    with pytest.raises(TrainingError, match=str(error)) as caught:
+        run(scenes, finetune=1, val=False)
+    assert isinstance(caught.value.result, PruneResult)
+    assert caught.value.result.plan == untrained.plan
+
+
+def test_a_misspelt_training_argument_is_refused_before_anything_is_done(scenes: Path) -> None:
+    stages: list[str] = []
+    with pytest.raises(InputError, match="lrO is no training argument"):
+        run(scenes, finetune=1, training={"lrO": 1}, listener=Listener(stage=lambda name, _total: stages.append(name)))
+    assert not stages

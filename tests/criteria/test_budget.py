@@ -152,3 +152,17 @@ def test_what_cannot_be_is_said(detector: tuple[nn.Module, ChannelGraph, Price])
         by_scores(graph, price, scored, 0)
     with pytest.raises(InputError, match="one finite number"):
         by_scores(graph, price, scored * np.nan, 0.5)
+
+
+def test_what_was_met_once_is_not_asked_again(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:
+    """Time tells something else every time: a target that was met is no error for it."""
+    model, graph, price = detector
+    noise = np.random.default_rng(0)
+    for _ in range(20):
+        by_scores(
+            graph,
+            price,
+            scores("l2", Scoring(model, graph)),
+            0.7,
+            share=lambda removed: share(price, removed) * (1 + 0.05 * noise.standard_normal()),
+        )

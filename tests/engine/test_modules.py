@@ -162,3 +162,54 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert torch.equal(names["again"](inputs), names["result"].model(inputs))
     exec(compile(code[2], str(PAGE), "exec"), names)  # noqa: S102
     assert names["result"].model[0].out_channels == 8
+
+
+class Permuted(nn.Module):
+    """Linear layers on rows and columns, as in ConvNeXt: their channels lie last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide, self.last = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 12), nn.Linear(12, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.last(self.wide(self.stem(x).permute(0, 2, 3, 1)).relu())
+        return y.permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("samples", [batches, whole])
+def test_a_linear_layers_channels_are_its_last_dimension(samples: Callable[[], Any]) -> None:
+    model, maps = Permuted().eval(), []
+    hook = model.wide.register_forward_hook(lambda _m, _a, out: maps.append(out.detach()))
+    found = observe(model, ["wide"], _Checked(samples, CLASSES), CLASSES).moments["wide"]
+    hook.remove()
+    vectors, kinds = [], []
+    for out, (_, kind, *places) in zip(maps, samples(), strict=True):
+        vectors.append(out[places[0][:, 0], places[0][:, 1], places[0][:, 2]] if places else out.mean((1, 2)))
+        kinds.append(kind)
+    for row, kind in enumerate(found.classes):
+        expected = torch.cat(vectors)[torch.cat(kinds) == kind].double().mean(0)
+        torch.testing.assert_close(torch.from_numpy(found.mean[row]), expected)
+    result = seqprune.prune_module(Permuted(), samples, ["wide"], classes=CLASSES, keep=0.5)
+    assert result.model.get_submodule("wide").weight.shape == (8, 6)
+
+
+def test_a_layer_that_does_not_keep_images_apart_is_refused() -> None:
+    class Windows(Permuted):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.stem(x).permute(0, 2, 3, 1).reshape(4 * len(x), SIDE // 4, SIDE, 6)
+            return self.last(self.wide(y).relu()).reshape(len(x), SIDE, SIDE, CLASSES).permute(0, 3, 1, 2)
+
+    with pytest.raises(ModelError, match="for 12 images, so that an object's place in it is not known"):
+        observe(Windows().eval(), ["wide"], _Checked(batches, CLASSES), CLASSES)
+
+
+def test_a_network_that_works_in_place_leaves_the_samples_alone() -> None:
+    class InPlace(Network):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.mul_(0.5))
+
+    given = list(batches())
+    before = [inputs.clone() for inputs, *_ in given]
+    result = seqprune.prune_module(InPlace(), lambda: given, LAYERS, classes=CLASSES, keep=0.5)
+    assert all(torch.equal(inputs, was) for (inputs, *_), was in zip(given, before, strict=True))
+    assert result.difference.max_rel <= 1e-4

@@ -197,3 +197,25 @@ def test_all_keep_sets_of_a_small_network_are_exact() -> None:
             verify(mask(net, plan, graph), compact(net, plan, graph), example())
             tried += 1
     assert tried == 7 * 5 * 3 * 3  # keep sets of 3, of two equal halves of 2, of 2 and of 2 channels
+
+
+def test_a_channel_that_was_dead_may_come_alive(graph: ChannelGraph) -> None:
+    model = Detector()
+    with torch.no_grad():
+        model.get_submodule("model.3.conv").weight[0] = 0
+
+    def train(model: torch.nn.Module, _plan: PrunePlan) -> torch.nn.Module:
+        with torch.no_grad():
+            model.get_submodule("model.3.conv").weight[0] = 0.1
+        return model
+
+    plan, *_ = prune_sequentially(
+        model,
+        graph,
+        ["model.1.conv", "model.5.0"][:1],
+        Images(),
+        CLASSES,
+        settings=Settings(match="all", keep=0.5),
+        after_step=train,
+    )
+    assert plan.layers

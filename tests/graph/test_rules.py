@@ -286,3 +286,33 @@ def test_outputs_handed_on_for_their_shape_alone_pin_nothing() -> None:
     assert not trace(model, X).by_name["first"].free.any()
     outputs.register({f"{__name__}.{Head.__qualname__}": frozenset({"feats"})})
     exact(model, {"first": [0, 3]})
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: torch.cat((x, x), axis=1),
+        lambda x: torch.cat(tensors=(x, x), dim=1),
+        lambda x: torch.cat((torch.add(input=x, other=x), x), 1),
+        lambda x: torch.cat(torch.chunk(input=x, chunks=2, dim=1)[::-1] * 2, 1),
+    ],
+)
+def test_keywords_as_torch_and_numpy_name_them(between: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    assert exact(Between(between, reads=8), {"first": [0, 2]}).by_name["first"].free.all()
+
+
+def test_a_layer_whose_weights_have_another_name_is_left_whole() -> None:
+    """A module's name would not say which of its tensors is meant."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w1, self.w2 = nn.Parameter(torch.rand(5, 4, 1, 1)), nn.Parameter(torch.rand(4, 5, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.conv2d(nn.functional.conv2d(x, self.w1), self.w2)
+
+    graph = trace(Between(Two(), reads=4), X)
+    assert [layer.name for layer in graph.all_layers] == ["first", "last"]
+    assert not graph.by_name["first"].free.any()
+    assert any("called weight, not w1" in barrier.reason for barrier in graph.barriers)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from detectors import CLASSES, Detector, Images, find_all
+from networks import random_plan
 from torch import nn
 
+from seqprune import mask, trace
 from seqprune.errors import InputError
 from seqprune.observe.extract import match_objects, observe
 from seqprune.observe.forward import Forward
+from seqprune.observe.patches import POSITIONS, Sampler
+from seqprune.observe.relevance import relevance_of
+from seqprune.observe.sources import second_moments
 from seqprune.observe.streaming import Blocks, BlockStream
+from seqprune.recover import _statistics
+from seqprune.refit import refit
 
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(6)), (False,) * 6)
 LAYERS = ["model.1.conv", "model.3.conv"]
@@ -76,3 +85,79 @@ def test_mixed_precision_is_close_and_keeps_the_model_as_it_is() -> None:
     for name in LAYERS:
         apart = np.abs(mixed[name].mean - full[name].mean).max() / np.abs(full[name].mean).max()
         assert 0 < apart < 0.02
+
+
+class Halfway(Detector):
+    """A detector that runs out of memory behind its second convolution, when the first has been looked at."""
+
+    def __init__(self, room: int = 8) -> None:
+        super().__init__()
+        self.room = room
+        self.model[2].register_forward_pre_hook(self.check)
+
+    def check(self, _module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if len(inputs[0]) > self.room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
+NAMES = ["model.0.conv", "model.1.conv", "model.4.cv2.conv", "model.5.0"]
+
+
+@pytest.mark.parametrize("room", [3, 5])
+def test_what_was_seen_before_memory_ran_out_counts_once(room: int) -> None:
+    halved, _ = second_moments(Halfway(room), NAMES, Images(), Sampler(), forward=Forward())
+    whole, _ = second_moments(Detector(), NAMES, Images(), Sampler())
+    for name, seen in whole.items():
+        assert halved[name].count == seen.count
+        torch.testing.assert_close(halved[name].mean, seen.mean, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(halved[name].products, seen.products, rtol=1e-4, atol=1e-2)
+
+
+def test_a_convolution_that_runs_twice_is_counted_twice_in_halves_too() -> None:
+    class Twice(Halfway):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.model[0](x)
+            return self.model[2](self.model[1](x)) + self.model[2](self.model[1](x))
+
+    counts = [
+        second_moments(Twice(room), ["model.1.conv"], Images(), Sampler(), forward=Forward())[0]["model.1.conv"].count
+        for room in (8, 3)
+    ]
+    assert counts[0] == counts[1] == 2 * 24 * POSITIONS
+
+
+def test_statistics_are_those_of_the_halves_alone() -> None:
+    """What a batch that did not fit left in the first BatchNorms is taken back."""
+    fours = Images(count=0)
+    fours.batches = [
+        replace(batch, images=batch.images[at : at + 4]) for batch in Images() for at in range(0, len(batch.images), 4)
+    ]
+    halved, whole = _statistics(Halfway(4), Images(), Forward()), _statistics(Detector(), fours, Forward())
+    for name, pair in whole.items():
+        torch.testing.assert_close(halved[name], pair)
+
+
+def test_errors_are_asked_with_the_same_draws_in_halves() -> None:
+    def probe(model: nn.Module, x: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        signs = torch.rand(len(x), generator=random)
+        y = model(x)
+        return (y.square().sum((1, 2, 3)) * signs).sum()
+
+    whole, halved = (
+        relevance_of(model, NAMES, Images(), probe, forward=Forward()) for model in (Detector(), Halfway(1))
+    )
+    for name in NAMES:
+        torch.testing.assert_close(halved.curvature[name], whole.curvature[name], rtol=1e-4, atol=0.0)
+
+
+def test_a_fit_in_halves_is_the_fit() -> None:
+    fitted = []
+    for room in (8, 3):
+        model = Halfway(room)
+        graph = trace(Detector(), torch.zeros(1, 3, 32, 32))
+        plan = random_plan(graph, 1, 0.4)
+        masked = mask(model, plan, graph)
+        refit(model, masked, graph, plan.removed_groups(graph), Images(), [[name] for name in NAMES], forward=Forward())
+        fitted.append(masked.state_dict())
+    for name, tensor in fitted[0].items():
+        torch.testing.assert_close(tensor, fitted[1][name], rtol=1e-3, atol=1e-4)

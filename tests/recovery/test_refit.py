@@ -178,3 +178,18 @@ def test_branches_that_read_different_blocks_are_one_stage() -> None:
         ["model.2.near.0.conv", "model.2.far.0.conv"],
         ["model.2.near.1", "model.2.far.1"],
     ]
+
+
+def test_what_reads_another_through_a_detach_is_behind_it_though_weights_are_frozen() -> None:
+    class Detached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.c(self.b(self.a(x).detach()))
+            return y
+
+    frozen = Detached().requires_grad_(False)
+    assert stages_of(frozen, INPUT) == [["a", "b"], ["c"]]
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())

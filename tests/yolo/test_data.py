@@ -207,3 +207,12 @@ def test_shares_are_the_batches_of_the_whole(data_yaml: Path) -> None:
         for mine, whole in zip(share, list(images)[rank::2], strict=True):
             assert torch.equal(mine.images, whole.images)
             assert torch.equal(mine.boxes, whole.boxes)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in remainder")  # Ultralytics'
+@pytest.mark.parametrize("number", ["nan", "inf"])
+def test_a_class_id_that_is_no_number_leaves_its_image_out(data_yaml: Path, number: str) -> None:
+    label = data_yaml.parent / "labels" / "train" / "00.txt"
+    label.write_text(f"{number} 0.5 0.5 0.1 0.1\n")
+    images = DetectionImages(data_yaml, imgsz=64, names={0: "green", 1: "red"})
+    assert [Path(name).stem for name in images.unreadable] == ["00"]

@@ -157,3 +157,11 @@ def test_the_official_weights_load(real: Path) -> None:
     assert loaded.names[0] == "person"
     assert loaded.checkpoint is not None
     assert loaded.checkpoint["train_args"]["imgsz"] == 640
+
+
+def test_a_seed_fixes_random_weights_and_leaves_the_generator() -> None:
+    before = torch.get_rng_state()
+    one, same, other = (load("yolov8n.yaml", seed=seed).model.state_dict()["model.0.conv.weight"] for seed in (1, 1, 2))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)

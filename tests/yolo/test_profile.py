@@ -9,8 +9,11 @@ import pytest
 from torch import nn
 
 from seqprune.errors import InputError
+from seqprune.target import Target, price_of
+from seqprune.yolo import networks
 from seqprune.yolo.load import load
 from seqprune.yolo.profile import gflops, latency_ms, parameters, profile
+from seqprune.yolo.tracing import trace_detector
 
 
 def test_the_official_architecture_has_the_published_cost() -> None:
@@ -52,3 +55,16 @@ def test_impossible_numbers_are_refused(tiny: nn.Module) -> None:
 def test_real_weights_have_the_published_cost(real: Path) -> None:
     model = load(real / "weights" / "yolov8n.pt").model
     assert (parameters(model), round(gflops(model), 1)) == (3_157_200, 8.7)
+
+
+def test_sizes_that_the_strides_do_not_divide_are_rounded_up_as_images_are(tiny: nn.Module) -> None:
+    assert gflops(tiny, 41) == gflops(tiny, 64)
+    assert latency_ms(tiny, 41, runs=1) > 0
+    graph = trace_detector(tiny)
+    target = Target("flops", 0.8)
+    assert price_of(target, tiny, graph, 41).whole == price_of(target, tiny, graph, 64).whole
+
+
+def test_images_have_as_many_channels_as_the_network_takes() -> None:
+    grey = networks.build("detect", {**load("yolov8n.yaml").model.yaml, "channels": 1}, 80)
+    assert gflops(grey, 64) < gflops(load("yolov8n.yaml").model, 64)

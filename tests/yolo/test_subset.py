@@ -56,3 +56,9 @@ def test_all_images_are_the_data_itself(data_yaml: Path) -> None:
         assert described == data_yaml
     with pytest.raises(DataError, match="at least 1"), sampled(data_yaml, 0):
         pass
+
+
+def test_a_sample_has_the_channels_of_the_whole(data_yaml: Path) -> None:
+    data_yaml.write_text(data_yaml.read_text() + "channels: 1\n")
+    with sampled(data_yaml, 2) as described:
+        assert next(iter(DetectionImages(described, imgsz=64))).images.shape[1] == 1

@@ -7,13 +7,16 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import seqprune
+from seqprune.budget import by_scores
 from seqprune.errors import InputError, ModelError, UntrustedError
 from seqprune.plan import PrunePlan
+from seqprune.price import Price
 from seqprune.run import prune
 from seqprune.yolo.load import load
 from seqprune.yolo.networks import check_description, example
@@ -179,3 +182,22 @@ def test_files_that_are_missing_damaged_or_strangers_are_refused(pair: Path, tin
     beside.unlink()
     with pytest.raises(ModelError, match=r"small\.json: no such file"):
         load(pair)
+
+
+def test_attention_comes_back_with_its_pruned_values(tmp_path: Path) -> None:
+    """Its code computes with widths that no tensor's shape tells."""
+    network = load("yolo11n.yaml").model
+    graph = trace_detector(network)
+    plan = PrunePlan.from_removed(
+        graph, by_scores(graph, Price(network, graph), np.arange(graph.group_count) % 7.0, 0.5)
+    )
+    assert any(width.module.startswith("model.10") for width in graph.widths)
+    small = seqprune.compact(network, plan, graph)
+    path = save_pair(small, tmp_path / "m.safetensors", names=dict(enumerate(map(str, range(80)))))
+    assert same(load(path).model, small)
+    beside = path.with_suffix(".json")
+    described = json.loads(beside.read_text())
+    described["widths"][0][1] = "forward"
+    beside.write_text(json.dumps(described))
+    with pytest.raises(ModelError, match="forward holds no width"):
+        load(path)
