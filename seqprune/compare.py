@@ -12,10 +12,12 @@ from typing import Any
 from torch import nn
 
 from seqprune.errors import InputError, SeqPruneError
+from seqprune.graph.channels import ChannelGraph
 from seqprune.listener import Listener
-from seqprune.methods import method
+from seqprune.methods import Method, method
 from seqprune.report.plot import document, key, lines, table
 from seqprune.target import Target
+from seqprune.yolo.data import DetectionImages
 from seqprune.yolo.load import load
 from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.subset import train_subsets
@@ -222,49 +224,23 @@ def compare(
         names=detector.names,
         seed=seed,
     )
-    whole = parameters(detector.model), gflops(detector.model, imgsz)
-
-    def measured(row: Row, network: nn.Module) -> Row:
-        accuracy = validate(network, data, imgsz=imgsz, batch=batch, device=str(device))
-        left = parameters(network), gflops(network, imgsz)
-        return replace(
-            row,
-            params=left[0],
-            share=left[0] / whole[0] if count == "params" else left[1] / whole[1],
-            gflops=left[1],
-            map50_95=accuracy.map50_95,
-            map50=accuracy.map50,
-        )
-
-    training: dict[str, Any] = {"imgsz": imgsz, "batch": batch, "device": str(device)}
     tell = on_row or (lambda _row: None)
+    bench = _Bench(detector.model, graph, seen, data, count, imgsz, batch, str(device), seed, finetune, told, tell)
     told.stage("measure unpruned", None)
-    rows, networks = [measured(Row(UNPRUNED, 1.0), detector.model)], [detector.model]
+    rows, networks = [bench.measured(Row(UNPRUNED, 1.0), detector.model)], [detector.model]
     tell(rows[0])
     failed = []
     for target in targets:
         for name, prune in chosen.items():
-            row, runs, first = Row(name, target), [], detector.model
             try:
-                for number, sample in enumerate(seen):
-                    told.stage(f"{name} at {target:g}" + (f", subset {number + 1}" if subsets > 1 else ""), None)
-                    start = time.perf_counter()
-                    small = prune(detector.model, graph, Target(count, target), sample, seed + number)
-                    seconds = time.perf_counter() - start
-                    if finetune:
-                        told.stage(f"{name} at {target:g}, fine-tune {finetune} epochs", None)
-                        small = tuned(small, data, epochs=finetune, seed=seed + number, **training)
-                    runs.append(measured(replace(row, seconds=seconds), small))
-                    first = first if number else small
-                    if subsets > 1:
-                        tell(runs[-1])
+                row, network = bench.pruned(Row(name, target), prune)
             except SeqPruneError as error:
-                failed.append(replace(row, reason=str(error)))
+                failed.append(Row(name, target, reason=str(error)))
                 tell(failed[-1])
                 continue
-            rows.append(mean_of(runs))
-            networks.append(first)
-            tell(rows[-1])
+            rows.append(row)
+            networks.append(network)
+            tell(row)
     told.stage("measure latency", None)
     times = latencies_ms(networks, imgsz, "cpu")
     rows = [replace(row, latency_ms=taken) for row, taken in zip(rows, times, strict=True)]
@@ -277,3 +253,51 @@ def compare(
         files = [file for sample in seen for file in sample.files]
         settings["subsets"] = f"{subsets}, {'disjoint' if len(set(files)) == len(files) else 'overlapping'}"
     return Comparison(detector.source, str(data), settings, (*rows, *failed))
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What methods prune, what they look at, and how what they leave is measured."""
+
+    model: nn.Module
+    graph: ChannelGraph
+    samples: Sequence[DetectionImages]
+    data: str | Path
+    count: str
+    imgsz: int
+    batch: int
+    device: str
+    seed: int
+    finetune: int
+    told: Listener
+    tell: Callable[[Row], None]
+
+    def pruned(self, row: Row, prune: Method) -> tuple[Row, nn.Module]:
+        """The row's mean over all samples, and the network that the first of them led to."""
+        runs: list[Row] = []
+        networks: list[nn.Module] = []
+        what = f"{row.method} at {row.target:g}"
+        for number, sample in enumerate(self.samples):
+            self.told.stage(what + (f", subset {number + 1}" if len(self.samples) > 1 else ""), None)
+            start = time.perf_counter()
+            small = prune(self.model, self.graph, Target(self.count, row.target), sample, self.seed + number)
+            seconds = time.perf_counter() - start
+            if self.finetune:
+                self.told.stage(f"{what}, fine-tune {self.finetune} epochs", None)
+                how: dict[str, Any] = {"imgsz": self.imgsz, "batch": self.batch, "device": self.device}
+                small = tuned(small, self.data, epochs=self.finetune, seed=self.seed + number, **how)
+            runs.append(self.measured(replace(row, seconds=seconds), small))
+            networks = networks or [small]
+            if len(self.samples) > 1:
+                self.tell(runs[-1])
+        return mean_of(runs), networks[0]
+
+    def measured(self, row: Row, network: nn.Module) -> Row:
+        accuracy = validate(network, self.data, imgsz=self.imgsz, batch=self.batch, device=self.device)
+        params, operations = parameters(network), gflops(network, self.imgsz)
+        share = (
+            params / parameters(self.model) if self.count == "params" else operations / gflops(self.model, self.imgsz)
+        )
+        return replace(
+            row, params=params, share=share, gflops=operations, map50_95=accuracy.map50_95, map50=accuracy.map50
+        )
