@@ -64,7 +64,7 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
     try:
         with torch.no_grad(), OperatorWatch(watch), watch:
             out = model(*inputs)
-    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
         where = recorder.failed_in or "the network"
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(

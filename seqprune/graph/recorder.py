@@ -142,7 +142,8 @@ class Recorder:
         """Atoms of the layer that owns ``weight``: made at its first call, the same ever after.
 
         Raises:
-            NoRule: its owner calls it anything else, so that a module's name does not say which tensor is meant.
+            NoRule: its owner calls it anything else, so that a module's name does not say which tensor is meant, or
+                another layer reads it in another way.
         """
         found = self._layers.get(id(weight))
         if found is None:
@@ -153,6 +154,9 @@ class Recorder:
             atoms = np.arange(self._atom_count, self._atom_count + channels)
             self._atom_count += channels
             found = self._layers[id(weight)] = _LayerAtoms(name, kind, atoms)
+        if len(found.atoms) != channels:
+            self.pin(found.atoms, "its weight is used in two ways")
+            raise NoRule("its weight is used in two ways")
         return found.atoms
 
     def cut(self, tensor: torch.Tensor, dim: int, atoms: IntArray, dead: float | None) -> None:
@@ -160,12 +164,19 @@ class Recorder:
         for owner in self.owners(tensor):
             key = (owner.module, owner.tensor, dim)
             known = self._cuts.setdefault(key, _Cut(owner, dim, atoms, dead))
+            if known.dead != dead:
+                for each in (known.atoms, atoms):
+                    self.pin(each, "held by one tensor that is used in two ways")
             if known.atoms is not atoms:
                 self.tie(known.atoms, atoms, "held by one tensor that is used twice")
 
     def tie(self, left: IntArray, right: IntArray, reason: str) -> None:
         """Atoms at the same position stay or go together."""
         left, right = left.ravel(), right.ravel()
+        if len(left) != len(right):
+            for each in (left, right):
+                self.pin(each, reason)
+            return
         self.pin(left[right == FIXED], reason)
         self.pin(right[left == FIXED], reason)
         both = (left != FIXED) & (right != FIXED)

@@ -22,14 +22,14 @@ from seqprune.graph.values import OPAQUE, Value, tensors_in
 
 # Reading these tells nothing of the values in a tensor.
 METADATA = frozenset(
-    "dim dtype device layout ndim ndimension names len storage_offset "
+    "dim dtype device layout ndim ndimension names storage_offset "
     "element_size get_device is_contiguous is_floating_point is_complex is_cuda is_cpu is_mps is_meta is_leaf "
     "is_quantized is_sparse is_xpu is_nested is_inference is_signed is_conj is_neg requires_grad grad_fn grad "
     "is_mkldnn is_pinned untyped_storage hash repr format class is_xla is_mtia is_maia is_ipu is_vulkan "
     "retains_grad itemsize nbytes".split()
 )
 # These tell the channel count, which code may use in ways a trace cannot see.
-COUNTS = frozenset("size shape numel nelement stride nbytes".split())
+COUNTS = frozenset("size shape numel nelement stride nbytes len".split())
 # Keywords that torch takes for its own.
 ALIASES = {"axis": "dim", "keepdims": "keepdim"}
 # Tensors made in the shape of another one: as many channels, none of its values.
@@ -80,7 +80,8 @@ class WatchedSize(tuple[int, ...]):
         taken = range(len(self))[index]
         if self.dim in (taken if isinstance(taken, range) else (taken,)):
             self.read()
-        return super().__getitem__(index)
+        found = super().__getitem__(index)
+        return torch.Size(found) if isinstance(index, slice) else found
 
     def __eq__(self, other: object) -> bool:
         # Where another dimension differs already, the answer tells nothing of the channels.
@@ -158,24 +159,26 @@ class CallWatch(TorchFunctionMode):
                 if isinstance(size, WatchedSize):
                     size.read()
             if name in COUNTS:
-                return self.counted(name, args, out)
+                return self.counted(name, args, kwargs, out)
             if name in LIKE:
                 self.recorder.pin_counted(args)
-            elif name not in METADATA and name not in NEW:
+            elif name not in METADATA and (name not in NEW or self.recorder.tracked((args[1:], kwargs))):
                 self.record(name, _writes_in_place(func, kwargs), args, kwargs, out)
         finally:
             self.inside -= 1
         return out
 
-    def counted(self, name: str, args: Sequence[Any], out: Any) -> Any:
+    def counted(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
         """Pins the channels whose number the code reads; sizes of other dimensions are free to read."""
-        value = self.recorder.value(args[0])
+        tensor = args[0] if args else kwargs["input"]
+        value = self.recorder.value(tensor)
         if value is None or value.opaque:
             return out
-        read = partial(self.recorder.pin_counted, (args[0],), self.recorder.module)
+        read = partial(self.recorder.pin_counted, (tensor,), self.recorder.module)
         if isinstance(out, torch.Size):
             return WatchedSize(out, value.dim, read)
-        if name != "size" or args[1] % args[0].dim() == value.dim:
+        asked = {"size": kwargs.get("dim", args[1] if len(args) > 1 else None), "len": 0}.get(name)
+        if asked is None or asked % tensor.dim() == value.dim:
             read()
         return out
 

@@ -316,3 +316,102 @@ def test_a_layer_whose_weights_have_another_name_is_left_whole() -> None:
     assert [layer.name for layer in graph.all_layers] == ["first", "last"]
     assert not graph.by_name["first"].free.any()
     assert any("called weight, not w1" in barrier.reason for barrier in graph.barriers)
+
+
+class Blur(nn.Module):
+    """A depthwise filter kept in a buffer, the number of its groups written out."""
+
+    def __init__(self, transposed: bool = False) -> None:
+        super().__init__()
+        self.transposed = transposed
+        self.register_buffer("filt", torch.rand(4, 1, 3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        convolve = nn.functional.conv_transpose2d if self.transposed else nn.functional.conv2d
+        return convolve(x, self.filt, padding=1, groups=4)
+
+
+class Held(nn.Module):
+    """Arithmetic with a tensor of its own."""
+
+    def __init__(self, act: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.act = act
+        self.s = nn.Parameter(torch.rand(4, 1, 1) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(x, self.s)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        Blur(),
+        Blur(transposed=True),
+        Held(lambda x, s: x * s + s),
+        Held(lambda x, s: x / s - s),
+        Held(lambda x, s: (x - s) / s),
+        lambda x: x * x**-1,
+        lambda x: x * x.pow(2).mean((2, 3), keepdim=True).pow(-0.5),
+        lambda x: x.expand_as(torch.zeros(2, 4, 6, 6)),
+        lambda x: x / len(x[0]),
+        lambda x: x + x.new_tensor(x.detach()),
+        lambda x: nn.functional.linear(x.permute(0, 2, 3, 1), torch.eye(4).double()).permute(0, 3, 1, 2),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor")
+def test_what_masking_cannot_show_is_left_whole(between: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    assert not trace(Between(between), X).by_name["first"].free.any()
+
+
+def test_a_bias_that_all_outputs_share_leaves_its_layer_whole() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.rand(4, 4)), nn.Parameter(torch.rand(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
+
+    graph = trace(Between(Shared()), X)
+    assert "between" not in graph.by_name or not graph.by_name["between"].free.any()
+
+
+def test_one_weight_read_in_two_ways_leaves_its_layer_whole() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encode = nn.Conv2d(4, 6, 3, padding=1, bias=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.conv_transpose2d(self.encode(x), self.encode.weight, padding=1)
+
+    graph = trace(Between(Tied()), X)
+    assert not graph.by_name["between.encode"].free.any()
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: x / x.size(dim=2),
+        lambda x: x * x.shape[2:].numel(),
+        lambda x: x / len(x),
+        lambda x: x.relu().expand_as(x),
+        lambda x: x * (x.pow(2).mean((2, 3), keepdim=True) + 0.1).pow(-0.5),
+    ],
+)
+def test_other_sizes_are_read_freely(between: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    assert exact(Between(between), {"first": [0, 2]}).by_name["first"].free.all()
+
+
+@pytest.mark.parametrize("error", [AttributeError("no targets"), KeyError("targets"), ZeroDivisionError("by zero")])
+def test_whatever_only_training_fails_with_is_a_note(error: Exception) -> None:
+    class Trains(Between):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.training:
+                raise error
+            return super().forward(x)
+
+    graph = trace(Trains(torch.relu), X)
+    assert graph.by_name["first"].free.all()
+    assert "training mode was not traced" in " ".join(graph.notes)

@@ -8,10 +8,10 @@ import torch
 
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import require, rule
-from seqprune.graph.values import Value
+from seqprune.graph.values import NoRule, Value
 
 KEEPS_ZERO = (
-    "abs celu clone contiguous detach double dropout dropout1d dropout2d dropout3d elu expand_as float gelu half "
+    "abs celu clone contiguous detach double dropout dropout1d dropout2d dropout3d elu float gelu half "
     "hardshrink hardswish leaky_relu mish neg bfloat16 relu relu6 rrelu selu sign silu softshrink softsign "
     "sqrt square tanh tanhshrink alpha_dropout feature_dropout feature_alpha_dropout requires_grad cpu cuda "
     "positive erf sin asinh atan trunc floor round nan_to_num to type type_as"
@@ -22,9 +22,19 @@ KEEPS_ZERO_LIMITED = ("clamp", "clip", "hardtanh")
 
 @rule(*KEEPS_ZERO)
 def keeps_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
-    """f(0) = 0, channel by channel. ``expand_as`` and ``type_as`` take a second tensor for its shape or type only."""
+    """f(0) = 0, channel by channel. ``type_as`` takes a second tensor for its type only."""
     value = r.followed(x)
     require(out.shape == x.shape, "spreads over another shape")
+    return value
+
+
+@rule("expand_as")
+def expand_as(r: Recorder, out: torch.Tensor, x: torch.Tensor, other: torch.Tensor) -> Value:
+    require(out.shape == x.shape, "spreads over another shape")
+    value, lender = r.followed(x), r.value(other)
+    if lender is None or lender.dim != value.dim:
+        raise NoRule("takes the shape of a constant")
+    r.tie(value.known(), lender.known(), "takes its shape")
     return value
 
 
@@ -49,6 +59,7 @@ def limited(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwarg
 def power(r: Recorder, out: torch.Tensor, x: Any, exponent: Any) -> Value:
     require(isinstance(x, torch.Tensor) and isinstance(exponent, int | float), "only tensor ** number is followed")
     value = r.followed(x)
+    require(exponent >= 0 or not value.zero, "zero to a negative power is infinite")
     return Value(value.known(), value.dim, value.zero and exponent > 0)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from seqprune.graph.channels import IntArray
 from seqprune.graph.recorder import Recorder
@@ -42,12 +43,13 @@ def convolution(
     groups: int = 1,
 ) -> Value:
     require(r.owners(weight), UNHELD)
-    require(bias is None or r.owners(bias), UNHELD)
+    require(bias is None or (r.owners(bias) and bias.shape == weight.shape[:1]), UNHELD)
     dim = input.dim() - (weight.dim() - 1)  # 1, or 0 for an unbatched image
     require(dim == 1, "the input has no batch dimension")
     channels = input.shape[dim]
     read = _read(r, input, dim, channels)
     if groups > 1 and groups == channels:
+        require(_counts_groups(r, weight), "the number of groups is written out in the code")
         return _depthwise(r, read, weight, bias)
     atoms = r.new_layer(weight, weight.shape[0])
     if groups > 1:
@@ -56,6 +58,12 @@ def convolution(
     _cut_output(r, weight, 0, bias, atoms)
     r.cut(weight, 1, read, None)
     return Value(atoms, dim)
+
+
+def _counts_groups(r: Recorder, weight: torch.Tensor) -> bool:
+    """Whether the weight's own module runs, whose attribute follows the number of channels."""
+    running = isinstance(r.model.get_submodule(r.module), nn.modules.conv._ConvNd)
+    return running and any(owner.module == r.module for owner in r.owners(weight))
 
 
 def _depthwise(r: Recorder, read: IntArray, weight: torch.Tensor, bias: torch.Tensor | None) -> Value:
@@ -78,11 +86,13 @@ def transposed_convolution(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Value:
-    require(r.owners(weight) and (bias is None or r.owners(bias)), UNHELD)
+    require(r.owners(weight), UNHELD)
+    require(bias is None or (r.owners(bias) and bias.shape == (groups * weight.shape[1],)), UNHELD)
     require(input.dim() == weight.dim(), "the input has no batch dimension")
     channels = input.shape[1]
     read = _read(r, input, 1, channels)
     if groups > 1 and groups == channels:
+        require(_counts_groups(r, weight), "the number of groups is written out in the code")
         atoms = np.repeat(read, weight.shape[1])
         r.cut(weight, 0, read, 0.0)
         if bias is not None:
@@ -114,7 +124,8 @@ def linear(
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
 ) -> Value:
-    require(r.owners(weight) and (bias is None or r.owners(bias)), UNHELD)
+    require(r.owners(weight), UNHELD)
+    require(bias is None or (r.owners(bias) and bias.shape == weight.shape[:1]), UNHELD)
     dim = input.dim() - 1
     read = _read(r, input, dim, input.shape[dim])
     atoms = r.new_layer(weight, weight.shape[0])
