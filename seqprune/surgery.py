@@ -11,13 +11,12 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from seqprune import outputs, widths
 from seqprune.errors import VerificationError
 from seqprune.graph import trace
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
-from seqprune.graph.values import cloned
+from seqprune.graph.values import cloned, leaves
 from seqprune.plan import PrunePlan
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -195,6 +194,8 @@ def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: 
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     reference, result = (_outputs(model, inputs) for model in (masked, small))
+    if not reference:
+        raise VerificationError("the network returns no floating-point tensor: there is nothing to compare")
     if [t.shape for t in reference] != [t.shape for t in result]:
         raise VerificationError(
             "the compact model returns tensors of other shapes than the masked one; please report this"
@@ -223,7 +224,7 @@ def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
     finally:
         for module, training in modes.items():
             module.training = training
-    return [t for t in tree_leaves(outputs.read(model, out)) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    return [t for t in leaves(outputs.read(model, out)) if isinstance(t, torch.Tensor) and t.is_floating_point()]
 
 
 def count_active_channels(layer: nn.Module) -> int:

@@ -24,7 +24,7 @@ from seqprune.errors import ModelError
 from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.standins import standing_in
-from seqprune.graph.values import OPAQUE, Value, cloned, tensors_in
+from seqprune.graph.values import OPAQUE, Value, cloned, leaves, tensors_in
 from seqprune.graph.watch import CallWatch, OperatorWatch
 
 
@@ -40,6 +40,8 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
         ModelError: the model cannot be run, its channel counts disagree, or its control flow depends on data.
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    if not tensors_in(inputs):
+        raise ModelError("there is no tensor in the example inputs: give tensors, in tuples, lists or dictionaries")
     copy = deepcopy(model).eval()
     recorder = Recorder(copy)
     with _paths(copy, recorder), standing_in(copy):
@@ -71,7 +73,7 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
             f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: {where} raised "
             f"{type(error).__name__}: {first}; check the weights and the input size"
         ) from error
-    for tensor in recorder.tracked(outputs.read(model, out)):
+    for tensor in recorder.tracked(list(leaves(outputs.read(model, out)))):
         value = recorder.value(tensor)
         if value is not None and value.atoms is not None:
             recorder.pin(value.atoms, "network output")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils._pytree import tree_leaves, tree_map
 
+from seqprune.errors import ModelError
 from seqprune.graph.channels import IntArray
 
 
@@ -48,6 +51,26 @@ OPAQUE = Value(None)
 
 def tensors_in(tree: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def leaves(tree: Any, known: frozenset[int] = frozenset()) -> Iterator[Any]:
+    """Those of lists, tuples and dictionaries, and of the attributes of whatever else holds some.
+
+    Raises:
+        ModelError: there is an iterator, which could be read only once.
+    """
+    for leaf in tree_leaves(tree):
+        if isinstance(leaf, Iterator):
+            raise ModelError(f"the network returns a {type(leaf).__name__}: let it return a list, to be read twice")
+        if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
+            inside = [getattr(leaf, entry.name) for entry in dataclasses.fields(leaf)]
+        elif hasattr(leaf, "__dict__") and not isinstance(leaf, torch.Tensor | torch.nn.Module | type):
+            inside = list(vars(leaf).values())
+        else:
+            yield leaf
+            continue
+        if id(leaf) not in known:
+            yield from leaves(inside, known | {id(leaf)})
 
 
 def cloned(tree: Any) -> Any:

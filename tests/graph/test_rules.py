@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from networks import randomise
 from torch import nn
 
 from seqprune import PrunePlan, compact, mask, trace, verify
-from seqprune.errors import ModelError
+from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
 
 
@@ -415,3 +416,49 @@ def test_whatever_only_training_fails_with_is_a_note(error: Exception) -> None:
     graph = trace(Trains(torch.relu), X)
     assert graph.by_name["first"].free.all()
     assert "training mode was not traced" in " ".join(graph.notes)
+
+
+@dataclass
+class Outputs:
+    logits: torch.Tensor
+    inner: object = None
+
+
+class Plain:
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.logits, self.whole = logits, self
+
+
+@pytest.mark.parametrize(
+    "wrapped", [Outputs, Plain, lambda y: Outputs(torch.zeros(1), Plain(y)), lambda y: {"found": [Outputs(y)]}]
+)
+def test_outputs_in_objects_stay_and_are_compared(wrapped: Callable[[torch.Tensor], object]) -> None:
+    class Wraps(Between):
+        def forward(self, x: torch.Tensor) -> object:  # type: ignore[override]
+            return wrapped(super().forward(x))
+
+    model = Wraps(torch.relu)
+    graph = exact(model, {"first": [0, 2]})
+    assert not graph.by_name["last"].free.any()
+    other = mask(model, PrunePlan.from_keep(graph, {"first": [1, 3]}), graph)
+    with pytest.raises(VerificationError, match="differs from the masked one"):
+        verify(model, other, X)
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    class Yields(Between):
+        def forward(self, x: torch.Tensor) -> object:  # type: ignore[override]
+            return iter([super().forward(x)])
+
+    with pytest.raises(ModelError, match="returns a list_iterator"):
+        trace(Yields(torch.relu), X)
+
+    class Nothing(Between):
+        def forward(self, x: torch.Tensor) -> object:  # type: ignore[override]
+            super().forward(x)
+            return None
+
+    with pytest.raises(VerificationError, match="nothing to compare"):
+        verify(Nothing(torch.relu), Nothing(torch.relu), X)
+    with pytest.raises(ModelError, match="no tensor in the example inputs"):
+        trace(Between(torch.relu), (Outputs(X),))
