@@ -137,7 +137,11 @@ class _State:
 
 @dataclass(frozen=True)
 class Removal:
-    """One step of the greedy order: the groups that leave together, and the loss they add."""
+    """One step of the greedy order: the groups that leave together, and the loss that they add one by one, summed.
+
+    Of balanced halves that stand in for each other the loss together is greater. Choosing the second by what it adds to
+    the first left YOLOv8n's counts and accuracy as they were at 60 % of the parameters: the ridge keeps pairs apart.
+    """
 
     groups: tuple[int, ...]
     loss: float
