@@ -30,7 +30,7 @@ from seqprune.yolo.judge import apart
 from seqprune.yolo.load import LoadedDetector, load
 from seqprune.yolo.probe import LEAST, object_weights
 from seqprune.yolo.subset import listed
-from seqprune.yolo.tracing import trace_detector
+from seqprune.yolo.tracing import image_channels, trace_detector
 from seqprune.yolo.validate import Metrics, validate
 
 Join = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
@@ -189,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         target, detector = Target.parse(given.target), load(given.model)
         first, second = halves(given.data, detector, given.imgsz)
         fitted, others = (second, first) if given.swap else (first, second)
-        with listed(fitted, detector.names) as fit, listed(others, detector.names) as test:
+        about = detector.names, image_channels(detector.model)
+        with listed(fitted, *about) as fit, listed(others, *about) as test:
             for text in measure(detector, fit, test, target, given.imgsz, given.round_to, given.parts):
                 print(text)  # noqa: T201 - a program
     except SeqPruneError as error:

@@ -74,16 +74,16 @@ def prefix_for(
     def removed(count: int) -> BoolArray:
         return graph.legalise(scores < count, scores, free, budget.round_to)
 
-    low, high, met = 0, len(order), False
+    low, high = 0, len(order)
     while low < high:
         middle = (low + high) // 2
         if share(removed(middle)) <= budget.target:
-            high, met = middle, True
+            high = middle
         else:
             low = middle + 1
     found = removed(low)
-    # Where it was met it is not asked again: time would tell something else every time.
-    left = 0.0 if met else share(found)
+    # A shorter beginning met it already, and is not asked again: time would tell something else every time.
+    left = 0.0 if low < len(order) else share(found)
     if left > budget.target * (1 + TOLERANCE):
         raise InputError(
             f"a target of {budget.target:g} cannot be met, {left:.3f} stays at the least: protect less, lower the "

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +273,11 @@ class _Bench:
     told: Listener
     tell: Callable[[Row], None]
 
+    @cached_property
+    def whole(self) -> float:
+        """What is counted of the unpruned network."""
+        return parameters(self.model) if self.count == "params" else gflops(self.model, self.imgsz)
+
     def pruned(self, row: Row, prune: Method) -> tuple[Row, nn.Module]:
         """The row's mean over all samples, and the network that the first of them led to."""
         runs: list[Row] = []
@@ -295,9 +301,7 @@ class _Bench:
     def measured(self, row: Row, network: nn.Module) -> Row:
         accuracy = validate(network, self.data, imgsz=self.imgsz, batch=self.batch, device=self.device)
         params, operations = parameters(network), gflops(network, self.imgsz)
-        share = (
-            params / parameters(self.model) if self.count == "params" else operations / gflops(self.model, self.imgsz)
-        )
+        share = (params if self.count == "params" else operations) / self.whole
         return replace(
             row, params=params, share=share, gflops=operations, map50_95=accuracy.map50_95, map50=accuracy.map50
         )

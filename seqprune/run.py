@@ -37,17 +37,15 @@ from seqprune.yolo.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.pruned import is_masked
 from seqprune.yolo.teacher import check_student
 from seqprune.yolo.tensors import SUFFIX, save_pair
-from seqprune.yolo.tracing import image_channels, trace_detector
+from seqprune.yolo.tracing import image_channels, padded, trace_detector
 from seqprune.yolo.tuning import Tuner, check_names
 from seqprune.yolo.validate import validate, validate_classes
 
 DETECTED, CLASSIFIED = 640, 224
 """Sides of images in pixels, where they are not given: those that Ultralytics trains with."""
-Mode = Literal["compact", "mask"]
-
-
 LAYERS, BLOCKS = 3, (1, 2, 3, 4, 5)
 """What preset ``seed`` chooses: so many layers of these top-level modules."""
+Mode = Literal["compact", "mask"]
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def prune(
     if distill:
         check_student(detector.model)
     graph = trace_detector(detector.model)
-    names = [] if way.target else choose(graph, LAYERS if layers is None else layers, blocks or BLOCKS)
+    names = [] if way.target else choose(graph, layers, blocks)
     imgsz = imgsz or (CLASSIFIED if detector.task == "classify" else DETECTED)
     seen = _images(detector, data, imgsz, batch, images, seed, told)
     measure = _Measure(data, imgsz, batch, torch_device, bool(val and data and not ranks.rank), told)
@@ -278,8 +276,7 @@ def _images(
 ) -> FileImages:
     """Those to look at; without data noise, of which only an example is taken."""
     if not data:
-        side = math.ceil(imgsz / detector.stride) * detector.stride
-        return cast(FileImages, Noise(side, image_channels(detector.model), seed))
+        return cast(FileImages, Noise(padded(imgsz, detector.stride), image_channels(detector.model), seed))
     seen = images_for(
         detector.task,
         data,
@@ -296,12 +293,13 @@ def _images(
     return seen
 
 
-def choose(graph: ChannelGraph, layers: int | Sequence[str], blocks: Iterable[int]) -> list[str]:
+def choose(graph: ChannelGraph, layers: int | Sequence[str] | None, blocks: Iterable[int] | None) -> list[str]:
     """Layers front to back: those named, or as many as asked for from ``blocks``."""
+    layers = LAYERS if layers is None else layers
     if not isinstance(layers, int):
         return front_to_back(graph, layers)
     last = max((block for entry in graph.all_layers if (block := block_of(entry.name)) is not None), default=0)
-    blocks = tuple(blocks)
+    blocks = BLOCKS if blocks is None else tuple(blocks)
     if strange := [b for b in blocks if not 0 <= b <= last]:
         raise InputError(f"the model has no block {strange[0]}: its blocks are 0 to {last}")
     candidates = [(e.name, e.channels) for e in graph.layers if e.kind == "Conv2d"]

@@ -42,13 +42,14 @@ class Forward:
             try:
                 with torch.no_grad(), torch.autocast(device.type, enabled=self.amp):
                     found.append(run(part))
-                parts.pop(0)
-                continue
             except torch.cuda.OutOfMemoryError as error:
                 if size == 1:
                     raise InputError(
                         "CUDA ran out of memory with one image at a time: take smaller images, or another device"
                     ) from error
+            else:
+                parts.pop(0)
+                continue
             # Outside the handler, whose traceback keeps the tensors of the attempt alive.
             self.parts *= 2
             torch.cuda.empty_cache()

@@ -22,6 +22,7 @@ from seqprune.observe.batch import Batch
 from seqprune.yolo.contained import contained, one_line
 from seqprune.yolo.dataset import ReadOnlyDataset, check_classes, resolve
 from seqprune.yolo.folders import ReadOnlyFolder, fitting_names, resolve_folder
+from seqprune.yolo.tracing import padded
 
 _THREADS = max(1, min(4, os.cpu_count() or 1))
 _BATCHES_AHEAD = 2
@@ -150,7 +151,7 @@ class DetectionImages(FileImages):
         with contained():
             dataset = ReadOnlyDataset(
                 img_path=description[split],
-                imgsz=math.ceil(imgsz / stride) * stride,
+                imgsz=padded(imgsz, stride),
                 batch_size=batch,
                 augment=False,
                 hyp=get_cfg(),
@@ -204,7 +205,7 @@ class ClassificationImages(FileImages):
         with contained():
             dataset = ReadOnlyFolder(
                 description[split],
-                get_cfg(overrides={"imgsz": math.ceil(imgsz / _STRIDE) * _STRIDE}),
+                get_cfg(overrides={"imgsz": padded(imgsz, _STRIDE)}),
                 classes=self.names,
                 images=images,
                 seed=seed,

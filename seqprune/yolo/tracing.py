@@ -20,9 +20,13 @@ def grey_image(model: nn.Module, imgsz: int) -> torch.Tensor:
 
     The side is ``imgsz`` pixels rounded up to a multiple of the model's strides, as images are padded.
     """
-    first, stride = next(model.parameters()), _stride(model)
-    side = ceil(imgsz / stride) * stride
+    first, side = next(model.parameters()), padded(imgsz, _stride(model))
     return torch.full((1, image_channels(model), side, side), 0.5, dtype=first.dtype, device=first.device)
+
+
+def padded(imgsz: int, stride: int) -> int:
+    """``imgsz`` pixels rounded up to a multiple of ``stride``."""
+    return ceil(imgsz / stride) * stride
 
 
 def image_channels(model: nn.Module) -> int:

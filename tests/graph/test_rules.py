@@ -375,6 +375,7 @@ def test_a_bias_that_all_outputs_share_leaves_its_layer_whole() -> None:
             return nn.functional.linear(x.permute(0, 2, 3, 1), self.weight, self.bias).permute(0, 3, 1, 2)
 
     graph = trace(Between(Shared()), X)
+    assert not graph.by_name["first"].free.any()
     assert "between" not in graph.by_name or not graph.by_name["between"].free.any()
 
 
