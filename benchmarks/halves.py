@@ -4,7 +4,7 @@
 measures on the second, and the other way round with ``--swap``. mAP moves by ±0.01 for nothing, so beside it stand the
 same with every class counted by its objects, which moves less, and two distances to the unpruned network's detections;
 where the loss sits is asked by putting parts of both networks together.
-``--set MODULE.NAME=NUMBER`` tries another value of a constant, as ``seqprune.yolo.probe.BOX_WEIGHT=24``.
+``--set MODULE.NAME=NUMBER`` tries another value of a constant, as ``seqprune.yolo.task.probe.BOX_WEIGHT=24``.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from seqprune.budget.target import Target, price_of
+from seqprune.engine.presets import ROUND_TO
 from seqprune.errors import InputError, SeqPruneError
-from seqprune.methods import accurately
+from seqprune.measure.methods import accurately
 from seqprune.observe.batch import as_input
-from seqprune.presets import ROUND_TO
-from seqprune.target import Target, price_of
-from seqprune.yolo.data import DetectionImages
-from seqprune.yolo.judge import apart
-from seqprune.yolo.load import LoadedDetector, load
-from seqprune.yolo.probe import LEAST, object_weights
-from seqprune.yolo.subset import listed
-from seqprune.yolo.tracing import image_channels, trace_detector
-from seqprune.yolo.validate import Metrics, validate
+from seqprune.yolo.data.images import DetectionImages
+from seqprune.yolo.data.subset import listed
+from seqprune.yolo.files.load import LoadedDetector, load
+from seqprune.yolo.task.judge import apart
+from seqprune.yolo.task.probe import LEAST, object_weights
+from seqprune.yolo.task.tracing import image_channels, trace_detector
+from seqprune.yolo.task.validate import Metrics, validate
 
 Join = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 """Given inputs, a network's detections and the other's: puts something of the latter into the former."""
@@ -49,8 +49,9 @@ def distances(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]], classes: int) 
         classes: how many there are.
 
     Returns:
-        Means over objects, weighted as :func:`seqprune.yolo.probe.object_weights` weighs the wanted ones; the Bernoulli
-        divergences of all classes are added, and the squares of all four numbers of a box. Zeros without an object.
+        Means over objects, weighted as :func:`seqprune.yolo.task.probe.object_weights` weighs the wanted ones; the
+        Bernoulli divergences of all classes are added, and the squares of all four numbers of a box. Zeros without an
+        object.
     """
     total, divergence, error = LEAST, 0.0, 0.0
     for found, wanted in pairs:

@@ -10,7 +10,7 @@ from torch import nn
 
 from seqprune.graph import ChannelGraph, trace
 from seqprune.plan import PrunePlan
-from seqprune.yolo.load import load
+from seqprune.yolo.files.load import load
 
 ROUND_TO = 8
 

@@ -19,7 +19,7 @@ from benchmarks.timing import in_turns, timed
 from seqprune.observe.batch import Batch
 from seqprune.observe.extract import observe
 from seqprune.select.moments import ClassMoments
-from seqprune.yolo.load import load
+from seqprune.yolo.files.load import load
 
 CLASSES = 80
 OBJECTS = 7  # in an image, as COCO has them

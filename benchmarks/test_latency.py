@@ -20,7 +20,7 @@ from torch import nn
 from benchmarks.networks import detector, graph_of, random_plan
 from benchmarks.timing import in_turns
 from seqprune.surgery import compact, mask
-from seqprune.yolo.profile import gflops, parameters
+from seqprune.yolo.task.profile import gflops, parameters
 
 Runner = Callable[[], Any]
 Engine = Callable[[nn.Module, torch.Tensor], Runner]

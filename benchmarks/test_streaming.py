@@ -24,7 +24,7 @@ from seqprune.observe.extract import observe
 from seqprune.observe.streaming import BlockStream
 from seqprune.select.layers import choose_layers
 from seqprune.select.moments import ClassMoments
-from seqprune.yolo.blocks import blocks_of
+from seqprune.yolo.task.blocks import blocks_of
 
 BLOCKS = (1, 2, 3, 4, 5, 6, 7, 8)
 MORE_BLOCKS = (*BLOCKS, 9, 12, 15, 16, 18, 19, 21)  # all of YOLOv8's that have weights, but for the first and the head

@@ -18,7 +18,7 @@ from benchmarks.networks import ROUND_TO, detector, example_inputs, graph_of, ke
 from benchmarks.timing import in_turns
 from seqprune.graph import trace
 from seqprune.surgery import compact, mask, verify
-from seqprune.yolo.profile import parameters
+from seqprune.yolo.task.profile import parameters
 
 KEEP = 0.5
 scales = pytest.mark.parametrize(

@@ -5,32 +5,26 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from seqprune import outputs, widths
-from seqprune.yolo.widths import SHAPE_ONLY_OUTPUTS, WIDTH_ATTRIBUTES
-
 if TYPE_CHECKING:
+    from seqprune.engine.modules import ModulePruning, prune_module
+    from seqprune.engine.sequential import StepReport
     from seqprune.graph import ChannelGraph, trace
-    from seqprune.modules import ModulePruning, prune_module
     from seqprune.plan import PrunePlan
     from seqprune.run import PruneResult, prune
-    from seqprune.sequential import StepReport
     from seqprune.surgery import compact, count_active_channels, mask, verify
-
-widths.register(WIDTH_ATTRIBUTES)
-outputs.register(SHAPE_ONLY_OUTPUTS)
 
 # The first use of a name imports what it needs: torch takes seconds, and `seqprune --help` needs none of it.
 _HOME = {
     "ChannelGraph": "graph",
-    "ModulePruning": "modules",
+    "ModulePruning": "engine.modules",
     "PrunePlan": "plan",
     "PruneResult": "run",
-    "StepReport": "sequential",
+    "StepReport": "engine.sequential",
     "compact": "surgery",
     "count_active_channels": "surgery",
     "mask": "surgery",
     "prune": "run",
-    "prune_module": "modules",
+    "prune_module": "engine.modules",
     "trace": "graph",
     "verify": "surgery",
 }

@@ -1,6 +1,6 @@
 """``python -m seqprune``, which ``torchrun`` starts as well."""
 
-from seqprune.cli import main
+from seqprune.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -13,33 +13,33 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from seqprune.engine import Engine, streams_for
+from seqprune.engine.engine import Engine, streams_for
+from seqprune.engine.listener import Listener
+from seqprune.engine.presets import Way, settings_of, way_of
+from seqprune.engine.sequential import StepReport, front_to_back
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
-from seqprune.listener import Listener
 from seqprune.observe.batch import LabelledImages, Noise, as_input
+from seqprune.observe.device import as_device
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import Ranks, connect
 from seqprune.observe.shelf import CACHE_BYTES
 from seqprune.plan import PrunePlan
-from seqprune.presets import Way, settings_of, way_of
 from seqprune.report.html import write_html
 from seqprune.report.record import ClassMeasurements, Measurements, Record, versions
 from seqprune.select.layers import block_of, choose_layers
-from seqprune.sequential import StepReport, front_to_back
 from seqprune.surgery import Difference, compact, verify
 from seqprune.yolo import save_pt
-from seqprune.yolo.data import FileImages, images_for
-from seqprune.yolo.device import as_device
-from seqprune.yolo.load import LoadedDetector, load
-from seqprune.yolo.networks import NETWORKS
-from seqprune.yolo.profile import gflops, latencies_ms, parameters
-from seqprune.yolo.pruned import is_masked
-from seqprune.yolo.teacher import check_student
-from seqprune.yolo.tensors import SUFFIX, save_pair
-from seqprune.yolo.tracing import image_channels, padded, trace_detector
-from seqprune.yolo.tuning import Tuner, check_names
-from seqprune.yolo.validate import validate, validate_classes
+from seqprune.yolo.data.images import FileImages, images_for
+from seqprune.yolo.files.load import LoadedDetector, load
+from seqprune.yolo.files.networks import NETWORKS
+from seqprune.yolo.files.pruned import is_masked
+from seqprune.yolo.files.tensors import SUFFIX, save_pair
+from seqprune.yolo.task.profile import gflops, latencies_ms, parameters
+from seqprune.yolo.task.tracing import image_channels, padded, trace_detector
+from seqprune.yolo.task.validate import validate, validate_classes
+from seqprune.yolo.train.teacher import check_student
+from seqprune.yolo.train.tuning import Tuner, check_names
 
 DETECTED, CLASSIFIED = 640, 224
 """Sides of images in pixels, where they are not given: those that Ultralytics trains with."""
@@ -128,8 +128,9 @@ def prune(
             whole network to a target by scores of its channels.
         layers: how many layers to choose, or their module paths in any order (``seed``); 3 where left out.
         blocks: top-level modules to choose from, where layers are not named (``seed``); 1 to 5 where left out.
-        keep, represent, match, round_to: see :class:`seqprune.sequential.Settings`; override the preset. With a ratio
-            to keep, or a target, counts are rounded up to a multiple of 8 unless ``round_to`` says otherwise.
+        keep, represent, match, round_to: see :class:`seqprune.engine.sequential.Settings`; override the preset.
+            With a ratio to keep, or a target, counts are rounded up to a multiple of 8 unless ``round_to`` says
+            otherwise.
         images: training images to look at, a seeded sample; all of them where left out.
         imgsz: longer side of the images in pixels; 640, or 224 for classification, where left out.
         batch: images at a time.
@@ -139,7 +140,7 @@ def prune(
         recover: ``ls``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where held-out
             images say that it helps; ``ls`` by default for ``accurate``, ``none`` for the others.
         protect: module paths that stay whole (``accurate``, ``fast``).
-        criterion: what scores the channels, see :mod:`seqprune.criteria` (``fast``).
+        criterion: what scores the channels, see :mod:`seqprune.budget.criteria` (``fast``).
         cache_bytes: memory for the block outputs that let all observations cost about one pass over the
             images; what outgrows it goes to disk. 0 runs the network from the start for every layer.
         cache_half: keep block outputs in half precision.

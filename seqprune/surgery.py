@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from seqprune import outputs, widths
 from seqprune.errors import VerificationError
-from seqprune.graph import trace
+from seqprune.graph import outputs, trace, widths
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
 from seqprune.graph.values import cloned, leaves
 from seqprune.plan import PrunePlan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from seqprune.demo import weights_path, write_scenes
-from seqprune.listener import Listener
+from seqprune.engine.listener import Listener
 from seqprune.run import PruneResult, prune
 
 SIZE = 128

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqprune import outputs
 from seqprune.errors import ModelError
+from seqprune.graph import outputs
 from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.standins import standing_in

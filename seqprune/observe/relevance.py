@@ -18,8 +18,8 @@ from seqprune.observe.batch import Batch, LabelledImages, as_input
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.patches import RELEVANT_SHARE, Drawn, Sampler, shares
+from seqprune.observe.unit import Curve, curve_of, slope_of
 from seqprune.observe.watching import watching
-from seqprune.unit import Curve, curve_of, slope_of
 
 Probe = Callable[[nn.Module, torch.Tensor, torch.Generator], torch.Tensor]
 """Given a model, its input and randomness, a scalar."""

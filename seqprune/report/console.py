@@ -8,11 +8,11 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from seqprune.engine.sequential import StepReport
 from seqprune.graph.channels import ChannelGraph, Layer
-from seqprune.recover import Repair
+from seqprune.repair.recover import Repair
 from seqprune.report.record import Record, compare
-from seqprune.sequential import StepReport
-from seqprune.yolo.train import Trained
+from seqprune.yolo.train.job import Trained
 
 
 def step_block(step: StepReport, number: int) -> Text:

@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from seqprune.engine.sequential import StepReport
 from seqprune.report.record import Record, accuracies, compare
-from seqprune.sequential import StepReport
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fcfcfb; --ink: #1d2126; --quiet: #646c75; --line: #dcdfe2;

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-from seqprune.recover import Repair
-from seqprune.sequential import StepReport
+from seqprune.engine.sequential import StepReport
+from seqprune.repair.recover import Repair
 from seqprune.surgery import Difference
 
 _ACCURACIES = {

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from seqprune.listener import Listener
+from seqprune.engine.listener import Listener
+from seqprune.engine.sequential import StepReport
 from seqprune.report.console import step_block
-from seqprune.sequential import StepReport
 
 
 class Screen:

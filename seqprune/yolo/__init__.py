@@ -1,7 +1,7 @@
 """The only room that imports Ultralytics: weights, data, prediction, validation, training, saving.
 
 Importing this package does not import Ultralytics; the first use of one of its names does. A function that
-shares its file's name is taken from there (``from seqprune.yolo.load import load``): as an attribute of the
+shares its file's name is taken from there (``from seqprune.yolo.files.load import load``): as an attribute of the
 package that name is the file.
 """
 
@@ -11,43 +11,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seqprune.yolo.data import ClassificationImages, DetectionImages
-    from seqprune.yolo.load import LoadedDetector
-    from seqprune.yolo.profile import Profile, gflops, latency_ms, parameters
-    from seqprune.yolo.save import save_pt
-    from seqprune.yolo.trainer import (
+    from seqprune.yolo.data.images import ClassificationImages, DetectionImages
+    from seqprune.yolo.files.load import LoadedDetector
+    from seqprune.yolo.files.save import save_pt
+    from seqprune.yolo.task.profile import Profile, gflops, latency_ms, parameters
+    from seqprune.yolo.task.validate import ClassMetrics, Metrics
+    from seqprune.yolo.train.trainer import (
         ClassificationTrainer,
         DetectionTrainer,
         OBBTrainer,
         PoseTrainer,
         SegmentationTrainer,
     )
-    from seqprune.yolo.tuning import finetune
-    from seqprune.yolo.validate import ClassMetrics, Metrics
-    from seqprune.yolo.widths import WIDTH_ATTRIBUTES
+    from seqprune.yolo.train.tuning import finetune
 
 _HOME = {
-    "WIDTH_ATTRIBUTES": "widths",
-    "ClassMetrics": "validate",
-    "ClassificationImages": "data",
-    "ClassificationTrainer": "trainer",
-    "DetectionImages": "data",
-    "DetectionTrainer": "trainer",
-    "LoadedDetector": "load",
-    "Metrics": "validate",
-    "OBBTrainer": "trainer",
-    "PoseTrainer": "trainer",
-    "Profile": "profile",
-    "SegmentationTrainer": "trainer",
-    "finetune": "tuning",
-    "gflops": "profile",
-    "latency_ms": "profile",
-    "parameters": "profile",
-    "save_pt": "save",
+    "ClassMetrics": "task.validate",
+    "ClassificationImages": "data.images",
+    "ClassificationTrainer": "train.trainer",
+    "DetectionImages": "data.images",
+    "DetectionTrainer": "train.trainer",
+    "LoadedDetector": "files.load",
+    "Metrics": "task.validate",
+    "OBBTrainer": "train.trainer",
+    "PoseTrainer": "train.trainer",
+    "Profile": "task.profile",
+    "SegmentationTrainer": "train.trainer",
+    "finetune": "train.tuning",
+    "gflops": "task.profile",
+    "latency_ms": "task.profile",
+    "parameters": "task.profile",
+    "save_pt": "files.save",
 }
 
 __all__ = [
-    "WIDTH_ATTRIBUTES",
     "ClassMetrics",
     "ClassificationImages",
     "ClassificationTrainer",

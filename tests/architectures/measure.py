@@ -12,8 +12,8 @@ from networks import random_plan, randomise
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from seqprune import compact, outputs, trace
-from seqprune.graph import ChannelGraph
+from seqprune import compact, trace
+from seqprune.graph import ChannelGraph, outputs
 from seqprune.surgery import masker
 
 SHARES = (0.25, 0.5, 0.75)

@@ -10,7 +10,7 @@ from torch import nn
 
 from benchmarks import halves
 from seqprune.errors import InputError
-from seqprune.yolo import probe
+from seqprune.yolo.task import probe
 
 
 def _detections(*scores: float, side: float = 20.0) -> torch.Tensor:
@@ -78,12 +78,12 @@ def test_cells_are_taken_by_what_the_unpruned_network_is_sure_of() -> None:
 
 def test_a_constant_takes_another_value(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "BOX_WEIGHT", probe.BOX_WEIGHT)
-    halves.adjust(["seqprune.yolo.probe.BOX_WEIGHT=24"])
+    halves.adjust(["seqprune.yolo.task.probe.BOX_WEIGHT=24"])
     assert probe.BOX_WEIGHT == 24.0
 
 
 @pytest.mark.parametrize(
-    "setting", ["BOX_WEIGHT=1", "seqprune.yolo.probe.NOTHING=1", "seqprune.yolo.probe.BOX_WEIGHT=x"]
+    "setting", ["BOX_WEIGHT=1", "seqprune.yolo.task.probe.NOTHING=1", "seqprune.yolo.task.probe.BOX_WEIGHT=x"]
 )
 def test_what_is_no_constant_is_not_set(setting: str) -> None:
     with pytest.raises(InputError, match="sets nothing"):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from seqprune import cli
+from seqprune.cli import app as cli
 
 
 class Outcome(NamedTuple):
@@ -55,7 +55,7 @@ def process() -> Run:
     """The same in a process of its own, its output piped; ``before`` is Python run in it first."""
 
     def call(*args: object, before: str = "") -> Outcome:
-        script = f"{before}\nfrom seqprune.cli import main\nmain()"
+        script = f"{before}\nfrom seqprune.cli.app import main\nmain()"
         command: Sequence[str] = [sys.executable, "-c", script, *map(str, args)]
         unset = ("FORCE_COLOR", "COLUMNS", "YOLO_VERBOSE")
         plain = {name: value for name, value in os.environ.items() if name not in unset}

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from seqprune.budget.target import Target
 from seqprune.demo import weights_path, write_scenes
 from seqprune.errors import InputError
 from seqprune.run import prune
-from seqprune.target import Target
-from seqprune.yolo.load import load
+from seqprune.yolo.files.load import load
 
 QUICK = ("--imgsz", "64", "--batch", "4", "--no-val")
 

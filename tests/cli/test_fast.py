@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from seqprune.criteria import Scoring, scores
+from seqprune.budget.criteria import Scoring, scores
 from seqprune.plan import PrunePlan
-from seqprune.yolo.load import load
-from seqprune.yolo.tracing import trace_detector
+from seqprune.yolo.files.load import load
+from seqprune.yolo.task.tracing import trace_detector
 
 QUICK = ("--preset", "fast", "--imgsz", "64")
 
@@ -75,7 +75,7 @@ def test_time_is_measured(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def clock(models: Any, *_: object) -> list[float]:
         return [float(sum(p.numel() for p in model.parameters())) ** 2 for model in models]
 
-    monkeypatch.setattr("seqprune.target.latencies_ms", clock)
+    monkeypatch.setattr("seqprune.budget.target.latencies_ms", clock)
     code, _, err = run(
         *("prune", "yolov8n.yaml", *QUICK, "--target", "latency=0.64", "--project", tmp_path, "--name", "run")
     )

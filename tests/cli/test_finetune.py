@@ -11,9 +11,9 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from seqprune.plan import PrunePlan
 from seqprune.report.screen import Screen
-from seqprune.yolo.load import load
-from seqprune.yolo.save import save_pt
-from seqprune.yolo.teacher import SINCE
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.train.teacher import SINCE
 
 MODEL = "yolov8n.yaml"
 PRUNE = ("--match", "all", "--imgsz", "64", "--keep", "0.5", "--no-val", "--layer", "model.1.conv")

@@ -59,14 +59,14 @@ def test_reproduce_finds_everything_as_expected(run: Any) -> None:
 
 
 def test_reproduce_fails_when_something_is_not_as_expected(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    import seqprune.reproduce
-    from seqprune.reproduce import Finding
+    import seqprune.measure.reproduce
+    from seqprune.measure.reproduce import Finding
 
     def findings(on_finding: Any) -> list[Finding]:
         on_finding(Finding("run", "an error", "no error"))
         return [Finding("run", "an error", "no error")]
 
-    monkeypatch.setattr(seqprune.reproduce, "reproduce", findings)
+    monkeypatch.setattr(seqprune.measure.reproduce, "reproduce", findings)
     code, out, err = run("reproduce")
     assert code == 1
     assert "NOT as expected: an error" in out

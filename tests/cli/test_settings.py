@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from seqprune.presets import settings_of
+from seqprune.engine.presets import settings_of
 
 
 @pytest.mark.parametrize(

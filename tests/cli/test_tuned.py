@@ -10,12 +10,12 @@ from ultralytics.engine.trainer import BaseTrainer
 
 from seqprune.demo import weights_path, write_scenes
 from seqprune.demo.run import SIZE, TRAINING
+from seqprune.engine.listener import Listener
 from seqprune.errors import InputError, TrainingError
-from seqprune.listener import Listener
 from seqprune.run import PruneResult, prune
 from seqprune.surgery import count_active_channels
-from seqprune.yolo import tuning
-from seqprune.yolo.load import load
+from seqprune.yolo.files.load import load
+from seqprune.yolo.train import tuning
 
 LAYERS = ["model.7.conv", "model.3.conv"]
 

@@ -12,11 +12,11 @@ from networks import example, networks, randomise
 from torch import nn
 
 from seqprune import PrunePlan, compact, mask, trace, verify
-from seqprune.budget import TOLERANCE, by_scores, pools
-from seqprune.criteria import Scoring, scores
+from seqprune.budget.criteria import Scoring, scores
+from seqprune.budget.price import Price, operations
+from seqprune.budget.spread import TOLERANCE, by_scores, pools
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
-from seqprune.price import Price, operations
 
 SPREADS = ("uniform", "global", "absolute")
 PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

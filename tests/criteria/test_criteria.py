@@ -15,12 +15,12 @@ from networks import example, networks, randomise
 from torch import nn
 
 from seqprune import trace
-from seqprune.budgeted import readings_of
-from seqprune.criteria import CRITERIA, Readings, Scoring, register, scores
+from seqprune.budget.criteria import CRITERIA, Readings, Scoring, register, scores
+from seqprune.budget.price import Price
+from seqprune.budget.second_order import readings_of
+from seqprune.budget.surgeon import Reader, Source
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
-from seqprune.price import Price
-from seqprune.select.surgeon import Reader, Source
 
 Row = Sequence[float]
 
@@ -234,7 +234,7 @@ def test_random_takes_its_seed(twins: Scoring) -> None:
 
 
 def test_a_user_adds_a_criterion(twins: Scoring, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqprune.criteria.CRITERIA", dict(CRITERIA))
+    monkeypatch.setattr("seqprune.budget.criteria.CRITERIA", dict(CRITERIA))
     register("first", lambda scoring: -np.arange(scoring.graph.group_count, dtype=np.float64))
     assert scores("first", twins).argmax() == 0
     with pytest.raises(InputError, match="cannot be named 'first'"):

@@ -13,8 +13,8 @@ from networks import Unit, randomise
 from torch import nn
 
 import seqprune
+from seqprune.engine.modules import _Checked
 from seqprune.errors import DataError, InputError, ModelError, PlanError
-from seqprune.modules import _Checked
 from seqprune.observe.extract import observe
 
 PAGE = Path(__file__).parents[2] / "docs" / "modules.md"

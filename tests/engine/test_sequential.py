@@ -8,9 +8,9 @@ import torch
 from detectors import CLASSES, Detector, Images, find_all
 
 from seqprune import PrunePlan, compact, count_active_channels, trace, verify
+from seqprune.engine.sequential import Settings, StepReport, front_to_back, prune_sequentially
 from seqprune.errors import InputError, PlanError, VerificationError
 from seqprune.graph import ChannelGraph
-from seqprune.sequential import Settings, StepReport, front_to_back, prune_sequentially
 
 ALL = ["model.4.cv1.conv", "model.1.conv", "model.3.conv", "model.2.m.1.0.conv", "model.2.cv1.conv", "model.2.cv2.conv"]
 RATIO = Settings(keep=0.5, match="all")

@@ -11,9 +11,9 @@ import torch
 from networks import Network, SplitBlock, Unit, example, random_plan, randomise
 from torch import nn
 
-from seqprune import PrunePlan, compact, mask, trace, verify, widths
+from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import PlanError, SeqPruneError, VerificationError
-from seqprune.graph import ChannelGraph
+from seqprune.graph import ChannelGraph, widths
 
 
 def network(width: int = 4) -> Network:

@@ -276,7 +276,7 @@ def test_tracing_leaves_the_model_alone() -> None:
 
 def test_outputs_handed_on_for_their_shape_alone_pin_nothing() -> None:
     """A head that returns its input maps beside its predictions kept the necks last layers from being pruned."""
-    from seqprune import outputs
+    from seqprune.graph import outputs
 
     class Head(Between):
         def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -11,11 +11,11 @@ from networks import Unit, randomise
 from torch import nn
 
 from seqprune import compact, trace, verify
+from seqprune.engine.sequential import Settings, prune_sequentially
 from seqprune.observe.batch import Batch, as_input
 from seqprune.observe.extract import match_objects, observe
 from seqprune.observe.patches import Sampler
 from seqprune.observe.streaming import Blocks, BlockStream
-from seqprune.sequential import Settings, prune_sequentially
 
 CLASSES, SIDE = 4, 16
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(4)), (False,) * 4)

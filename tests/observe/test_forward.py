@@ -19,8 +19,8 @@ from seqprune.observe.patches import POSITIONS, Sampler
 from seqprune.observe.relevance import relevance_of
 from seqprune.observe.sources import second_moments
 from seqprune.observe.streaming import Blocks, BlockStream
-from seqprune.recover import _statistics
-from seqprune.refit import refit
+from seqprune.repair.recover import _statistics
+from seqprune.repair.refit import refit
 
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(6)), (False,) * 6)
 LAYERS = ["model.1.conv", "model.3.conv"]

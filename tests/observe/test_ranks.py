@@ -15,10 +15,10 @@ import torch
 from detectors import CLASSES, Detector, Images, find_all
 
 from seqprune import trace
+from seqprune.engine.sequential import Settings, prune_sequentially
 from seqprune.observe.batch import Share
 from seqprune.observe.ranks import ALONE, connect, share
 from seqprune.observe.streaming import Blocks, BlockStream
-from seqprune.sequential import Settings, prune_sequentially
 
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(6)), (False,) * 6)
 LAYERS = ["model.1.conv", "model.2.cv1.conv", "model.3.conv"]

@@ -11,7 +11,7 @@ from seqprune.observe.batch import Batch
 from seqprune.observe.patches import Sampler
 from seqprune.observe.relevance import Relevance, relevance_of
 from seqprune.observe.sources import Places
-from seqprune.unit import activation_of, batch_norm_of
+from seqprune.observe.unit import activation_of, batch_norm_of
 
 NAMES = ["model.0.conv", "model.1.conv", "model.4.cv2.conv", "model.5.0"]
 

@@ -11,10 +11,10 @@ import torch
 from detectors import CLASSES, Detector, Images
 
 from seqprune import trace
+from seqprune.engine.sequential import Settings, prune_sequentially
 from seqprune.observe.extract import observe
 from seqprune.observe.shelf import Shelf
 from seqprune.observe.streaming import Blocks, BlockStream
-from seqprune.sequential import Settings, prune_sequentially
 
 CPU = torch.device("cpu")
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(6)), (False,) * 6)

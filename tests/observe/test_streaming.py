@@ -9,9 +9,9 @@ from detectors import CLASSES, Detector, Images
 from torch import nn
 
 from seqprune import trace
+from seqprune.engine.sequential import Settings, prune_sequentially
 from seqprune.observe.extract import observe
 from seqprune.observe.streaming import Blocks, BlockStream
-from seqprune.sequential import Settings, prune_sequentially
 
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(6)), (False,) * 6)
 LAYERS = ["model.1.conv", "model.2.cv1.conv", "model.2.m.0.0.conv", "model.3.conv", "model.4.cv2.conv"]

@@ -15,10 +15,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqprune import PrunePlan, compact, mask, trace, verify
-from seqprune.budget import Budget, protected
-from seqprune.budgeted import choose_globally, reports
+from seqprune.budget.price import Price, operations
+from seqprune.budget.second_order import choose_globally, reports
+from seqprune.budget.spread import Budget, protected
 from seqprune.errors import InputError
-from seqprune.price import Price, operations
 
 INPUT = torch.zeros(1, 3, 32, 32)
 lawful = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

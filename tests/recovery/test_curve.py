@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from seqprune import curve
-from seqprune.curve import Samples, _weighted, bend
 from seqprune.observe.patches import SecondMoments
-from seqprune.refit import solve
-from seqprune.unit import Curve
+from seqprune.observe.unit import Curve
+from seqprune.repair import curve
+from seqprune.repair.curve import Samples, _weighted, bend
+from seqprune.repair.refit import solve
 
 KEEP = np.array([True, False, True, True, False, True, True, True])
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from detectors import Detector, Images
 
-from seqprune.budgeted import scaled_weight
-from seqprune.importance import importance_of_layers
+from seqprune.budget.importance import importance_of_layers
+from seqprune.budget.second_order import scaled_weight
 from seqprune.observe.patches import Drawn, Sampler
 from seqprune.observe.relevance import Relevance, relevance_of
 from seqprune.observe.sources import second_moments

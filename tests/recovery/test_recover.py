@@ -11,7 +11,7 @@ from networks import random_plan
 from torch import nn
 
 from seqprune import compact, mask, trace, verify
-from seqprune.recover import recover, restate
+from seqprune.repair.recover import recover, restate
 from seqprune.surgery import active_channels
 
 INPUT = torch.zeros(1, 3, 32, 32)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from seqprune import reproduce
-from seqprune.yolo.load import load
+from seqprune.measure import reproduce
+from seqprune.yolo.files.load import load
 
 pytestmark = pytest.mark.regression
 

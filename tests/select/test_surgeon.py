@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from seqprune.budget.surgeon import MOST_FITTED, Reader, Source, effective_parameters, removal_order, unseen
 from seqprune.graph.channels import Balance
-from seqprune.select.surgeon import MOST_FITTED, Reader, Source, effective_parameters, removal_order, unseen
 
 CHANNELS = 6
 

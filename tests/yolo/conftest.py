@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from torch import nn
 
 from seqprune.plan import PrunePlan
-from seqprune.yolo.tracing import trace_detector
+from seqprune.yolo.task.tracing import trace_detector
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 DEAD = (0, 2)
@@ -172,7 +172,7 @@ def network(task: str) -> nn.Module:
     """A YOLOv8 of an eighth of the width for the task, two classes."""
     from ultralytics.nn.tasks import yaml_model_load
 
-    from seqprune.yolo.networks import NETWORKS
+    from seqprune.yolo.files.networks import NETWORKS
 
     cfg = deepcopy(yaml_model_load(f"yolov8n{SUFFIX[task]}.yaml"))
     cfg |= {"scales": {"n": [0.33, 0.125, 256]}, "nc": 2}

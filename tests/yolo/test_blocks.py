@@ -17,8 +17,8 @@ from seqprune import PrunePlan, compact, count_active_channels, mask, verify
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
 from seqprune.run import choose
-from seqprune.yolo.load import load
-from seqprune.yolo.tracing import trace_detector
+from seqprune.yolo.files.load import load
+from seqprune.yolo.task.tracing import trace_detector
 
 SMALL = ("yolov8n", "yolov8n-p2", "yolov8n-p6", "yolov8n-ghost", "yolov5n", "yolov5n-p6", "yolo11n")
 LARGE = ("yolov8s", "yolov8m", "yolov8l", "yolov8x", "yolo11m")

@@ -12,19 +12,19 @@ import torch
 from PIL import Image
 from torch import nn
 
+from seqprune.engine.listener import Listener
 from seqprune.errors import DataError, InputError
-from seqprune.listener import Listener
 from seqprune.observe.batch import as_input
 from seqprune.observe.extract import match_objects
 from seqprune.run import prune
 from seqprune.yolo import ClassificationImages
-from seqprune.yolo.folders import fitting_names
-from seqprune.yolo.load import load
-from seqprune.yolo.loss import training_loss
-from seqprune.yolo.predict import predict
-from seqprune.yolo.save import save_pt
-from seqprune.yolo.tuning import finetune
-from seqprune.yolo.validate import _Classes, validate_classes
+from seqprune.yolo.data.folders import fitting_names
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.task.loss import training_loss
+from seqprune.yolo.task.predict import predict
+from seqprune.yolo.task.validate import _Classes, validate_classes
+from seqprune.yolo.train.tuning import finetune
 
 pytestmark = pytest.mark.parametrize("task", ["classify"])
 NAMES = {0: "green", 1: "red"}

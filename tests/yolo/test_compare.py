@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import nn
 
-import seqprune.criteria
-from seqprune.compare import Comparison, Row, compare
-from seqprune.criteria import CRITERIA, Scoring, register
+import seqprune.budget.criteria
+from seqprune.budget.criteria import CRITERIA, Scoring, register
+from seqprune.budget.target import Target
 from seqprune.demo import weights_path
 from seqprune.demo.scenes import write_scenes
+from seqprune.engine.listener import Listener
 from seqprune.errors import InputError, SeqPruneError
-from seqprune.listener import Listener
-from seqprune.methods import METHODS, by_clusters, method, ratio_for
-from seqprune.sensitivity import sensitivity
-from seqprune.target import Target
+from seqprune.measure.compare import Comparison, Row, compare
+from seqprune.measure.methods import METHODS, by_clusters, method, ratio_for
+from seqprune.measure.sensitivity import sensitivity
 from seqprune.yolo import DetectionImages, parameters
-from seqprune.yolo.tracing import trace_detector
+from seqprune.yolo.task.tracing import trace_detector
 
 SIZE = 128
 
@@ -36,8 +36,8 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def added(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Adds a criterion for one test."""
-    monkeypatch.setattr("seqprune.criteria.CRITERIA", dict(CRITERIA))
-    monkeypatch.setattr("seqprune.methods.CRITERIA", seqprune.criteria.CRITERIA)
+    monkeypatch.setattr("seqprune.budget.criteria.CRITERIA", dict(CRITERIA))
+    monkeypatch.setattr("seqprune.measure.methods.CRITERIA", seqprune.budget.criteria.CRITERIA)
     return register
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from seqprune.errors import DataError
-from seqprune.yolo.data import DetectionImages
-from seqprune.yolo.validate import Validator
+from seqprune.yolo.data.images import DetectionImages
+from seqprune.yolo.task.validate import Validator
 
 
 def test_batches_are_what_the_validator_sees(data_yaml: Path, tiny: nn.Module, tmp_path: Path, monkeypatch) -> None:

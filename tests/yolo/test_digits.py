@@ -14,8 +14,8 @@ from torch import nn
 
 from seqprune.run import prune
 from seqprune.yolo import ClassificationImages
-from seqprune.yolo.networks import build
-from seqprune.yolo.tuning import finetune
+from seqprune.yolo.files.networks import build
+from seqprune.yolo.train.tuning import finetune
 
 pytestmark = pytest.mark.slow
 TRAINING: dict[str, Any] = {"lr0": 2e-3, "fliplr": 0.0, "erasing": 0.0, "auto_augment": None, "scale": 0.2}

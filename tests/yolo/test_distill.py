@@ -18,15 +18,15 @@ import seqprune
 from seqprune.errors import InputError, UntrustedError
 from seqprune.plan import PrunePlan
 from seqprune.run import prune
-from seqprune.yolo import teacher as teachers
-from seqprune.yolo import train as training
-from seqprune.yolo import trainer as trainers
-from seqprune.yolo.load import load
-from seqprune.yolo.networks import NETWORKS
-from seqprune.yolo.save import save_pt
-from seqprune.yolo.tracing import trace_detector
-from seqprune.yolo.trainer import DetectionTrainer
-from seqprune.yolo.tuning import _Quiet, finetune
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.networks import NETWORKS
+from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.task.tracing import trace_detector
+from seqprune.yolo.train import job as training
+from seqprune.yolo.train import teacher as teachers
+from seqprune.yolo.train import trainer as trainers
+from seqprune.yolo.train.trainer import DetectionTrainer
+from seqprune.yolo.train.tuning import _Quiet, finetune
 
 distils = pytest.mark.skipif(
     "distill_model" not in DEFAULT_CFG_DICT, reason=f"distillation came with Ultralytics {teachers.SINCE}"

@@ -17,10 +17,10 @@ from ultralytics.nn.modules import C2f
 import seqprune
 from seqprune.plan import PrunePlan
 from seqprune.surgery import Difference, verify
-from seqprune.yolo.load import load
-from seqprune.yolo.profile import parameters
-from seqprune.yolo.save import save_pt
-from seqprune.yolo.tracing import trace_detector
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.task.profile import parameters
+from seqprune.yolo.task.tracing import trace_detector
 
 DEMO = Path(__file__).parents[2] / "seqprune" / "demo" / "digits.pt"
 SIZE = 128

@@ -11,7 +11,7 @@ from torch import nn
 
 from seqprune.errors import DataError, ModelError
 from seqprune.yolo import DetectionImages
-from seqprune.yolo.gradients import loss_gradients
+from seqprune.yolo.task.gradients import loss_gradients
 
 
 def images(data_yaml: Path, batch: int = 2) -> DetectionImages:

@@ -11,10 +11,10 @@ import torch
 from networks import randomise
 from torch import nn
 
-from seqprune.yolo.data import DetectionImages
-from seqprune.yolo.judge import BY_BOXES, apart, judge_for
-from seqprune.yolo.loss import training_loss
-from seqprune.yolo.probe import object_weights
+from seqprune.yolo.data.images import DetectionImages
+from seqprune.yolo.task.judge import BY_BOXES, apart, judge_for
+from seqprune.yolo.task.loss import training_loss
+from seqprune.yolo.task.probe import object_weights
 
 
 def cells(*rows: list[float]) -> torch.Tensor:

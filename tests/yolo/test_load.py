@@ -12,8 +12,8 @@ from torch import nn
 from ultralytics import YOLO
 
 from seqprune.errors import ModelError
-from seqprune.yolo.load import load
-from seqprune.yolo.save import save_pt
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.save import save_pt
 
 NAMES = {0: "green", 1: "red"}
 

@@ -10,9 +10,9 @@ from torch import nn
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 
-from seqprune.yolo.data import DetectionImages
-from seqprune.yolo.load import load
-from seqprune.yolo.predict import predict
+from seqprune.yolo.data.images import DetectionImages
+from seqprune.yolo.files.load import load
+from seqprune.yolo.task.predict import predict
 
 
 def test_boxes_are_sorted_and_bounded(tiny: nn.Module) -> None:

@@ -14,10 +14,10 @@ from ultralytics.nn.tasks import DetectionModel
 from seqprune.observe.batch import Batch, as_input
 from seqprune.observe.patches import Sampler
 from seqprune.observe.relevance import relevance_of
-from seqprune.yolo.load import load
-from seqprune.yolo.networks import NETWORKS
-from seqprune.yolo.probe import object_weights, probe_for
-from seqprune.yolo.validate import validate
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.networks import NETWORKS
+from seqprune.yolo.task.probe import object_weights, probe_for
+from seqprune.yolo.task.validate import validate
 
 
 def batches(count: int = 2, side: int = 160) -> list[Batch]:

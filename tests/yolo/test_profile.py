@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from torch import nn
 
+from seqprune.budget.target import Target, price_of
 from seqprune.errors import InputError
-from seqprune.target import Target, price_of
-from seqprune.yolo import networks
-from seqprune.yolo.load import load
-from seqprune.yolo.profile import gflops, latency_ms, parameters, profile
-from seqprune.yolo.tracing import trace_detector
+from seqprune.yolo.files import networks
+from seqprune.yolo.files.load import load
+from seqprune.yolo.task.profile import gflops, latency_ms, parameters, profile
+from seqprune.yolo.task.tracing import trace_detector
 
 
 def test_the_official_architecture_has_the_published_cost() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from ultralytics.nn import tasks
 
 from seqprune.run import prune
-from seqprune.yolo.blocks import blocks_of
+from seqprune.yolo.task.blocks import blocks_of
 
 KINDS = {"yolov8-world": "WorldModel", "yoloe-v8": "YOLOEModel"}
 

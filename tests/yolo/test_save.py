@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from seqprune.errors import InputError, ModelError
-from seqprune.yolo.load import load
-from seqprune.yolo.save import save_pt
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.save import save_pt
 
 NAMES = {0: "green", 1: "red"}
 

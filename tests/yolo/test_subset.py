@@ -9,8 +9,8 @@ from torch import nn
 
 from seqprune.errors import DataError, InputError
 from seqprune.yolo import DetectionImages
-from seqprune.yolo.subset import deal, sampled, train_subsets
-from seqprune.yolo.validate import validate
+from seqprune.yolo.data.subset import deal, sampled, train_subsets
+from seqprune.yolo.task.validate import validate
 
 
 def test_the_sample_is_seeded_and_can_be_measured(data_yaml: Path, tiny: nn.Module, listing) -> None:

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from seqprune.run import prune
-from seqprune.yolo.data import DetectionImages
-from seqprune.yolo.load import load
-from seqprune.yolo.predict import _upright, predict
-from seqprune.yolo.save import save_pt
+from seqprune.yolo.data.images import DetectionImages
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.task.predict import _upright, predict
 
 NAMES = {0: "green", 1: "red"}
 BOXED = ["segment", "pose", "obb"]

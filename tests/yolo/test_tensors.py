@@ -13,16 +13,16 @@ import torch
 from torch import nn
 
 import seqprune
-from seqprune.budget import by_scores
+from seqprune.budget.price import Price
+from seqprune.budget.spread import by_scores
 from seqprune.errors import InputError, ModelError, UntrustedError
 from seqprune.plan import PrunePlan
-from seqprune.price import Price
 from seqprune.run import prune
-from seqprune.yolo.load import load
-from seqprune.yolo.networks import check_description, example
-from seqprune.yolo.save import save_pt
-from seqprune.yolo.tensors import save_pair
-from seqprune.yolo.tracing import trace_detector
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.networks import check_description, example
+from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.files.tensors import save_pair
+from seqprune.yolo.task.tracing import trace_detector
 
 NAMES = {0: "green", 1: "red"}
 DEMO = Path(__file__).parents[2] / "seqprune" / "demo" / "digits.pt"

@@ -19,13 +19,13 @@ from ultralytics.utils.dist import ddp_cleanup, generate_ddp_file
 import seqprune
 from seqprune.errors import InputError, ModelError, TrainingError
 from seqprune.plan import PrunePlan
-from seqprune.yolo import train as training
-from seqprune.yolo import trainer as trainers
-from seqprune.yolo.load import load
-from seqprune.yolo.networks import NETWORKS
-from seqprune.yolo.pruned import TRAINERS, plan_of, remember
-from seqprune.yolo.save import save_pt
-from seqprune.yolo.tracing import trace_detector
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.networks import NETWORKS
+from seqprune.yolo.files.pruned import TRAINERS, plan_of, remember
+from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.task.tracing import trace_detector
+from seqprune.yolo.train import job as training
+from seqprune.yolo.train import trainer as trainers
 
 NAMES = {0: "green", 1: "red"}
 QUICK = {"imgsz": 64, "batch": 4, "device": "cpu"}
@@ -170,7 +170,7 @@ IN_A_WORKER = """
 import runpy, sys
 from ultralytics.engine.trainer import BaseTrainer
 def train(self):
-    from seqprune.yolo.pruned import plan_of
+    from seqprune.yolo.files.pruned import plan_of
     network = self.model if hasattr(self.model, "state_dict") else None
     print(type(self).__module__, type(self).__name__, network is None or plan_of(network) is not None)
 BaseTrainer.train = train
@@ -195,7 +195,7 @@ def test_the_processes_of_several_gpus_import_the_trainer_and_get_the_plan(
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)  # noqa: S603
     finally:
         ddp_cleanup(trainer, file)
-    assert done.stdout.splitlines()[-1:] == ["seqprune.yolo.trainer DetectionTrainer True"], done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1:] == ["seqprune.yolo.train.trainer DetectionTrainer True"], done.stderr[-2000:]
 
 
 PLAIN = """

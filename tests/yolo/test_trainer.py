@@ -16,11 +16,11 @@ from ultralytics import YOLO
 import seqprune
 from seqprune.errors import DataError, InputError, ModelError, TrainingError
 from seqprune.plan import PrunePlan
-from seqprune.yolo.load import load
-from seqprune.yolo.save import save_pt
-from seqprune.yolo.tracing import trace_detector
-from seqprune.yolo.trainer import DetectionTrainer
-from seqprune.yolo.tuning import _Quiet, finetune
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.task.tracing import trace_detector
+from seqprune.yolo.train.trainer import DetectionTrainer
+from seqprune.yolo.train.tuning import _Quiet, finetune
 
 NAMES = {0: "green", 1: "red"}
 SMALL = {"epochs": 1, "imgsz": 64, "batch": 4}

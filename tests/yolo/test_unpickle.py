@@ -21,9 +21,9 @@ from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel, yaml_mode
 from ultralytics.utils import IterableSimpleNamespace
 
 from seqprune.errors import ModelError, UntrustedError
-from seqprune.yolo.load import load
-from seqprune.yolo.save import save_pt
-from seqprune.yolo.unpickle import read
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.files.unpickle import read
 
 NAMES = {0: "green", 1: "red"}
 DEMO = Path(__file__).parents[2] / "seqprune" / "demo" / "digits.pt"
@@ -85,7 +85,7 @@ STEPS = {
     "importlib.import_module": lines("cimportlib", "import_module", "(S'os'", "tR."),
     "ultralytics.nn.tasks.torch_safe_load": lines("cultralytics.nn.tasks", "torch_safe_load", "."),
     "ultralytics.nn.tasks.YAML.save": b"\x80\x04\x8c\x14ultralytics.nn.tasks\x8c\x09YAML.save\x93.",
-    "seqprune.yolo.load.load": lines("cseqprune.yolo.load", "load", "."),
+    "seqprune.yolo.files.load.load": lines("cseqprune.yolo.load", "load", "."),
 }
 
 

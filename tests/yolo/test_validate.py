@@ -16,8 +16,8 @@ from torch import nn
 from ultralytics import YOLO
 
 from seqprune.errors import DataError, InputError, ModelError
-from seqprune.yolo.load import load
-from seqprune.yolo.validate import _by_objects, validate
+from seqprune.yolo.files.load import load
+from seqprune.yolo.task.validate import _by_objects, validate
 
 
 def test_nothing_is_written_and_the_model_is_not_touched(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ultralytics.nn.modules import block
 
-from seqprune.yolo.widths import WIDTH_ATTRIBUTES
+from seqprune.graph.facts import WIDTH_ATTRIBUTES
 
 ARGUMENTS = {"RepNCSPELAN4": (32, 32, 24, 8), "ELAN1": (32, 32, 24, 8)}
 BY_NAME = {name.rpartition(".")[2]: rule for name, rule in WIDTH_ATTRIBUTES.items()}

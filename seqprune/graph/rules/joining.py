@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqprune import widths
+from seqprune.graph import widths
 from seqprune.graph.channels import IntArray
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import positive, require, rule

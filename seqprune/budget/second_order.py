@@ -1,0 +1,157 @@
+"""The whole network to a budget: channels leave where it costs least for what it saves, and the rest is fitted anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from seqprune.budget.criteria import Readings
+from seqprune.budget.importance import importance_of_layers
+from seqprune.budget.price import Price
+from seqprune.budget.spread import Budget, prefix_for, protected
+from seqprune.budget.surgeon import Reader, Source, removal_order
+from seqprune.engine.sequential import StepReport
+from seqprune.graph.channels import BoolArray, ChannelGraph
+from seqprune.observe.batch import LabelledImages
+from seqprune.observe.extract import Progress
+from seqprune.observe.forward import Forward
+from seqprune.observe.patches import Sampler, readable
+from seqprune.observe.relevance import Relevance
+from seqprune.observe.sources import second_moments
+from seqprune.observe.unit import norm_scale
+from seqprune.plan import PrunePlan
+from seqprune.select.layers import block_of
+from seqprune.select.moments import FloatArray
+
+
+def choose_globally(
+    model: nn.Module,
+    graph: ChannelGraph,
+    images: LabelledImages,
+    price: Price,
+    budget: Budget,
+    *,
+    sampler: Sampler | None = None,
+    forward: Forward | None = None,
+    progress: Progress | None = None,
+    share: Callable[[BoolArray], float] | None = None,
+    timed: bool = False,
+    relevance: Relevance | None = None,
+) -> BoolArray:
+    """The channel groups to remove, ``[group_count]``: legal, rounded, less than a step below the target.
+
+    Args:
+        model: the unpruned network, in inference mode.
+        graph: its channel graph.
+        images: calibration images.
+        price: what is counted.
+        budget: how far to go.
+        sampler: which positions are looked at.
+        forward: precision, and how many images at a time.
+        progress: told the number of images of every batch.
+        share: what of the whole stays, where something else is meant to meet the target than the price.
+        timed: whether that is time, of which the price says nothing; else it is no more than the price says.
+        relevance: where errors matter, and in which layers, from the same images. All are alike without it.
+
+    Raises:
+        InputError: nothing of that path to protect, or the target cannot be met.
+    """
+    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, relevance)
+    free = known & ~graph.pinned & ~protected(graph, budget.protect)
+    ranks: FloatArray = np.zeros(graph.group_count)
+
+    def far_enough(gone: BoolArray) -> bool:
+        # Rounding gives channels back, so the order goes on until the target is met without them.
+        if timed or price.share(gone) > budget.target:
+            return False
+        return price.share(graph.legalise(gone, ranks, free, budget.round_to)) <= budget.target
+
+    order = removal_order(
+        sources,
+        free,
+        graph.balances,
+        tuple(layer.groups for layer in graph.all_layers),
+        price.savings,
+        far_enough,
+        floor=budget.floor,
+        ridge=budget.ridge,
+    )
+    return prefix_for(graph, share or price.share, [unit.groups for unit in order], free, budget)
+
+
+def _sources(
+    model: nn.Module,
+    graph: ChannelGraph,
+    images: LabelledImages,
+    sampler: Sampler,
+    forward: Forward | None,
+    progress: Progress | None,
+    relevance: Relevance | None,
+) -> tuple[list[Source], BoolArray]:
+    """What every convolution reads, and the groups all of whose readers are known."""
+    inputs, outputs = graph.weight_inputs, graph.weight_outputs
+    names = [name for name in inputs if _is_plain(model.get_submodule(name))]
+    moments, leader = second_moments(model, names, images, sampler, progress, forward, relevance)
+    names = [name for name in names if name in leader]
+    known = np.ones(graph.group_count, bool)
+    for cut in graph.slices:
+        if cut.dead is None and cut.module not in names:
+            known[cut.groups.ravel()] = False
+    covariances = {name: (seen.products[0] / seen.count).cpu() for name, seen in moments.items()}
+    read = {name: covariances[leader[name]] for name in names}
+    relevance = relevance or Relevance()
+    importance = importance_of_layers(model, read, relevance.curvature)
+    samples = relevance.samples()
+    readers: dict[str, list[Reader]] = {}
+    pinned = int(np.flatnonzero(graph.pinned)[0]) if graph.pinned.any() else -1
+    for name in names:
+        weight = scaled_weight(model, name, read[name], importance[name], relevance.slope.get(name))
+        groups = outputs.get(name, np.full(len(weight), pinned))
+        readers.setdefault(leader[name], []).append(Reader(weight, groups, samples.get(name, math.inf)))
+    return [Source(covariances[name], inputs[name], tuple(found)) for name, found in readers.items()], known
+
+
+def _is_plain(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and readable(module) and module.groups == 1
+
+
+def scaled_weight(
+    model: nn.Module, name: str, covariance: torch.Tensor, importance: float, slope: torch.Tensor | None = None
+) -> torch.Tensor:
+    """``[outputs, K]`` float64: rows as BatchNorm and activation behind scale them, of total variance ``importance``.
+
+    ``slope`` is ``[outputs]``, the mean squared derivative of the activation.
+    """
+    conv = cast(nn.Conv2d, model.get_submodule(name))
+    weight = norm_scale(model, name) * conv.weight.detach().double().cpu().flatten(1)
+    if slope is not None:
+        weight = weight * slope.sqrt()[:, None]
+    total = float(((weight @ covariance) * weight).sum())
+    return weight * (importance / total) ** 0.5 if total > 0 else weight * 0
+
+
+def readings_of(model: nn.Module, graph: ChannelGraph, images: LabelledImages) -> Readings:
+    """What every convolution reads, for the criterion ``obs``; all layers' errors count alike."""
+    sources, known = _sources(model, graph, images, Sampler(), None, None, None)
+    return Readings(tuple(sources), known)
+
+
+def reports(graph: ChannelGraph, plan: PrunePlan) -> tuple[StepReport, ...]:
+    """One report for every layer that lost channels, front to back."""
+    return tuple(
+        StepReport(
+            layer=kept.name,
+            block=block_of(kept.name),
+            channels=kept.channels,
+            active_before=kept.channels,
+            active_after=len(kept.keep),
+            k=len(kept.keep),
+            members=(kept.name, *graph.coupled(kept.name)),
+        )
+        for kept in plan.layers
+    )

@@ -1,0 +1,203 @@
+"""From an order of channel groups to those that are removed under a budget. Pure: numbers in, a mask of groups out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from seqprune.budget.price import FloatArray, Price
+from seqprune.budget.surgeon import RIDGE
+from seqprune.errors import InputError
+from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
+
+Spread = Literal["uniform", "global", "absolute"]
+TOLERANCE = 0.02
+"""Where rounding leaves more than the target, so large a share of it is let pass."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How far to go, and what to spare.
+
+    Attributes:
+        target: share of the price of the whole network that stays, in (0, 1].
+        floor: least share of every layer's channels that stays; at least one does.
+        protect: module paths in which every layer stays whole.
+        round_to: channel counts are rounded up to a multiple of this where enough are left.
+        ridge: relative to the mean variance of a convolution's input, where second moments choose.
+    """
+
+    target: float
+    floor: float = 0.1
+    protect: tuple[str, ...] = ()
+    round_to: int = 8
+    ridge: float = RIDGE
+
+    def __post_init__(self) -> None:
+        if not 0 < self.target <= 1 or not 0 <= self.floor <= 1 or self.round_to < 1:
+            raise InputError(
+                f"target={self.target:g}, floor={self.floor:g}, round_to={self.round_to}: the target is a share in "
+                "(0, 1], the floor one in [0, 1], and counts are rounded to 1 or more"
+            )
+
+
+def prefix_for(
+    graph: ChannelGraph,
+    share: Callable[[BoolArray], float],
+    order: Sequence[Sequence[int]],
+    free: BoolArray,
+    budget: Budget,
+) -> BoolArray:
+    """The shortest beginning of an order that meets the target once counts are rounded, found by bisection.
+
+    Args:
+        graph: where channels go.
+        share: what of the whole stays.
+        order: groups that leave together, those that leave first at the front.
+        free: ``[group_count]``, groups that may be given back.
+        budget: how far to go.
+
+    Returns:
+        ``[group_count]``, what is removed: legal.
+
+    Raises:
+        InputError: not even all of the order meets it.
+    """
+    # What leaves late is given back first.
+    scores: FloatArray = np.full(graph.group_count, float(len(order)))
+    for rank, groups in enumerate(order):
+        scores[list(groups)] = rank
+
+    def removed(count: int) -> BoolArray:
+        return graph.legalise(scores < count, scores, free, budget.round_to)
+
+    low, high = 0, len(order)
+    while low < high:
+        middle = (low + high) // 2
+        if share(removed(middle)) <= budget.target:
+            high = middle
+        else:
+            low = middle + 1
+    found = removed(low)
+    # A shorter beginning met it already, and is not asked again: time would tell something else every time.
+    left = 0.0 if low < len(order) else share(found)
+    if left > budget.target * (1 + TOLERANCE):
+        raise InputError(
+            f"a target of {budget.target:g} cannot be met, {left:.3f} stays at the least: protect less, lower the "
+            "floor, or take a greater target"
+        )
+    return found
+
+
+def by_scores(
+    graph: ChannelGraph,
+    price: Price,
+    scores: FloatArray,
+    target: float,
+    *,
+    spread: Spread = "uniform",
+    floor: float = 0.1,
+    protect: Sequence[str] = (),
+    round_to: int = 1,
+    share: Callable[[BoolArray], float] | None = None,
+) -> BoolArray:
+    """Removes the groups with the lowest scores until what stays costs no more than ``target`` of the whole network.
+
+    Groups are compared within a pool: those that the same layers make and the same constraints govern. ``uniform``
+    keeps the same ratio of every pool, ``global`` those above one threshold over scores divided by their pool's mean,
+    ``absolute`` those above one over the scores as they are. Counts are rounded up, so that a small pool stays
+    whole for longer.
+
+    Args:
+        graph: where channels go.
+        price: what is counted: parameters, or operations.
+        scores: ``[group_count]``, higher stays, finite.
+        target, floor, protect, round_to: see :class:`Budget`.
+        spread: how the removal is spread over layers.
+        share: what of the whole stays, where something else is meant to meet the target than the price.
+
+    Returns:
+        ``[group_count]``, what is removed: legal, and as near below the target as steps of the constraints are small.
+
+    Raises:
+        InputError: a number out of range, an unknown path, scores of another shape or not finite, or a target that
+            cannot be reached.
+    """
+    budget = Budget(target, floor, tuple(protect), round_to)
+    if scores.shape != (graph.group_count,) or not np.isfinite(scores).all():
+        raise InputError(
+            f"scores of shape {scores.shape} for {graph.group_count} channel groups, or not finite: give one finite "
+            "number for each group"
+        )
+    free = ~graph.pinned & ~protected(graph, protect)
+    order = _within_floor(graph, order_of(graph, scores, free, spread), floor)
+    return prefix_for(graph, share or price.share, order[:, None].tolist(), free, budget)
+
+
+def order_of(graph: ChannelGraph, scores: FloatArray, free: BoolArray, spread: Spread = "uniform") -> IntArray:
+    """The ``free`` groups, those that leave first at the front; ties in the order of the groups.
+
+    ``uniform`` goes by the share of its pool that scores lower, ``global`` by the score over the pool's mean,
+    ``absolute`` by the score.
+    """
+    candidates = np.flatnonzero(free)
+    if spread == "absolute":
+        return candidates[np.argsort(scores[candidates], kind="stable")]
+    key: FloatArray = np.zeros(graph.group_count)
+    for pool in pools(graph, free):
+        if spread == "uniform":
+            ranks = np.argsort(np.argsort(scores[pool], kind="stable"), kind="stable")
+            key[pool] = (ranks + 1) / len(pool)
+        else:
+            mean = scores[pool].mean()
+            key[pool] = scores[pool] / mean if mean > 0 else 0.0
+    return candidates[np.argsort(key[candidates], kind="stable")]
+
+
+def pools(graph: ChannelGraph, free: BoolArray) -> list[IntArray]:
+    """``free`` groups that can be compared: made by the same layers, and in the same sections of the same balances.
+
+    Both halves of a C2f are pools of their own, so that a ratio takes as many of each.
+    """
+    sections: list[list[int]] = [[] for _ in range(graph.group_count)]
+    for number, section in enumerate(s for balance in graph.balances for s in balance.sections):
+        for group in section.tolist():
+            sections[group].append(number)
+    found: dict[object, list[int]] = {}
+    for group in np.flatnonzero(free).tolist():
+        makers = tuple(name for name, _ in graph.members[group])
+        found.setdefault((makers, tuple(sections[group])), []).append(group)
+    return [np.array(groups, np.intp) for groups in found.values()]
+
+
+def _within_floor(graph: ChannelGraph, order: IntArray, floor: float) -> IntArray:
+    """The order without the groups whose removal would take a layer below its floor."""
+    left = {layer.name: layer.channels for layer in graph.all_layers}
+    least = {name: max(1, int(np.ceil(floor * channels))) for name, channels in left.items()}
+    kept = []
+    for group in order.tolist():
+        makers = [name for name, _ in graph.members[group]]
+        if all(left[name] - makers.count(name) >= least[name] for name in makers):
+            kept.append(group)
+            for name in makers:
+                left[name] -= 1
+    return np.array(kept, np.intp)
+
+
+def protected(graph: ChannelGraph, paths: Sequence[str]) -> BoolArray:
+    """``[group_count]``, the groups of all layers in some module paths.
+
+    Raises:
+        InputError: a path without a layer.
+    """
+    found = np.zeros(graph.group_count, bool)
+    for path in paths:
+        inside = [layer for layer in graph.all_layers if f"{layer.name}.".startswith(f"{path.rstrip('.')}.")]
+        if not inside:
+            raise InputError(f"there is no layer in {path!r} to protect: `seqprune inspect` lists the layers")
+        for layer in inside:
+            found[layer.groups] = True
+    return found

@@ -1,0 +1,98 @@
+"""Commands of the command line beside pruning itself; :mod:`seqprune.cli.app` runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml  # type: ignore[import-untyped,unused-ignore]
+
+from seqprune.errors import InputError
+
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Load a .pt whatever it holds; it may run code that whoever made it put there.")
+]
+
+
+def finetune(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Pruned weights (.pt); with --resume, a last.pt.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Dataset YAML with labelled train and val images; of classes, a folder with those two."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    imgsz: Annotated[
+        int | None, typer.Option(show_default="640; 224 to classify", help="Side of the images in pixels.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(show_default="16", help="Images a step.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, the number of a GPU, or of several: 0,1.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(show_default="100", help="Stop after this many epochs without gain.")
+    ] = None,
+    distill: Annotated[
+        str | None, typer.Option(metavar="TEACHER", help="Learn from these weights too: the unpruned network's.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any training argument of Ultralytics'.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(show_default="0", help="Of every random choice.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, in its folder.")] = False,
+    project: Annotated[Path | None, typer.Option(show_default="runs/finetune", help="Folder of all runs.")] = None,
+    name: Annotated[str | None, typer.Option(show_default="the model's name", help="Folder of this run.")] = None,
+    trust: Trust = False,
+) -> None:
+    """Train a pruned network on in the shape it has; a masked one stays masked."""
+    from seqprune.report.folder import free_folder
+    from seqprune.report.screen import Screen
+
+    if resume and (data, epochs, project, name, distill) != (None,) * 5:
+        raise InputError(
+            "--resume goes on with its run's data, epochs, folder and teacher: "
+            "leave out --data, --epochs, --name, --project, --distill"
+        )
+    if not resume and (data is None or epochs is None):
+        raise InputError("--data and --epochs are missing: name the images and the passes over them, or --resume a run")
+    options = {"imgsz": imgsz, "batch": batch, "device": device, "patience": patience, "seed": seed}
+    options["distill_model"] = distill
+    arguments = {key: value for key, value in options.items() if value is not None} | settings(set_ or ())
+    target = (
+        Path(model).parent.parent
+        if resume
+        else free_folder(project or Path("runs/finetune"), name, Path(model).stem or "model")
+    )
+
+    from seqprune.report.console import trained
+    from seqprune.yolo.train import job as train
+
+    with Screen() as screen:
+        told: dict[str, Any] = {"arguments": arguments, "on_epoch": screen.epoch, "trust": trust}
+        try:
+            if resume:
+                result = train.resume(model, **told)
+            else:
+                result = train.train(model, data or "", target, epochs=epochs or 0, **told)
+        except KeyboardInterrupt:
+            last = target / "weights" / "last.pt"
+            if last.exists():
+                screen.console.print(f"`seqprune finetune {last} --resume` goes on from here", markup=False)
+            raise
+    screen.console.print(trained(result))
+
+
+def settings(given: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    """``NAME=VALUE`` as YAML reads the value.
+
+    Raises:
+        InputError: there is no ``=``, or the value is no YAML.
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {text}: {value!r} is no YAML value; write --set lr0=0.001") from error
+        if not equals or not name:
+            raise InputError(f"--set {text}: no name and value; write --set lr0=0.001")
+    return found

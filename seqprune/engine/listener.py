@@ -1,0 +1,25 @@
+"""What a caller is told while a job runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from seqprune.engine.sequential import StepReport
+
+
+@dataclass
+class Listener:
+    """Called as the job goes; the default hears nothing.
+
+    Attributes:
+        stage: the name of what begins, and how many images it will look at, where that is known.
+        progress: how many images were looked at since the last call.
+        step: the report of a layer that was decided.
+        warning: one line of text.
+    """
+
+    stage: Callable[[str, int | None], None] = lambda _name, _total: None
+    progress: Callable[[int], None] = lambda _done: None
+    step: Callable[[StepReport], None] = lambda _report: None
+    warning: Callable[[str], None] = lambda _text: None

@@ -1,0 +1,103 @@
+"""Presets, and what a caller changes in them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from seqprune.budget.criteria import CRITERIA, FROM_IMAGES
+from seqprune.budget.target import Target
+from seqprune.engine.sequential import Settings
+from seqprune.errors import InputError
+from seqprune.repair.recover import STEPS, Recover
+
+WHOLE = ("accurate", "fast")
+"""Presets that prune the whole network to a target."""
+PRESETS = ("seed", *WHOLE)
+TARGET = "params=0.8"
+CRITERION = "lamp"
+"""Of preset ``fast``: under one threshold it kept the most of all that need no image, see ``docs/results.md``."""
+ROUND_TO = 8
+"""Channel counts under a keep ratio or a target are rounded up to a multiple of this: odd counts were seen to run
+slower than the unpruned layer. A knee is left as it comes."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """Which engine runs, and what is repaired after it.
+
+    Attributes:
+        target: what the whole network is pruned to; ``None`` where layers are pruned front to back.
+        recover: see :mod:`seqprune.repair.recover`.
+        criterion: scores the channels of the whole network; ``None`` where it is not chosen by scores.
+    """
+
+    target: Target | None
+    recover: Recover
+    criterion: str | None = None
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether anything is chosen or repaired by them."""
+        return self.criterion is None or self.criterion in FROM_IMAGES or self.recover != "none"
+
+    @property
+    def weighs_errors(self) -> bool:
+        """Whether it has to be known where they matter to what is detected."""
+        return (self.target is not None and self.criterion is None) or self.recover == "ls"
+
+
+def way_of(
+    preset: str, target: str | None, recover: str | None, protect: Sequence[str], criterion: str | None = None
+) -> Way:
+    """
+    Raises:
+        InputError: words that are not known, or that do not go together.
+    """
+    if preset not in WHOLE and (target is not None or protect):
+        raise InputError(f"preset {preset} prunes a few layers to no target: take --preset accurate or fast")
+    if preset != "fast" and criterion is not None:
+        raise InputError(f"preset {preset} chooses by no criterion: take --preset fast")
+    chosen = recover or ("ls" if preset == "accurate" else "none")
+    if chosen not in STEPS:
+        raise InputError(f"recover={chosen!r} is not known: choose {', '.join(STEPS)}")
+    if (by := criterion or CRITERION) not in CRITERIA:
+        raise InputError(f"there is no criterion {by!r}: choose {', '.join(CRITERIA)}")
+    return Way(
+        Target.parse(target or TARGET) if preset in WHOLE else None,
+        cast(Recover, chosen),
+        by if preset == "fast" else None,
+    )
+
+
+def settings_of(
+    preset: str,
+    keep: str | float | None,
+    represent: str | None,
+    match: str | None,
+    round_to: int | None,
+    seed: int,
+) -> Settings:
+    """A preset with what the caller overrides.
+
+    Raises:
+        InputError: an unknown preset or value.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"there is no preset {preset!r}: choose {', '.join(PRESETS)}")
+    if preset in WHOLE and (keep, represent, match) != (None, None, None):
+        raise InputError(f"preset {preset} chooses from no clusters: leave out keep, represent and match")
+    allowed = {"represent": ("weight", "medoid", "gamma"), "match": ("once", "each", "all")}
+    given = {"keep": keep, "represent": represent, "match": match, "round_to": round_to, "seed": seed}
+    given = {name: value for name, value in given.items() if value is not None}
+    if round_to is None and (isinstance(keep, float) or preset in WHOLE):
+        given["round_to"] = ROUND_TO
+    if seed < 0:
+        raise InputError(f"seed={seed}: give 0 or more")
+    for name, values in allowed.items():
+        if name in given and given[name] not in values:
+            raise InputError(f"{name}={given[name]!r} is not known: choose {', '.join(values)}")
+    if isinstance(keep, str) and keep not in ("knee", "interpolated-knee"):
+        raise InputError(f"keep={keep!r} is not known: choose knee, interpolated-knee or a ratio in (0, 1]")
+    return Settings(**given)  # type: ignore[arg-type]

@@ -1,0 +1,39 @@
+"""Outputs of a network that are handed on for their shape alone.
+
+The channels of a network's outputs must stay, for whoever reads them. Some heads return, beside their predictions, the
+feature maps they read, from which a loss takes nothing but heights and widths. Families of networks state
+that once, by qualified class name and by the key in the dictionaries they return; such entries pin nothing and are not
+compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from seqprune.graph.facts import SHAPE_ONLY_OUTPUTS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SHAPE_ONLY: dict[str, frozenset[str]] = dict(SHAPE_ONLY_OUTPUTS)
+
+
+def register(shape_only: Mapping[str, frozenset[str]]) -> None:
+    """Adds facts: ``{"pkg.Detector": frozenset({"feats"})}``."""
+    _SHAPE_ONLY.update(shape_only)
+
+
+def read(model: nn.Module, out: Any) -> Any:
+    """``out`` without the entries that are handed on for their shape alone."""
+    kind = type(model)
+    ignored = _SHAPE_ONLY.get(f"{kind.__module__}.{kind.__qualname__}")
+    return out if ignored is None else _without(out, ignored)
+
+
+def _without(tree: Any, ignored: frozenset[str]) -> Any:
+    if isinstance(tree, dict):
+        return {key: _without(entry, ignored) for key, entry in tree.items() if key not in ignored}
+    if isinstance(tree, list | tuple):
+        return [_without(entry, ignored) for entry in tree]
+    return tree

@@ -1,0 +1,1 @@
+"""Methods side by side, layers one at a time, and the original failures."""

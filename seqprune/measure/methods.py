@@ -1,0 +1,206 @@
+"""Ways of pruning to a target without training, by name: criteria, the seed engine, Torch-Pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from torch import nn
+
+from seqprune.budget.criteria import CRITERIA, FloatArray, Scoring, scores
+from seqprune.budget.price import Price
+from seqprune.budget.spread import Spread
+from seqprune.budget.target import Target
+from seqprune.engine.engine import Engine, streams_for
+from seqprune.engine.fast import fast_plan
+from seqprune.engine.presets import ROUND_TO, Way
+from seqprune.engine.sequential import Match, Settings
+from seqprune.errors import InputError, SeqPruneError
+from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
+from seqprune.measure.peers import PEERS, peer
+from seqprune.observe.batch import LabelledImages
+from seqprune.plan import PrunePlan
+from seqprune.repair.recover import Recover
+from seqprune.surgery import compact
+from seqprune.yolo.data.images import DetectionImages
+from seqprune.yolo.task.profile import parameters
+
+Method = Callable[[nn.Module, ChannelGraph, Target, DetectionImages, int], nn.Module]
+"""Given a network, its graph, what stays, training images and a seed, the pruned network: a new one, smaller, in
+inference mode; the one it was given stays as it is."""
+FAR = 0.05
+"""Of a target: so much more is not equal any more."""
+
+
+def by_criterion(
+    name: str,
+    model: nn.Module,
+    graph: ChannelGraph,
+    target: Target,
+    images: LabelledImages,
+    seed: int,
+    *,
+    spread: Spread = "uniform",
+) -> nn.Module:
+    """Plain top-k by a criterion."""
+    size = 0 if target.kind == "params" else _size(images)
+    plan = fast_plan(model, graph, images, target, name, imgsz=size, spread=spread, seed=seed)
+    return compact(model, plan, graph)
+
+
+def by_clusters(
+    model: nn.Module,
+    graph: ChannelGraph,
+    target: Target,
+    images: DetectionImages,
+    seed: int,
+    *,
+    match: Match = "once",
+) -> nn.Module:
+    """The seed engine: of every cluster of channels that separate the classes alike, the one with the largest weights.
+
+    Its keep ratio is the one at which as many parameters stay, so that against ``topk-l1`` only the choice differs.
+    """
+    share = _of_parameters(target, "clusters")
+    ratio = ratio_for(model, graph, share)
+    engine = Engine(model, graph, images, streams_for(model))
+    names = [layer.name for layer in graph.layers]
+    settings = Settings(keep=ratio, match=match, seed=seed)
+    chosen = engine.front_to_back(names, len(model.names), settings)  # type: ignore[arg-type]
+    engine.close()
+    small = compact(chosen.masked, chosen.plan, graph)
+    if (left := parameters(small) / parameters(model)) > share * (1 + FAR):
+        why = next((step.reason for step in chosen.steps if step.status == "skipped"), "no layer was skipped")
+        raise SeqPruneError(f"clusters leave {left:.3f} of the parameters, {share:g} was asked for; {why}")
+    return small
+
+
+def ratio_for(model: nn.Module, graph: ChannelGraph, target: float, scored: FloatArray | None = None) -> float:
+    """The keep ratio of the seed engine at which ``target`` of the parameters stays, by bisection.
+
+    How many channels a ratio leaves does not depend on which, so no image is looked at.
+    """
+    price = Price(model, graph)
+    bundles = [graph.bundles(layer.name) for layer in graph.layers]
+    scored = np.zeros(graph.group_count) if scored is None else scored
+
+    def share(ratio: float) -> float:
+        return price.share(at_ratio(graph, bundles, ratio, scored))
+
+    low, high = 1e-3, 1.0
+    for _ in range(10):
+        middle = (low + high) / 2
+        low, high = (low, middle) if share(middle) > target else (middle, high)
+    return min(low, high, key=lambda ratio: abs(share(ratio) - target))
+
+
+def at_ratio(graph: ChannelGraph, bundles: Sequence[Sequence[Bundle]], ratio: float, scored: FloatArray) -> BoolArray:
+    """``[group_count]``: as many groups removed, layer by layer, as the seed engine would; those that score least."""
+    removed, decided = np.zeros(graph.group_count, bool), np.zeros(graph.group_count, bool)
+    for together in bundles:
+        now = np.zeros_like(decided)
+        for bundle in together:
+            groups = bundle.groups[~decided[bundle.groups]]
+            best_first = groups[np.argsort(-scored[groups], kind="stable")]
+            removed[best_first[max(1, round(ratio * len(groups))) :]] = True
+            now[groups] = True
+        if now.any():
+            removed = graph.legalise(removed, scored, now)
+            decided |= now
+    return removed
+
+
+def by_ratio(
+    name: str, model: nn.Module, graph: ChannelGraph, target: Target, _images: LabelledImages, seed: int
+) -> nn.Module:
+    """Plain top-k by a criterion in place of the clusters: of every layer the same number stays as ``clusters`` leaves.
+
+    Not what :func:`by_criterion` does, which rounds counts up: at 0.9 it leaves layers of 16 channels whole, where the
+    seed engine takes one, and the front of a network bears little.
+    """
+    scored = scores(name, Scoring(model, graph, seed))
+    bundles = [graph.bundles(layer.name) for layer in graph.layers]
+    ratio = ratio_for(model, graph, _of_parameters(target, f"topk-{name}"), scored)
+    removed = at_ratio(graph, bundles, ratio, scored)
+    return compact(model, PrunePlan.from_removed(graph, removed), graph)
+
+
+def by_peer(
+    name: str, model: nn.Module, _graph: ChannelGraph, target: Target, images: LabelledImages, seed: int
+) -> nn.Module:
+    """Torch-Pruning, which makes a graph of its own."""
+    return peer(name, model, _of_parameters(target, f"tp-{name}"), images, seed)
+
+
+def by_accurate(
+    recover: Recover,
+    model: nn.Module,
+    graph: ChannelGraph,
+    target: Target,
+    images: DetectionImages,
+    _seed: int,
+) -> nn.Module:
+    """The preset ``accurate``: channels chosen over the whole network, and what is left fitted anew."""
+    masked, plan = accurately(model, graph, images, target, imgsz=_size(images), recover=recover)
+    return compact(masked, plan, graph)
+
+
+def accurately(
+    model: nn.Module,
+    graph: ChannelGraph,
+    images: DetectionImages,
+    target: Target,
+    *,
+    imgsz: int,
+    round_to: int = ROUND_TO,
+    recover: Recover = "ls",
+) -> tuple[nn.Module, PrunePlan]:
+    """The masked network of the preset ``accurate``, and what stays of it; see :mod:`seqprune.engine.accurate`."""
+    engine = Engine(model, graph, images, streams_for(model))
+    relevance = engine.weigh_errors()
+    chosen = engine.to_target(Way(target, recover), imgsz=imgsz, round_to=round_to, relevance=relevance)
+    masked, _ = engine.repair(chosen, recover, relevance)
+    engine.close()
+    return masked, chosen.plan
+
+
+def _size(images: LabelledImages) -> int:
+    """Longer side of the first of them."""
+    return max(next(iter(images)).images.shape[-2:])
+
+
+def _of_parameters(target: Target, name: str) -> float:
+    """
+    Raises:
+        SeqPruneError: a target in something else.
+    """
+    if target.kind != "params":
+        raise SeqPruneError(f"{name} is brought to a share of the parameters only: write params={target.share:g}")
+    return target.share
+
+
+METHODS: dict[str, Method] = {
+    "accurate": partial(by_accurate, "ls"),
+    "accurate-unrepaired": partial(by_accurate, "none"),
+    "clusters": by_clusters,
+    "topk-l1": partial(by_ratio, "l1"),
+    "topk-random": partial(by_ratio, "random"),
+    **{f"tp-{name}": partial(by_peer, name) for name in PEERS},
+}
+"""Beside them every criterion is one, with the same ratio in all layers; ``NAME-global`` with one threshold."""
+
+
+def method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    criterion = name.removesuffix("-global")
+    if criterion not in CRITERIA:
+        known = ", ".join((*CRITERIA, *METHODS))
+        raise InputError(f"there is no method {name!r}: choose {known}, or a criterion with -global behind it")
+    return partial(by_criterion, criterion, spread="uniform" if criterion == name else "global")

@@ -1,0 +1,212 @@
+"""What pruning one layer alone costs, at several ratios: where a network bears removal, and where it does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from seqprune.budget.criteria import FROM_IMAGES, FloatArray, scores
+from seqprune.budget.price import Price
+from seqprune.budget.spread import pools
+from seqprune.engine.listener import Listener
+from seqprune.engine.scoring import scoring_for
+from seqprune.engine.sequential import front_to_back
+from seqprune.errors import InputError
+from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
+from seqprune.plan import PrunePlan
+from seqprune.report.plot import document, dots, key, table
+from seqprune.surgery import compact
+from seqprune.yolo import DetectionImages
+from seqprune.yolo.data.subset import sampled
+from seqprune.yolo.files.load import load
+from seqprune.yolo.task.tracing import trace_detector
+from seqprune.yolo.task.validate import validate
+
+RATIOS = (0.5, 0.25)
+CALIBRATION = 128
+"""Train images that a criterion looks at."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One layer at one ratio, all others whole.
+
+    Attributes:
+        layer: module path.
+        members: the layers that lose channels with it, itself included, front to back.
+        ratio: share of channels that was to stay.
+        kept: channels of ``layer`` that stay.
+        channels: those it has.
+        params: share of the network's parameters that stay.
+        map50_95: mean average precision left.
+        drop: what it lost of the unpruned network's.
+    """
+
+    layer: str
+    members: tuple[str, ...]
+    ratio: float
+    kept: int
+    channels: int
+    params: float
+    map50_95: float
+    drop: float
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """All points of one network, front to back.
+
+    Attributes:
+        model, data: what was measured.
+        settings: criterion, ratios, image size, number of images and seed.
+        map50_95: of the unpruned network.
+        points: those of a layer together, ratios as they were given.
+    """
+
+    model: str
+    data: str
+    settings: dict[str, Any]
+    map50_95: float
+    points: tuple[Point, ...]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    def to_html(self) -> str:
+        ratios = [f"{ratio:g} of the channels" for ratio in self.settings["ratios"]]
+        drops: dict[str, dict[str, float]] = {}
+        for point in self.points:
+            drops.setdefault(point.layer, {})[f"{point.ratio:g} of the channels"] = point.drop
+        about = f"{self.model} on {self.data}, unpruned mAP50-95 {self.map50_95:.4f}; "
+        about += ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        picture = key(ratios) + dots("drop of mAP50-95", drops, ratios)
+        return document("One layer pruned at a time", about, picture, table(*self.rows()))
+
+    def rows(self) -> tuple[list[str], list[list[str]]]:
+        """Head and cells of the table."""
+        head = ["layer", "ratio", "channels", "parameters", "mAP50-95", "drop"]
+        return head, [
+            [
+                p.layer + (f" and {len(p.members) - 1} more" if len(p.members) > 1 else ""),
+                f"{p.ratio:g}",
+                f"{p.kept}/{p.channels}",
+                f"{p.params:.3f}",
+                f"{p.map50_95:.4f}",
+                f"{p.drop:+.4f}",
+            ]
+            for p in self.points
+        ]
+
+    def write(self, path: str | Path) -> tuple[Path, Path]:
+        """Writes the numbers to ``path`` and the plot beside it, ending in ``.html``.
+
+        Raises:
+            InputError: one of them exists, or cannot be written.
+        """
+        path = Path(path)
+        page = path.with_suffix(".html")
+        for file, text in ((path, self.to_json()), (page, self.to_html())):
+            try:
+                with file.open("x", encoding="utf-8") as opened:
+                    opened.write(text)
+            except OSError as error:
+                raise InputError(f"{file} cannot be written ({error.strerror}): give another --out") from error
+        return path, page
+
+
+def sensitivity(
+    model: str | Path | nn.Module | Any,
+    data: str | Path,
+    *,
+    layers: Sequence[str] | None = None,
+    ratios: Sequence[float] = RATIOS,
+    criterion: str = "l2",
+    images: int | None = None,
+    imgsz: int = 640,
+    batch: int = 16,
+    device: str | int = "cpu",
+    seed: int = 0,
+    listener: Listener | None = None,
+) -> Sensitivity:
+    """Prunes one layer at a time, with what must go along, and measures what is left.
+
+    Args:
+        model: weights, an ``ultralytics.YOLO`` or its network; never changed.
+        data: dataset YAML with labelled ``val`` images.
+        layers: module paths; all prunable layers where left out. Those that stand for the same channels are measured
+            once, by the first of them.
+        ratios: shares of the channels that stay, in (0, 1).
+        criterion: which channels stay, see :mod:`seqprune.budget.criteria`; one that looks at images is given a seeded
+            sample of the ``train`` images.
+        images: val images to measure on, a seeded sample; all of them where left out.
+        imgsz, batch, device: of the validation.
+        seed: of every random choice.
+        listener: told what is going on.
+
+    Raises:
+        InputError: weights, data, names or numbers that cannot be used.
+    """
+    if not ratios or not all(0 < ratio < 1 for ratio in ratios):
+        raise InputError(f"ratios {', '.join(f'{r:g}' for r in ratios) or 'none'}: give shares that stay, in (0, 1)")
+    told = listener or Listener()
+    detector = load(model, seed=seed)
+    graph = trace_detector(detector.model)
+    names = front_to_back(graph, layers if layers else [layer.name for layer in graph.layers])
+    calibration = None
+    if criterion in FROM_IMAGES:
+        told.stage(f"score by {criterion}", None)
+        calibration = DetectionImages(
+            data, imgsz=imgsz, batch=batch, images=CALIBRATION, stride=detector.stride, names=detector.names, seed=seed
+        )
+    scored = scores(criterion, scoring_for(criterion, detector.model, graph, calibration, seed))
+    units: dict[bytes, tuple[str, IntArray]] = {}
+    for name in names:
+        groups = np.sort(np.concatenate([bundle.groups for bundle in graph.bundles(name)]))
+        units.setdefault(groups.tobytes(), (name, groups))
+    price = Price(detector.model, graph)
+    points = []
+    with sampled(data, images, seed) as described:
+
+        def measure(network: nn.Module) -> float:
+            return validate(network, described, imgsz=imgsz, batch=batch, device=str(device)).map50_95
+
+        told.stage("measure unpruned", None)
+        whole = measure(detector.model)
+        for number, (name, groups) in enumerate(units.values(), 1):
+            told.stage(f"{number} of {len(units)}: {name}", None)
+            for ratio in ratios:
+                removed = keep_ratio(graph, scored, groups, ratio)
+                plan = PrunePlan.from_removed(graph, removed)
+                left = measure(compact(detector.model, plan, graph))
+                layer = graph.by_name[name]
+                points.append(
+                    Point(
+                        layer=name,
+                        members=tuple(pruned.name for pruned in plan.layers),
+                        ratio=ratio,
+                        kept=int((~removed[layer.groups]).sum()),
+                        channels=layer.channels,
+                        params=price.share(removed),
+                        map50_95=left,
+                        drop=whole - left,
+                    )
+                )
+    settings = {"criterion": criterion, "ratios": list(ratios), "imgsz": imgsz, "images": images or "all", "seed": seed}
+    return Sensitivity(detector.source, str(data), settings, whole, tuple(points))
+
+
+def keep_ratio(graph: ChannelGraph, scored: FloatArray, groups: IntArray, ratio: float) -> BoolArray:
+    """``[group_count]``, what to remove so that ``ratio`` of ``groups`` stays, at least one of each pool, legally."""
+    mine = np.zeros(graph.group_count, bool)
+    mine[groups] = True
+    removed = np.zeros_like(mine)
+    for pool in pools(graph, mine):
+        worst_first = pool[np.argsort(scored[pool], kind="stable")]
+        removed[worst_first[: len(pool) - max(1, round(ratio * len(pool)))]] = True
+    return graph.legalise(removed, scored, mine)

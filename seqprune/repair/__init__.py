@@ -1,0 +1,1 @@
+"""What removal broke, mended without training."""

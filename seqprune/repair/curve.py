@@ -1,0 +1,166 @@
+"""The fit of a convolution goes on to what comes out of its activation, which forgives errors where it is flat.
+
+After the linear fit, each round weighs every output of every sample by the squared slope of the secant between what is
+computed and what is wanted, and solves the weighted least squares by a few steps of preconditioned conjugate gradients:
+
+    min over W, d   Σ w s² ‖y − W u − d‖² + λ ‖W − W₀‖²,    s = (a(z) − a(z₀)) / (z − z₀),
+
+``z`` and ``z₀`` the outputs behind the BatchNorm, ``a`` the activation. After the rounds ``s`` is the secant of the
+solution, so that what was minimised is the error behind the activation. (Fitting through the nonlinearity: X. Zhang et
+al., "Accelerating very deep convolutional networks for classification and detection", TPAMI 2016, who solve ReLU's.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import ceil
+
+import numpy as np
+import torch
+
+from seqprune.graph.channels import BoolArray
+from seqprune.observe.patches import SecondMoments
+from seqprune.observe.unit import Curve, slope_of
+
+ROUNDS, STEPS = 2, 8
+FLATTEST = 0.02
+"""Least squared slope: an output that is lost in the flat part could otherwise go anywhere."""
+SAMPLES, NUMBERS = 1 << 15, 1 << 26
+"""Of one convolution, kept for this: so many samples, and so many numbers in them."""
+
+
+@dataclass
+class Samples:
+    """An even share of the samples of every batch, so that memory does not grow with the images.
+
+    Attributes:
+        curve: what follows the convolution.
+        batches: that will come.
+        seen: ``[N, K]`` float32, patches, batch by batch.
+        wanted: ``[N, outputs]`` float32.
+        weight: ``[N]`` float32.
+    """
+
+    curve: Curve
+    batches: int
+    seen: list[torch.Tensor] = field(default_factory=list)
+    wanted: list[torch.Tensor] = field(default_factory=list)
+    weight: list[torch.Tensor] = field(default_factory=list)
+
+    def add(self, seen: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor | None) -> None:
+        room = min(SAMPLES, NUMBERS // seen.shape[1]) // max(self.batches, 1)
+        step = ceil(len(seen) / max(room, 1))
+        self.seen.append(seen[::step].float().clone())
+        self.wanted.append(wanted[::step].float().clone())
+        self.weight.append(torch.ones(len(self.seen[-1])) if weight is None else weight[::step].float())
+
+
+def bend(
+    weight: torch.Tensor,
+    fitted: torch.Tensor,
+    offset: torch.Tensor,
+    moments: SecondMoments,
+    samples: Samples,
+    inputs: BoolArray | None,
+    ridge: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and offsets that reproduce what comes out of the activation.
+
+    Args:
+        weight: ``[outputs, K]`` float64, the original ones.
+        fitted, offset: ``[outputs, K]`` and ``[outputs]`` float64, the linear fit, from which this one begins.
+        moments: of all patches; what preconditions.
+        samples: of a convolution in one group.
+        inputs: ``[channels]``, which inputs stay; all where it is left out.
+        ridge: relative to the mean variance of the patches.
+
+    Returns:
+        As ``fitted`` and ``offset``; those themselves where there are fewer than two samples for every weight of a row,
+        or nothing varies.
+    """
+    stay = columns_of(inputs, weight.shape[1]).to(weight.device)
+    products = (moments.products[0] / moments.count)[stay][:, stay]
+    penalty = ridge * float(products.diagonal().mean()) if len(products) else 0.0
+    count = sum(len(part) for part in samples.seen)
+    if penalty <= 0 or count < 2 * len(products):
+        return fitted, offset
+    mean = moments.mean[0][stay].float()
+    u = torch.cat(samples.seen)[:, stay] - mean
+    y, each = torch.cat(samples.wanted), torch.cat(samples.weight).to(u.device)
+    each = (each / each.sum())[:, None]
+    inverse = torch.linalg.inv(products + penalty * torch.eye(len(products), dtype=products.dtype, device=u.device))
+    first, rows = weight[:, stay].float(), fitted[:, stay].float()
+    shift = offset.float() + rows @ mean
+    curve = samples.curve
+    scale, move = (t.float().to(u.device) for t in (curve.scale, curve.shift))
+    aim = y * scale + move
+    for _ in range(ROUNDS):
+        now = u @ rows.T + shift
+        counts = each * _secant(curve, now * scale + move, aim).square().clamp(min=FLATTEST)
+        more, further = _weighted(u, y - now, counts, penalty, first - rows, inverse.float())
+        rows, shift = rows + more, shift + further
+    fitted, offset = fitted.clone(), offset.clone()
+    fitted[:, stay] = rows.double()
+    offset[:] = (shift - rows @ mean).double()
+    return fitted, offset
+
+
+def columns_of(inputs: BoolArray | None, size: int) -> torch.Tensor:
+    """``[size]``, the columns of the input channels that stay; all where it is left out."""
+    if inputs is None:
+        return torch.ones(size, dtype=torch.bool)
+    return torch.from_numpy(np.repeat(inputs, size // len(inputs)))
+
+
+def _secant(curve: Curve, now: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:
+    """Slope of the activation between two points; its derivative where they are one."""
+    apart = now - aim
+    near = apart.abs() < 1e-3
+    return torch.where(near, slope_of(curve, aim), (curve(now) - curve(aim)) / torch.where(near, 1.0, apart))
+
+
+def _weighted(
+    u: torch.Tensor,
+    missing: torch.Tensor,
+    counts: torch.Tensor,
+    penalty: float,
+    pull: torch.Tensor,
+    inverse: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Steps of conjugate gradients, all rows at once, each with weights of its own.
+
+    Args:
+        u: ``[N, K]``, centred.
+        missing: ``[N, outputs]``, what is to be added to the outputs.
+        counts: ``[N, outputs]``, weights.
+        penalty: of the weights' distance from ``pull``.
+        pull: ``[outputs, K]``.
+        inverse: ``[K, K]``, of what ``u``'s products would be with even weights, the penalty included.
+
+    Returns:
+        What is added to the weights ``[outputs, K]`` and to the offsets ``[outputs]``: nothing in rows that are no
+        better for it. Where the linear fit left but rounding errors, the steps have nothing to go by and can diverge.
+    """
+    total = counts.sum(0)
+    # What pulls is scaled as the samples are: a row whose outputs hardly count is not tied down for that.
+    tie = penalty * total[:, None]
+    left = counts * missing
+    rows, shift = left.T @ u + tie * pull, left.sum(0)
+    found, further = torch.zeros_like(rows), torch.zeros_like(shift)
+    way, onward = rows @ inverse / total[:, None], shift / total
+    size = (rows * way).sum(1) + shift * onward
+    ahead, beyond = way, onward
+    for _ in range(STEPS):
+        reached = counts * (u @ ahead.T + beyond)
+        curved, moved = reached.T @ u + tie * ahead, reached.sum(0)
+        step = size / ((ahead * curved).sum(1) + beyond * moved).clamp(min=1e-30)
+        found, further = found + step[:, None] * ahead, further + step * beyond
+        rows, shift = rows - step[:, None] * curved, shift - step * moved
+        way, onward = rows @ inverse / total[:, None], shift / total
+        before, size = size, (rows * way).sum(1) + shift * onward
+        turn = size / before.clamp(min=1e-30)
+        ahead, beyond = way + turn[:, None] * ahead, onward + turn * beyond
+    loss = (counts * missing.square()).sum(0) + tie[:, 0] * pull.square().sum(1)
+    left = missing - u @ found.T - further
+    better = (counts * left.square()).sum(0) + tie[:, 0] * (pull - found).square().sum(1) < loss  # not where it is nan
+    return torch.where(better[:, None], found, 0.0), torch.where(better, further, 0.0)

@@ -1,0 +1,1 @@
+"""Images and labels, as Ultralytics' users keep them."""

@@ -1,0 +1,278 @@
+"""A dataset YAML, and the images and labels it names, read without writing anything beside them.
+
+Ultralytics' own dataset writes ``labels/*.cache``, unpickles the one it finds there, re-encodes JPEG files
+that lack their end marker, and deletes ``*.npy`` files that it cannot read: all in the user's folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped,unused-ignore]
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import check_det_dataset, img2label_paths, verify_image_label
+from ultralytics.utils import ROOT
+
+from seqprune.errors import DataError
+from seqprune.yolo.files.contained import contained, one_line
+
+log = logging.getLogger(__name__)
+
+_THREADS = min(8, os.cpu_count() or 1)
+
+
+def resolve(data: str | Path) -> dict[str, Any]:
+    """Read a dataset YAML, or one that Ultralytics knows by name.
+
+    Only a known name (``coco128.yaml``) may be downloaded; a ``download:`` script in a YAML of the user's
+    own is never run.
+
+    Returns:
+        Ultralytics' description: ``names`` (id to name), ``nc``, ``train``, ``val``, ``yaml_file``.
+
+    Raises:
+        DataError: The YAML is missing, cannot be parsed, or lacks ``train``, ``val`` or the class names; or
+            its images are not there.
+    """
+    path, known = Path(data), False
+    if not path.exists():
+        path = ROOT / "cfg" / "datasets" / path.name
+        known = path.is_file() and str(data) == path.name
+        if not known:
+            raise DataError(f"{data}: no such file, and no dataset known by that name; give the path of a data YAML")
+    if path.is_dir():
+        raise DataError(f"{data} is a folder; give the data YAML that names its images and classes")
+    _check_keys(path)
+    try:
+        with contained():
+            found: dict[str, Any] = check_det_dataset(str(path), autodownload=known)
+    except (
+        OSError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        KeyError,
+        AssertionError,
+        RuntimeError,
+        subprocess.CalledProcessError,
+    ) as error:
+        cause = "could not be fetched" if known else "cannot be used"
+        raise DataError(f"{data}: the data set {cause} ({one_line(error)}); check where its images are") from error
+    return found
+
+
+def _check_keys(path: Path) -> None:
+    """Raise DataError unless the YAML at ``path`` is a mapping with the keys a data set needs."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: not a readable YAML file ({one_line(error)}); correct it") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds no keys, so it is no data YAML; it needs train, val and names")
+    missing = [key for key in ("train", "val") if not content.get(key)]
+    if missing == ["val"] and content.get("validation"):
+        missing = []
+    if not (content.get("names") or content.get("nc")):
+        missing.append("names")
+    if missing:
+        raise DataError(f"{path}: the key {' and '.join(missing)} is missing; a data YAML needs train, val and names")
+
+
+def check_classes(data: dict[str, Any], classes: int, source: str) -> None:
+    """Raise DataError unless the data set has as many classes as the model."""
+    if len(data["names"]) != classes:
+        raise DataError(
+            f"{source} has {len(data['names'])} classes but the model has {classes}: "
+            "they were not made for each other; use the data the model was trained for"
+        )
+
+
+class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
+    """Ultralytics' dataset of boxes that leaves the user's folder as it is.
+
+    Args:
+        sample: Take this many images, drawn with ``sample_seed``, in the order of their names; None: all.
+        sample_seed: Seed of that draw.
+
+    Attributes:
+        left_out: ``(image file, reason)`` of every image that could not be read or whose labels could not.
+
+    Raises:
+        DataError: No images, none readable, no labelled object, or a class id that the names do not have.
+    """
+
+    def __init__(self, *args: Any, sample: int | None = None, sample_seed: int = 0, **kwargs: Any) -> None:
+        self.sample, self.sample_seed = sample, sample_seed
+        self.left_out: tuple[tuple[str, str], ...] = ()
+        if str(kwargs.get("cache")).lower() == "disk":
+            log.warning("cache=disk would write beside the images and is not used")
+            kwargs["cache"] = None
+        super().__init__(*args, **kwargs)
+
+    @property
+    def npy_files(self) -> list[Path]:
+        """Where Ultralytics looks for decoded images: nowhere."""
+        return self._npy_files
+
+    @npy_files.setter
+    def npy_files(self, files: list[Path]) -> None:
+        self._npy_files = [Path(os.devnull) / "none.npy"] * len(files)
+
+    def get_img_files(self, img_path: str | list[str]) -> list[str]:
+        """The image files under ``img_path``, sorted, or the sample of them."""
+        try:
+            files: list[str] = super().get_img_files(img_path)
+        except FileNotFoundError as error:
+            raise DataError(f"no images found in {img_path}; check the path in the data YAML") from error
+        if self.sample is None or self.sample >= len(files):
+            return files
+        return sorted(random.Random(self.sample_seed).sample(files, self.sample))  # noqa: S311 - no secret
+
+    def get_labels(self) -> list[dict[str, Any]]:
+        """Check every image and read its labels, in memory only."""
+        files: list[str] = self.im_files
+        looked_at = len(files)
+        self.label_files = img2label_paths(files)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            results = list(pool.map(self._read, files, self.label_files))
+        labels = [label for label, _ in results if label]
+        self.left_out = tuple((file, reason) for file, (label, reason) in zip(files, results, strict=True) if not label)
+        self.im_files: list[str] = [label["im_file"] for label in labels]
+        if not labels:
+            file, reason = self.left_out[0]
+            raise DataError(f"none of {looked_at} images can be used; the first, {file}: {reason}")
+        for file, reason in self.left_out:
+            log.warning("left out %s: %s", file, reason)
+        boxes, segments = (sum(len(label[key]) for label in labels) for key in ("bboxes", "segments"))
+        if not boxes:
+            raise DataError(
+                f"no labelled object in {looked_at} images of {self.img_path}: "
+                "the labels folder is empty, missing or not beside the images folder"
+            )
+        if segments and segments != boxes:  # as Ultralytics does: boxes and polygons mixed, keep the boxes
+            for label in labels:
+                label["segments"] = []
+        return labels
+
+    def _read(self, im_file: str, label_file: str) -> tuple[dict[str, Any] | None, str]:
+        """One image's label dictionary, or None and the reason."""
+        classes = len(self.data["names"])
+        if not self.single_cls:
+            _check_class_ids(label_file, classes)
+        with untouched(im_file) as checked:
+            points, size = self.data.get("kpt_shape", (0, 0)) if self.use_keypoints else (0, 0)
+            found = verify_image_label(
+                (checked, label_file, "", self.use_keypoints, classes, points, size, self.single_cls)
+            )
+        if found[0] is None:
+            return None, one_line(str(found[-1]).rpartition("ignoring corrupt image/label: ")[2])
+        _, rows, shape, segments, keypoints = found[:5]
+        label = {
+            "im_file": im_file,
+            "shape": shape,
+            "cls": rows[:, 0:1],
+            "bboxes": rows[:, 1:],
+            "segments": segments,
+            "keypoints": keypoints,
+            "normalized": True,
+            "bbox_format": "xywh",
+        }
+        return label, ""
+
+
+@contextmanager
+def untouched(im_file: str) -> Iterator[str]:
+    """An image's file to check; a copy where Ultralytics would re-encode it in place."""
+    if not _lacks_end(im_file):
+        yield im_file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield shutil.copy(im_file, folder)
+
+
+def _lacks_end(im_file: str) -> bool:
+    """Whether a file begins as a JPEG but does not end as one."""
+    try:
+        with open(im_file, "rb") as file:
+            if file.read(2) != b"\xff\xd8":
+                return False
+            file.seek(-2, os.SEEK_END)
+            return file.read() != b"\xff\xd9"
+    except OSError:
+        return False  # Ultralytics' own check says what is wrong
+
+
+def _check_class_ids(label_file: str, classes: int) -> None:
+    """Raise DataError where a label file uses a class that the names do not have."""
+    try:
+        text = Path(label_file).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return  # no labels is no error, and unreadable ones are reported by Ultralytics' own check
+    for line in text.splitlines():
+        first = line.split(maxsplit=1)[:1]
+        try:
+            number = float(first[0]) if first else 0.0
+        except ValueError:
+            return
+        if math.isfinite(number) and number == int(number) and not 0 <= number < classes:
+            raise DataError(
+                f"{label_file}: class id {int(number)} is not one of the {classes} classes "
+                f"(0 to {classes - 1}); correct the label or the names in the data YAML"
+            )
+
+
+def build(
+    cfg: Any,
+    img_path: str | list[str],
+    batch: int | None,
+    data: dict[str, Any],
+    *,
+    mode: str,
+    rect: bool,
+    stride: int,
+) -> ReadOnlyDataset:
+    """The dataset that Ultralytics' ``build_yolo_dataset`` would build, read only.
+
+    Args:
+        cfg: Ultralytics' configuration namespace; its ``task`` says what is read beside boxes.
+        img_path: Folder, list file, or list of either.
+        batch: Images per batch, which shapes the rectangles.
+        data: What :func:`resolve` returned.
+        mode: ``train`` augments; anything else letterboxes as validation does.
+        rect: Rectangles shaped per batch.
+        stride: Largest stride of the model.
+    """
+    train = mode == "train"
+    share = cfg.fraction
+    if isinstance(share, list | tuple):
+        share = ([*share, 1.0, 1.0])[0 if train else 1]
+    elif not train:
+        share = 1.0
+    return ReadOnlyDataset(
+        img_path=img_path,
+        imgsz=cfg.imgsz,
+        batch_size=batch,
+        augment=train,
+        hyp=cfg,
+        rect=bool(cfg.rect or rect),
+        cache=cfg.cache or None,
+        single_cls=bool(cfg.single_cls),
+        stride=stride,
+        pad=0.0 if train else 0.5,
+        prefix="",
+        task=cfg.task,
+        classes=cfg.classes,
+        data=data,
+        fraction=share,
+    )

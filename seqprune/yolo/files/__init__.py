@@ -1,0 +1,1 @@
+"""Weights and descriptions, read as data."""

@@ -1,0 +1,127 @@
+"""Checkpoints that Ultralytics opens without seqprune."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import pickletools
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from copy import deepcopy
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+import ultralytics
+from torch import nn
+from ultralytics.utils import DEFAULT_CFG_DICT
+
+from seqprune.errors import InputError, ModelError
+from seqprune.yolo.files.contained import one_line
+from seqprune.yolo.files.networks import forget_inputs
+from seqprune.yolo.files.pruned import remember
+
+
+def save_pt(
+    model: nn.Module,
+    path: str | Path,
+    *,
+    names: Mapping[int, str],
+    plan_json: str | None = None,
+    train_args: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint that plain ``YOLO(path)`` loads, validates, predicts with and exports.
+
+    It carries its plan, and is barred from being rebuilt at full width; see :mod:`seqprune.yolo.files.pruned`.
+
+    The model is stored as Ultralytics stores it, but in float32 rather than half precision: what was verified
+    is what is saved. Written to a temporary file beside ``path`` which then takes its place, so that an
+    interrupted run leaves the old file or the new one and nothing in between.
+
+    Args:
+        model: An Ultralytics network; it is copied, not changed.
+        path: Where to write, in an existing folder; ends in ``.pt``.
+        names: Class id to name.
+        plan_json: The pruning plan, kept as text in the model and under the key ``seqprune_plan``.
+        train_args: Ultralytics' training arguments, such as ``imgsz``; unknown keys are left out.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: The file cannot be written there.
+        ModelError: The model holds an object of seqprune's or one that cannot be pickled.
+    """
+    path = Path(path)
+    if path.suffix != ".pt":
+        raise InputError(f"{path}: Ultralytics only opens weights that end in .pt; use such a name")
+    copy: Any = deepcopy(model).float().cpu().eval()
+    forget_inputs(copy)
+    for parameter in copy.parameters():
+        parameter.requires_grad = False  # as in Ultralytics' final checkpoints; its trainer switches it on
+    arguments = {key: value for key, value in (train_args or {}).items() if key in DEFAULT_CFG_DICT}
+    task = arguments["task"] = getattr(model, "task", "detect")
+    copy.names = dict(names)
+    copy.nc = len(names)
+    copy.task = task
+    copy.args = dict(arguments)
+    if plan_json is not None:
+        remember(copy, plan_json)
+    checkpoint = {
+        "epoch": -1,
+        "best_fitness": None,
+        "model": copy,
+        "ema": None,
+        "updates": None,
+        "optimizer": None,
+        "train_args": arguments,
+        "date": datetime.now(timezone.utc).isoformat(),
+        "version": ultralytics.__version__,
+        "license": "AGPL-3.0 License (https://ultralytics.com/license)",
+        "docs": "https://docs.ultralytics.com",
+        "seqprune_plan": plan_json,
+    }
+    _replace(path, checkpoint)
+    return path
+
+
+def _replace(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write ``checkpoint`` beside ``path`` and put it in its place."""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        _check_foreign(temporary)
+        permit(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise ModelError(f"the model cannot be pickled ({one_line(error)}); remove hooks and closures") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def permit(file: Path) -> None:
+    """Give a temporary file (private by default) the permissions an ordinary new file has."""
+    umask = os.umask(0)
+    os.umask(umask)
+    file.chmod(0o666 & ~umask)
+
+
+def _check_foreign(file: Path) -> None:
+    """Raise ModelError where the pickle names something of seqprune's, which others do not have."""
+    with zipfile.ZipFile(file) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+        pickled = archive.read(name)
+    for code, argument, _ in pickletools.genops(pickled):
+        if code.name == "GLOBAL" and str(argument).partition(".")[0] == "seqprune":
+            raise ModelError(f"the model holds {str(argument).replace(' ', '.')}: Ultralytics alone could not open it")

@@ -1,0 +1,138 @@
+"""A network as a pair of files that hold no code: its tensors, and a description of what they belong to.
+
+``pruned.safetensors`` holds the tensors, ``pruned.json`` beside it the model YAML, the task, the class names, the plan,
+and the numbers of channels that the code of some modules computes with (attention). The network is built from the YAML
+at its full width; every layer then takes the widths of its tensors, and those modules their numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+import ultralytics
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from seqprune.errors import InputError, ModelError, PlanError, VerificationError
+from seqprune.plan import PrunePlan
+from seqprune.surgery import fill, verify
+from seqprune.yolo.files.contained import contained, one_line
+from seqprune.yolo.files.networks import NETWORKS, build, example, forget_inputs
+from seqprune.yolo.files.pruned import forget, remember
+from seqprune.yolo.files.save import permit
+from seqprune.yolo.task.tracing import trace_detector
+
+FORMAT = 1
+SUFFIX = ".safetensors"
+
+
+def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], plan_json: str | None = None) -> Path:
+    """Write ``path`` and the description beside it, after proving that the network comes back from them.
+
+    Args:
+        model: An Ultralytics network; it is copied, not changed.
+        path: Where to write, in an existing folder; ends in ``.safetensors``.
+        names: Class id to name.
+        plan_json: The pruning plan.
+
+    Raises:
+        InputError: The files cannot be written there.
+        ModelError: The network is of a kind that its YAML does not describe.
+    """
+    path = Path(path)
+    if path.suffix != SUFFIX:
+        raise InputError(f"{path}: such files end in {SUFFIX}; use such a name")
+    copy: Any = deepcopy(model).float().cpu().to(memory_format=torch.contiguous_format).eval()
+    forget_inputs(copy)
+    forget(copy)
+    task = getattr(copy, "task", "detect")
+    if type(copy) is not NETWORKS.get(task):
+        raise ModelError(f"a {type(copy).__name__} cannot be rebuilt from its YAML; save it as a .pt")
+    arguments: Any = getattr(copy, "args", None)
+    imgsz = arguments.get("imgsz") if isinstance(arguments, dict) else getattr(arguments, "imgsz", None)
+    description = {
+        "format": FORMAT,
+        "task": task,
+        "names": {str(number): name for number, name in names.items()},
+        "imgsz": imgsz,
+        "yaml": copy.yaml,
+        "plan": None if plan_json is None else json.loads(plan_json),
+        "widths": [
+            [width.module, width.attribute, getattr(copy.get_submodule(width.module), width.attribute)]
+            for width in trace_detector(copy).widths
+        ],
+        "versions": {"ultralytics": ultralytics.__version__, "torch": str(torch.__version__)},
+    }
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in copy.state_dict().items()}
+    text = json.dumps(description, indent=1)
+    try:
+        verify(copy, _rebuilt(json.loads(text), tensors, path), example(copy), tolerance=0.0)
+    except (VerificationError, RuntimeError) as error:
+        raise ModelError(f"its YAML does not describe this network ({one_line(error)}); save it as a .pt") from error
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
+            staged = Path(folder) / path.name
+            save_file(tensors, staged, metadata={"format": "pt"})
+            staged.with_suffix(".json").write_text(text, encoding="utf-8")
+            for file in (staged.with_suffix(".json"), staged):
+                permit(file)
+                os.replace(file, path.parent / file.name)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
+    return path
+
+
+def load_pair(path: Path) -> nn.Module:
+    """The network of such a pair, carrying its plan; nothing in either file is run.
+
+    Raises:
+        ModelError: A file of the pair is missing or damaged, or they do not belong together.
+        UntrustedError: The description holds code where the name of a layer belongs.
+    """
+    beside = path.with_suffix(".json")
+    if missing := [file for file in (path, beside) if not file.is_file()]:
+        raise ModelError(f"{missing[0]}: no such file; {path.name} and {beside.name} belong together, check the path")
+    try:
+        description = json.loads(beside.read_text(encoding="utf-8"))
+        tensors = load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{path}: it or {beside.name} is damaged ({one_line(error)}); copy both again") from error
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        raise ModelError(f"{beside}: describes no network that this version knows; save it again with seqprune")
+    try:
+        network = _rebuilt(description, tensors, path)
+        with torch.no_grad():
+            network(example(network))
+        if description["plan"] is not None:
+            remember(network, PrunePlan.from_json(json.dumps(description["plan"])).to_json())
+    except (RuntimeError, KeyError, TypeError, ValueError, IndexError, AttributeError, PlanError) as error:
+        raise ModelError(f"{path}: does not fit {beside.name} ({one_line(error)}); copy both again") from error
+    return network
+
+
+def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], path: Path) -> nn.Module:
+    """The described network with these tensors."""
+    names = {int(number): str(name) for number, name in description["names"].items()}
+    with contained():
+        network: Any = build(description["task"], description["yaml"], len(names))
+    if strange := sorted(network.state_dict().keys() ^ tensors.keys()):
+        raise ModelError(f"{path}: {strange[0]} is in only one of the tensors and the description; copy both again")
+    fill(network, tensors)
+    for module, attribute, width in description.get("widths", ()):
+        owner = network.get_submodule(module)
+        if not isinstance(getattr(owner, attribute), int | list):
+            raise ModelError(f"{path}: {module}.{attribute} holds no width; copy both files again")
+        setattr(owner, attribute, width)
+    forget_inputs(network)
+    network.names, network.nc, network.task = names, len(names), description["task"]
+    network.args = {"task": description["task"], "imgsz": description["imgsz"] or 640}
+    rebuilt: nn.Module = network
+    return rebuilt

@@ -1,0 +1,1 @@
+"""What the engine asks of an Ultralytics network."""

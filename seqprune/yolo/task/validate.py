@@ -1,0 +1,256 @@
+"""Accuracy, as Ultralytics measures it."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.engine.validator import BaseValidator
+from ultralytics.models.yolo.classify import ClassificationValidator
+from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.models.yolo.obb import OBBValidator
+from ultralytics.models.yolo.pose import PoseValidator
+from ultralytics.models.yolo.segment import SegmentationValidator
+from ultralytics.utils import nms
+
+from seqprune.errors import DataError, InputError, ModelError
+from seqprune.observe.device import as_device
+from seqprune.yolo.data.dataset import ReadOnlyDataset, build, check_classes, resolve
+from seqprune.yolo.data.folders import ReadOnlyFolder, fitting_names, resolve_folder
+from seqprune.yolo.files.contained import contained, one_line
+from seqprune.yolo.task.predict import UNLIMITED_SECONDS
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Accuracy of what the task is about: boxes, masks or key points; each in [0, 1].
+
+    Attributes:
+        map50_95: Mean average precision over the IoU thresholds 0.50 to 0.95.
+        map50: Mean average precision at IoU 0.50.
+        precision: Mean precision at the confidence of the best F1.
+        recall: Mean recall at the same confidence.
+        by_objects: mAP50-95 again, each class counted by its objects instead of all alike: of few images it says more,
+            where most classes have an object or two. ``nan`` without an object.
+    """
+
+    map50_95: float
+    map50: float
+    precision: float
+    recall: float
+    by_objects: float = math.nan
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """Accuracy of a network that classifies; each in [0, 1].
+
+    Attributes:
+        top1: Share of images whose class is the most probable one.
+        top5: Share of images whose class is among the five most probable.
+    """
+
+    top1: float
+    top5: float
+
+
+class _Unheard(BaseValidator):  # type: ignore[misc]
+    """Mixed into a validator of Ultralytics': calls nobody back."""
+
+    def run_callbacks(self, event: str) -> None:
+        """Nobody is told: the integrations would log to other services."""
+
+
+class _ReadsOnly(_Unheard, DetectionValidator):  # type: ignore[misc]
+    """Mixed into a validator of boxes: on a read-only dataset."""
+
+    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> ReadOnlyDataset:
+        """The split's images and labels."""
+        return build(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=int(self.stride))
+
+
+class Validator(_ReadsOnly):
+    """The same for boxes, without a time limit."""
+
+    def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
+        """Suppress overlapping boxes; a slow machine must not lose images to the time limit."""
+        found = nms.non_max_suppression(
+            preds,
+            self.args.conf,
+            self.args.iou,
+            multi_label=True,
+            agnostic=self.args.single_cls or self.args.agnostic_nms,
+            max_det=self.args.max_det,
+            max_time_img=UNLIMITED_SECONDS,
+            end2end=self.end2end,
+        )
+        return [{"bboxes": x[:, :4], "conf": x[:, 4], "cls": x[:, 5], "extra": x[:, 6:]} for x in found]
+
+
+class _Masks(_ReadsOnly, SegmentationValidator):  # type: ignore[misc]
+    """The same for the masks of instances."""
+
+
+class _Points(_ReadsOnly, PoseValidator):  # type: ignore[misc]
+    """The same for key points."""
+
+
+class _Oriented(_ReadsOnly, OBBValidator):  # type: ignore[misc]
+    """The same for oriented boxes."""
+
+
+class _Classes(_Unheard, ClassificationValidator):  # type: ignore[misc]
+    """Ultralytics' for whole images, on a read-only dataset."""
+
+    classes: Mapping[int, str]
+
+    def build_dataset(self, img_path: str) -> ReadOnlyFolder:
+        """The split's images and classes."""
+        return ReadOnlyFolder(img_path, self.args, classes=self.classes, prefix=self.args.split)
+
+
+# By task: the validator, and the letter and the name by which Ultralytics marks what the task is about.
+_VALIDATORS: dict[str, tuple[Any, str, str]] = {
+    "detect": (Validator, "B", "box"),
+    "segment": (_Masks, "M", "seg"),
+    "pose": (_Points, "P", "pose"),
+    "obb": (_Oriented, "B", "box"),
+}
+
+
+def validate(
+    model: nn.Module,
+    data: str | Path,
+    *,
+    split: str = "val",
+    imgsz: int = 640,
+    batch: int = 16,
+    device: str | torch.device = "cpu",
+) -> Metrics:
+    """Measure a detector with Ultralytics' validator, on a copy; the model and the data stay as they are.
+
+    Args:
+        model: A detector as :func:`seqprune.yolo.files.load.load` returns it, or pruned from it.
+        data: Path of a data YAML, or a name that Ultralytics knows.
+        split: Key of the YAML: ``val``, ``train`` or ``test``.
+        imgsz: Longest side in pixels.
+        batch: Images per batch; it shapes the letterboxed rectangles and so moves the result slightly.
+        device: Where to run.
+
+    Raises:
+        DataError: The data cannot be used, or has another number of classes than the model.
+        ModelError: The model does not run.
+    """
+    _check_numbers(imgsz, batch)
+    description = resolve(data)
+    if not description.get(split):
+        raise DataError(f"{data}: has no split {split!r}; use one that the data YAML names")
+    check_classes(description, len(_names_of(model)), str(data))
+    task = str(getattr(model, "task", "detect"))
+    if task not in _VALIDATORS:
+        raise ModelError(f"accuracy of a model for {task} cannot be measured here; leave it out (--no-val)")
+    kind, letter, name = _VALIDATORS[task]
+    arguments = {
+        "data": str(description.get("yaml_file", data)),
+        "split": split,
+        "rect": True,
+        "save_json": False,
+        "val": False,  # else Ultralytics scores official COCO splits with a package it installs itself
+    }
+    stats, metrics = _measure(kind, model, task, arguments, imgsz, batch, device)
+    return Metrics(
+        map50_95=float(stats[f"metrics/mAP50-95({letter})"]),
+        map50=float(stats[f"metrics/mAP50({letter})"]),
+        precision=float(stats[f"metrics/precision({letter})"]),
+        recall=float(stats[f"metrics/recall({letter})"]),
+        by_objects=_by_objects(getattr(metrics, name), metrics.nt_per_class),
+    )
+
+
+def validate_classes(
+    model: nn.Module,
+    data: str | Path,
+    *,
+    imgsz: int = 224,
+    batch: int = 16,
+    device: str | torch.device = "cpu",
+) -> ClassMetrics:
+    """Measure a network that classifies with Ultralytics' validator, on a copy, on the images of ``val``.
+
+    Args:
+        model: As for :func:`validate`.
+        data: Folder with ``train`` and ``val`` (or ``test``), in each a folder a class.
+        imgsz: Side in pixels.
+        batch: Images per batch.
+        device: Where to run.
+
+    Raises:
+        DataError: The data cannot be used, or its classes are not the model's.
+        ModelError: The model does not run.
+    """
+    _check_numbers(imgsz, batch)
+    classes = fitting_names(resolve_folder(data)["names"], _names_of(model), str(data))
+    kind = type("_OurClasses", (_Classes,), {"classes": classes})
+    stats, _ = _measure(kind, model, "classify", {"data": str(data), "split": "val"}, imgsz, batch, device)
+    return ClassMetrics(float(stats["metrics/accuracy_top1"]), float(stats["metrics/accuracy_top5"]))
+
+
+def _measure(
+    kind: Any,
+    model: nn.Module,
+    task: str,
+    arguments: Mapping[str, Any],
+    imgsz: int,
+    batch: int,
+    device: str | torch.device,
+) -> tuple[Mapping[str, float], Any]:
+    """What one of our validators says of a copy of the model, by Ultralytics' names, and all that it measured."""
+    where = as_device(device)
+    copy = deepcopy(model).float().eval()
+    with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():
+        common = {
+            "task": task,
+            "mode": "val",
+            "imgsz": imgsz,
+            "batch": batch,
+            "device": where,
+            "workers": 0,
+            "plots": False,
+            "verbose": False,
+            "project": folder,
+            "name": "val",
+            "exist_ok": True,
+        }
+        validator = kind(args={**common, **arguments}, save_dir=Path(folder))
+        try:
+            stats: Mapping[str, float] = validator(model=copy)
+        except RuntimeError as error:
+            raise ModelError(f"the model cannot be validated: {one_line(error)}") from error
+    return stats, validator.metrics
+
+
+def _by_objects(found: Any, objects: Any) -> float:
+    """Mean of the classes' precision, ``found.all_ap`` ``[classes seen, thresholds]``, weighted by their objects."""
+    if not len(found.all_ap):
+        return math.nan
+    counts = objects[found.ap_class_index]
+    return float((found.all_ap.mean(1) * counts).sum() / counts.sum())
+
+
+def _check_numbers(imgsz: int, batch: int) -> None:
+    if imgsz < 1 or batch < 1:
+        raise InputError(f"imgsz={imgsz} and batch={batch} must be at least 1")
+
+
+def _names_of(model: nn.Module) -> dict[int, str]:
+    names: Any = getattr(model, "names", None)
+    if names is None:
+        raise ModelError("the model has no class names, so it is no Ultralytics network; load it with seqprune")
+    return names if isinstance(names, dict) else dict(enumerate(names))

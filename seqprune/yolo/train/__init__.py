@@ -1,0 +1,1 @@
+"""Ultralytics' training, in the shape that a network was given."""

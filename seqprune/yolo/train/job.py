@@ -1,0 +1,198 @@
+"""Training a pruned network to files: checkpoints, curves and the plan in a folder, from which it can be resumed."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from seqprune.errors import InputError, TrainingError
+from seqprune.plan import PrunePlan
+from seqprune.yolo.data.folders import describe
+from seqprune.yolo.files.contained import contained, one_line
+from seqprune.yolo.files.load import LoadedDetector, load
+from seqprune.yolo.files.networks import NETWORKS
+from seqprune.yolo.files.pruned import TRAINERS, is_masked, remember
+from seqprune.yolo.files.unpickle import guarded
+from seqprune.yolo.train import trainer as trainers
+from seqprune.yolo.train.teacher import load_teacher
+from seqprune.yolo.train.tuning import FAILED, check_names
+
+_REFUSED = (SyntaxError, TypeError, ValueError, KeyError, RuntimeError, OSError)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training left.
+
+    Attributes:
+        folder: where ``weights/best.pt``, ``weights/last.pt``, ``results.csv``, ``args.yaml`` lie and, where there
+            is a plan, ``plan.json``.
+        best: the best checkpoint.
+        plan: what the network was pruned by, ``None`` where it carries none.
+        metrics: of the best checkpoint on the ``val`` images, by Ultralytics' names.
+    """
+
+    folder: Path
+    best: Path
+    plan: PrunePlan | None
+    metrics: dict[str, float]
+
+
+def train(
+    model: str | Path,
+    data: str | Path,
+    folder: Path,
+    *,
+    epochs: int,
+    arguments: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[int, int], None] | None = None,
+    trust: bool = False,
+) -> Trained:
+    """Train a network, for any task, in the shape it has, as Ultralytics trains.
+
+    Args:
+        model: A ``.pt``; a masked one stays masked.
+        data: A data YAML, or, for classification, a folder of images.
+        folder: Where the run goes; made here.
+        epochs: Passes over the images.
+        arguments: Training arguments of Ultralytics': ``imgsz``, ``batch``, ``device``, ``patience``, ``lr0`` …;
+            ``distill_model`` is the file of a teacher, the network before it was pruned.
+        on_epoch: Told how many epochs are done, and of how many.
+        trust: Load ``model`` and the teacher whatever they hold.
+
+    Raises:
+        InputError: The model, the teacher, the data or an argument cannot be used.
+        TrainingError: Training failed, or did not keep the shape or the mask.
+    """
+    given = dict(arguments or {})
+    source = given.pop("distill_model", None)
+    check_names(given)
+    if epochs < 1:
+        raise InputError(f"epochs={epochs} must be at least 1")
+    _check_sizes(given)
+    loaded = load(model, tasks=NETWORKS, trust=trust)
+    if loaded.plan is not None:
+        is_masked(loaded.model, loaded.plan)  # refuses what is not in the plan's shape
+    teacher = None
+    if source is not None:
+        teacher = load_teacher(source, loaded.model, trust=trust)
+        given["distill_model"] = str(Path(source).absolute() if Path(source).exists() else source)  # for resuming
+    overrides = {"plots": False, "verbose": False} | given
+    overrides |= {
+        "task": loaded.task,
+        "mode": "train",
+        "model": str(model),
+        "data": describe(data, loaded.task)[0],
+        "epochs": epochs,
+        "project": str(folder.parent.absolute()),
+        "name": folder.name,
+    }
+    fresh = not folder.exists()
+    try:
+        return _run(loaded, overrides, on_epoch, trust, teacher)
+    except InputError:
+        if fresh and not any(folder.glob("weights/*.pt")):
+            shutil.rmtree(folder, ignore_errors=True)  # Ultralytics made it before it looked at the input
+        raise
+
+
+def resume(
+    last: str | Path,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    on_epoch: Callable[[int, int], None] | None = None,
+    trust: bool = False,
+) -> Trained:
+    """Go on with an interrupted run, in its folder.
+
+    Args:
+        last: The run's ``weights/last.pt``.
+        arguments: What Ultralytics lets change then: ``imgsz``, ``batch``, ``device``, ``patience``, where the teacher
+            lies, and a few more.
+        on_epoch: As for :func:`train`.
+        trust: As for :func:`train`.
+
+    Raises:
+        InputError: ``last`` is no checkpoint of an interrupted run, its teacher cannot be used, or an argument cannot
+            be changed any more.
+        TrainingError: As for :func:`train`.
+    """
+    loaded = load(last, tasks=NETWORKS, trust=trust)
+    checkpoint = loaded.checkpoint or {}
+    if checkpoint.get("epoch", -1) < 0:
+        raise InputError(f"{last}: no run to resume, it was finished or never begun; leave out --resume")
+    _check_sizes(arguments or {})
+    overrides = dict(arguments or {}) | {"task": loaded.task, "mode": "train", "model": str(last), "resume": str(last)}
+    source = overrides.get("distill_model") or checkpoint.get("train_args", {}).get("distill_model")
+    teacher = None if source is None else load_teacher(source, loaded.model, trust=trust)
+    return _run(loaded, overrides, on_epoch, trust, teacher)
+
+
+def _run(
+    loaded: LoadedDetector,
+    overrides: dict[str, Any],
+    on_epoch: Callable[[int, int], None] | None,
+    trust: bool,
+    teacher: nn.Module | None,
+) -> Trained:
+    """Train, and compare what came out with what went in."""
+    with ExitStack() as stack:
+        stack.enter_context(contained())
+        stack.enter_context(guarded(trust))
+        try:
+            trainer = getattr(trainers, TRAINERS[loaded.task])(overrides=overrides)
+        except _REFUSED as error:
+            raise InputError(f"training arguments or data: {one_line(error)}") from error
+        trainer.teacher = teacher
+        if trainer.resume:
+            _check_taken(trainer.args, overrides)
+        else:
+            trainer.model = trainer.get_model(weights=_carrying(loaded))
+        if on_epoch is not None and not trainer.ddp:  # what follows into other processes must be plain
+            trainer.add_callback("on_train_epoch_end", lambda it: on_epoch(it.epoch + 1, it.epochs))
+        try:
+            trainer.train()
+        except FAILED as error:
+            raise TrainingError(f"training failed: {one_line(error)}") from error
+    best = trainer.best if trainer.best.exists() else trainer.last
+    if not best.exists():
+        raise TrainingError(f"training left no checkpoint in {trainer.wdir}; look for an error of its processes")
+    result = load(best, tasks=NETWORKS, trust=trust)
+    trainers.check_trained(result.model, trainers.shapes_of(loaded.model), loaded.plan, None)
+    if loaded.plan is not None:
+        loaded.plan.save(trainer.save_dir / "plan.json")
+    metrics = trainer.metrics or (result.checkpoint or {}).get("train_metrics") or {}
+    plain = {str(name): float(value) for name, value in metrics.items() if not str(name).startswith("val/")}
+    return Trained(Path(trainer.save_dir), Path(best), loaded.plan, plain)
+
+
+def _check_sizes(given: Mapping[str, Any]) -> None:
+    """Raise InputError for sizes that Ultralytics would replace without a word; its batch=-1 is one that it means."""
+    if given.get("batch", 16) == 0:
+        raise InputError("batch=0 must be at least 1, or -1 for as many as the GPU holds")
+    imgsz = given.get("imgsz", 640)
+    if isinstance(imgsz, int) and imgsz < 32:
+        raise InputError(f"imgsz={imgsz} must be at least 32, the largest stride")
+
+
+def _check_taken(taken: Any, given: Mapping[str, Any]) -> None:
+    """Raise InputError for what Ultralytics does not let change in a run that was begun: it goes on without."""
+    handed_over = ("task", "mode", "model", "resume", "device")
+    ignored = [name for name in given if name not in handed_over and getattr(taken, name, None) != given[name]]
+    if ignored:
+        raise InputError(
+            f"{ignored[0]}={given[ignored[0]]} cannot be changed in a run that was begun: leave it out, or begin anew"
+        )
+
+
+def _carrying(loaded: LoadedDetector) -> nn.Module:
+    """The network with its plan on it again."""
+    if loaded.plan is not None:
+        remember(loaded.model, loaded.plan.to_json())
+    return loaded.model
