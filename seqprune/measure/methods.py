@@ -18,12 +18,12 @@ from seqprune.engine.presets import ROUND_TO, Way
 from seqprune.engine.sequential import Match, Settings
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
-from seqprune.measure.peers import PEERS, peer
 from seqprune.observe.batch import LabelledImages
 from seqprune.plan import PrunePlan
 from seqprune.repair.recover import Recover
 from seqprune.surgery import compact
 from seqprune.yolo.data.images import DetectionImages
+from seqprune.yolo.task.peers import PEERS, peer
 from seqprune.yolo.task.profile import parameters
 
 Method = Callable[[nn.Module, ChannelGraph, Target, DetectionImages, int], nn.Module]

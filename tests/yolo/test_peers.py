@@ -12,8 +12,8 @@ from networks import randomise
 from torch import nn
 
 from seqprune.errors import InputError, ModelError
-from seqprune.measure.peers import PEERS, SplitC2f, peer, split_c2f
 from seqprune.yolo import DetectionImages, parameters
+from seqprune.yolo.task.peers import PEERS, SplitC2f, peer, split_c2f
 
 
 def test_a_c2f_of_two_convolutions_computes_the_same(tiny: nn.Module) -> None:
