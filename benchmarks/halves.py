@@ -24,7 +24,7 @@ from seqprune.budget.target import Target, price_of
 from seqprune.engine.presets import ROUND_TO
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.measure.methods import accurately
-from seqprune.observe.batch import as_input
+from seqprune.observe.inputs import as_input
 from seqprune.yolo.data.images import DetectionImages
 from seqprune.yolo.data.subset import listed
 from seqprune.yolo.files.load import LoadedDetector, load

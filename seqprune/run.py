@@ -19,9 +19,10 @@ from seqprune.engine.presets import Way, settings_of, way_of
 from seqprune.engine.sequential import StepReport, front_to_back
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
-from seqprune.observe.batch import LabelledImages, Noise, as_input
+from seqprune.observe.batch import LabelledImages, Noise
 from seqprune.observe.device import as_device
 from seqprune.observe.forward import Forward
+from seqprune.observe.inputs import as_input
 from seqprune.observe.ranks import Ranks, connect
 from seqprune.observe.shelf import CACHE_BYTES
 from seqprune.plan import PrunePlan

@@ -20,10 +20,10 @@ from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
-from seqprune.observe.patches import Sampler, readable
+from seqprune.observe.patches import Sampler
+from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import second_moments
-from seqprune.observe.unit import norm_scale
 from seqprune.plan import PrunePlan
 from seqprune.select.layers import block_of
 from seqprune.select.moments import FloatArray
@@ -42,6 +42,7 @@ def choose_globally(
     share: Callable[[BoolArray], float] | None = None,
     timed: bool = False,
     relevance: Relevance | None = None,
+    reading: Reading | None = None,
 ) -> BoolArray:
     """The channel groups to remove, ``[group_count]``: legal, rounded, less than a step below the target.
 
@@ -57,11 +58,12 @@ def choose_globally(
         share: what of the whole stays, where something else is meant to meet the target than the price.
         timed: whether that is time, of which the price says nothing; else it is no more than the price says.
         relevance: where errors matter, and in which layers, from the same images. All are alike without it.
+        reading: which layers can be read; looked at on the first image where it is left out.
 
     Raises:
         InputError: nothing of that path to protect, or the target cannot be met.
     """
-    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, relevance)
+    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, relevance, reading)
     free = known & ~graph.pinned & ~protected(graph, budget.protect)
     ranks: FloatArray = np.zeros(graph.group_count)
 
@@ -92,10 +94,12 @@ def _sources(
     forward: Forward | None,
     progress: Progress | None,
     relevance: Relevance | None,
+    reading: Reading | None,
 ) -> tuple[list[Source], BoolArray]:
-    """What every convolution reads, and the groups all of whose readers are known."""
+    """What every layer reads, and the groups all of whose readers are known."""
+    reading = reading or reading_of(model, next(iter(images)))
     inputs, outputs = graph.weight_inputs, graph.weight_outputs
-    names = [name for name in inputs if _is_plain(model.get_submodule(name))]
+    names = [n for n in inputs if n in reading.names and getattr(model.get_submodule(n), "groups", 1) == 1]
     moments, leader = second_moments(model, names, images, sampler, progress, forward, relevance)
     names = [name for name in names if name in leader]
     known = np.ones(graph.group_count, bool)
@@ -110,25 +114,28 @@ def _sources(
     readers: dict[str, list[Reader]] = {}
     pinned = int(np.flatnonzero(graph.pinned)[0]) if graph.pinned.any() else -1
     for name in names:
-        weight = scaled_weight(model, name, read[name], importance[name], relevance.slope.get(name))
+        scale = reading.unit(name).affine(model, name)[0].cpu()[:, None]
+        weight = scaled_weight(model, name, scale, read[name], importance[name], relevance.slope.get(name))
         groups = outputs.get(name, np.full(len(weight), pinned))
         readers.setdefault(leader[name], []).append(Reader(weight, groups, samples.get(name, math.inf)))
     return [Source(covariances[name], inputs[name], tuple(found)) for name, found in readers.items()], known
 
 
-def _is_plain(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and readable(module) and module.groups == 1
-
-
 def scaled_weight(
-    model: nn.Module, name: str, covariance: torch.Tensor, importance: float, slope: torch.Tensor | None = None
+    model: nn.Module,
+    name: str,
+    scale: torch.Tensor,
+    covariance: torch.Tensor,
+    importance: float,
+    slope: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``[outputs, K]`` float64: rows as BatchNorm and activation behind scale them, of total variance ``importance``.
 
+    ``scale`` is ``[outputs, 1]``, what the BatchNorm multiplies with.
     ``slope`` is ``[outputs]``, the mean squared derivative of the activation.
     """
     conv = cast(nn.Conv2d, model.get_submodule(name))
-    weight = norm_scale(model, name) * conv.weight.detach().double().cpu().flatten(1)
+    weight = scale * conv.weight.detach().double().cpu().flatten(1)
     if slope is not None:
         weight = weight * slope.sqrt()[:, None]
     total = float(((weight @ covariance) * weight).sum())
@@ -137,7 +144,7 @@ def scaled_weight(
 
 def readings_of(model: nn.Module, graph: ChannelGraph, images: LabelledImages) -> Readings:
     """What every convolution reads, for the criterion ``obs``; all layers' errors count alike."""
-    sources, known = _sources(model, graph, images, Sampler(), None, None, None)
+    sources, known = _sources(model, graph, images, Sampler(), None, None, None, None)
     return Readings(tuple(sources), known)
 
 

@@ -11,9 +11,10 @@ from seqprune.budget.spread import Budget
 from seqprune.budget.surgeon import RIDGE
 from seqprune.budget.target import Target, measured_share, price_of
 from seqprune.graph.channels import ChannelGraph
-from seqprune.observe.batch import LabelledImages, as_input
+from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
+from seqprune.observe.inputs import as_input
 from seqprune.observe.patches import readable
 from seqprune.observe.relevance import Relevance, relevance_of
 from seqprune.observe.stages import stages_of

@@ -14,7 +14,8 @@ from seqprune.engine.presets import settings_of
 from seqprune.engine.sequential import StepReport, prune_sequentially
 from seqprune.errors import DataError, InputError
 from seqprune.graph import trace
-from seqprune.observe.batch import Batch, as_input
+from seqprune.observe.batch import Batch
+from seqprune.observe.inputs import as_input
 from seqprune.plan import PrunePlan
 from seqprune.surgery import Difference, compact, verify
 

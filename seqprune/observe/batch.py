@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
+
+from seqprune.observe.inputs import Inputs, as_input, call, count_of, part_of
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class Batch:
     All that the engine needs to know of a task: boxes for what detects, none for what classifies.
 
     Attributes:
-        images: ``[B, 3, H, W]``, RGB; ``uint8`` in [0, 255], or floating point in [0, 1].
+        images: what the network takes, see :mod:`seqprune.observe.inputs`: for detectors ``[B, 3, H, W]``, RGB,
+            ``uint8`` in [0, 255] or floating point in [0, 1].
         image_index: ``[M]`` int64, in ``[0, B)``: the image each object is in.
         classes: ``[M]`` int64, class ids of the objects.
         boxes: ``[M, 4]`` float32, ``x1 y1 x2 y2`` in pixels of ``images``: an object is seen at the cell under its
@@ -26,11 +29,24 @@ class Batch:
         number: which of all batches it is, the same in every pass and every share of them.
     """
 
-    images: torch.Tensor
+    images: Inputs
     image_index: torch.Tensor
     classes: torch.Tensor
     boxes: torch.Tensor | None = None
     number: int = 0
+
+    @property
+    def count(self) -> int:
+        """Images in it."""
+        return count_of(self.images)
+
+    def input(self, model: nn.Module, part: slice | None = None) -> Inputs:
+        """Some of the images, or all, as a model takes them."""
+        return as_input(self.images if part is None else part_of(self.images, part), model)
+
+    def run(self, model: nn.Module, part: slice) -> Any:
+        """What a model returns for some of the images."""
+        return call(model, self.input(model, part))
 
     def select(self, keep: torch.Tensor) -> Batch:
         """The same images with only the objects at ``keep`` (``[M]`` bool)."""
@@ -47,6 +63,24 @@ class LabelledImages(Protocol):
         """Number of batches."""
 
 
+class Images(LabelledImages, Protocol):
+    """Those of one run.
+
+    Attributes:
+        image_count: images in all batches.
+        unreadable: what was left out, by name.
+    """
+
+    @property
+    def image_count(self) -> int: ...
+
+    @property
+    def unreadable(self) -> tuple[str, ...]: ...
+
+    def hold_out(self, every: int = 8) -> tuple[LabelledImages, LabelledImages | None]:
+        """All batches but one in ``every``, and those; ``None`` for them where there are not two batches."""
+
+
 class Noise:
     """Two seeded images of noise without an object, where there are no images and only an example is needed.
 
@@ -57,7 +91,7 @@ class Noise:
     """
 
     image_count = 0
-    unreadable = ()
+    unreadable: tuple[str, ...] = ()
 
     def __init__(self, side: int, channels: int = 3, seed: int = 0) -> None:
         random = torch.Generator().manual_seed(seed)
@@ -70,15 +104,8 @@ class Noise:
     def __len__(self) -> int:
         return 1
 
-
-def as_input(images: torch.Tensor, model: nn.Module) -> torch.Tensor:
-    """``[B, 3, H, W]`` on the model's device and in its type, values in [0, 1]; never the images' own memory."""
-    parameter = next(model.parameters())
-    scaled = images.to(parameter.device, non_blocking=True).to(parameter.dtype)
-    if images.dtype == torch.uint8:
-        return scaled.div_(255)
-    # A network may work in place on what it is given.
-    return scaled.clone() if scaled.data_ptr() == images.data_ptr() else scaled
+    def hold_out(self, every: int = 8) -> tuple[LabelledImages, None]:
+        return self, None
 
 
 class Share:

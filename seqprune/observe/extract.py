@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from seqprune.errors import ModelError
-from seqprune.observe.batch import Batch, LabelledImages, as_input
+from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.forward import Forward
+from seqprune.observe.inputs import height_width
 from seqprune.observe.match import centre_cells, matched_objects
 from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.observe.running import RunningMoments
@@ -115,18 +116,18 @@ def match_objects(
     # One buffer: small tensors that stay between large ones that go would keep memory in holes.
     matched, sizes = bytearray(), []
     for batch in images:
-        parts = forward(len(batch.images), device, partial(_predicted, model, predict, batch))
+        parts = forward(batch.count, device, partial(_predicted, model, predict, batch))
         found = matched_objects(batch, [boxes for part in parts for boxes in part])
         matched += found.numpy().tobytes()
         sizes.append(len(found))
         if progress is not None:
-            progress(len(batch.images))
+            progress(batch.count)
     flags = torch.frombuffer(matched, dtype=torch.bool) if matched else torch.zeros(0, dtype=torch.bool)
     return list(torch.split(flags, sizes))
 
 
 def _predicted(model: nn.Module, predict: Predict, batch: Batch, part: slice) -> list[torch.Tensor]:
-    return predict(model, as_input(batch.images[part], model))
+    return predict(model, batch.input(model, part))
 
 
 def _look(model: nn.Module, layers: Sequence[str], ahead: Pass, chosen: Batch, classes: int, forward: Forward) -> _Seen:
@@ -162,7 +163,7 @@ def _object_vectors(
             continue
         if output.dim() != 4:
             raise ModelError(f"{name} returns no feature map but {tuple(output.shape)}; choose a convolution")
-        rows, columns = centre_cells(batch.boxes[mine], _hw(batch.images), _hw(output))
+        rows, columns = centre_cells(batch.boxes[mine], height_width(batch.images), _hw(output))
         vectors[name] = output[where, :, rows.to(device), columns.to(device)]
     return vectors, batch.classes[mine].to(device)
 

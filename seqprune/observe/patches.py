@@ -1,4 +1,4 @@
-"""What convolutions read: input patches at sampled positions, and their second moments.
+"""What layers read: input patches at sampled positions, and their second moments.
 
 Neighbouring positions say nearly the same, and most of an image holds no object. So a fixed number of positions is
 drawn from every image: a share of them inside labelled boxes, each object alike, the rest anywhere. Where it is known
@@ -8,6 +8,7 @@ how much every position matters, half of the draw goes by that.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import cast
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from seqprune.observe.batch import Batch
+from seqprune.observe.inputs import height_width
 
 Positions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Image, row and column of every sampled position, ``[N]`` int64 each."""
@@ -73,7 +75,7 @@ class Sampler:
                 it, and what is drawn is weighted so that the cells that matter most count for what they are: few of
                 them hold nearly all of it, and none is drawn twice.
         """
-        images, (height, width) = len(batch.images), hw
+        images, (height, width) = batch.count, hw
         count = min(self.positions, height * width)
         random = torch.Generator().manual_seed(hash((self.seed, batch.number, height, width)) % (1 << 63))
         chance = self.object_share * _inside_boxes(batch, hw) + (1 - self.object_share) / (height * width)
@@ -94,10 +96,10 @@ def _inside_boxes(batch: Batch, hw: tuple[int, int]) -> torch.Tensor:
     """``[B, *hw]``: every object's probability spread over the cells of its box; even where there is no object."""
     height, width = hw
     if batch.boxes is None:
-        return torch.full((len(batch.images), height, width), 1 / (height * width))
-    image_height, image_width = batch.images.shape[-2:]
+        return torch.full((batch.count, height, width), 1 / (height * width))
+    image_height, image_width = height_width(batch.images)
     scale = torch.tensor([width / image_width, height / image_height] * 2)
-    maps = torch.zeros(len(batch.images), height, width)
+    maps = torch.zeros(batch.count, height, width)
     corners = (batch.boxes.float() * scale).tolist()
     for image, (left, top, right, bottom) in zip(batch.image_index.tolist(), corners, strict=True):
         x, y = min(max(int(left), 0), width - 1), min(max(int(top), 0), height - 1)
@@ -112,27 +114,66 @@ def shares(maps: torch.Tensor) -> torch.Tensor:
     return torch.where(total > 0, maps / total.clamp(min=1e-30), torch.full_like(maps, 1 / maps[0].numel()))
 
 
-def patches(conv: nn.Conv2d, x: torch.Tensor, where: Positions) -> torch.Tensor:
-    """Input patches under output positions, ``[conv_groups, N, channels / conv_groups * kernel]``."""
+def readable(module: nn.Module) -> bool:
+    """Whether :func:`patches` can show what a module reads: a linear layer, or a convolution of zero padding."""
+    if isinstance(module, nn.Linear):
+        return True
+    is_conv = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    return is_conv and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+
+
+def as_map(layer: nn.Module, output: torch.Tensor) -> torch.Tensor:
+    """What a layer returned as ``[B, channels, H, W]``: all dimensions between but the last are rows."""
+    if isinstance(layer, nn.Linear):
+        output = output.movedim(-1, 1)
+    if output.dim() == 4:
+        return output
+    return output.reshape(*output.shape[:2], -1, output.shape[-1] if output.dim() > 2 else 1)
+
+
+def map_size(layer: nn.Module, output: torch.Tensor) -> tuple[int, int]:
+    """Height and width of :func:`as_map`."""
+    height, width = as_map(layer, output).shape[-2:]
+    return height, width
+
+
+def patches(layer: nn.Module, x: torch.Tensor, where: Positions) -> torch.Tensor:
+    """What a layer reads for positions of its :func:`as_map`, ``[groups, N, channels / groups * kernel]``."""
+    image, row, column = (index.to(x.device) for index in where)
+    if isinstance(layer, nn.Linear):
+        found = as_map(layer, x)[image, :, row, column]
+        return found[None]
+    conv = cast(nn.Conv2d, layer)
     if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
         raise ValueError(f"padding {conv.padding!r} of mode {conv.padding_mode!r}")
-    image, row, column = (index.to(x.device) for index in where)
-    (kh, kw), (sy, sx), (dy, dx) = conv.kernel_size, conv.stride, conv.dilation
-    py, px = cast("tuple[int, int]", conv.padding)
-    if py or px:
-        x = functional.pad(x, (px, px, py, py))
-    rows = row[:, None] * sy + torch.arange(kh, device=x.device) * dy
-    columns = column[:, None] * sx + torch.arange(kw, device=x.device) * dx
-    # [N, kh, kw, C]: channels last, since the indexed dimensions come first.
-    found = x.permute(0, 2, 3, 1)[image[:, None, None], rows[:, :, None], columns[:, None, :]]
-    count, groups = len(image), conv.groups
-    found = found.reshape(count, kh * kw, groups, -1).permute(2, 0, 3, 1)
+    kernel, stride, dilation = conv.kernel_size, conv.stride, conv.dilation
+    sizes = conv_sizes(conv, x)
+    if any(conv.padding):
+        each = reversed(cast("tuple[int, ...]", conv.padding))
+        x = functional.pad(x, [size for padding in each for size in (padding, padding)])
+    at = [column]  # positions along every dimension, the last first
+    for size in reversed(sizes[1:-1]):
+        at.append(row % size)
+        row = row // size
+    if len(sizes) > 1:
+        at.append(row)
+    dims, count = len(sizes), len(image)
+    index: list[torch.Tensor] = [image.view(-1, *[1] * dims)]
+    for dim, place in enumerate(reversed(at)):
+        taps = place[:, None] * stride[dim] + torch.arange(kernel[dim], device=x.device) * dilation[dim]
+        index.append(taps.view(count, *[kernel[dim] if dim == other else 1 for other in range(dims)]))
+    # [N, *kernel, C]: channels last, since the indexed dimensions come first.
+    found = x.movedim(1, -1)[tuple(index)]
+    groups = conv.groups
+    found = found.reshape(count, prod(kernel), groups, -1).permute(2, 0, 3, 1)
     return found.reshape(groups, count, -1)
 
 
-def readable(conv: nn.Module) -> bool:
-    """Whether :func:`patches` can show what a module reads."""
-    return isinstance(conv, nn.Conv2d) and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
+def conv_sizes(conv: nn.Conv2d, x: torch.Tensor) -> list[int]:
+    """Of a convolution's output along every dimension but the first two."""
+    padding = conv.padding
+    of = zip(x.shape[2:], padding, conv.dilation, conv.kernel_size, conv.stride, strict=True)
+    return [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, p, d, k, s in of]
 
 
 @dataclass

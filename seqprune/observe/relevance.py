@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from seqprune.observe.batch import Batch, LabelledImages, as_input
+from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
-from seqprune.observe.patches import RELEVANT_SHARE, Drawn, Sampler, shares
-from seqprune.observe.unit import Curve, curve_of, slope_of
+from seqprune.observe.inputs import Inputs, with_gradients
+from seqprune.observe.patches import RELEVANT_SHARE, Drawn, Sampler, as_map, shares
+from seqprune.observe.reading import Reading, reading_of
+from seqprune.observe.unit import Curve, slope_of
 from seqprune.observe.watching import watching
 
-Probe = Callable[[nn.Module, torch.Tensor, torch.Generator], torch.Tensor]
+Probe = Callable[[nn.Module, Inputs, torch.Generator], torch.Tensor]
 """Given a model, its input and randomness, a scalar."""
 TOGETHER = 4
 """Images that go through the network with gradients at once: all that it computes is kept for the way back."""
@@ -63,36 +65,39 @@ def relevance_of(
     sampler: Sampler | None = None,
     forward: Forward | None = None,
     progress: Progress | None = None,
+    reading: Reading | None = None,
 ) -> Relevance:
-    """Runs a probe back from the outputs to the convolutions ``names``.
+    """Runs a probe back from the outputs to the layers ``names``.
 
     Args:
         model: in inference mode; its parameters are left as they are and get no gradients.
-        names: convolutions whose outputs matter.
+        names: layers whose outputs matter.
         images: batches with numbers of their own.
         probe: see the head of this module.
         sampler: draws the positions; its seed is the probe's too.
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
+        reading: what follows the layers; looked at on the first image where it is left out.
     """
+    reading = reading or reading_of(model, next(iter(images)))
     sampler, forward = sampler or Sampler(), forward or Forward()
     device = next(model.parameters()).device
-    curves = {name: curve for name in names if (curve := curve_of(model, name)) is not None}
+    curves = {name: curve for name in names if (curve := reading.unit(name).curve(model, name)) is not None}
     found, count = Relevance(), 0
     for batch in images:
-        count += len(batch.images)
+        count += batch.count
         random = torch.Generator().manual_seed(hash((sampler.seed, batch.number)) % (1 << 63))
 
         def run(part: slice, batch: Batch = batch, random: torch.Generator = random) -> list[_Seen]:
             pieces = (slice(at, min(at + TOGETHER, part.stop)) for at in range(part.start, part.stop, TOGETHER))
             before = random.get_state()
             try:
-                return [_look(model, names, curves, batch.images[piece], probe, random) for piece in pieces]
+                return [_look(model, names, curves, batch.input(model, piece), probe, random) for piece in pieces]
             except torch.cuda.OutOfMemoryError:  # the part is run again in halves, with the same draws
                 random.set_state(before)
                 raise
 
-        seen = [piece for part in forward(len(batch.images), device, run) for piece in part]
+        seen = [piece for part in forward(batch.count, device, run) for piece in part]
         for name in seen[0].maps:
             drawn = sampler.draw(batch, _hw(seen[0].maps[name]), torch.cat([piece.maps[name] for piece in seen]))
             found.drawn[batch.number, name] = drawn.resting()
@@ -100,7 +105,7 @@ def relevance_of(
         for name in seen[0].slopes:
             _add(found.slope, name, sum(piece.slopes[name] for piece in seen))  # type: ignore[arg-type]
         if progress is not None:
-            progress(len(batch.images))
+            progress(batch.count)
     found.slope = {name: total / count for name, total in found.slope.items()}
     return found
 
@@ -118,34 +123,34 @@ def _look(
     model: nn.Module,
     names: Sequence[str],
     curves: dict[str, Curve],
-    images: torch.Tensor,
+    inputs: Inputs,
     probe: Probe,
     random: torch.Generator,
 ) -> _Seen:
     outputs: dict[str, torch.Tensor] = {}
     again: set[str] = set()
 
-    def keep(name: str, _conv: nn.Conv2d, _x: torch.Tensor, output: torch.Tensor) -> None:
+    def keep(name: str, _layer: nn.Module, _x: torch.Tensor, output: torch.Tensor) -> None:
         if name in outputs:
             again.add(name)  # one that runs twice has two maps, and positions on neither mean the other
         outputs[name] = output
 
     # Ultralytics' heads for key points decode in place what the way back needs.
     with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
-        inputs = as_input(images, model).requires_grad_()
         with watching(model, names, keep):
-            value = probe(model, inputs, random)
+            value = probe(model, with_gradients(inputs), random)
         outputs = {name: output for name, output in outputs.items() if name not in again}
         gradients = torch.autograd.grad(value, list(outputs.values()), allow_unused=True)
     seen = _Seen({}, {}, {})
     for (name, output), gradient in zip(outputs.items(), gradients, strict=True):
-        squares = torch.zeros_like(output) if gradient is None else gradient.float().square()
+        layer = model.get_submodule(name)
+        squares = as_map(layer, torch.zeros_like(output) if gradient is None else gradient.float().square())
         seen.maps[name] = squares.sum(1).cpu()
         seen.curvature[name] = squares.sum((0, 2, 3)).double().cpu()
         if name in curves:
             curve = curves[name]
             scale, shift = (each.float()[:, None, None] for each in (curve.scale, curve.shift))
-            slopes = slope_of(curve.activation, output.float() * scale + shift).square()
+            slopes = slope_of(curve.activation, as_map(layer, output).float() * scale + shift).square()
             maps = seen.maps[name].to(slopes.device)
             chance = RELEVANT_SHARE * shares(maps) + (1 - RELEVANT_SHARE) / maps[0].numel()
             seen.slopes[name] = (slopes * chance[:, None]).sum((0, 2, 3)).double().cpu()

@@ -65,7 +65,7 @@ class Shelf:
             disk: whether they may go there.
         """
         dtypes = {source: t.dtype for source, t in outputs.items()}
-        images = len(batch.images)
+        images = batch.count
         resting = {source: self._at_rest(t) for source, t in outputs.items()}
         size = sum(t.numel() * t.element_size() for t in resting.values())
         place = self._place(resting, size, disk)

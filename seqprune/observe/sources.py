@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqprune.observe.batch import Batch, LabelledImages, as_input
+from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward, Once
-from seqprune.observe.patches import Drawn, Sampler, SecondMoments, patches
+from seqprune.observe.patches import Drawn, Sampler, SecondMoments, map_size, patches
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.watching import watching
+
+GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "groups")
 
 
 class Places:
@@ -24,10 +26,9 @@ class Places:
         self.sampler, self.batch, self.relevance = sampler, batch, relevance
         self._drawn: dict[tuple[int, int], Drawn] = {}
 
-    def of(self, name: str, output: torch.Tensor, part: slice) -> Drawn:
-        """On the map ``output`` that the convolution ``name`` made of the images ``part``."""
+    def of(self, name: str, hw: tuple[int, int], part: slice) -> Drawn:
+        """On the map of ``hw`` cells that the layer ``name`` made of the images ``part``."""
         known = None if self.relevance is None else self.relevance.drawn.get((self.batch.number, name))
-        hw = (output.shape[-2], output.shape[-1])
         if known is None and hw not in self._drawn:
             self._drawn[hw] = self.sampler.draw(self.batch, hw)
         return (known or self._drawn[hw]).part(part)
@@ -59,21 +60,21 @@ def second_moments(
         def run(part: slice, batch: Batch = batch, places: Places = places, once: Once = once) -> None:
             turns: Counter[str] = Counter()
 
-            def look(name: str, conv: nn.Conv2d, x: torch.Tensor, output: torch.Tensor) -> None:
+            def look(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
                 def add() -> None:
-                    drawn = places.of(name, output, part)
-                    seen = patches(conv, x, drawn.where)
+                    drawn = places.of(name, map_size(layer, output), part)
+                    seen = patches(layer, x, drawn.where)
                     found[name].update(seen, seen[:, :, :0], drawn.weight)
 
                 turns[name] += 1
                 once((name, turns[name]), part, add)
 
             with watching(model, leaders, look):
-                model(as_input(batch.images[part], model))
+                batch.run(model, part)
 
-        forward(len(batch.images), device, run)
+        forward(batch.count, device, run)
         if progress is not None:
-            progress(len(batch.images))
+            progress(batch.count)
     return found, leader
 
 
@@ -83,11 +84,11 @@ def _leaders(model: nn.Module, names: Sequence[str], batch: Batch) -> dict[str, 
     leader: dict[str, str] = {}
     alive = []  # or a later tensor could be made in the place of an earlier one
 
-    def look(name: str, conv: nn.Conv2d, x: torch.Tensor, _output: torch.Tensor) -> None:
+    def look(name: str, layer: nn.Module, x: torch.Tensor, _output: torch.Tensor) -> None:
         alive.append(x)
-        key = (id(x), conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
+        key = (id(x), *(getattr(layer, each, None) for each in GEOMETRY))
         leader[name] = first.setdefault(key, name)
 
     with torch.no_grad(), watching(model, names, look):
-        model(as_input(batch.images[:1], model))
+        batch.run(model, slice(1))
     return leader

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 
 import torch
 from torch import nn
 
+from seqprune.graph.values import cloned
+from seqprune.observe.inputs import Inputs, call, with_gradients
 from seqprune.observe.patches import readable
 from seqprune.observe.watching import watching
 from seqprune.select.layers import block_of
 
 
-def stages_of(model: nn.Module, example_inputs: torch.Tensor) -> list[list[str]]:
+def stages_of(model: nn.Module, example_inputs: Inputs) -> list[list[str]]:
     """Stages in execution order; the convolutions of one lie in one block and do not depend on each other.
 
     They are as few as can be: the branches of a head that read different blocks go together, since a block runs anew
@@ -22,7 +24,7 @@ def stages_of(model: nn.Module, example_inputs: torch.Tensor) -> list[list[str]]
     names = [name for name, module in model.named_modules() if readable(module)]
     seen: dict[str, tuple[object, object]] = {}
 
-    def look(name: str, _conv: nn.Conv2d, x: torch.Tensor, output: torch.Tensor) -> None:
+    def look(name: str, _layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
         seen.setdefault(name, (x.grad_fn, output.grad_fn))
 
     # Heads may keep what they computed, and what has a gradient cannot be copied any more. Frozen weights behind a
@@ -31,9 +33,9 @@ def stages_of(model: nn.Module, example_inputs: torch.Tensor) -> list[list[str]]
     for parameter in copy.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     with torch.enable_grad(), watching(copy, names, look):
-        copy(example_inputs.detach().clone().requires_grad_())
+        call(copy, with_gradients(cloned(example_inputs)))
     made = {output: name for name, (_, output) in seen.items()}
-    block = {name: block_of(name) or 0 for name in seen}
+    block = _blocks(list(seen))
     behind: dict[str, set[str]] = {}
     depth: dict[str, int] = {}
     stages: dict[tuple[int, int], list[str]] = {}
@@ -43,6 +45,12 @@ def stages_of(model: nn.Module, example_inputs: torch.Tensor) -> list[list[str]]
         depth[name] = 1 + max((depth[other] for other in behind[name] if block[other] == block[name]), default=0)
         stages.setdefault((block[name], depth[name]), []).append(name)
     return [stages[key] for key in sorted(stages)]
+
+
+def _blocks(names: Sequence[str]) -> dict[str, int]:
+    """By layer, its top-level block where blocks run in the order of their numbers; else all are in one."""
+    numbers = [block_of(name) or 0 for name in names]
+    return dict(zip(names, numbers if numbers == sorted(numbers) else [0] * len(names), strict=True))
 
 
 def _direct(node: object, made: dict[object, str]) -> Iterator[str]:

@@ -13,8 +13,9 @@ from functools import partial
 import torch
 from torch import nn
 
-from seqprune.observe.batch import Batch, LabelledImages, as_input
+from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.forward import Forward
+from seqprune.observe.inputs import as_input
 from seqprune.observe.shelf import CACHE_BYTES, Kept, Outputs, Shelf
 from seqprune.select.layers import block_of
 
@@ -118,7 +119,7 @@ class BlockStream:
         for position in self._fresh(images) if known is None else known:
             if isinstance(position, Batch):
                 run = partial(self._advance, model, 0, last + 1, {IMAGE: position.images})
-                yield Pass(position, len(position.images), lambda run=run: run)  # type: ignore[misc]
+                yield Pass(position, position.count, lambda run=run: run)  # type: ignore[misc]
             else:
                 batch = self.shelf.objects(position.kept)
                 ready = partial(self._ready, model, position, batch, first, last, forward)
@@ -178,8 +179,8 @@ class BlockStream:
 def whole_passes(model: nn.Module, images: LabelledImages) -> Iterator[Pass]:
     """The plain way: every pass from the images."""
     for batch in images:
-        yield Pass(batch, len(batch.images), partial(_from_the_start, model, batch))
+        yield Pass(batch, batch.count, partial(_from_the_start, model, batch))
 
 
 def _from_the_start(model: nn.Module, batch: Batch) -> Callable[[slice], object]:
-    return lambda part: model(as_input(batch.images[part], model))
+    return lambda part: batch.run(model, part)

@@ -1,25 +1,25 @@
-"""Watching convolutions while a network runs."""
+"""Watching layers while a network runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
-Looks = Callable[[str, nn.Conv2d, torch.Tensor, torch.Tensor], None]
-"""Given the name of a convolution, itself, its input and its output."""
+Looks = Callable[[str, nn.Module, torch.Tensor, torch.Tensor], None]
+"""Given the name of a module, itself, its input and its output."""
 
 
 @contextmanager
 def watching(model: nn.Module, names: Sequence[str], look: Looks) -> Iterator[None]:
-    """Calls ``look`` whenever one of the convolutions has run."""
+    """Calls ``look`` whenever one of the modules has run."""
 
-    def hook(name: str, conv: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        look(name, cast(nn.Conv2d, conv), inputs[0], output)
+    def hook(name: str, module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        look(name, module, inputs[0], output)
 
     handles = [model.get_submodule(name).register_forward_hook(partial(hook, name)) for name in names]
     try:

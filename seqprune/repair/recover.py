@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import ChannelGraph
-from seqprune.observe.batch import Batch, LabelledImages, as_input
+from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.forward import Forward
 from seqprune.plan import PrunePlan
 from seqprune.surgery import masker
@@ -144,12 +144,12 @@ def _statistics(
         def run(part: slice, batch: Batch = batch) -> None:
             before = {name: deepcopy(norm.state_dict()) for name, norm in norms.items()}
             try:
-                copy(as_input(batch.images[part], copy))
+                batch.run(copy, part)
             except torch.cuda.OutOfMemoryError:  # the part is run again in halves
                 for name, norm in norms.items():
                     norm.load_state_dict(before[name])
                 raise
 
-        forward(len(batch.images), device, run)
+        forward(batch.count, device, run)
     running = {name: _running(norm) for name, norm in norms.items()}
     return {name: (mean.double(), variance.double()) for name, (mean, variance) in running.items()}

@@ -27,11 +27,11 @@ from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward, Once
-from seqprune.observe.patches import Sampler, SecondMoments, patches
+from seqprune.observe.patches import Sampler, SecondMoments, as_map, map_size, patches
+from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import Places
 from seqprune.observe.streaming import BlockStream, Pass, whole_passes
-from seqprune.observe.unit import batch_norm_of, curve_of
 from seqprune.observe.watching import watching
 from seqprune.repair.curve import Samples, bend, columns_of
 
@@ -48,6 +48,7 @@ class _Stage:
     pruned: nn.Module
     names: Sequence[str]
     samples: dict[str, Samples]
+    reading: Reading
     moments: dict[str, SecondMoments] = field(default_factory=dict)
     drifted: set[str] = field(default_factory=set)
 
@@ -59,20 +60,20 @@ class _Stage:
         def run(images: slice) -> None:
             before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
-            def target(name: str, conv: nn.Conv2d, x: torch.Tensor, output: torch.Tensor) -> None:
-                where = places.of(name, output, images).where
+            def target(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
+                where = places.of(name, map_size(layer, output), images).where
                 image, row, column = (index.to(device) for index in where)
-                before[name] = patches(conv, x, where), output[image, :, row, column]
+                before[name] = patches(layer, x, where), as_map(layer, output)[image, :, row, column]
                 if len(before) == len(self.names):
                     raise _Reached
 
-            def source(name: str, conv: nn.Conv2d, x: torch.Tensor, output: torch.Tensor) -> None:
-                drawn = places.of(name, output, images)
-                seen = patches(conv, x, drawn.where)
+            def source(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
+                drawn = places.of(name, map_size(layer, output), images)
+                seen = patches(layer, x, drawn.where)
                 unpruned, wanted = before.pop(name)
                 if not torch.equal(unpruned, seen):
                     self.drifted.add(name)
-                wanted = wanted.reshape(len(wanted), conv.groups, -1).transpose(0, 1)
+                wanted = wanted.reshape(len(wanted), len(seen), -1).transpose(0, 1)
 
                 def add() -> None:
                     self.moments.setdefault(name, SecondMoments()).update(seen, wanted, drawn.weight)
@@ -93,7 +94,7 @@ class _Stage:
     def fit(self, name: str, inputs: BoolArray | None, ridge: float | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights and offsets of one convolution."""
         conv = cast(nn.Conv2d, self.pruned.get_submodule(name))
-        offset = conv.bias is not None or batch_norm_of(self.pruned, name) is not None
+        offset = conv.bias is not None or self.reading.unit(name).norm is not None
         weight = cast(nn.Conv2d, self.original.get_submodule(name)).weight.detach().double().flatten(1)
         found = solve(weight, self.moments[name], inputs, ridge, offset)
         if ridge is None or name not in self.samples:
@@ -116,6 +117,7 @@ def refit(
     forward: Forward | None = None,
     progress: Progress | None = None,
     relevance: Relevance | None = None,
+    reading: Reading | None = None,
 ) -> tuple[str, ...]:
     """Fits the convolutions of ``masked``, in place, to what those of ``original`` compute.
 
@@ -133,11 +135,13 @@ def refit(
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch of every stage.
         relevance: draws the positions instead of the sampler, from the same images.
+        reading: what follows the layers of ``original``; looked at on the first image where it is left out.
 
     Returns:
         The convolutions that were fitted, front to back: those whose input changed.
     """
     sampler, forward = sampler or Sampler(), forward or Forward()
+    reading = reading or reading_of(original, next(iter(images)))
     inputs, outputs = graph.weight_inputs, graph.weight_outputs
     fitted: list[str] = []
     changed = False
@@ -146,9 +150,10 @@ def refit(
         changed = changed or any(removed[groups].any() for groups in cut_here)
         if not changed:
             continue
-        bent = [name for name in names if weights and original.get_submodule(name).groups == 1]
-        samples = {name: Samples(act, len(images)) for name in bent if (act := curve_of(original, name)) is not None}
-        stage = _Stage(original, masked, names, samples)
+        bent = [name for name in names if weights and getattr(original.get_submodule(name), "groups", 1) == 1]
+        curves = {name: reading.unit(name).curve(original, name) for name in bent}
+        samples = {name: Samples(curve, len(images)) for name, curve in curves.items() if curve is not None}
+        stage = _Stage(original, masked, names, samples, reading)
         both = [
             whole_passes(model, images) if streams is None else streams[at].passes(model, names, images, forward)
             for at, model in enumerate((original, masked))
@@ -160,7 +165,7 @@ def refit(
         for name in sorted(stage.drifted, key=list(names).index):
             read, made = (None if g is None else ~removed[g] for g in (inputs.get(name), outputs.get(name)))
             fit = stage.fit(name, read, ridge if weights else None)
-            _write(original, masked, name, fit, made)
+            _write(original, masked, name, reading.unit(name).norm, fit, made)
             fitted.append(name)
     return tuple(fitted)
 
@@ -169,12 +174,12 @@ def _write(
     original: nn.Module,
     masked: nn.Module,
     name: str,
+    norm: str | None,
     fit: tuple[torch.Tensor, torch.Tensor],
     outputs: BoolArray | None,
 ) -> None:
     """Gives one convolution the fitted weights, and its bias or BatchNorm the fitted offset."""
     conv = cast(nn.Conv2d, masked.get_submodule(name))
-    norm = batch_norm_of(masked, name)
     fitted, offset = fit
     live = torch.from_numpy(np.ones(len(fitted), bool) if outputs is None else outputs).to(fitted.device)
     with torch.no_grad():

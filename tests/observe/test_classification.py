@@ -12,8 +12,9 @@ from torch import nn
 
 from seqprune import compact, trace, verify
 from seqprune.engine.sequential import Settings, prune_sequentially
-from seqprune.observe.batch import Batch, as_input
+from seqprune.observe.batch import Batch
 from seqprune.observe.extract import match_objects, observe
+from seqprune.observe.inputs import as_input
 from seqprune.observe.patches import Sampler
 from seqprune.observe.streaming import Blocks, BlockStream
 

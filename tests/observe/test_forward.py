@@ -160,4 +160,5 @@ def test_a_fit_in_halves_is_the_fit() -> None:
         refit(model, masked, graph, plan.removed_groups(graph), Images(), [[name] for name in NAMES], forward=Forward())
         fitted.append(masked.state_dict())
     for name, tensor in fitted[0].items():
-        torch.testing.assert_close(tensor, fitted[1][name], rtol=1e-3, atol=1e-4)
+        # Sums in another order move a sample across the kink of a ReLU here and there.
+        torch.testing.assert_close(tensor, fitted[1][name], rtol=1e-3, atol=5e-4)

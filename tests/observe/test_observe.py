@@ -9,8 +9,9 @@ from detectors import CLASSES, Detector, Images, find_all
 from torch import nn
 
 from seqprune.errors import ModelError
-from seqprune.observe.batch import Batch, as_input
+from seqprune.observe.batch import Batch
 from seqprune.observe.extract import match_objects, observe
+from seqprune.observe.inputs import as_input
 from seqprune.observe.match import box_iou, centre_cells
 from seqprune.select.moments import ClassMoments
 

@@ -9,9 +9,10 @@ from torch import nn
 
 from seqprune.observe.batch import Batch
 from seqprune.observe.patches import Sampler
+from seqprune.observe.reading import reading_of
 from seqprune.observe.relevance import Relevance, relevance_of
 from seqprune.observe.sources import Places
-from seqprune.observe.unit import activation_of, batch_norm_of
+from seqprune.observe.unit import Unit
 
 NAMES = ["model.0.conv", "model.1.conv", "model.4.cv2.conv", "model.5.0"]
 
@@ -130,19 +131,18 @@ def test_places_of_a_part_are_those_of_the_batch() -> None:
     images = Images()
     found = relevance_of(Detector(), NAMES, images, noise, Sampler(50))
     batch = list(images)[1]
-    places, output = Places(Sampler(50), batch, found), torch.zeros(8, 4, 32, 32)
-    whole, part = places.of("model.1.conv", output, slice(0, 8)), places.of("model.1.conv", output, slice(4, 8))
+    places = Places(Sampler(50), batch, found)
+    whole, part = places.of("model.1.conv", (32, 32), slice(0, 8)), places.of("model.1.conv", (32, 32), slice(4, 8))
     late = whole.where[0] >= 4
     assert torch.equal(part.where[0], whole.where[0][late] - 4)
     assert torch.equal(part.weight, whole.weight[late])
-    plain = Places(Sampler(50), batch, Relevance()).of("model.1.conv", output, slice(0, 8))
+    plain = Places(Sampler(50), batch, Relevance()).of("model.1.conv", (32, 32), slice(0, 8))
     assert plain.weight is None
 
 
 def test_units_are_found_only_where_nothing_else_stands_between() -> None:
     model = Detector()
-    assert batch_norm_of(model, "model.1.conv") == "model.1.bn"
-    assert isinstance(activation_of(model, "model.1.conv"), nn.SiLU)
-    assert (batch_norm_of(model, "model.5.0"), activation_of(model, "model.5.0")) == (None, None)
-    pair = nn.ModuleDict({"a": nn.Conv2d(3, 4, 1), "n": nn.BatchNorm2d(4), "b": nn.Conv2d(4, 8, 1), "act": nn.ReLU()})
-    assert (batch_norm_of(pair, "a"), activation_of(pair, "a")) == ("n", None)
+    reading = reading_of(model, next(iter(Images())))
+    assert reading.unit("model.1.conv").norm == "model.1.bn"
+    assert isinstance(reading.unit("model.1.conv").activation, nn.SiLU)
+    assert reading.unit("model.5.0") == Unit()

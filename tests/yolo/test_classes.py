@@ -14,8 +14,8 @@ from torch import nn
 
 from seqprune.engine.listener import Listener
 from seqprune.errors import DataError, InputError
-from seqprune.observe.batch import as_input
 from seqprune.observe.extract import match_objects
+from seqprune.observe.inputs import as_input
 from seqprune.run import prune
 from seqprune.yolo import ClassificationImages
 from seqprune.yolo.data.folders import fitting_names

@@ -11,7 +11,8 @@ from networks import randomise
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
-from seqprune.observe.batch import Batch, as_input
+from seqprune.observe.batch import Batch
+from seqprune.observe.inputs import as_input
 from seqprune.observe.patches import Sampler
 from seqprune.observe.relevance import relevance_of
 from seqprune.yolo.files.load import load

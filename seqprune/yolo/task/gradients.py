@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from seqprune.errors import DataError, ModelError
-from seqprune.observe.batch import LabelledImages, as_input
+from seqprune.observe.batch import LabelledImages
+from seqprune.observe.inputs import as_input
 from seqprune.yolo.files.contained import one_line
 from seqprune.yolo.task.loss import as_ultralytics, with_gains
 

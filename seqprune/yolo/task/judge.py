@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch import nn
 
-from seqprune.observe.batch import LabelledImages, as_input
+from seqprune.observe.batch import LabelledImages
+from seqprune.observe.inputs import as_input
 from seqprune.yolo.task.loss import training_loss
 from seqprune.yolo.task.probe import (
     BOX_WEIGHT,

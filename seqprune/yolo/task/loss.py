@@ -10,7 +10,8 @@ from torch import nn
 from ultralytics.cfg import get_cfg
 
 from seqprune.errors import DataError
-from seqprune.observe.batch import Batch, LabelledImages, as_input
+from seqprune.observe.batch import Batch, LabelledImages
+from seqprune.observe.inputs import as_input
 from seqprune.yolo.files.networks import forget_inputs
 
 

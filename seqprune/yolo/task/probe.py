@@ -15,7 +15,8 @@ import torchvision
 from torch import nn
 from ultralytics.nn.modules import OBB, Detect
 
-from seqprune.observe.batch import LabelledImages, as_input
+from seqprune.observe.batch import LabelledImages
+from seqprune.observe.inputs import as_input
 from seqprune.observe.relevance import Probe
 from seqprune.yolo.files.networks import forget_inputs
 
