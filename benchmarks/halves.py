@@ -30,6 +30,7 @@ from seqprune.yolo.data.subset import listed
 from seqprune.yolo.files.load import LoadedDetector, load
 from seqprune.yolo.task.judge import apart
 from seqprune.yolo.task.probe import LEAST, object_weights
+from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import image_channels, trace_detector
 from seqprune.yolo.task.validate import Metrics, validate
 
@@ -142,13 +143,14 @@ def measure(
         DetectionImages(half, imgsz=imgsz, batch=16, stride=detector.stride, names=detector.names)
         for half in (fit, test)
     )
-    pruned, plan = accurately(model, graph, images, target, imgsz=imgsz, round_to=round_to)
+    task = YoloTask(images, detector.names, imgsz)
+    pruned, plan = accurately(model, graph, task, target, round_to=round_to)
 
     def accuracy(network: nn.Module) -> Metrics:
         return validate(network, test, imgsz=imgsz, batch=16)
 
     whole = accuracy(model)
-    share = price_of(target, model, graph, imgsz).share(plan.removed_groups(graph))
+    share = price_of(target, model, graph, task.example(model)).share(plan.removed_groups(graph))
     lines = [f"{layer.name} {len(layer.keep)}/{layer.channels}" for layer in plan.layers]
 
     def line(name: str, found: Metrics) -> str:

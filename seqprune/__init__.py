@@ -6,17 +6,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seqprune.engine.modules import ModulePruning, prune_module
+    from seqprune.engine.modules import restore
     from seqprune.engine.sequential import StepReport
     from seqprune.graph import ChannelGraph, trace
     from seqprune.plan import PrunePlan
     from seqprune.run import PruneResult, prune
-    from seqprune.surgery import compact, count_active_channels, mask, verify
+    from seqprune.surgery import compact, count_active_channels, keep_masked, mask, verify
 
 # The first use of a name imports what it needs: torch takes seconds, and `seqprune --help` needs none of it.
 _HOME = {
     "ChannelGraph": "graph",
-    "ModulePruning": "engine.modules",
     "PrunePlan": "plan",
     "PruneResult": "run",
     "StepReport": "engine.sequential",
@@ -24,22 +23,23 @@ _HOME = {
     "count_active_channels": "surgery",
     "mask": "surgery",
     "prune": "run",
-    "prune_module": "engine.modules",
+    "keep_masked": "surgery",
+    "restore": "engine.modules",
     "trace": "graph",
     "verify": "surgery",
 }
 
 __all__ = [
     "ChannelGraph",
-    "ModulePruning",
     "PrunePlan",
     "PruneResult",
     "StepReport",
     "compact",
     "count_active_channels",
+    "keep_masked",
     "mask",
     "prune",
-    "prune_module",
+    "restore",
     "trace",
     "verify",
 ]

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from seqprune.errors import VerificationError
 from seqprune.graph import outputs, trace, widths
@@ -62,6 +63,19 @@ def masker(plan: PrunePlan, graph: ChannelGraph) -> Callable[[nn.Module], None]:
                 tensor.index_fill_(cut.dim, index.to(tensor.device), cut.dead)
 
     return apply
+
+
+def keep_masked(model: nn.Module, plan: PrunePlan, optimizer: torch.optim.Optimizer) -> RemovableHandle:
+    """Keeps a masked model's removed channels dead while an optimizer trains it: they are zeroed after every step.
+
+    Without it they wake up, since a zero BatchNorm has a gradient. The handle's ``remove()`` ends it.
+
+    Raises:
+        PlanError: the plan is not for this model.
+    """
+    zero = masker(plan, graph_for(model, plan))
+    zero(model)
+    return optimizer.register_step_post_hook(lambda *_: zero(model))
 
 
 def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None) -> nn.Module:

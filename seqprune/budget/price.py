@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
+from seqprune.observe.inputs import Inputs, call, mapped
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -94,7 +95,7 @@ class Price:
         return found
 
 
-def operations(model: nn.Module, example_inputs: torch.Tensor) -> dict[str, float]:
+def operations(model: nn.Module, example_inputs: Inputs) -> dict[str, float]:
     """By module path, how often each weight of a convolution or linear layer is multiplied in a forward pass."""
     uses: dict[str, float] = {}
     handles = []
@@ -110,7 +111,7 @@ def operations(model: nn.Module, example_inputs: torch.Tensor) -> dict[str, floa
     modes = {module: module.training for module in model.modules()}
     try:
         with torch.no_grad():
-            model.eval()(example_inputs)
+            call(model.eval(), mapped(torch.clone, example_inputs))
     finally:
         for handle in handles:
             handle.remove()

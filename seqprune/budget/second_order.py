@@ -15,7 +15,6 @@ from seqprune.budget.importance import importance_of_layers
 from seqprune.budget.price import Price
 from seqprune.budget.spread import Budget, prefix_for, protected
 from seqprune.budget.surgeon import Reader, Source, removal_order
-from seqprune.engine.sequential import StepReport
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
@@ -24,8 +23,6 @@ from seqprune.observe.patches import Sampler
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import second_moments
-from seqprune.plan import PrunePlan
-from seqprune.select.layers import block_of
 from seqprune.select.moments import FloatArray
 
 
@@ -146,19 +143,3 @@ def readings_of(model: nn.Module, graph: ChannelGraph, images: LabelledImages) -
     """What every convolution reads, for the criterion ``obs``; all layers' errors count alike."""
     sources, known = _sources(model, graph, images, Sampler(), None, None, None, None)
     return Readings(tuple(sources), known)
-
-
-def reports(graph: ChannelGraph, plan: PrunePlan) -> tuple[StepReport, ...]:
-    """One report for every layer that lost channels, front to back."""
-    return tuple(
-        StepReport(
-            layer=kept.name,
-            block=block_of(kept.name),
-            channels=kept.channels,
-            active_before=kept.channels,
-            active_after=len(kept.keep),
-            k=len(kept.keep),
-            members=(kept.name, *graph.coupled(kept.name)),
-        )
-        for kept in plan.layers
-    )

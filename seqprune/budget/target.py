@@ -1,4 +1,4 @@
-"""What a run is asked to leave of a detector: parameters, operations or time."""
+"""What a run is asked to leave of a network: parameters, operations or time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from seqprune.budget.cost import gflops, latencies_ms
 from seqprune.budget.price import Price, operations
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph
+from seqprune.observe.inputs import Inputs
 from seqprune.plan import PrunePlan
 from seqprune.surgery import compact
-from seqprune.yolo.task.profile import gflops, latencies_ms
-from seqprune.yolo.task.tracing import grey_image
 
 KINDS = ("params", "flops", "latency")
 
@@ -41,19 +41,18 @@ class Target:
         return found
 
 
-def price_of(target: Target, model: nn.Module, graph: ChannelGraph, imgsz: int) -> Price:
-    """What a channel is charged: time is paid for in operations.
+def price_of(target: Target, model: nn.Module, graph: ChannelGraph, inputs: Inputs) -> Price:
+    """What a channel is charged where the network is given ``inputs``: time is paid for in operations.
 
     Products without a weight, as those of attention, are charged to no channel and thought to stay, though some leave.
     """
     if target.kind == "params":
         return Price(model, graph)
-    uses = operations(model, grey_image(model, imgsz))
-    return Price(model, graph, uses, in_all=_multiplied(model, imgsz))
+    return Price(model, graph, operations(model, inputs), in_all=_multiplied(model, inputs))
 
 
 def measured_share(
-    target: Target, price: Price, model: nn.Module, graph: ChannelGraph, imgsz: int
+    target: Target, price: Price, model: nn.Module, graph: ChannelGraph, inputs: Inputs
 ) -> Callable[[BoolArray], float] | None:
     """What share of its operations or its time a removal leaves, when it is done; ``None`` where the price says it.
 
@@ -65,13 +64,13 @@ def measured_share(
     def share(removed: BoolArray) -> float:
         small = compact(model, PrunePlan.from_removed(graph, removed), graph)
         if target.kind == "flops":
-            return _multiplied(small, imgsz) / price.whole
-        before, after = latencies_ms([model, small], imgsz, next(model.parameters()).device)
+            return _multiplied(small, inputs) / price.whole
+        before, after = latencies_ms([model, small], inputs, next(model.parameters()).device)
         return after / before
 
     return share
 
 
-def _multiplied(model: nn.Module, imgsz: int) -> float:
-    """Multiplications in one forward pass; :func:`seqprune.yolo.task.profile.gflops` counts an addition with each."""
-    return 1e9 * gflops(model, imgsz) / 2
+def _multiplied(model: nn.Module, inputs: Inputs) -> float:
+    """Multiplications in one forward pass; :func:`seqprune.budget.cost.gflops` counts an addition with each."""
+    return 1e9 * gflops(model, inputs) / 2

@@ -138,6 +138,7 @@ def prune(
     numbers = None if blocks is None else parse_blocks(blocks)
 
     from seqprune import run
+    from seqprune.engine.settings import Mode
 
     failure: TrainingError | None = None
     with _screen(silent) as screen:
@@ -160,7 +161,7 @@ def prune(
                 imgsz=imgsz,
                 batch=batch,
                 device=device,
-                mode=cast(run.Mode, mode),
+                mode=cast(Mode, mode),
                 cache_bytes=cache_bytes,
                 cache_half=cache_half,
                 amp=amp,

@@ -1,4 +1,4 @@
-"""The preset ``accurate``: a detector's whole network to a target, and everything fitted anew."""
+"""The preset ``accurate``: a whole network to a target, and everything fitted anew."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ from seqprune.budget.second_order import choose_globally
 from seqprune.budget.spread import Budget
 from seqprune.budget.surgeon import RIDGE
 from seqprune.budget.target import Target, measured_share, price_of
+from seqprune.engine.task import Task
 from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
-from seqprune.observe.inputs import as_input
-from seqprune.observe.patches import readable
+from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance, relevance_of
 from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.repair.recover import Recover, Repair, recover
 from seqprune.repair.refit import refit
-from seqprune.yolo.data.images import FileImages
-from seqprune.yolo.files.networks import is_fixed
-from seqprune.yolo.task.judge import judge_for
-from seqprune.yolo.task.probe import probe_for
 
 WEIGHED_RIDGE = 0.3
 """Ridge of choice and fit where positions are weighed: few hold most of the weight, and they are fewer than they
@@ -33,42 +29,46 @@ look. Between 0.003 and 0.3 detections of held-out images came closer with every
 
 
 def relevance_for(
-    model: nn.Module, images: FileImages, forward: Forward | None = None, progress: Progress | None = None
+    model: nn.Module,
+    task: Task,
+    reading: Reading,
+    forward: Forward | None = None,
+    progress: Progress | None = None,
 ) -> Relevance | None:
-    """Where errors matter to what a detector detects; ``None`` of a model that cannot be asked."""
-    found = probe_for(model, images, len(images.names))
+    """Where errors matter to what a network returns; ``None`` of one that cannot be asked."""
+    found = task.probe(model)
     if found is None:
         return None
     copy, probe = found
-    names = [name for name, module in model.named_modules() if readable(module)]
-    return relevance_of(copy, names, images, probe, forward=forward, progress=progress)
+    return relevance_of(copy, reading.names, task.images, probe, forward=forward, progress=progress, reading=reading)
 
 
 def accurate_plan(
     original: nn.Module,
     graph: ChannelGraph,
-    images: FileImages,
+    task: Task,
     target: Target,
     *,
-    imgsz: int,
     round_to: int,
     protect: Sequence[str] = (),
     relevance: Relevance | None = None,
+    reading: Reading | None = None,
     forward: Forward | None = None,
     progress: Progress | None = None,
 ) -> PrunePlan:
     """What stays of every layer; see :func:`seqprune.budget.second_order.choose_globally`.
 
-    ``relevance`` is that of ``images``.
+    ``relevance`` is that of the task's images.
 
     Raises:
         InputError: the target cannot be met, or nothing of that path to protect.
     """
-    price = price_of(target, original, graph, imgsz)
+    example = task.example(original)
+    price = price_of(target, original, graph, example)
     removed = choose_globally(
         original,
         graph,
-        images,
+        task.images,
         price,
         Budget(
             target.share,
@@ -78,9 +78,10 @@ def accurate_plan(
         ),
         forward=forward,
         progress=progress,
-        share=measured_share(target, price, original, graph, imgsz),
+        share=measured_share(target, price, original, graph, example),
         timed=target.kind == "latency",
         relevance=relevance,
+        reading=reading,
     )
     return PrunePlan.from_removed(graph, removed)
 
@@ -90,11 +91,12 @@ def repaired(
     masked: nn.Module,
     plan: PrunePlan,
     graph: ChannelGraph,
-    images: FileImages,
+    task: Task,
     way: Recover,
     *,
     streams: Sequence[BlockStream] = (),
     relevance: Relevance | None = None,
+    reading: Reading | None = None,
     forward: Forward | None = None,
     progress: Progress | None = None,
 ) -> tuple[nn.Module, tuple[Repair, ...]]:
@@ -105,17 +107,21 @@ def repaired(
         masked: what was pruned; changed nowhere.
         plan: what stays of it.
         graph: the channel graph of both.
-        images: calibration images; one batch in eight is held out, until it is decided which repairs help.
+        task: whose images are fitted to; one batch in eight is held out, until it is decided which repairs help.
         way: which repairs are tried.
         streams: two, which make all stages together cost about one pass; whole passes without them.
-        relevance: of ``images``: where the fit has to be good.
+        relevance: of these images: where the fit has to be good.
+        reading: which layers can be read; looked at where it is left out.
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
     """
+    images = task.images
     fitting, held = images.hold_out()
+    first = next(iter(fitting))
+    known = reading or reading_of(original, first)
     stages = [
-        [name for name in stage if not is_fixed(name)]
-        for stage in stages_of(original, as_input(next(iter(fitting)).images[:1], original))
+        [name for name in stage if name in known.names and not task.is_fixed(name)]
+        for stage in stages_of(original, first.input(original, slice(1)))
     ]
     stages = [stage for stage in stages if stage]
     removed = plan.removed_groups(graph)
@@ -135,10 +141,11 @@ def repaired(
             forward=forward,
             progress=progress,
             relevance=relevance,
+            reading=known,
             ridge=_ridge(relevance),
         )
 
-    judge = None if held is None else judge_for(original, held, len(images.names))
+    judge = None if held is None else task.judge(original, held)
     if judge is None:
         return recover(original, masked, plan, graph, images, way, fit, forward=forward)
     return recover(original, masked, plan, graph, fitting, way, fit, judge, forward, everything=images)

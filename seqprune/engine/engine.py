@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import nn
 
-from seqprune.budget.second_order import reports
 from seqprune.engine.accurate import accurate_plan, relevance_for, repaired
 from seqprune.engine.fast import fast_plan
 from seqprune.engine.listener import Listener
 from seqprune.engine.presets import Way
-from seqprune.engine.sequential import Settings, StepReport, prune_sequentially
+from seqprune.engine.sequential import Settings, StepReport, prune_sequentially, reports
+from seqprune.engine.task import Task
 from seqprune.graph.channels import ChannelGraph
+from seqprune.observe.batch import Images
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import ALONE, Ranks
+from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.shelf import CACHE_BYTES
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.repair.recover import Recover, Repair
 from seqprune.surgery import mask
-from seqprune.yolo.data.images import FileImages
-from seqprune.yolo.task.blocks import blocks_of
-from seqprune.yolo.task.predict import predict
 
 AfterStep = Callable[[nn.Module, PrunePlan], nn.Module]
 
@@ -51,7 +51,7 @@ class Engine:
     Attributes:
         original: the unpruned network, in inference mode; changed nowhere.
         graph: its channel graph.
-        images: calibration images.
+        task: what is asked of it, and of its images.
         streams: see :func:`streams_for`; none runs the network from the start for every layer.
         forward: precision, and how many images at a time.
         told: what is going on.
@@ -59,19 +59,32 @@ class Engine:
 
     original: nn.Module
     graph: ChannelGraph
-    images: FileImages
+    task: Task
     streams: tuple[BlockStream, ...] = ()
     forward: Forward = field(default_factory=Forward)
     told: Listener = field(default_factory=Listener)
 
+    @property
+    def images(self) -> Images:
+        """Calibration images."""
+        return self.task.images
+
+    @cached_property
+    def reading(self) -> Reading:
+        """Which layers can be read, and what follows them; those that cannot are told."""
+        found = reading_of(self.original, next(iter(self.images)))
+        for name, why in found.left_out.items():
+            self.told.warning(f"{name} is not fitted, and what it reads stays: {why}")
+        return found
+
     def weigh_errors(self) -> Relevance | None:
         """Where errors matter to what is detected; ``None``, and a warning, of a network that cannot be asked."""
         self.told.stage("weigh errors", self.images.image_count)
-        relevance = relevance_for(self.original, self.images, self.forward, self.told.progress)
+        relevance = relevance_for(self.original, self.task, self.reading, self.forward, self.told.progress)
         if relevance is None:
             self.told.warning(
-                "what an error does in the end cannot be followed back through this network, which does not return one "
-                "box for every cell: all errors count alike, and more accuracy is lost than could be"
+                "what an error does in the end cannot be followed back through this network: all errors count alike, "
+                "and more accuracy is lost than could be"
             )
         return relevance
 
@@ -94,7 +107,7 @@ class Engine:
             self.images,
             classes,
             settings=settings,
-            predict=predict,
+            predict=self.task.predict,
             on_step=self.told.step,
             progress=self.told.progress,
             after_step=after_step,
@@ -108,7 +121,6 @@ class Engine:
         self,
         way: Way,
         *,
-        imgsz: int,
         round_to: int,
         protect: Sequence[str] = (),
         seed: int = 0,
@@ -120,18 +132,18 @@ class Engine:
             InputError: the target cannot be met, or nothing of a path to protect.
         """
         assert way.target is not None  # noqa: S101 - the other ways are front to back
-        about = (self.original, self.graph, self.images, way.target)
+        about = (self.original, self.graph, self.task, way.target)
         if way.criterion is not None:
             self.told.stage(f"score by {way.criterion}", None)
-            plan = fast_plan(*about, way.criterion, imgsz=imgsz, protect=protect, round_to=round_to, seed=seed)
+            plan = fast_plan(*about, way.criterion, protect=protect, round_to=round_to, seed=seed)
         else:
             self.told.stage("observe", self.images.image_count)
             plan = accurate_plan(
                 *about,
-                imgsz=imgsz,
                 protect=protect,
                 round_to=round_to,
                 relevance=relevance,
+                reading=self.reading,
                 forward=self.forward,
                 progress=self.told.progress,
             )
@@ -148,9 +160,10 @@ class Engine:
             return chosen.masked, ()
         self.told.stage("recover", None)
         return repaired(
-            *(self.original, chosen.masked, chosen.plan, self.graph, self.images, recover),
+            *(self.original, chosen.masked, chosen.plan, self.graph, self.task, recover),
             streams=self.streams,
             relevance=relevance,
+            reading=self.reading,
             forward=self.forward,
             progress=self.told.progress,
         )
@@ -162,11 +175,12 @@ class Engine:
 
 
 def streams_for(
+    task: Task,
     model: nn.Module,
     cache_bytes: int = CACHE_BYTES,
     half: bool = False,
     warn: Callable[[str], None] = lambda _text: None,
 ) -> tuple[BlockStream, ...]:
     """Two, for a pruned network and the unpruned beside it; none without memory or an order of blocks."""
-    structure = blocks_of(model) if cache_bytes else None
+    structure = task.blocks(model) if cache_bytes else None
     return () if structure is None else tuple(BlockStream(structure, cache_bytes, half, warn) for _ in range(2))

@@ -10,19 +10,18 @@ from seqprune.budget.criteria import COMPARABLE, scores
 from seqprune.budget.spread import Spread, by_scores
 from seqprune.budget.target import Target, measured_share, price_of
 from seqprune.engine.scoring import scoring_for
+from seqprune.engine.task import Task
 from seqprune.graph.channels import ChannelGraph
-from seqprune.observe.batch import LabelledImages
 from seqprune.plan import PrunePlan
 
 
 def fast_plan(
     original: nn.Module,
     graph: ChannelGraph,
-    images: LabelledImages | None,
+    task: Task,
     target: Target,
     criterion: str,
     *,
-    imgsz: int,
     spread: Spread = "global",
     protect: Sequence[str] = (),
     round_to: int = 1,
@@ -33,25 +32,25 @@ def fast_plan(
     Args:
         original: the unpruned network, in inference mode.
         graph: its channel graph.
-        images: labelled images, for a criterion that looks at them.
-        target: what the network is pruned to; operations and time are those at ``imgsz``.
+        task: its images are for a criterion that looks at them, its example for operations and time.
+        target: what the network is pruned to.
         criterion: see :mod:`seqprune.budget.criteria`.
-        imgsz: side of the images in pixels.
         spread, protect, round_to: see :func:`seqprune.budget.spread.by_scores`.
         seed: of every random choice.
 
     Raises:
         InputError: the criterion needs images, the target cannot be met, or there is nothing of that path to protect.
     """
-    price = price_of(target, original, graph, imgsz)
+    example = task.example(original)
+    price = price_of(target, original, graph, example)
     removed = by_scores(
         graph,
         price,
-        scores(criterion, scoring_for(criterion, original, graph, images, seed)),
+        scores(criterion, scoring_for(criterion, original, graph, task, seed)),
         target.share,
         spread="absolute" if spread == "global" and criterion in COMPARABLE else spread,
         protect=protect,
         round_to=round_to,
-        share=measured_share(target, price, original, graph, imgsz),
+        share=measured_share(target, price, original, graph, example),
     )
     return PrunePlan.from_removed(graph, removed)

@@ -1,153 +1,153 @@
-"""Any network on any data: what the engine is told of both, and the whole job in one call."""
+"""What the engine asks of a network and its data, answered for any ``torch.nn.Module``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional
 
-from seqprune.engine.presets import settings_of
-from seqprune.engine.sequential import StepReport, prune_sequentially
-from seqprune.errors import DataError, InputError
-from seqprune.graph import trace
-from seqprune.observe.batch import Batch
-from seqprune.observe.inputs import as_input
+from seqprune.engine.batches import Batches
+from seqprune.engine.outputs import Outputs, asked, found, judge_of, kinds_of, probe_of, variances_of
+from seqprune.engine.task import Judge
+from seqprune.errors import ModelError
+from seqprune.observe.batch import LabelledImages
+from seqprune.observe.inputs import Inputs, call
+from seqprune.observe.relevance import Probe
+from seqprune.observe.streaming import Blocks
 from seqprune.plan import PrunePlan
-from seqprune.surgery import Difference, compact, verify
+from seqprune.surgery import fill
 
-Sample = Sequence[torch.Tensor]
-"""``(inputs, classes)`` or ``(inputs, classes, places)``, a batch.
-
-``inputs`` are ``[B, ...]`` floating point, as the network takes them. Without places ``classes`` are ``[B]`` whole
-numbers, one an input, and the mean over a layer's map is its vector. ``places`` are ``[M, 3]``: index of the input, row
-and column in pixels of ``[B, C, H, W]`` inputs; an object is seen at the cell of a layer's map that lies there, and
-``classes`` are ``[M]``.
-"""
-Samples = Callable[[], Iterable[Sample]]
-"""Called anew for every pass over the data."""
+SUFFIX = ".safetensors"
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class ModulePruning:
-    """What came out.
+class ModuleTask:
+    """See :class:`seqprune.engine.task.Task`.
 
     Attributes:
-        model: the compact network, in inference mode.
-        masked: the same at its old widths, removed channels zero.
-        plan: what stays of every layer that lost channels.
-        steps: one report a layer, front to back.
-        difference: how far ``model`` and ``masked`` are apart on the first samples.
+        model: the unpruned network, in inference mode.
+        images: what is looked at.
+        validation: labelled ones that accuracy is measured on, top-1 and top-5, where nothing else measures it.
+        evaluate: measures accuracy, by name.
+        outputs: what the network returns; see :data:`seqprune.engine.outputs.Outputs`.
+        fixed: module paths that are not fitted anew.
     """
 
     model: nn.Module
-    masked: nn.Module
-    plan: PrunePlan
-    steps: tuple[StepReport, ...]
-    difference: Difference
+    images: Batches
+    validation: Batches | None = None
+    evaluate: Evaluate | None = None
+    outputs: Outputs = "auto"
+    fixed: tuple[str, ...] = ()
+    predict: None = field(default=None, init=False)
+    classifies: bool = field(default=True, init=False)
+
+    @property
+    def classes(self) -> int:
+        return self.images.classes
+
+    def example(self, model: nn.Module) -> Inputs:
+        return next(iter(self.images)).input(model, slice(1))
+
+    @cached_property
+    def _kinds(self) -> tuple[list[bool], list[float]]:
+        """For every output, whether it is logits, and its variance."""
+        model = asked(self.model)
+        return kinds_of(model, self.images, self.outputs), variances_of(model, self.images)
+
+    def probe(self, model: nn.Module) -> tuple[nn.Module, Probe] | None:
+        return asked(model), probe_of(*self._kinds)
+
+    def judge(self, original: nn.Module, held: LabelledImages) -> Judge | None:
+        return judge_of(original, held, *self._kinds)
+
+    def gradients(self, model: nn.Module) -> Mapping[str, torch.Tensor]:
+        """Of the cross-entropy of classes and the network's first output."""
+        copy = asked(model).requires_grad_(True)
+        images = 0
+        for batch in self.images:
+            if not len(batch.classes):
+                raise ModelError("criterion taylor takes the gradient of a loss: label the images with classes")
+            y = found(call(copy, batch.input(copy)))[0]
+            loss = functional.cross_entropy(y[batch.image_index.to(y.device)], batch.classes.to(y.device))
+            (loss * batch.count).backward()  # type: ignore[no-untyped-call]
+            images += batch.count
+        return {
+            name: (torch.zeros_like(p) if p.grad is None else p.grad).detach().cpu() / images
+            for name, p in copy.named_parameters()
+        }
+
+    def is_fixed(self, layer: str) -> bool:
+        return any(f"{layer}.".startswith(f"{path}.") for path in self.fixed)
+
+    def blocks(self, model: nn.Module) -> Blocks | None:
+        return None
+
+    def accuracy(self, model: nn.Module) -> Mapping[str, float]:
+        if self.evaluate is not None:
+            return {name: float(value) for name, value in self.evaluate(model).items()}
+        if self.validation is None or not self.validation.classes:
+            return {}
+        return top_accuracies(model, self.validation)
+
+    def save(self, model: nn.Module, path: Path, plan: PrunePlan) -> Path:
+        """The state and the plan, without code: tensors and a JSON beside them, or a ``.pt`` of plain values."""
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        if path.suffix == SUFFIX:
+            save_file({name: tensor.clone() for name, tensor in state.items()}, path)
+            path.with_suffix(".json").write_text(json.dumps({"format": 1, "plan": plan.to_json()}), encoding="utf-8")
+        else:
+            torch.save({"state": state, "plan": plan.to_json()}, path)
+        return path
 
 
-def prune_module(
-    model: nn.Module,
-    samples: Samples,
-    layers: Sequence[str],
-    *,
-    classes: int,
-    keep: str | float | None = None,
-    represent: str | None = None,
-    round_to: int | None = None,
-    seed: int = 0,
-    on_step: Callable[[StepReport], None] | None = None,
-) -> ModulePruning:
-    """Prunes layers of any network front to back, by what their channels tell of the classes of some samples.
+def restore(model: nn.Module, path: str | Path) -> nn.Module:
+    """Gives an unpruned network, in place, the widths and weights of a pruned one that :meth:`ModuleTask.save` wrote.
 
     Args:
-        model: takes one tensor; it is copied, never changed, and the copy runs where its parameters are.
-        samples: a function without arguments that returns the batches, see :data:`Sample`.
-        layers: module paths in any order; ``seqprune.trace(model, inputs).layers`` lists those there are.
-        classes: number of classes; class ids lie in ``[0, classes)``.
-        keep, represent, round_to, seed: as for :func:`seqprune.prune`.
-        on_step: called with every layer's report.
+        model: the network as it is built, at its full widths.
+        path: the ``.pt`` or ``.safetensors``.
 
     Raises:
-        InputError: samples, layers or numbers that cannot be used, or no layer could be pruned.
-        VerificationError: compact and masked network differ.
+        ModelError: there is no such file, or its tensors are not this network's.
     """
-    settings = settings_of("seed", keep, represent, "all", round_to, seed)
-    data = _Checked(samples, classes)
-    first = next(iter(data), None)
-    if first is None:
-        raise DataError("the function of samples returned none: it is called for every pass, return a new iterator")
-    example = as_input(first.images[:2], model)
-    graph = trace(model, example)
-    plan, masked, steps = prune_sequentially(
-        deepcopy(model).eval(), graph, layers, data, classes, settings=settings, on_step=on_step
-    )
-    if not plan.layers:
-        reason = f"{steps[0].layer}: {steps[0].reason or 'all of its channels stay'}" if steps else "none was named"
-        raise InputError(f"no layer could be pruned; {reason}")
-    small = compact(masked, plan, graph)
-    return ModulePruning(small, masked, plan, tuple(steps), verify(masked, small, example))
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; check the path")
+    state = load_file(path) if path.suffix == SUFFIX else torch.load(path, weights_only=True)["state"]
+    missing = set(model.state_dict()) ^ set(state)
+    if missing:
+        raise ModelError(f"{path}: {sorted(missing)[0]} is in only one of file and network; build the same network")
+    try:
+        fill(model, state)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}; build the network that was pruned") from error
+    return model
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """Samples as the engine reads them, each looked at before it is used."""
-
-    samples: Samples
-    classes: int
-
-    def __post_init__(self) -> None:
-        if not callable(self.samples):
-            raise InputError(
-                f"samples are a {type(self.samples).__name__}, which can end: give a function that returns the batches "
-                "anew, such as lambda: loader"
-            )
-
-    def __iter__(self) -> Iterator[Batch]:
-        for number, sample in enumerate(self.samples()):
-            yield _batch(sample, number, self.classes)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self.samples())
+def top_accuracies(model: nn.Module, images: Batches) -> dict[str, float]:
+    """``top1`` and ``top5`` of the network's first output, ``[B, K]``, shares of the labelled images."""
+    hits = {1: 0, 5: 0}
+    count = 0
+    with torch.no_grad():
+        for batch in images:
+            y = found(call(model, batch.input(model)))[0]
+            if y.dim() != 2:
+                raise ModelError(f"the network returns {list(y.shape)}, no logits: give evaluate, which measures it")
+            best = y.topk(min(5, y.shape[1]), 1).indices.cpu()[batch.image_index]
+            right = best == batch.classes[:, None]
+            count += len(right)
+            for most in hits:
+                hits[most] += int(right[:, :most].any(1).sum())
+    return {f"top{most}": hit / max(count, 1) for most, hit in hits.items()}
 
 
-def _batch(sample: Any, number: int, classes: int) -> Batch:
-    """
-    Raises:
-        DataError: it is no sample of these classes.
-    """
-    parts = tuple(sample) if isinstance(sample, Sequence) else ()
-    if len(parts) not in (2, 3) or not all(isinstance(part, torch.Tensor) for part in parts):
-        raise DataError(f"batch {number} is no (inputs, classes) or (inputs, classes, places): give tensors only")
-    inputs, kinds, *rest = parts
-    places = rest[0].cpu() if rest else None
-    kinds = kinds.cpu()
-    if not inputs.is_floating_point():
-        raise DataError(f"batch {number} has inputs of {inputs.dtype}: give them as the network takes them, as floats")
-    objects = len(inputs) if places is None else len(places)
-    if kinds.shape != (objects,) or kinds.is_floating_point():
-        raise DataError(
-            f"batch {number} has classes of shape {list(kinds.shape)} and {kinds.dtype} for {objects} "
-            f"{'inputs' if places is None else 'places'}: give one whole number each"
-        )
-    if ((kinds < 0) | (kinds >= classes)).any():
-        raise DataError(
-            f"batch {number} has classes from {int(kinds.min())} to {int(kinds.max())}: with classes={classes} they "
-            "lie from 0 up to one less"
-        )
-    if places is None:
-        return Batch(inputs, torch.arange(objects), kinds.long())
-    if places.shape[1:] != (3,) or inputs.dim() != 4:
-        raise DataError(
-            f"batch {number} has places of shape {list(places.shape)} in inputs of shape {list(inputs.shape)}: give "
-            "[M, 3], index of the input, row and column, in [B, C, H, W]"
-        )
-    limit = torch.tensor([len(inputs), *inputs.shape[2:]])
-    if not ((places >= 0) & (places < limit)).all():
-        raise DataError(f"batch {number} has a place outside its inputs of shape {list(inputs.shape)}: check the order")
-    point = places[:, [2, 1]].double()
-    return Batch(inputs, places[:, 0].long(), kinds.long(), torch.cat([point, point], 1))
+__all__ = ["ModuleTask", "restore", "top_accuracies"]

@@ -173,6 +173,22 @@ def prune_sequentially(
     return run.plan(), run.model, reports
 
 
+def reports(graph: ChannelGraph, plan: PrunePlan) -> tuple[StepReport, ...]:
+    """One report for every layer that lost channels, front to back."""
+    return tuple(
+        StepReport(
+            layer=kept.name,
+            block=block_of(kept.name),
+            channels=kept.channels,
+            active_before=kept.channels,
+            active_after=len(kept.keep),
+            k=len(kept.keep),
+            members=(kept.name, *graph.coupled(kept.name)),
+        )
+        for kept in plan.layers
+    )
+
+
 class _Run:
     """The state of one sequential run: the masked model and what was removed and decided so far."""
 
@@ -331,4 +347,4 @@ def gamma(model: nn.Module, graph: ChannelGraph, name: str) -> FloatArray:
     raise LayerSkipped(f"no BatchNorm follows {name}: choose --represent weight or medoid")
 
 
-__all__ = ["Settings", "StepReport", "front_to_back", "gamma", "prune_sequentially", "weight_norm"]
+__all__ = ["Settings", "StepReport", "front_to_back", "gamma", "prune_sequentially", "reports", "weight_norm"]

@@ -14,14 +14,15 @@ from torch import nn
 
 from seqprune.budget.target import Target
 from seqprune.engine.listener import Listener
+from seqprune.engine.task import Task
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.graph.channels import ChannelGraph
 from seqprune.measure.methods import Method, method
 from seqprune.report.plot import document, key, lines, table
-from seqprune.yolo.data.images import DetectionImages
 from seqprune.yolo.data.subset import train_subsets
 from seqprune.yolo.files.load import load
 from seqprune.yolo.task.profile import gflops, latencies_ms, parameters
+from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import trace_detector
 from seqprune.yolo.task.validate import validate
 from seqprune.yolo.train.tuning import finetune as tuned
@@ -225,8 +226,9 @@ def compare(
         names=detector.names,
         seed=seed,
     )
+    tasks = [YoloTask(sample, detector.names, imgsz) for sample in seen]
     tell = on_row or (lambda _row: None)
-    bench = _Bench(detector.model, graph, seen, data, count, imgsz, batch, str(device), seed, finetune, told, tell)
+    bench = _Bench(detector.model, graph, tasks, data, count, imgsz, batch, str(device), seed, finetune, told, tell)
     told.stage("measure unpruned", None)
     rows, networks = [bench.measured(Row(UNPRUNED, 1.0), detector.model)], [detector.model]
     tell(rows[0])
@@ -262,7 +264,7 @@ class _Bench:
 
     model: nn.Module
     graph: ChannelGraph
-    samples: Sequence[DetectionImages]
+    samples: Sequence[Task]
     data: str | Path
     count: str
     imgsz: int

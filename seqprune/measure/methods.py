@@ -16,19 +16,18 @@ from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.fast import fast_plan
 from seqprune.engine.presets import ROUND_TO, Way
 from seqprune.engine.sequential import Match, Settings
+from seqprune.engine.task import Task
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
-from seqprune.observe.batch import LabelledImages
 from seqprune.plan import PrunePlan
 from seqprune.repair.recover import Recover
 from seqprune.surgery import compact
-from seqprune.yolo.data.images import DetectionImages
 from seqprune.yolo.task.peers import PEERS, peer
 from seqprune.yolo.task.profile import parameters
 
-Method = Callable[[nn.Module, ChannelGraph, Target, DetectionImages, int], nn.Module]
-"""Given a network, its graph, what stays, training images and a seed, the pruned network: a new one, smaller, in
-inference mode; the one it was given stays as it is."""
+Method = Callable[[nn.Module, ChannelGraph, Target, Task, int], nn.Module]
+"""Given a network, its graph, what stays, its task with images to look at and a seed, the pruned network: a
+new one, smaller, in inference mode; the one it was given stays as it is."""
 FAR = 0.05
 """Of a target: so much more is not equal any more."""
 
@@ -38,14 +37,13 @@ def by_criterion(
     model: nn.Module,
     graph: ChannelGraph,
     target: Target,
-    images: LabelledImages,
+    task: Task,
     seed: int,
     *,
     spread: Spread = "uniform",
 ) -> nn.Module:
     """Plain top-k by a criterion."""
-    size = 0 if target.kind == "params" else _size(images)
-    plan = fast_plan(model, graph, images, target, name, imgsz=size, spread=spread, seed=seed)
+    plan = fast_plan(model, graph, task, target, name, spread=spread, seed=seed)
     return compact(model, plan, graph)
 
 
@@ -53,7 +51,7 @@ def by_clusters(
     model: nn.Module,
     graph: ChannelGraph,
     target: Target,
-    images: DetectionImages,
+    task: Task,
     seed: int,
     *,
     match: Match = "once",
@@ -64,10 +62,10 @@ def by_clusters(
     """
     share = _of_parameters(target, "clusters")
     ratio = ratio_for(model, graph, share)
-    engine = Engine(model, graph, images, streams_for(model))
+    engine = Engine(model, graph, task, streams_for(task, model))
     names = [layer.name for layer in graph.layers]
     settings = Settings(keep=ratio, match=match, seed=seed)
-    chosen = engine.front_to_back(names, len(model.names), settings)  # type: ignore[arg-type]
+    chosen = engine.front_to_back(names, task.classes, settings)
     engine.close()
     small = compact(chosen.masked, chosen.plan, graph)
     if (left := parameters(small) / parameters(model)) > share * (1 + FAR):
@@ -111,9 +109,7 @@ def at_ratio(graph: ChannelGraph, bundles: Sequence[Sequence[Bundle]], ratio: fl
     return removed
 
 
-def by_ratio(
-    name: str, model: nn.Module, graph: ChannelGraph, target: Target, _images: LabelledImages, seed: int
-) -> nn.Module:
+def by_ratio(name: str, model: nn.Module, graph: ChannelGraph, target: Target, _task: Task, seed: int) -> nn.Module:
     """Plain top-k by a criterion in place of the clusters: of every layer the same number stays as ``clusters`` leaves.
 
     Not what :func:`by_criterion` does, which rounds counts up: at 0.9 it leaves layers of 16 channels whole, where the
@@ -126,11 +122,9 @@ def by_ratio(
     return compact(model, PrunePlan.from_removed(graph, removed), graph)
 
 
-def by_peer(
-    name: str, model: nn.Module, _graph: ChannelGraph, target: Target, images: LabelledImages, seed: int
-) -> nn.Module:
+def by_peer(name: str, model: nn.Module, _graph: ChannelGraph, target: Target, task: Task, seed: int) -> nn.Module:
     """Torch-Pruning, which makes a graph of its own."""
-    return peer(name, model, _of_parameters(target, f"tp-{name}"), images, seed)
+    return peer(name, model, _of_parameters(target, f"tp-{name}"), task.images, seed)
 
 
 def by_accurate(
@@ -138,36 +132,30 @@ def by_accurate(
     model: nn.Module,
     graph: ChannelGraph,
     target: Target,
-    images: DetectionImages,
+    task: Task,
     _seed: int,
 ) -> nn.Module:
     """The preset ``accurate``: channels chosen over the whole network, and what is left fitted anew."""
-    masked, plan = accurately(model, graph, images, target, imgsz=_size(images), recover=recover)
+    masked, plan = accurately(model, graph, task, target, recover=recover)
     return compact(masked, plan, graph)
 
 
 def accurately(
     model: nn.Module,
     graph: ChannelGraph,
-    images: DetectionImages,
+    task: Task,
     target: Target,
     *,
-    imgsz: int,
     round_to: int = ROUND_TO,
     recover: Recover = "ls",
 ) -> tuple[nn.Module, PrunePlan]:
     """The masked network of the preset ``accurate``, and what stays of it; see :mod:`seqprune.engine.accurate`."""
-    engine = Engine(model, graph, images, streams_for(model))
+    engine = Engine(model, graph, task, streams_for(task, model))
     relevance = engine.weigh_errors()
-    chosen = engine.to_target(Way(target, recover), imgsz=imgsz, round_to=round_to, relevance=relevance)
+    chosen = engine.to_target(Way(target, recover), round_to=round_to, relevance=relevance)
     masked, _ = engine.repair(chosen, recover, relevance)
     engine.close()
     return masked, chosen.plan
-
-
-def _size(images: LabelledImages) -> int:
-    """Longer side of the first of them."""
-    return max(next(iter(images)).images.shape[-2:])
 
 
 def _of_parameters(target: Target, name: str) -> float:

@@ -25,6 +25,7 @@ from seqprune.surgery import compact
 from seqprune.yolo import DetectionImages
 from seqprune.yolo.data.subset import sampled
 from seqprune.yolo.files.load import load
+from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import trace_detector
 from seqprune.yolo.task.validate import validate
 
@@ -164,7 +165,8 @@ def sensitivity(
         calibration = DetectionImages(
             data, imgsz=imgsz, batch=batch, images=CALIBRATION, stride=detector.stride, names=detector.names, seed=seed
         )
-    scored = scores(criterion, scoring_for(criterion, detector.model, graph, calibration, seed))
+    task = None if calibration is None else YoloTask(calibration, detector.names, imgsz)
+    scored = scores(criterion, scoring_for(criterion, detector.model, graph, task, seed))
     units: dict[bytes, tuple[str, IntArray]] = {}
     for name in names:
         groups = np.sort(np.concatenate([bundle.groups for bundle in graph.bundles(name)]))

@@ -149,7 +149,7 @@ def patches(layer: nn.Module, x: torch.Tensor, where: Positions) -> torch.Tensor
     kernel, stride, dilation = conv.kernel_size, conv.stride, conv.dilation
     sizes = conv_sizes(conv, x)
     if any(conv.padding):
-        each = reversed(cast("tuple[int, ...]", conv.padding))
+        each = reversed(conv.padding)
         x = functional.pad(x, [size for padding in each for size in (padding, padding)])
     at = [column]  # positions along every dimension, the last first
     for size in reversed(sizes[1:-1]):
@@ -171,7 +171,7 @@ def patches(layer: nn.Module, x: torch.Tensor, where: Positions) -> torch.Tensor
 
 def conv_sizes(conv: nn.Conv2d, x: torch.Tensor) -> list[int]:
     """Of a convolution's output along every dimension but the first two."""
-    padding = conv.padding
+    padding = cast("tuple[int, ...]", conv.padding)
     of = zip(x.shape[2:], padding, conv.dilation, conv.kernel_size, conv.stride, strict=True)
     return [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, p, d, k, s in of]
 

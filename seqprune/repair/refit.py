@@ -61,6 +61,8 @@ class _Stage:
             before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
             def target(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
+                if name in before:
+                    return  # a layer that runs twice is fitted to its first run
                 where = places.of(name, map_size(layer, output), images).where
                 image, row, column = (index.to(device) for index in where)
                 before[name] = patches(layer, x, where), as_map(layer, output)[image, :, row, column]
@@ -68,6 +70,8 @@ class _Stage:
                     raise _Reached
 
             def source(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
+                if name not in before:
+                    return
                 drawn = places.of(name, map_size(layer, output), images)
                 seen = patches(layer, x, drawn.where)
                 unpruned, wanted = before.pop(name)

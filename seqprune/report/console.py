@@ -8,11 +8,11 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from seqprune.engine.record import Record, Trained
 from seqprune.engine.sequential import StepReport
 from seqprune.graph.channels import ChannelGraph, Layer
 from seqprune.repair.recover import Repair
-from seqprune.report.record import Record, compare
-from seqprune.yolo.train.job import Trained
+from seqprune.report.record import compare
 
 
 def step_block(step: StepReport, number: int) -> Text:

@@ -7,8 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from seqprune.engine.record import Record
 from seqprune.engine.sequential import StepReport
-from seqprune.report.record import Record, accuracies, compare
+from seqprune.report.record import accuracies, compare
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #fcfcfb; --ink: #1d2126; --quiet: #646c75; --line: #dcdfe2;

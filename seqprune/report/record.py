@@ -1,17 +1,10 @@
-"""Everything that was measured in one run, and its JSON."""
+"""A record as text: the table before and after."""
 
 from __future__ import annotations
 
-import json
-import math
-import platform
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from typing import Any
+from dataclasses import dataclass
 
-from seqprune.engine.sequential import StepReport
-from seqprune.repair.recover import Repair
-from seqprune.surgery import Difference
+from seqprune.engine.record import ModuleMeasurements, Size
 
 _ACCURACIES = {
     "map50_95": "mAP50-95",
@@ -21,56 +14,6 @@ _ACCURACIES = {
     "top1": "top-1 accuracy",
     "top5": "top-5 accuracy",
 }
-
-
-@dataclass(frozen=True)
-class Size:
-    """Size and speed of one model."""
-
-    params: int
-    gflops: float
-    latency_ms: float
-
-
-@dataclass(frozen=True)
-class Measurements(Size):
-    """The same with the accuracy of what finds objects; ``None`` where it was not measured."""
-
-    map50_95: float | None = None
-    map50: float | None = None
-    precision: float | None = None
-    recall: float | None = None
-
-
-@dataclass(frozen=True)
-class ClassMeasurements(Size):
-    """The same with the accuracy of what classifies; ``None`` where it was not measured."""
-
-    top1: float | None = None
-    top5: float | None = None
-
-
-@dataclass(frozen=True)
-class Record:
-    """One run: what went in, what every step did, what came out; ``data`` is empty where no images were given."""
-
-    model: str
-    data: str
-    preset: str
-    seed: int
-    mode: str
-    finetune: int
-    settings: dict[str, Any]
-    versions: dict[str, str]
-    steps: tuple[StepReport, ...]
-    verify: Difference
-    before: Measurements | ClassMeasurements
-    after: Measurements | ClassMeasurements
-    unreadable: tuple[str, ...] = ()
-    repairs: tuple[Repair, ...] = ()
-
-    def to_json(self) -> str:
-        return json.dumps(_plain(asdict(self)), indent=2, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)
@@ -85,6 +28,8 @@ class Compared:
 
 def accuracies(measured: Size) -> dict[str, float]:
     """What was measured of a model's accuracy, by its title."""
+    if isinstance(measured, ModuleMeasurements):
+        return {_ACCURACIES.get(name, name): value for name, value in measured.accuracy.items()}
     found = {title: getattr(measured, name, None) for name, title in _ACCURACIES.items()}
     return {title: value for title, value in found.items() if value is not None}
 
@@ -110,27 +55,3 @@ def compare(before: Size, after: Size) -> list[Compared]:
 
 def _share(before: float, after: float) -> str:
     return f"{100 * (after / before - 1):+.1f} %" if before else ""
-
-
-def versions() -> dict[str, str]:
-    """Versions of what decides the result."""
-    packages = (
-        "seqprune",
-        "torch",
-        "torchvision",
-        "ultralytics",
-        "scikit-learn",
-        "kmedoids",
-        "kneed",
-        "numpy",
-    )
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN: a value that is not finite becomes null."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from seqprune.engine.record import Measurements, Record
 from seqprune.engine.sequential import StepReport
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.report.console import step_block
 from seqprune.report.folder import fill, free_folder
 from seqprune.report.html import page
-from seqprune.report.record import Measurements, Record, compare
+from seqprune.report.record import compare
 from seqprune.surgery import Difference
 
 PRUNED = StepReport("model.5.conv", 5, 256, 256, 118, 512, (0, 2), 118, "pruned", "", ("model.5.conv",), 1.5)

@@ -13,7 +13,8 @@ from networks import Unit, randomise
 from torch import nn
 
 import seqprune
-from seqprune.engine.modules import _Checked
+from seqprune.engine.batches import Batches
+from seqprune.engine.listener import Listener
 from seqprune.errors import DataError, InputError, ModelError, PlanError
 from seqprune.observe.extract import observe
 
@@ -63,15 +64,14 @@ def test_layers_are_pruned_front_to_back_compact_and_verified(samples: Callable[
     model = Network()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     told: list[str] = []
-    result = seqprune.prune_module(
-        model, samples, LAYERS, classes=CLASSES, keep=0.5, on_step=lambda step: told.append(step.layer)
-    )
+    listener = Listener(step=lambda step: told.append(step.layer))
+    result = seqprune.prune(model, samples, layers=LAYERS, keep=0.5, listener=listener)
     assert told == ["stem.conv", "down", "block.conv"]
     assert result.steps[2].reason == "decided together with down"
     assert {layer.name: len(layer.keep) for layer in result.plan.layers} == {"stem.conv": 8, "down": 8, "block.conv": 8}
     assert result.model.get_submodule("down").weight.shape == (8, 8, 3, 3)
     inputs = next(samples())[0]
-    assert seqprune.verify(result.masked, result.model, inputs).max_rel <= 1e-4
+    assert seqprune.verify(seqprune.mask(model, result.plan), result.model, inputs).max_rel <= 1e-4
     again = seqprune.compact(model, result.plan).state_dict()
     assert all(torch.equal(tensor, again[name]) for name, tensor in result.model.state_dict().items())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -82,7 +82,7 @@ def test_an_object_is_seen_at_the_cell_under_its_place() -> None:
     """Places are in pixels of the input; a cell of this layer is four pixels wide."""
     model, maps = Network().eval(), []
     hook = model.down.register_forward_hook(lambda _m, _a, out: maps.append(out.detach()))
-    found = observe(model, ["down"], _Checked(batches, CLASSES), CLASSES).moments["down"]
+    found = observe(model, ["down"], Batches(batches), CLASSES).moments["down"]
     hook.remove()
     given = list(batches())
     vectors = [out[p[:, 0], :, p[:, 1] // 4, p[:, 2] // 4] for out, (_, _, p) in zip(maps, given, strict=True)]
@@ -93,8 +93,8 @@ def test_an_object_is_seen_at_the_cell_under_its_place() -> None:
 
 
 def test_a_pruned_network_is_pruned_again_and_trains() -> None:
-    once = seqprune.prune_module(Network(), batches, LAYERS, classes=CLASSES, keep=0.5, round_to=1).model
-    twice = seqprune.prune_module(once, batches, LAYERS, classes=CLASSES, keep=0.5, round_to=1).model
+    once = seqprune.prune(Network(), batches, layers=LAYERS, keep=0.5, round_to=1).model
+    twice = seqprune.prune(once, batches, layers=LAYERS, keep=0.5, round_to=1).model
     assert twice.get_submodule("down").weight.shape == (4, 3, 3, 3)
     twice.train()(next(batches())[0]).square().mean().backward()
     assert all(parameter.grad is not None for parameter in twice.parameters())
@@ -104,21 +104,19 @@ def test_signals_without_height_are_observed_by_their_mean() -> None:
     model = nn.Sequential(nn.Conv1d(2, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, 2))
     kinds = torch.arange(40) % 2
     signals = torch.rand(40, 2, 9) + kinds[:, None, None]
-    result = seqprune.prune_module(model, lambda: [(signals, kinds)], ["0"], classes=2, keep=0.5)
+    result = seqprune.prune(model, lambda: [(signals, kinds)], layers=["0"], keep=0.5)
     assert result.model[0].out_channels == 8  # type: ignore[index]
 
 
 X, KINDS, PLACES = next(batches())
 BAD: dict[str, tuple[Any, type[Exception], str]] = {
-    "an iterator": (batches(), InputError, "samples are a generator, which can end"),
-    "nothing": (lambda: (), DataError, "returned none"),
-    "no tuple": (lambda: [X], DataError, "batch 0 is no"),
-    "no tensor": (lambda: [(X, [1] * BATCH)], DataError, "give tensors only"),
-    "whole numbers": (lambda: [(X.int(), KINDS[:BATCH])], DataError, r"inputs of torch\.int32"),
-    "too few classes": (lambda: [(X, KINDS[:3])], DataError, r"shape \[3\] .* for 12 inputs"),
-    "scores": (lambda: [(X, torch.rand(BATCH))], DataError, r"torch\.float32 for 12 inputs"),
-    "a strange class": (lambda: [(X, KINDS[:BATCH] + 1)], DataError, "from 1 to 3: with classes=3"),
-    "places of two": (lambda: [(X, KINDS, PLACES[:, 1:])], DataError, r"places of shape \[24, 2\]"),
+    "an iterator": (batches(), InputError, "data is a generator, which can end"),
+    "nothing": (lambda: (), DataError, "gave no batch"),
+    "no tensor": (lambda: [("cat.jpg", 1)], DataError, "without a tensor in front"),
+    "too few classes": (lambda: [(X, KINDS[:3])], DataError, "3 classes for 12 inputs"),
+    "a strange class": (lambda: [(X, KINDS[:BATCH] - 1)], DataError, "a class of -1"),
+    "places of two": (lambda: [(X, KINDS, PLACES[:, 1:])], DataError, r"places of \[24, 2\]"),
+    "no classes": (lambda: [X], InputError, "no layer could be pruned"),
     "places elsewhere": (lambda: [(X, KINDS, PLACES + 9)], DataError, "a place outside"),
     "second batch": (lambda: [(X, KINDS, PLACES), (X, KINDS, -PLACES - 1)], DataError, "batch 1 has a place"),
     "another shape": (lambda: [(X[:, :2], KINDS, PLACES)], ModelError, "takes 3 channels, but 2 reach it"),
@@ -129,7 +127,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
 def test_what_cannot_be_used_is_refused_on_one_line(case: str) -> None:
     samples, kind, said = BAD[case]
     with pytest.raises(kind, match=said) as caught:
-        seqprune.prune_module(Network(), samples, LAYERS, classes=CLASSES, keep=0.5)
+        seqprune.prune(Network(), samples, layers=LAYERS, keep=0.5)
     assert "\n" not in str(caught.value)
 
 
@@ -146,7 +144,7 @@ def test_what_cannot_be_used_is_refused_on_one_line(case: str) -> None:
 )
 def test_names_and_numbers_are_checked(options: dict[str, Any], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
-        seqprune.prune_module(Network(), **{"samples": batches, "layers": LAYERS, "classes": CLASSES, **options})
+        seqprune.prune(Network(), batches, **{"layers": LAYERS, **options})
 
 
 def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +178,7 @@ class Permuted(nn.Module):
 def test_a_linear_layers_channels_are_its_last_dimension(samples: Callable[[], Any]) -> None:
     model, maps = Permuted().eval(), []
     hook = model.wide.register_forward_hook(lambda _m, _a, out: maps.append(out.detach()))
-    found = observe(model, ["wide"], _Checked(samples, CLASSES), CLASSES).moments["wide"]
+    found = observe(model, ["wide"], Batches(samples), CLASSES).moments["wide"]
     hook.remove()
     vectors, kinds = [], []
     for out, (_, kind, *places) in zip(maps, samples(), strict=True):
@@ -189,7 +187,7 @@ def test_a_linear_layers_channels_are_its_last_dimension(samples: Callable[[], A
     for row, kind in enumerate(found.classes):
         expected = torch.cat(vectors)[torch.cat(kinds) == kind].double().mean(0)
         torch.testing.assert_close(torch.from_numpy(found.mean[row]), expected)
-    result = seqprune.prune_module(Permuted(), samples, ["wide"], classes=CLASSES, keep=0.5)
+    result = seqprune.prune(Permuted(), samples, layers=["wide"], keep=0.5)
     assert result.model.get_submodule("wide").weight.shape == (8, 6)
 
 
@@ -200,7 +198,7 @@ def test_a_layer_that_does_not_keep_images_apart_is_refused() -> None:
             return self.last(self.wide(y).relu()).reshape(len(x), SIDE, SIDE, CLASSES).permute(0, 3, 1, 2)
 
     with pytest.raises(ModelError, match="for 12 images, so that an object's place in it is not known"):
-        observe(Windows().eval(), ["wide"], _Checked(batches, CLASSES), CLASSES)
+        observe(Windows().eval(), ["wide"], Batches(batches), CLASSES)
 
 
 def test_a_network_that_works_in_place_leaves_the_samples_alone() -> None:
@@ -210,6 +208,6 @@ def test_a_network_that_works_in_place_leaves_the_samples_alone() -> None:
 
     given = list(batches())
     before = [inputs.clone() for inputs, *_ in given]
-    result = seqprune.prune_module(InPlace(), lambda: given, LAYERS, classes=CLASSES, keep=0.5)
+    result = seqprune.prune(InPlace(), lambda: given, layers=LAYERS, keep=0.5)
     assert all(torch.equal(inputs, was) for (inputs, *_), was in zip(given, before, strict=True))
-    assert result.difference.max_rel <= 1e-4
+    assert result.record.verify.max_rel <= 1e-4

@@ -50,14 +50,17 @@ def test_what_does_not_reach_the_output_has_no_curvature() -> None:
     assert float(found.curvature["model.5.0"].sum()) > 0
 
 
+SCALE = torch.linspace(0.5, 2, 24).double()[:, None]
+
+
 @pytest.mark.parametrize("slope", [None, torch.linspace(0.1, 1, 24).double()])
 def test_rows_have_the_total_variance_they_are_given(slope: torch.Tensor | None) -> None:
     model = Detector()
     covariance = covariances(model)["model.3.conv"]
-    weight = scaled_weight(model, "model.3.conv", covariance, 2.5, slope)
+    weight = scaled_weight(model, "model.3.conv", SCALE, covariance, 2.5, slope)
     assert float(((weight @ covariance) * weight).sum()) == pytest.approx(2.5)
     if slope is not None:  # flat outputs weigh less than without
-        plain = scaled_weight(model, "model.3.conv", covariance, 2.5)
+        plain = scaled_weight(model, "model.3.conv", SCALE, covariance, 2.5)
         ratios = weight.norm(dim=1) / plain.norm(dim=1) / slope.sqrt()
         assert torch.allclose(ratios, ratios[0].expand(24))
 

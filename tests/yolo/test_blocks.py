@@ -14,9 +14,9 @@ from networks import random_plan, randomise
 from torch import nn
 
 from seqprune import PrunePlan, compact, count_active_channels, mask, verify
+from seqprune.engine.run import layers_for
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
-from seqprune.run import choose
 from seqprune.yolo.files.load import load
 from seqprune.yolo.task.tracing import trace_detector
 
@@ -94,9 +94,9 @@ def test_every_layer_of_the_neck_can_be_pruned() -> None:
 def test_blocks_without_layers_are_passed_over() -> None:
     """An upsampling; or, in the second block of RT-DETR, a depthwise convolution: by default nothing was pruned."""
     _, graph = built("yolov8n")
-    assert choose(graph, 2, (9, 10, 12)) == choose(graph, 2, (9, 12))
+    assert layers_for(graph, 2, (9, 10, 12)) == layers_for(graph, 2, (9, 12))
     with pytest.raises(InputError, match="no prunable convolution in block 10"):
-        choose(graph, 1, (10,))
+        layers_for(graph, 1, (10,))
 
 
 def test_the_largest_traces_in_seconds() -> None:

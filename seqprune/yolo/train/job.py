@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from seqprune.engine.record import Trained
 from seqprune.errors import InputError, TrainingError
-from seqprune.plan import PrunePlan
 from seqprune.yolo.data.folders import describe
 from seqprune.yolo.files.contained import contained, one_line
 from seqprune.yolo.files.load import LoadedDetector, load
@@ -24,24 +23,6 @@ from seqprune.yolo.train.teacher import load_teacher
 from seqprune.yolo.train.tuning import FAILED, check_names
 
 _REFUSED = (SyntaxError, TypeError, ValueError, KeyError, RuntimeError, OSError)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What training left.
-
-    Attributes:
-        folder: where ``weights/best.pt``, ``weights/last.pt``, ``results.csv``, ``args.yaml`` lie and, where there
-            is a plan, ``plan.json``.
-        best: the best checkpoint.
-        plan: what the network was pruned by, ``None`` where it carries none.
-        metrics: of the best checkpoint on the ``val`` images, by Ultralytics' names.
-    """
-
-    folder: Path
-    best: Path
-    plan: PrunePlan | None
-    metrics: dict[str, float]
 
 
 def train(

@@ -1,0 +1,141 @@
+"""Anybody's data as the engine reads it: in the same order every time, each batch looked at before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from seqprune.errors import DataError, InputError
+from seqprune.observe.batch import Batch
+from seqprune.observe.inputs import Inputs, count_of, height_width, part_of, tensors
+
+Loader = Iterable[Any] | Callable[[], Iterable[Any]]
+"""A data loader, or a function that returns one.
+
+It gives batches: inputs as the network takes them (see :mod:`seqprune.observe.inputs`), or tuples or lists
+``(inputs, classes)`` or ``(inputs, classes, places)``. ``classes`` are ``[B]`` whole numbers, one an input; other
+targets in that place are not looked at. ``places`` are ``[M, 3]``: index of the input, row and column in pixels of
+``[B, C, H, W]`` inputs; an object is seen at the cell of a layer's map that lies there, and ``classes`` are ``[M]``.
+"""
+
+
+class Batches:
+    """Batches read once and kept: a loader that shuffles or augments gives others in every pass.
+
+    Args:
+        loader: see :data:`Loader`.
+        batch: images of one batch, at most; larger ones are split.
+        images: so many from the front; all where left out.
+
+    Attributes:
+        image_count: images in all batches.
+        classes: one more than the greatest class id; 0 where nothing is labelled.
+        unreadable: nothing.
+
+    Raises:
+        InputError: the loader can be read only once.
+        DataError: it gives nothing, or no batches of that form.
+    """
+
+    unreadable: tuple[str, ...] = ()
+
+    def __init__(self, loader: Loader, batch: int = 16, images: int | None = None) -> None:
+        given = loader() if callable(loader) else loader
+        if isinstance(given, Iterator) and not callable(loader):
+            raise InputError(
+                f"data is a {type(given).__name__}, which can end: give a loader, or a function that returns one"
+            )
+        self._batches: list[Batch] = []
+        left = images
+        for number, sample in enumerate(given):
+            whole = _batch(sample, number)
+            for start in range(0, whole.count, batch):
+                stop = min(start + batch, whole.count, whole.count if left is None else start + left)
+                if stop <= start:
+                    break
+                left = None if left is None else left - (stop - start)
+                self._batches.append(_piece(whole, slice(start, stop), len(self._batches)))
+            if left == 0:
+                break
+        if not self._batches:
+            raise DataError("the data gave no batch: a function has to return a new loader on every call")
+        labelled = [int(each.classes.max()) for each in self._batches if len(each.classes)]
+        self.classes = max(labelled, default=-1) + 1
+        self.image_count = sum(each.count for each in self._batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self._batches)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def hold_out(self, every: int = 8) -> tuple[Batches, Batches | None]:
+        """All batches but one in ``every``, and those; ``None`` for them where there are not two batches."""
+        count = len(self._batches)
+        held = {n for n in range(count) if n % every == min(every, count) // 2}
+        if count < 2:
+            return self, None
+        return self._part(sorted(set(range(count)) - held)), self._part(sorted(held))
+
+    def _part(self, numbers: Sequence[int]) -> Batches:
+        part = object.__new__(Batches)
+        part._batches = [self._batches[n] for n in numbers]
+        part.classes, part.image_count = self.classes, sum(each.count for each in part._batches)
+        return part
+
+
+def _piece(batch: Batch, part: slice, number: int) -> Batch:
+    """Some images of a batch with their objects."""
+    mine = (batch.image_index >= part.start) & (batch.image_index < part.stop)
+    chosen = batch.select(mine)
+    return replace(
+        chosen, images=part_of(batch.images, part), image_index=chosen.image_index - part.start, number=number
+    )
+
+
+def _batch(sample: Any, number: int) -> Batch:
+    """
+    Raises:
+        DataError: it is no batch of the form that :data:`Loader` says.
+    """
+    parts: tuple[Any, ...] = tuple(sample) if isinstance(sample, tuple | list) and 1 <= len(sample) <= 3 else (sample,)
+    inputs, labels, places = (*parts, None, None)[:3]
+    given = list(tensors(inputs))
+    if not given:
+        raise DataError(
+            f"batch {number} is a {type(sample).__name__} without a tensor in front: give inputs, (inputs, classes) or "
+            "(inputs, classes, places)"
+        )
+    count = count_of(inputs)
+    none = torch.zeros(0, dtype=torch.int64)
+    if places is not None:
+        return _placed(inputs, labels, places, count, number)
+    if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.dim() != 1:
+        return Batch(inputs, none, none)
+    if len(labels) != count:
+        raise DataError(f"batch {number} has {len(labels)} classes for {count} inputs: give one whole number each")
+    if bool((labels < 0).any()):
+        raise DataError(f"batch {number} has a class of {int(labels.min())}: class ids begin with 0")
+    return Batch(inputs, torch.arange(count), labels.long().cpu())
+
+
+def _placed(inputs: Inputs, labels: Any, places: Any, count: int, number: int) -> Batch:
+    """
+    Raises:
+        DataError: objects without a class each, or outside their inputs.
+    """
+    if not isinstance(places, torch.Tensor) or places.shape[1:] != (3,):
+        shape = list(places.shape) if isinstance(places, torch.Tensor) else type(places).__name__
+        raise DataError(f"batch {number} has places of {shape}: give [M, 3], index of the input, row and column")
+    places = places.cpu()
+    if not isinstance(labels, torch.Tensor) or labels.is_floating_point() or labels.shape != (len(places),):
+        shape = list(labels.shape) if isinstance(labels, torch.Tensor) else type(labels).__name__
+        raise DataError(f"batch {number} has classes of {shape} for {len(places)} places: give one whole number each")
+    limit = torch.tensor([count, *height_width(inputs)])
+    if bool((labels < 0).any()) or not bool(((places >= 0) & (places < limit)).all()):
+        raise DataError(f"batch {number} has a place outside its inputs of {limit[1:].tolist()}, or a class below 0")
+    point = places[:, [2, 1]].double()
+    return Batch(inputs, places[:, 0].long(), labels.long().cpu(), torch.cat([point, point], 1))

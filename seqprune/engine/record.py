@@ -1,0 +1,126 @@
+"""Everything that was measured in one run, and its JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from seqprune.engine.sequential import StepReport
+from seqprune.plan import PrunePlan
+from seqprune.repair.recover import Repair
+from seqprune.surgery import Difference
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size and speed of one model: what was not timed is not a number."""
+
+    params: int
+    gflops: float
+    latency_ms: float = math.nan
+
+    @classmethod
+    def of(cls, params: int, gflops: float, accuracy: Mapping[str, float]) -> Size:
+        """With the accuracies that this kind has a place for."""
+        known = {entry.name for entry in fields(cls)}
+        return cls(params, gflops, **{name: value for name, value in accuracy.items() if name in known})
+
+
+@dataclass(frozen=True)
+class Measurements(Size):
+    """The same with the accuracy of what finds objects; ``None`` where it was not measured."""
+
+    map50_95: float | None = None
+    map50: float | None = None
+    precision: float | None = None
+    recall: float | None = None
+
+
+@dataclass(frozen=True)
+class ClassMeasurements(Size):
+    """The same with the accuracy of what classifies; ``None`` where it was not measured."""
+
+    top1: float | None = None
+    top5: float | None = None
+
+
+@dataclass(frozen=True)
+class ModuleMeasurements(Size):
+    """The same with whatever the caller measures, by name."""
+
+    accuracy: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, params: int, gflops: float, accuracy: Mapping[str, float]) -> Size:
+        return cls(params, gflops, accuracy=dict(accuracy))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run: what went in, what every step did, what came out; ``data`` is empty where no images were given."""
+
+    model: str
+    data: str
+    preset: str
+    seed: int
+    mode: str
+    finetune: int
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    steps: tuple[StepReport, ...]
+    verify: Difference
+    before: Size
+    after: Size
+    unreadable: tuple[str, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+
+    def to_json(self) -> str:
+        return json.dumps(_plain(asdict(self)), indent=2, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training left.
+
+    Attributes:
+        folder: where ``weights/best.pt``, ``weights/last.pt``, ``results.csv``, ``args.yaml`` lie and, where there
+            is a plan, ``plan.json``.
+        best: the best checkpoint.
+        plan: what the network was pruned by, ``None`` where it carries none.
+        metrics: of the best checkpoint on the ``val`` images, by Ultralytics' names.
+    """
+
+    folder: Path
+    best: Path
+    plan: PrunePlan | None
+    metrics: dict[str, float]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the result."""
+    packages = (
+        "seqprune",
+        "torch",
+        "torchvision",
+        "ultralytics",
+        "scikit-learn",
+        "kmedoids",
+        "kneed",
+        "numpy",
+    )
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: a value that is not finite becomes null."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

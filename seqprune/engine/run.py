@@ -1,0 +1,195 @@
+"""One run: look, choose, repair, prove, train, measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from seqprune.budget.cost import gflops, latencies_ms, parameters
+from seqprune.engine.engine import Chosen, Engine, streams_for
+from seqprune.engine.listener import Listener
+from seqprune.engine.record import ClassMeasurements, Measurements, Record, Size, versions
+from seqprune.engine.sequential import front_to_back
+from seqprune.engine.settings import Choose, Look, Train
+from seqprune.engine.task import Task
+from seqprune.errors import InputError
+from seqprune.graph import ChannelGraph
+from seqprune.observe.forward import Forward
+from seqprune.observe.ranks import ALONE, Ranks
+from seqprune.plan import PrunePlan
+from seqprune.select.layers import block_of, choose_layers
+from seqprune.surgery import compact, verify
+
+LAYERS, BLOCKS = 3, (1, 2, 3, 4, 5)
+"""What preset ``seed`` chooses: so many layers of these top-level modules."""
+Tune = Callable[[nn.Module, PrunePlan, int], nn.Module]
+"""Given a pruned network, what was pruned, and epochs, the trained one."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is pruned.
+
+    Attributes:
+        model: the unpruned network, on the CPU, in inference mode; changed nowhere.
+        graph: its channel graph.
+        task: what is asked of it.
+        kind: what holds its measurements.
+        source, data: what they are called in reports; ``data`` is empty where there are no images.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    task: Task
+    kind: type[Size] = Measurements
+    source: str = ""
+    data: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out of a run: the pruned network on the CPU, what stays of it, and everything measured."""
+
+    model: nn.Module
+    plan: PrunePlan
+    record: Record
+
+
+def run(
+    subject: Subject,
+    look: Look,
+    choose: Choose,
+    train: Train,
+    *,
+    device: torch.device,
+    tune: Tune = lambda model, _plan, _epochs: model,
+    ranks: Ranks = ALONE,
+    told: Listener | None = None,
+) -> Outcome:
+    """Prunes a network as it is asked to, and proves it.
+
+    Args:
+        subject: what is pruned.
+        look, choose, train: what is asked for.
+        device: where images are looked at.
+        tune: trains; a failure of it is the caller's to keep.
+        ranks: the processes that share the images.
+        told: what is going on.
+
+    Raises:
+        InputError: names or numbers that cannot be used, or nothing could be pruned.
+        VerificationError: compact and masked model differ.
+    """
+    told = told or Listener()
+    task, graph = subject.task, subject.graph
+    measures = bool(look.val and subject.data and not ranks.rank)
+    names = [] if choose.way.target else layers_for(graph, choose.layers, choose.blocks)
+    before = _measured(subject, subject.model, measures, "before", told)
+    engine = Engine(
+        deepcopy(subject.model).to(device),
+        graph,
+        task,
+        streams_for(task, subject.model, look.cache_bytes, look.cache_half, told.warning),
+        Forward(look.amp, told.warning),
+        told,
+    )
+    chosen, repairs = _pruned(engine, names, choose, train, tune, ranks)
+    masked = chosen.masked.cpu()
+    small = compact(masked, chosen.plan, graph)
+    first = next(iter(task.images))
+    difference = verify(masked, small, first.input(small, slice(2)))
+    pruned = tune(small if choose.mode == "compact" else masked, chosen.plan, train.epochs)
+    after = _measured(subject, pruned, measures, "after", told)
+    # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
+    slow, fast = (math.nan, math.nan)
+    if not ranks.rank:
+        slow, fast = latencies_ms([subject.model, pruned], task.example(subject.model), "cpu")
+    record = Record(
+        model=subject.source,
+        data=subject.data,
+        preset=choose.preset,
+        seed=choose.seed,
+        mode=choose.mode,
+        finetune=train.epochs,
+        settings=_settings(look, choose, train, task, bool(subject.data)),
+        versions=versions(),
+        steps=chosen.steps,
+        verify=difference,
+        repairs=repairs,
+        before=replace(before, latency_ms=slow),
+        after=replace(after, latency_ms=fast),
+        unreadable=tuple(task.images.unreadable),
+    )
+    return Outcome(pruned, chosen.plan, record)
+
+
+def _pruned(
+    engine: Engine, names: Sequence[str], choose: Choose, train: Train, tune: Tune, ranks: Ranks
+) -> tuple[Chosen, tuple[Any, ...]]:
+    """What was chosen, its masked network repaired, and what became of the repairs."""
+    way = choose.way
+    relevance = engine.weigh_errors() if way.weighs_errors else None
+    if way.target is None:
+        after_step = (lambda now, so_far: tune(now, so_far, train.step_epochs)) if train.step_epochs else None
+        chosen = engine.front_to_back(names, engine.task.classes, choose.settings, after_step=after_step, ranks=ranks)
+        if not chosen.plan.layers:
+            first = next(iter(chosen.steps), None)
+            why = "none was named" if first is None else f"{first.layer}: {first.reason or 'all of its channels stay'}"
+            raise InputError(f"no layer could be pruned; {why}")
+    else:
+        chosen = engine.to_target(
+            way,
+            round_to=choose.settings.round_to,
+            protect=choose.protect,
+            seed=choose.seed,
+            relevance=relevance,
+        )
+    masked, repairs = engine.repair(chosen, way.recover, relevance)
+    engine.close()
+    return replace(chosen, masked=masked), repairs
+
+
+def _measured(subject: Subject, model: nn.Module, accuracy: bool, when: str, told: Listener) -> Size:
+    """Size of a model, and its accuracy where that is wanted; its time is taken later."""
+    told.stage(f"measure {when}", None)
+    known = subject.task.accuracy(model) if accuracy else {}
+    return subject.kind.of(parameters(model), gflops(model, subject.task.example(model)), known)
+
+
+def _settings(look: Look, choose: Choose, train: Train, task: Task, has_data: bool) -> dict[str, Any]:
+    """As the report says them."""
+    way, settings = choose.way, choose.settings
+    return (
+        (asdict(settings) if way.target is None else {"round_to": settings.round_to, "seed": settings.seed})
+        | {"imgsz": look.imgsz, "batch": look.batch, "images": task.images.image_count, "device": str(look.device)}
+        | {"finetune_step": train.step_epochs, "distill": train.distill, "target": choose.target}
+        | {"recover": way.recover, "protect": list(choose.protect), "criterion": way.criterion}
+        | {"verified_on": "images" if has_data else "noise"}
+    )
+
+
+def layers_for(graph: ChannelGraph, layers: int | Sequence[str] | None, blocks: Iterable[int] | None) -> list[str]:
+    """Layers front to back: those named, or as many as asked for from ``blocks``.
+
+    Raises:
+        InputError: there is no such block.
+        PlanError: there is no such layer, or it cannot be pruned.
+    """
+    layers = LAYERS if layers is None else layers
+    if not isinstance(layers, int):
+        return front_to_back(graph, layers)
+    last = max((block for entry in graph.all_layers if (block := block_of(entry.name)) is not None), default=0)
+    blocks = BLOCKS if blocks is None else tuple(blocks)
+    if strange := [b for b in blocks if not 0 <= b <= last]:
+        raise InputError(f"the model has no block {strange[0]}: its blocks are 0 to {last}")
+    candidates = [(e.name, e.channels) for e in graph.layers if e.kind == "Conv2d"]
+    return choose_layers(candidates, blocks, layers)
+
+
+__all__ = ["ClassMeasurements", "Outcome", "Subject", "layers_for", "run"]

@@ -1,0 +1,149 @@
+"""What one run is asked for: what to look at, how to choose and repair, how to train. Checked where they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from seqprune.engine.presets import Way, settings_of, way_of
+from seqprune.engine.sequential import Settings
+from seqprune.errors import InputError
+from seqprune.observe.shelf import CACHE_BYTES
+
+Mode = Literal["compact", "mask"]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is looked at.
+
+    Attributes:
+        images: so many training images, a seeded sample; all of them where left out.
+        imgsz: longer side of the images in pixels; what the network is trained with where left out.
+        batch: images at a time.
+        device: ``cpu`` or the number of a GPU.
+        cache_bytes: memory for the block outputs that let all observations cost about one pass over the images; what
+            outgrows it goes to disk. 0 runs the network from the start for every layer.
+        cache_half: keep block outputs in half precision.
+        amp: observe with automatic mixed precision.
+        val: whether accuracy before and after is measured.
+    """
+
+    images: int | None = None
+    imgsz: int | None = None
+    batch: int = 16
+    device: str | int = "cpu"
+    cache_bytes: int = CACHE_BYTES
+    cache_half: bool = False
+    amp: bool = False
+    val: bool = True
+
+    def __post_init__(self) -> None:
+        if (
+            (self.imgsz is not None and self.imgsz < 32)
+            or self.batch < 1
+            or (self.images is not None and self.images < 1)
+        ):
+            raise InputError(
+                f"imgsz={self.imgsz}, batch={self.batch}, images={self.images}: imgsz is at least 32, the others "
+                "positive"
+            )
+
+
+@dataclass(frozen=True)
+class Choose:
+    """What stays, and what is repaired.
+
+    Attributes:
+        preset: ``seed``, the predecessor's way of choosing a few layers front to back; ``accurate``, the whole network
+            to a target, where removal costs least, with every layer fitted anew; or ``fast``, the whole network to a
+            target by scores of its channels.
+        layers: how many layers to choose, or their module paths in any order (``seed``); 3 where left out.
+        blocks: top-level modules to choose from, where layers are not named (``seed``); 1 to 5 where left out.
+        keep, represent, match, round_to: see :class:`seqprune.engine.sequential.Settings`; override the preset. With a
+            ratio to keep, or a target, counts are rounded up to a multiple of 8 unless ``round_to`` says otherwise.
+        target: ``params=0.8``, ``flops=0.6`` or ``latency=0.7``: what stays (``accurate``, ``fast``).
+        recover: ``ls``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where held-out images
+            say that it helps; ``ls`` by default for ``accurate``, ``none`` for the others.
+        protect: module paths that stay whole (``accurate``, ``fast``).
+        criterion: what scores the channels, see :mod:`seqprune.budget.criteria` (``fast``).
+        mode: ``compact`` takes channels out, ``mask`` zeroes them.
+        seed: of every random choice.
+    """
+
+    preset: str = "seed"
+    layers: int | Sequence[str] | None = None
+    blocks: Iterable[int] | None = None
+    keep: str | float | None = None
+    represent: str | None = None
+    match: str | None = None
+    round_to: int | None = None
+    target: str | None = None
+    recover: str | None = None
+    protect: Sequence[str] = ()
+    criterion: str | None = None
+    mode: Mode = "compact"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _ = self.settings, self.way  # checked now, not after an hour
+        if self.mode not in ("compact", "mask"):
+            raise InputError(f"mode={self.mode!r} is not known: choose compact or mask")
+        if self.way.target is not None and (self.layers, self.blocks) != (None, None):
+            raise InputError(f"preset {self.preset} chooses from the whole network: leave out layers and blocks")
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Of the clusters, and what counts are rounded to."""
+        return settings_of(self.preset, self.keep, self.represent, self.match, self.round_to, self.seed)
+
+    @cached_property
+    def way(self) -> Way:
+        """Which engine runs, and what is repaired after it."""
+        return way_of(self.preset, self.target, self.recover, self.protect, self.criterion)
+
+
+@dataclass(frozen=True)
+class Train:
+    """What is trained.
+
+    Attributes:
+        epochs: on the training images afterwards, in the pruned shape.
+        step_epochs: after each pruned layer, its channels masked, before the next is looked at.
+        distill: whether the model as it was given is the teacher, beside the labels.
+        arguments: further ones of the trainer's (``lr0``, augmentation …).
+    """
+
+    epochs: int = 0
+    step_epochs: int = 0
+    distill: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.step_epochs) < 0:
+            raise InputError(f"finetune={self.epochs}, finetune_step={self.step_epochs}: give epochs, 0 or more")
+        if self.distill and not self.epochs + self.step_epochs:
+            raise InputError("distill teaches while fine-tuning: give finetune or finetune_step too, or leave it out")
+
+
+def check_together(choose: Choose, train: Train, processes: int, has_data: bool) -> None:
+    """
+    Raises:
+        InputError: what does not go together.
+    """
+    way = choose.way
+    if not has_data and (way.looks_at_images or train.epochs):
+        raise InputError("these settings look at images: give --data, or prune with preset fast and no more")
+    if processes > 1 and train.epochs + train.step_epochs:
+        raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
+    if processes > 1 and way != Way(None, "none"):
+        raise InputError("targets and recovery run in one process: leave torchrun out, or take --preset seed")
+    if way.target is not None and train.step_epochs:
+        raise InputError("a target is met in one step: give finetune instead of finetune_step")
+    if train.step_epochs and way.recover in ("ls", "bias"):
+        raise InputError(
+            f"recover={way.recover} fits to the weights as they were, and finetune_step trains them on the way: give "
+            "finetune instead of finetune_step, or recover=bn"
+        )

@@ -1,0 +1,72 @@
+"""All that the engine asks of a network and its data. Whoever knows the network answers.
+
+:mod:`seqprune.yolo.task.task` answers for Ultralytics' networks, :mod:`seqprune.engine.modules` for any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from seqprune.observe.batch import Images, LabelledImages
+from seqprune.observe.inputs import Inputs
+from seqprune.observe.relevance import Probe
+from seqprune.observe.streaming import Blocks
+from seqprune.plan import PrunePlan
+
+Judge = Callable[[nn.Module], float]
+"""Given a pruned network, a number that is smaller for a better one."""
+
+
+class Task(Protocol):
+    """
+    Attributes:
+        images: those to look at, in batches.
+        classes: how many there are; class ids lie in ``[0, classes)``. 0 where nothing is labelled.
+        classifies: whether an image belongs to a class as a whole.
+    """
+
+    @property
+    def images(self) -> Images: ...
+
+    @property
+    def classes(self) -> int: ...
+
+    @property
+    def classifies(self) -> bool: ...
+
+    def example(self, model: nn.Module) -> Inputs:
+        """One input, on the model's device, on which operations and time are counted."""
+
+    @property
+    def predict(self) -> Callable[[nn.Module, Inputs], list[torch.Tensor]] | None:
+        """What the network finds in some inputs, see :data:`seqprune.observe.extract.Predict`; ``None``: unknown."""
+
+    def probe(self, model: nn.Module) -> tuple[nn.Module, Probe] | None:
+        """A copy that can be asked, and what asks it what an error in the outputs costs; ``None``: it cannot be."""
+
+    def judge(self, original: nn.Module, held: LabelledImages) -> Judge | None:
+        """How well a network does on images that were held out; ``None``: nobody knows."""
+
+    def gradients(self, model: nn.Module) -> Mapping[str, torch.Tensor]:
+        """Of the loss, a mean over the images, by parameter path; as criterion ``taylor`` wants them.
+
+        Raises:
+            ModelError, DataError: there is no loss to take them of.
+        """
+
+    def is_fixed(self, layer: str) -> bool:
+        """Whether a layer must not be fitted anew."""
+
+    def blocks(self, model: nn.Module) -> Blocks | None:
+        """Blocks whose outputs can be kept while layers behind them are looked at; ``None``: run it from the start."""
+
+    def accuracy(self, model: nn.Module) -> Mapping[str, float]:
+        """By name; empty where it is not measured."""
+
+    def save(self, model: nn.Module, path: Path, plan: PrunePlan) -> Path:
+        """Writes weights, and what was pruned; a name that ends in ``.safetensors`` asks for tensors without code."""

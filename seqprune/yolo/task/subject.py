@@ -1,0 +1,91 @@
+"""An Ultralytics network and its data as the engine is given them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from seqprune.engine.listener import Listener
+from seqprune.engine.record import ClassMeasurements, Measurements
+from seqprune.engine.run import Subject
+from seqprune.engine.settings import Look, Train
+from seqprune.observe.batch import Noise
+from seqprune.surgery import compact
+from seqprune.yolo.data.images import FileImages, images_for
+from seqprune.yolo.files.load import LoadedDetector, load
+from seqprune.yolo.files.networks import NETWORKS
+from seqprune.yolo.files.pruned import is_masked
+from seqprune.yolo.task.task import YoloTask
+from seqprune.yolo.task.tracing import image_channels, padded, trace_detector
+from seqprune.yolo.train.teacher import check_student
+
+DETECTED, CLASSIFIED = 640, 224
+"""Sides of images in pixels, where they are not given: those that Ultralytics trains with."""
+
+
+def yolo_subject(
+    model: str | Path | nn.Module | Any,
+    data: str | Path,
+    look: Look,
+    train: Train,
+    *,
+    device: torch.device,
+    trust: bool,
+    seed: int,
+    told: Listener,
+) -> tuple[Subject, Look]:
+    """The network, its graph and its images, and what is looked at with the size of the images filled in.
+
+    Raises:
+        InputError: weights, data, names or numbers that cannot be used.
+    """
+    detector = _settled(load(model, tasks=NETWORKS, trust=trust, seed=seed), told)
+    if train.distill:
+        check_student(detector.model)
+    classifies = detector.task == "classify"
+    imgsz = look.imgsz or (CLASSIFIED if classifies else DETECTED)
+    look = replace(look, imgsz=imgsz)
+    graph = trace_detector(detector.model)
+    task = YoloTask(
+        images_to_look_at(detector, data, look, imgsz, seed, told),
+        detector.names,
+        imgsz,
+        detector.task,
+        {"data": data, "imgsz": imgsz, "batch": look.batch, "device": str(device)},
+    )
+    kind = ClassMeasurements if classifies else Measurements
+    return Subject(detector.model, graph, task, kind, detector.source, str(data)), look
+
+
+def images_to_look_at(
+    detector: LoadedDetector, data: str | Path, look: Look, imgsz: int, seed: int, told: Listener
+) -> FileImages | Noise:
+    """Train images; without data noise, of which only an example is taken."""
+    if not data:
+        return Noise(padded(imgsz, detector.stride), image_channels(detector.model), seed)
+    seen = images_for(
+        detector.task,
+        data,
+        split="train",
+        imgsz=imgsz,
+        batch=look.batch,
+        images=look.images,
+        stride=detector.stride,
+        names=detector.names,
+        seed=seed,
+    )
+    if seen.unreadable:
+        told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")
+    return seen
+
+
+def _settled(detector: LoadedDetector, told: Listener) -> LoadedDetector:
+    """A detector without the channels that an earlier pruning masked: the new plan knows nothing of them."""
+    if detector.plan is None or not is_masked(detector.model, detector.plan):
+        return detector
+    told.warning(f"{detector.source} is masked: its masked channels are taken out before it is pruned again")
+    return replace(detector, model=compact(detector.model, detector.plan), plan=None)

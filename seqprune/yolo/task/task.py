@@ -1,0 +1,88 @@
+"""What the engine asks of an Ultralytics network and its images, answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from seqprune.engine.task import Judge
+from seqprune.observe.batch import LabelledImages, Noise
+from seqprune.observe.relevance import Probe
+from seqprune.observe.streaming import Blocks
+from seqprune.plan import PrunePlan
+from seqprune.yolo.data.images import FileImages
+from seqprune.yolo.files.networks import is_fixed
+from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.files.tensors import SUFFIX, save_pair
+from seqprune.yolo.task.blocks import blocks_of
+from seqprune.yolo.task.gradients import loss_gradients
+from seqprune.yolo.task.judge import judge_for
+from seqprune.yolo.task.predict import predict
+from seqprune.yolo.task.probe import probe_for
+from seqprune.yolo.task.tracing import grey_image
+from seqprune.yolo.task.validate import validate, validate_classes
+
+
+@dataclass(frozen=True)
+class YoloTask:
+    """See :class:`seqprune.engine.task.Task`.
+
+    Attributes:
+        images: train images, or noise where nothing is chosen by images.
+        names: class id to name.
+        imgsz: side of the images in pixels, at which operations and time are counted.
+        kind: ``detect`` or another task of Ultralytics'.
+        validation: how accuracy is measured: arguments of :func:`seqprune.yolo.task.validate.validate`; ``None``
+            measures none.
+    """
+
+    images: FileImages | Noise
+    names: Mapping[int, str]
+    imgsz: int
+    kind: str = "detect"
+    validation: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def classes(self) -> int:
+        return len(self.names)
+
+    @property
+    def classifies(self) -> bool:
+        return self.kind == "classify"
+
+    def example(self, model: nn.Module) -> torch.Tensor:
+        return grey_image(model, self.imgsz)
+
+    @property
+    def predict(self) -> Callable[[nn.Module, torch.Tensor], list[torch.Tensor]]:
+        return predict
+
+    def probe(self, model: nn.Module) -> tuple[nn.Module, Probe] | None:
+        return probe_for(model, self.images, self.classes)
+
+    def judge(self, original: nn.Module, held: LabelledImages) -> Judge | None:
+        return judge_for(original, held, self.classes)
+
+    def gradients(self, model: nn.Module) -> Mapping[str, torch.Tensor]:
+        return loss_gradients(model, self.images)
+
+    def is_fixed(self, layer: str) -> bool:
+        return is_fixed(layer)
+
+    def blocks(self, model: nn.Module) -> Blocks | None:
+        return blocks_of(model)
+
+    def accuracy(self, model: nn.Module) -> Mapping[str, float]:
+        if self.validation is None:
+            return {}
+        look = validate_classes if self.classifies else validate
+        return asdict(look(model, **self.validation))
+
+    def save(self, model: nn.Module, path: Path, plan: PrunePlan) -> Path:
+        write = save_pair if path.suffix == SUFFIX else save_pt
+        return write(model, path, names=dict(self.names), plan_json=plan.to_json())
