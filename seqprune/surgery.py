@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,10 +12,11 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from seqprune.errors import VerificationError
+from seqprune.errors import ModelError, SeqPruneError, VerificationError
 from seqprune.graph import outputs, trace, widths
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
-from seqprune.graph.values import cloned, leaves
+from seqprune.graph.copying import copied
+from seqprune.graph.values import NETWORK_FAILS, cloned, first_line, leaves
 from seqprune.plan import PrunePlan
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -39,7 +39,7 @@ def mask(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None) -
     Raises:
         PlanError: the plan is not for this model.
     """
-    masked = deepcopy(model)
+    masked = copied(model)
     masker(plan, graph or graph_for(model, plan))(masked)
     return masked
 
@@ -93,7 +93,8 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
     """
     graph = graph or graph_for(model, plan)
     removed = plan.removed_groups(graph)
-    small = deepcopy(model)
+    small = copied(model)
+    stated = [(module, widths.held(module)) for module in small.modules()]
     cuts: dict[tuple[str, str], list[Slice]] = {}
     for cut in graph.slices:
         if removed[cut.groups].any():
@@ -105,8 +106,8 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
         setattr(module, name, done.setdefault(id(whole), _cut(whole, slices, removed)))
     for path in {path for path, _ in cuts}:
         _update_widths(small.get_submodule(path))
-    for module in small.modules():
-        widths.update(module)
+    for module, facts in stated:
+        widths.update(module, facts)
     for width in graph.widths:
         counts = [int((~removed[section]).sum()) for section in width.sections]
         setattr(small.get_submodule(width.module), width.attribute, counts if width.many else counts[0])
@@ -120,6 +121,7 @@ def fill(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
         model: a network of the same modules.
         tensors: its state by name, complete.
     """
+    stated = [(module, widths.held(module)) for module in model.modules()]
     done: dict[int, torch.Tensor] = {}
     wrong: set[str] = set()
     for name, tensor in tensors.items():
@@ -134,8 +136,8 @@ def fill(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
         setattr(module, attribute, done.setdefault(id(whole), part))
     for path in wrong:
         _update_widths(model.get_submodule(path))
-    for module in model.modules():
-        widths.update(module)
+    for module, facts in stated:
+        widths.update(module, facts)
 
 
 def _cut(whole: torch.Tensor, slices: list[Slice], removed: BoolArray) -> torch.Tensor:
@@ -202,11 +204,13 @@ def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: 
         tolerance: greatest relative difference; by default 1e-4 in float32, 1e-10 in float64.
 
     Raises:
-        VerificationError: shapes differ, a value is not finite in one of them only, or the difference is
-            above the tolerance.
+        ModelError: the masked model does not run on this input.
+        VerificationError: the compact one does not; shapes differ, a value is not finite in one of them only, or the
+            difference is above the tolerance.
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    reference, result = (_outputs(model, inputs) for model in (masked, small))
+    reference = _run(masked, inputs, ModelError, "the masked model does not run on the example inputs")
+    result = _run(small, inputs, VerificationError, "the compact model does not run where the masked one does")
     if not reference:
         raise VerificationError("the network returns no floating-point tensor: there is nothing to compare")
     if [t.shape for t in reference] != [t.shape for t in result]:
@@ -227,6 +231,14 @@ def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: 
             "allowed; NaN means that the weights or the input hold values that are not finite"
         )
     return Difference(max_abs, max_rel)
+
+
+def _run(model: nn.Module, inputs: tuple[Any, ...], error: type[SeqPruneError], what: str) -> list[torch.Tensor]:
+    try:
+        return _outputs(model, inputs)
+    except NETWORK_FAILS as raised:
+        hint = "check the input" if error is ModelError else "please report this, with the network"
+        raise error(f"{what} ({first_line(raised)}); {hint}") from raised
 
 
 def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -22,9 +21,12 @@ from torch import nn
 from seqprune.errors import ModelError
 from seqprune.graph import outputs
 from seqprune.graph.channels import ChannelGraph
+from seqprune.graph.copying import copied
+from seqprune.graph.counts import counts_in, watch_held
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.standins import standing_in
-from seqprune.graph.values import OPAQUE, Value, cloned, leaves, tensors_in
+from seqprune.graph.unwatched import refuse, wrap_scripted
+from seqprune.graph.values import NETWORK_FAILS, OPAQUE, Value, cloned, first_line, leaves, tensors_in
 from seqprune.graph.watch import CallWatch, OperatorWatch
 
 
@@ -42,16 +44,40 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     if not tensors_in(inputs):
         raise ModelError("there is no tensor in the example inputs: give tensors, in tuples, lists or dictionaries")
-    copy = deepcopy(model).eval()
-    recorder = Recorder(copy)
-    with _paths(copy, recorder), standing_in(copy):
-        _run(copy, inputs, recorder)
-        notes = _run_training(copy, inputs, recorder)
+    refuse(model)
+    try:
+        copy, recorder, notes = _traced(model, inputs, eager=False)
+    except NotRunning:  # perhaps since a number of channels is a count, which not all code in C takes
+        copy, recorder, notes = _traced(model, inputs, eager=True)
     unrun = [n for n, m in copy.named_modules() if m._parameters and n not in recorder.ran]
     if unrun:
         notes += (f"{len(unrun)} modules with parameters never ran: {', '.join(unrun[:5])}{' …' * (len(unrun) > 5)}",)
     shapes = tuple((tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in tensors_in(inputs))
     return recorder.finish(shapes, notes)
+
+
+class NotRunning(ModelError):
+    """The network raised an error."""
+
+
+def _traced(model: nn.Module, inputs: tuple[Any, ...], eager: bool) -> tuple[nn.Module, Recorder, tuple[str, ...]]:
+    """The copy that was run, what was written down, and notes.
+
+    Args:
+        model: the network.
+        inputs: its arguments.
+        eager: whether its code gets plain numbers of channels, which are pinned as soon as they are read.
+    """
+    copy = copied(model).eval().requires_grad_(False)  # what runs with gradients is run, none is kept
+    wrap_scripted(copy)
+    recorder = Recorder(copy)
+    recorder.reader.eager = eager
+    if not eager:
+        watch_held(copy, recorder.reader)
+    with _paths(copy, recorder), standing_in(copy):
+        with torch.no_grad():
+            _run(copy, inputs, recorder)
+        return copy, recorder, _run_training(copy, inputs, recorder)
 
 
 def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
@@ -64,30 +90,42 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
             recorder.set_value(tensor, OPAQUE)
     watch = CallWatch(recorder)
     try:
-        with torch.no_grad(), OperatorWatch(watch), watch:
+        with OperatorWatch(watch), watch:
             out = model(*inputs)
-    except (RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+    except NETWORK_FAILS as error:
         where = recorder.failed_in or "the network"
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelError(
+        raise NotRunning(
             f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: {where} raised "
-            f"{type(error).__name__}: {first}; check the weights and the input size"
+            f"{first_line(error)}; check the weights and the input size"
         ) from error
-    for tensor in recorder.tracked(list(leaves(outputs.read(model, out)))):
+    finally:
+        recorder.reader.settle()
+    returned = list(leaves(outputs.read(model, out)))
+    for count in counts_in(returned):
+        count.use()
+    for tensor in recorder.tracked(returned):
         value = recorder.value(tensor)
         if value is not None and value.atoms is not None:
             recorder.pin(value.atoms, "network output")
 
 
 def _run_training(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> tuple[str, ...]:
-    """The same in training mode, on a batch of two, which BatchNorm needs where an image shrinks to one pixel."""
+    """The same in training mode, on a batch of two, which BatchNorm needs where an image shrinks to one pixel.
+
+    With gradients: a network may ask ``torch.is_grad_enabled()`` which layers to run.
+    """
     model.train()
     doubled = tuple(torch.cat([t, t]) if isinstance(t, torch.Tensor) and t.shape[:1] == (1,) else t for t in inputs)
-    try:
-        _run(model, doubled, recorder)
-    except ModelError as error:
-        return (f"training mode was not traced: {error}",)
-    return ()
+    note = ""
+    for gradients, eager in ((True, recorder.reader.eager), (True, True), (False, True)):
+        recorder.reader.eager = eager
+        try:
+            with torch.set_grad_enabled(gradients):
+                _run(model, doubled, recorder)
+            return ()
+        except ModelError as error:
+            note = f"training mode was not traced: {error}"
+    return (note,)
 
 
 @contextmanager

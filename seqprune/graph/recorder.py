@@ -13,6 +13,9 @@ from scipy.sparse.csgraph import connected_components
 from torch import nn
 
 from seqprune.graph.channels import Balance, Barrier, BoolArray, ChannelGraph, IntArray, Layer, Slice, Width
+from seqprune.graph.counts import Reader, Source
+from seqprune.graph.deferred import Deferred
+from seqprune.graph.remembered import Remembered, Storages
 from seqprune.graph.values import FIXED, OPAQUE, NoRule, Value, tensors_in
 
 
@@ -49,9 +52,8 @@ class Recorder:
     ran: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._values: dict[int, Value] = {}
-        self._alive: list[torch.Tensor] = []  # an id stays unique only while its tensor lives
-        self._storages: dict[int, list[Value]] = {}
+        self._values: Remembered[Value] = Remembered()
+        self._storages = Storages()
         self._owners: dict[int, list[Owner]] = {}
         self._atom_count = 1
         self._ties: list[tuple[IntArray, IntArray]] = []
@@ -62,7 +64,9 @@ class Recorder:
         self._widths: dict[tuple[str, str], tuple[tuple[IntArray, ...], bool]] = {}
         self._barriers: dict[tuple[str, str, str], Barrier] = {}
         self._foreign: dict[int, str] = {}
-        self._views: dict[int, torch.Tensor] = {}
+        self._deferred = Deferred()
+        self.reader = Reader(self.count_used, self.counts_agree)
+        self._views: Remembered[torch.Tensor] = Remembered()
         for path, module in self.model.named_modules():
             tensors = (*module._parameters.items(), *module._buffers.items())
             for name, tensor in tensors:
@@ -77,7 +81,7 @@ class Recorder:
 
     def value(self, tensor: torch.Tensor) -> Value | None:
         """Channels of ``tensor``, ``None`` where it does not depend on the network's input."""
-        return self._values.get(id(tensor))
+        return self._values.get(tensor)
 
     def followed(self, tensor: torch.Tensor) -> Value:
         """Channels of ``tensor``, which a rule cannot do without.
@@ -91,13 +95,12 @@ class Recorder:
         return value
 
     def set_value(self, tensor: torch.Tensor, value: Value) -> None:
-        self._values[id(tensor)] = value
-        self._alive.append(tensor)
-        self._storages.setdefault(_storage(tensor), []).append(value)
+        self._values.set(tensor, value)
+        self._storages.add(tensor, value)
 
     def tracked(self, tree: Any) -> list[torch.Tensor]:
         """The tensors in ``tree`` that depend on the network's input."""
-        return [t for t in tensors_in(tree) if id(t) in self._values]
+        return [t for t in tensors_in(tree) if self.value(t) is not None]
 
     def owners(self, tensor: torch.Tensor) -> list[Owner]:
         """The modules that hold this very tensor as a parameter or buffer."""
@@ -105,12 +108,12 @@ class Recorder:
 
     def adopt_view(self, view: torch.Tensor, parameter: torch.Tensor) -> None:
         """Takes ``view`` for ``parameter``: the same numbers, with dimensions of size one around them."""
-        self._views[id(view)] = parameter
-        self._alive.append(view)
+        self._views.set(view, parameter)
 
     def parameter(self, tensor: torch.Tensor) -> torch.Tensor:
         """The parameter or buffer that ``tensor`` is a view of, else ``tensor`` itself."""
-        return self._views.get(id(tensor), tensor)
+        found = self._views.get(tensor)
+        return tensor if found is None else found
 
     def enter(self, path: str) -> None:
         self.ran.add(path)
@@ -197,7 +200,7 @@ class Recorder:
         """Pins all that reaches an operator, and says so."""
         tensors = self.tracked(args)
         for tensor in tensors:
-            value = self._values[id(tensor)]
+            value = self.followed(tensor)
             if value.atoms is not None:
                 self.pin(value.atoms, f"{op} in {self.module or 'the network'}: {reason}")
         shape = tuple(tensors[0].shape) if tensors else ()
@@ -213,25 +216,46 @@ class Recorder:
     def adopt_aliases(self, tree: Any, op: str) -> None:
         """Pins what an operator gets through an object that no watched call made, as autograd.Function hands it on."""
         for tensor in tensors_in(tree):
-            if id(tensor) not in self._values and id(tensor) not in self._owners and _storage(tensor) in self._storages:
+            if self.value(tensor) is None and not self.owners(tensor) and self._storages.of(tensor):
                 self.pin_storage(tensor, op)
                 self.set_value(tensor, OPAQUE)
 
     def shares_memory(self, tree: Any) -> bool:
         """Whether a tensor in ``tree`` lies in memory that depends on the network's input."""
-        return any(_storage(t) in self._storages for t in tensors_in(tree))
+        return any(self._storages.of(t) for t in tensors_in(tree))
 
-    def pin_counted(self, tree: Any, module: str | None = None) -> None:
+    def pin_counted(self, tree: Any) -> None:
         """Pins channels whose number the code reads: what it does with the number cannot be seen."""
         for tensor in self.tracked(tree):
-            value = self._values[id(tensor)]
+            value = self.followed(tensor)
             if value.atoms is not None:
-                where = (self.module if module is None else module) or "the network"
-                self.pin(value.atoms, f"the code of {where} reads their number")
+                self.count_used(value.atoms, self.module)
+
+    def count_used(self, source: Source, module: str) -> None:
+        """Pins what is counted by a number that the code of ``module`` computes with."""
+        self._deferred.used.append((source, f"the code of {module or 'the network'} reads their number"))
+
+    def counts_agree(self, left: Source, right: Source, module: str) -> None:
+        """As many channels stay here as there, since code compares their numbers and found them equal."""
+        self._deferred.equal.append((left, right, f"{module or 'the network'} compares their numbers"))
+
+    def tie_counted(self, left: Source, right: Source) -> None:
+        """Ties channels to those whose number the code hands on for them."""
+        self._deferred.tied.append((left, right, f"{self.module or 'the network'} gives them the number of others"))
+
+    def held(self, module: str, tensor: str, dim: int) -> IntArray | None:
+        """The atoms along a dimension of a module's tensor, where there are any."""
+        cut = self._cuts.get((module, tensor, dim))
+        return None if cut is None else cut.atoms
+
+    def counted(self, module: str, attribute: str) -> IntArray | None:
+        """The atoms that an attribute counts, where a rule stated that it does."""
+        sections = self._widths.get((module, attribute))
+        return None if sections is None else np.concatenate(sections[0])
 
     def pin_storage(self, tensor: torch.Tensor, op: str) -> None:
         """Pins whatever shares memory with a tensor that was overwritten in place."""
-        for value in self._storages.get(_storage(tensor), []):
+        for value in self._storages.of(tensor):
             if value.atoms is not None:
                 self.pin(
                     value.atoms,
@@ -246,6 +270,9 @@ class Recorder:
                 for (module, tensor, _), cut in self._cuts.items():
                     if (module, tensor) == (owner.module, owner.tensor):
                         self.pin(cut.atoms, reason)
+        seen = len(self._pins)
+        self._deferred.settle(self)
+        self._pins = self._pins[seen:] + self._pins[:seen]  # what is read comes before what is done with it
         groups = self._groups()
         reasons: dict[int, str] = {}
         for atoms, reason in self._pins:
@@ -284,10 +311,6 @@ class Recorder:
         edges = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(self._atom_count,) * 2)
         labels: IntArray = connected_components(edges, directed=False)[1].astype(np.intp)
         return labels
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
 
 
 def _layer(layer: _LayerAtoms, groups: IntArray, pinned: BoolArray, reasons: Mapping[int, str]) -> Layer:

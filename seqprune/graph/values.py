@@ -13,6 +13,18 @@ from torch.utils._pytree import tree_leaves, tree_map
 from seqprune.errors import ModelError
 from seqprune.graph.channels import IntArray
 
+# What a network's own code raises where it does not run.
+NETWORK_FAILS = (
+    *(RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(NameError, ImportError, OSError, torch.jit.Error),
+)
+
+
+def first_line(error: BaseException) -> str:
+    """``ValueError: too large``, without the lines that torch adds."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
 
 class NoRule(Exception):
     """This use of an operator is not covered; the message becomes the barrier's reason."""

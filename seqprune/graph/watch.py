@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_map
 
 from seqprune.errors import ModelError
+from seqprune.graph.counts import Count, Held, Source, WatchedSize, counts_in, place, taken, without_counts
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.rules import RULES, TAKES_OPAQUE, NoRule
-from seqprune.graph.rules.reshaping import VIEWS, views_one_dimension
+from seqprune.graph.rules import RULES, TAKES_OPAQUE, NoRule, check_dims
+from seqprune.graph.rules.reshaping import FOLLOWS_COUNTS, VIEWS, views_one_dimension
 from seqprune.graph.values import OPAQUE, Value, tensors_in
 
 # Reading these tells nothing of the values in a tensor.
@@ -65,76 +65,6 @@ def _writes_in_place(function: Callable[..., Any], kwargs: Mapping[str, Any]) ->
     return bool(own or kwargs.get("inplace") or kwargs.get("out") is not None)
 
 
-class WatchedSize(tuple[int, ...]):
-    """A shape that tells when the channel count is taken out of it."""
-
-    dim: int
-    read: Callable[[], None]
-
-    def __new__(cls, sizes: Sequence[int], dim: int, read: Callable[[], None]) -> WatchedSize:
-        self = super().__new__(cls, sizes)
-        self.dim, self.read = dim, read
-        return self
-
-    def __getitem__(self, index: Any) -> Any:
-        taken = range(len(self))[index]
-        if self.dim in (taken if isinstance(taken, range) else (taken,)):
-            self.read()
-        found = super().__getitem__(index)
-        return torch.Size(found) if isinstance(index, slice) else found
-
-    def __eq__(self, other: object) -> bool:
-        # Where another dimension differs already, the answer tells nothing of the channels.
-        if not isinstance(other, tuple) or len(other) != len(self):
-            return False
-        sizes = list(zip(tuple.__iter__(self), tuple.__iter__(other), strict=True))
-        if any(a != b for at, (a, b) in enumerate(sizes) if at != self.dim):
-            return False
-        self.read()
-        return bool(sizes[self.dim][0] == sizes[self.dim][1])
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
-    def whole(self) -> tuple[int, ...]:
-        """All sizes, the channel count read."""
-        self.read()
-        return tuple(tuple.__iter__(self))
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.whole())
-
-    def __hash__(self) -> int:
-        return hash(self.whole())
-
-    def __add__(self, other: Any) -> Any:
-        return self.whole() + tuple(other)
-
-    def __radd__(self, other: Any) -> Any:
-        return tuple(other) + self.whole()
-
-    def __mul__(self, times: Any) -> Any:
-        return self.whole() * times
-
-    def __lt__(self, other: Any) -> bool:
-        return self.whole() < tuple(other)
-
-    def __gt__(self, other: Any) -> bool:
-        return self.whole() > tuple(other)
-
-    def __contains__(self, size: object) -> bool:
-        return size in self.whole()
-
-    def count(self, size: Any) -> int:
-        return self.whole().count(size)
-
-    def index(self, *arguments: Any) -> int:
-        return self.whole().index(*arguments)
-
-    def numel(self) -> int:
-        return math.prod(self.whole())
-
-
 class CallWatch(TorchFunctionMode):
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
@@ -150,55 +80,85 @@ class CallWatch(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         name = op_name(func)
+        counts = counts_in((args, kwargs))
+        self.recorder.reader.settle(counts, place(sys._getframe(1)))
+        given = args, kwargs
+        if counts:
+            args, kwargs = tree_map(without_counts, given)
         if name in ("conv2d", "linear"):
             _check_width(self.recorder, name, args, kwargs)
         self.inside += 1
+        followed = False
         try:
             out = func(*args, **kwargs)
-            for size in tree_leaves((args, kwargs)):
-                if isinstance(size, WatchedSize):
-                    size.read()
             if name in COUNTS:
                 return self.counted(name, args, kwargs, out)
             if name in LIKE:
                 self.recorder.pin_counted(args)
             elif name not in METADATA and (name not in NEW or self.recorder.tracked((args[1:], kwargs))):
-                self.record(name, _writes_in_place(func, kwargs), args, kwargs, out)
+                seen = given if name in FOLLOWS_COUNTS else (args, kwargs)
+                followed = self.record(name, _writes_in_place(func, kwargs), *seen, out) and name in FOLLOWS_COUNTS
         finally:
             self.inside -= 1
+            for count in () if followed else counts:
+                count.use()
         return out
 
     def counted(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> Any:
-        """Pins the channels whose number the code reads; sizes of other dimensions are free to read."""
+        """What the code gets in the place of ``out``: numbers of channels as counts, other sizes as they are.
+
+        ``len``, ``numel`` and strides give plain numbers, and pin the channels they tell of.
+        """
         tensor = args[0] if args else kwargs["input"]
-        value = self.recorder.value(tensor)
-        if value is None or value.opaque:
-            return out
-        read = partial(self.recorder.pin_counted, (tensor,), self.recorder.module)
+        sources = self.sources(tensor)
+        where = self.recorder.module
         if isinstance(out, torch.Size):
-            return WatchedSize(out, value.dim, read)
+            reader = self.recorder.reader
+            sizes = [Count(n, sources[at], reader, where) if at in sources else n for at, n in enumerate(out)]
+            return WatchedSize(sizes) if sources else out
         asked = {"size": kwargs.get("dim", args[1] if len(args) > 1 else None), "len": 0}.get(name)
-        if asked is None or asked % tensor.dim() == value.dim:
-            read()
+        told = sources if asked is None else {asked % tensor.dim()} & sources.keys()
+        if name == "size" and told:
+            return taken(Count(out, sources[asked % tensor.dim()], self.recorder.reader, where))
+        for at in told:
+            self.recorder.count_used(sources[at], where)
         return out
 
-    def record(self, name: str, in_place: bool, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
+    def sources(self, tensor: torch.Tensor) -> dict[int, Source]:
+        """By dimension, what the sizes of a tensor count: channels that flow, or those that a module holds."""
+        value = self.recorder.value(tensor)
+        if value is not None:
+            return {} if value.atoms is None else {value.dim: value.atoms}
+        parameter = self.recorder.parameter(tensor)
+        owners = self.recorder.owners(parameter)
+        if not owners:
+            return {}
+        name = owners[0]
+        if parameter is not tensor:  # a view with dimensions of size one around the only one
+            return {at: Held(name.module, ((name.tensor, 0),)) for at, n in enumerate(tensor.shape) if n > 1}
+        return {at: Held(name.module, ((name.tensor, at),)) for at in range(tensor.dim())}
+
+    def record(self, name: str, in_place: bool, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
+        """Writes down what a call did with channels; whether they were followed through it."""
         r = self.recorder
         r.adopt_aliases((args, kwargs), name)
         tracked = r.tracked((args, kwargs))
         if not tracked or (name in LENDS_SECOND and r.value(args[0]) is None):
             if name in VIEWS and views_one_dimension(args, kwargs, out) and r.owners(args[0]):
                 r.adopt_view(out, args[0])
-            else:
-                r.foreign((args, kwargs), name)
-            return
+                for count in counts_in(args):
+                    r.tie_counted(self.sources(args[0])[0], count.source)
+                return True
+            r.foreign((args, kwargs), name)
+            return False
         results = tensors_in(out)
         if name != "setitem" and not results:
             raise ModelError(
                 f"{r.module or 'the network'} reads values of its input with {name}: which layers run may depend on "
                 "the data, so channels cannot be followed; trace the part of the network before it"
             )
-        values = self.values(name, tracked, args, kwargs, out)
+        found = self.values(name, tracked, args, kwargs, out)
+        values = [OPAQUE] * len(results) if found is None else found
         if in_place:
             target = args[0]
             if any(v.opaque or not v.zero for v in values):
@@ -206,29 +166,44 @@ class CallWatch(TorchFunctionMode):
             r.set_value(target, values[0] if values else OPAQUE)
         for tensor, value in zip(results, values, strict=True):
             r.set_value(tensor, value)
+        return found is not None
 
     def values(
         self, name: str, tracked: list[torch.Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], out: Any
-    ) -> list[Value]:
+    ) -> list[Value] | None:
+        """The channels of a call's results, ``None`` where a barrier lost them."""
         r = self.recorder
         opaque = [t for t in tracked if (v := r.value(t)) is not None and v.opaque]
         results = tensors_in(out)
         if kwargs.get("out") is not None or name not in RULES:
             if len(opaque) < len(tracked) or name not in RULES:
                 r.barrier(name, (args, kwargs), "no rule for this operator")
-            return [OPAQUE] * len(results)
+            return None
         if opaque and name not in TAKES_OPAQUE:
             if len(opaque) < len(tracked):
                 r.barrier(name, (args, kwargs), "joins channels that were lost at an earlier barrier")
             r.foreign((args, kwargs), name)
-            return [OPAQUE] * len(results)
+            return None
         try:
             args, kwargs = _named_as_rules_do(RULES[name], (r, out, *args), kwargs)
+            check_dims(name, tracked[0].dim())
             value = RULES[name](*args, **kwargs)
+            found = value if isinstance(value, list) else [value]
+            _check_values(found, results if results else tracked[:1])
         except NoRule as why:
             r.barrier(name, (args, kwargs), str(why))
-            return [OPAQUE] * len(results)
-        return value if isinstance(value, list) else [value]
+            return None
+        return found
+
+
+def _check_values(values: list[Value], results: list[torch.Tensor]) -> None:
+    """Raises :class:`NoRule` where a rule says of a tensor what it cannot be.
+
+    This says that the rule does not know what the operator did: pooling took the channels for space.
+    """
+    for value, tensor in zip(values, results, strict=True):
+        if value.atoms is not None and tuple(tensor.shape[value.dim : value.dim + 1]) != value.atoms.shape:
+            raise NoRule("leaves another number of channels than its rule expects")
 
 
 def _named_as_rules_do(

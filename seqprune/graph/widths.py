@@ -2,13 +2,13 @@
 
 A C2f splits by ``self.c`` when it is exported, and its ``c`` is half of what its first convolution makes. Such facts
 cannot be read from a run; families of modules state them once, by qualified class name, and whoever traces or compacts
-relies on them. A split by a width that nobody stated is a barrier.
+relies on them. Subclasses inherit what their bases state, where it holds of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from seqprune.graph.facts import WIDTH_ATTRIBUTES
 
@@ -25,14 +25,29 @@ def register(widths: Widths) -> None:
     _REGISTERED.update(widths)
 
 
-def held(module: nn.Module) -> Mapping[str, tuple[str, int]]:
-    """The width attributes of a module, empty for a class nobody stated any for (subclasses state their own)."""
-    kind = type(module)
-    return _REGISTERED.get(f"{kind.__module__}.{kind.__qualname__}", {})
+def held(module: nn.Module) -> dict[str, tuple[str, int]]:
+    """The width attributes of a module that are as its class, or a base of it, states; ask before weights change."""
+    stated: dict[str, tuple[str, int]] = {}
+    for kind in reversed(type(module).__mro__):
+        stated |= _REGISTERED.get(f"{kind.__module__}.{kind.__qualname__}", {})
+    return {name: fact for name, fact in stated.items() if _holds(module, name, *fact)}
 
 
-def update(module: nn.Module) -> None:
+def update(module: nn.Module, facts: Mapping[str, tuple[str, int]]) -> None:
     """Sets the width attributes of a module from the weights it has now."""
-    for attribute, (source, parts) in held(module).items():
-        channels = cast(int, module.get_submodule(source).out_channels)
-        setattr(module, attribute, channels // parts)
+    for attribute, (source, parts) in facts.items():
+        setattr(module, attribute, _channels(module.get_submodule(source)) // parts)
+
+
+def _holds(module: nn.Module, attribute: str, source: str, parts: int) -> bool:
+    try:
+        channels = _channels(module.get_submodule(source))
+    except AttributeError:  # a subclass may have made its layers otherwise
+        return False
+    return bool(vars(module).get(attribute, channels // parts) == channels // parts)
+
+
+def _channels(layer: Any) -> int:
+    """What a layer makes, by its weight: the attribute that says so is watched while a network is traced."""
+    weight = layer.weight
+    return int(weight.shape[1] * layer.groups if getattr(layer, "transposed", False) else weight.shape[0])

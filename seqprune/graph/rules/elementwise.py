@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.rules.table import require, rule
+from seqprune.graph.rules.table import ANY, require, rule
 from seqprune.graph.values import NoRule, Value
 
 KEEPS_ZERO = (
@@ -20,7 +20,7 @@ LOSES_ZERO = "sigmoid hardsigmoid softplus logsigmoid exp cos cosh".split()
 KEEPS_ZERO_LIMITED = ("clamp", "clip", "hardtanh")
 
 
-@rule(*KEEPS_ZERO)
+@rule(*KEEPS_ZERO, dims=ANY)
 def keeps_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     """f(0) = 0, channel by channel. ``type_as`` takes a second tensor for its type only."""
     value = r.followed(x)
@@ -28,23 +28,24 @@ def keeps_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kw
     return value
 
 
-@rule("expand_as")
+@rule("expand_as", dims=ANY)
 def expand_as(r: Recorder, out: torch.Tensor, x: torch.Tensor, other: torch.Tensor) -> Value:
-    require(out.shape == x.shape, "spreads over another shape")
     value, lender = r.followed(x), r.value(other)
-    if lender is None or lender.dim != value.dim:
+    dim = value.dim + out.dim() - x.dim()
+    if lender is None or lender.dim != dim:
         raise NoRule("takes the shape of a constant")
+    require(out.shape[dim] == len(value.known()), "spreads one channel over many")
     r.tie(value.known(), lender.known(), "takes its shape")
-    return value
+    return Value(value.known(), dim, value.zero)
 
 
-@rule(*LOSES_ZERO)
+@rule(*LOSES_ZERO, dims=ANY)
 def loses_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     value = r.followed(x)
     return Value(value.known(), value.dim, zero=False)
 
 
-@rule(*KEEPS_ZERO_LIMITED)
+@rule(*KEEPS_ZERO_LIMITED, dims=ANY)
 def limited(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     value = r.followed(x)
     names = ("min_val", "max_val") if "min_val" in kwargs or "max_val" in kwargs else ("min", "max")
@@ -55,7 +56,7 @@ def limited(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwarg
     return Value(value.known(), value.dim, value.zero and (low or 0) <= 0 <= (high or 0))
 
 
-@rule("pow")
+@rule("pow", dims=ANY)
 def power(r: Recorder, out: torch.Tensor, x: Any, exponent: Any) -> Value:
     require(isinstance(x, torch.Tensor) and isinstance(exponent, int | float), "only tensor ** number is followed")
     value = r.followed(x)
@@ -63,7 +64,7 @@ def power(r: Recorder, out: torch.Tensor, x: Any, exponent: Any) -> Value:
     return Value(value.known(), value.dim, value.zero and exponent > 0)
 
 
-@rule("softmax", "log_softmax")
+@rule("softmax", "log_softmax", dims=ANY)
 def softmax(
     r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int | None = None, *args: Any, **kwargs: Any
 ) -> Value:
@@ -72,7 +73,7 @@ def softmax(
     return Value(value.known(), value.dim, zero=False)
 
 
-@rule("normalize")
+@rule("normalize", dims=ANY)
 def normalize(
     r: Recorder, out: torch.Tensor, x: torch.Tensor, p: float = 2.0, dim: Any = 1, *args: Any, **kwargs: Any
 ) -> Value:
@@ -82,18 +83,18 @@ def normalize(
     return value
 
 
-@rule("add", "sub", "rsub", "maximum", "minimum", "max", "min")
+@rule("add", "sub", "rsub", "maximum", "minimum", "max", "min", dims=ANY)
 def addition(r: Recorder, out: torch.Tensor, x: Any, other: Any = None, *args: Any, **kwargs: Any) -> Value:
     require(other is not None and isinstance(out, torch.Tensor), "reduces over channels")
     return _join(r, out, x, other, product=False)
 
 
-@rule("mul")
+@rule("mul", dims=ANY)
 def product(r: Recorder, out: torch.Tensor, x: Any, other: Any, **kwargs: Any) -> Value:
     return _join(r, out, x, other, product=True)
 
 
-@rule("div", "true_divide")
+@rule("div", "true_divide", dims=ANY)
 def quotient(r: Recorder, out: torch.Tensor, x: Any, other: Any, **kwargs: Any) -> Value:
     tracked = isinstance(other, torch.Tensor) and r.value(other) is not None
     require(not tracked and isinstance(x, torch.Tensor), "divides by channels that may be zero")

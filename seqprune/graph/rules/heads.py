@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.rules.table import require, rule
-from seqprune.graph.values import Value
+from seqprune.graph.rules.table import ANY, require, rule
+from seqprune.graph.values import NoRule, Value
 
 
-@rule("attend_heads")
+@rule("attend_heads", dims=4)
 def attend_heads(
     r: Recorder,
     out: tuple[torch.Tensor, torch.Tensor],
@@ -46,14 +46,14 @@ def attend_heads(
     return [Value(values.ravel())] * 2
 
 
-@rule("as_wide_as")
+@rule("as_wide_as", dims=ANY)
 def as_wide_as(r: Recorder, out: torch.Tensor, x: torch.Tensor, other: torch.Tensor) -> Value:
     value, wide = r.followed(x), r.followed(other)
     r.balance((value.known(), wide.known()), f"{r.module} gives its values the shape of its input")
     return value
 
 
-@rule("gate_heads", opaque=True)
+@rule("gate_heads", dims=4, opaque=True)
 def gate_heads(r: Recorder, out: torch.Tensor, x: torch.Tensor, gates: torch.Tensor) -> Value:
     value, gate = r.followed(x), r.value(gates)
     heads = gates.shape[1]
@@ -63,7 +63,7 @@ def gate_heads(r: Recorder, out: torch.Tensor, x: torch.Tensor, gates: torch.Ten
     return value
 
 
-@rule("split_sizes")
+@rule("split_sizes", dims=ANY)
 def split_sizes(
     r: Recorder, out: tuple[torch.Tensor, ...], x: torch.Tensor, sizes: list[int], attribute: str
 ) -> list[Value]:
@@ -76,7 +76,7 @@ def split_sizes(
     return [Value(section, 1, value.zero) for section in sections]
 
 
-@rule("channel_shuffle", "native_channel_shuffle")
+@rule("channel_shuffle", "native_channel_shuffle", dims=range(3, 65))
 def channel_shuffle(r: Recorder, out: torch.Tensor, x: torch.Tensor, groups: int, *args: Any) -> Value:
     """Channels dealt out in turn, so the sections they come from lose the same ones: else their order would change."""
     value = r.followed(x)
@@ -85,3 +85,14 @@ def channel_shuffle(r: Recorder, out: torch.Tensor, x: torch.Tensor, groups: int
     for section in sections[1:]:
         r.tie(sections[0], section, f"shuffled in {r.module or 'the network'} with channels that cannot be removed")
     return Value(sections.T.ravel(), 1, value.zero)
+
+
+@rule("scripted", dims=ANY, opaque=True)
+def scripted(r: Recorder, out: Any, given: Any, module: Any) -> Value:
+    """A ScriptModule may write into what it is given, so all that shares memory with it stays."""
+    why = "what a ScriptModule computes cannot be watched; build the network with the plain module"
+    for tensor in r.tracked(given):
+        if (value := r.followed(tensor)).atoms is not None:
+            r.pin(value.atoms, f"{r.module}: {why}")
+        r.pin_storage(tensor, "a ScriptModule")
+    raise NoRule(why)

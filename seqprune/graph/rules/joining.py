@@ -11,11 +11,11 @@ import torch
 from seqprune.graph import widths
 from seqprune.graph.channels import IntArray
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.rules.table import positive, require, rule
+from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import FIXED, Value
 
 
-@rule("cat", "concat", "concatenate", opaque=True)
+@rule("cat", "concat", "concatenate", dims=ANY, opaque=True)
 def concatenate(r: Recorder, out: torch.Tensor, tensors: Sequence[torch.Tensor], dim: int = 0) -> Value:
     dim = positive(dim, out.dim())
     values = [r.value(t) for t in tensors]
@@ -25,12 +25,13 @@ def concatenate(r: Recorder, out: torch.Tensor, tensors: Sequence[torch.Tensor],
     require(len({v.dim for v in followed}) == 1, "the channels of the parts lie in different dimensions")
     zero = all(v.zero for v in followed)
     if dim == followed[0].dim:
-        parts = [_atoms_along(v, t, dim) for v, t in zip(values, tensors, strict=True)]
+        # torch takes an empty list of numbers for a part of any shape
+        parts = [_atoms_along(v, t, dim) for v, t in zip(values, tensors, strict=True) if t.dim() == out.dim()]
         return Value(np.concatenate(parts), dim, zero)
     return _side_by_side(r, values, followed, followed[0].dim, zero)
 
 
-@rule("stack")
+@rule("stack", dims=ANY)
 def stack(r: Recorder, out: torch.Tensor, tensors: Sequence[torch.Tensor], dim: int = 0) -> Value:
     dim = positive(dim, out.dim())
     values = [r.value(t) for t in tensors]
@@ -61,7 +62,7 @@ def _side_by_side(
     return Value(first, dim, zero)
 
 
-@rule("chunk")
+@rule("chunk", dims=ANY)
 def chunk(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, chunks: int, dim: int = 0) -> list[Value]:
     value = r.followed(x)
     if positive(dim, x.dim()) != value.dim:
@@ -70,7 +71,7 @@ def chunk(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, chunks: int
     return _sections(r, value, len(out), f"{r.module} takes them apart with chunk({chunks})")
 
 
-@rule("split", "split_with_sizes")
+@rule("split", "split_with_sizes", dims=ANY)
 def split(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, size: Any, dim: int = 0) -> list[Value]:
     value = r.followed(x)
     if positive(dim, x.dim()) != value.dim:
@@ -85,7 +86,7 @@ def _held_in_attribute(r: Recorder, size: int) -> bool:
     if not r.module:
         return False
     module = r.model.get_submodule(r.module)
-    return any(getattr(module, name) == size for name in widths.held(module))
+    return any(vars(module).get(name) == size for name in widths.held(module))
 
 
 def _sections(r: Recorder, value: Value, count: int, reason: str) -> list[Value]:

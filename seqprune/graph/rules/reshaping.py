@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from seqprune.graph.counts import is_count, sizes_of
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.rules.table import positive, require, rule
-from seqprune.graph.values import Value
+from seqprune.graph.rules.table import ANY, positive, require, rule
+from seqprune.graph.values import NoRule, Value
 
 VIEWS = frozenset("view reshape unsqueeze getitem".split())
+# Their rules know what becomes of a number of channels that the code hands to them.
+FOLLOWS_COUNTS = frozenset(
+    "view reshape expand conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split()
+)
 
 
 def views_one_dimension(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
     """Whether a tensor with one dimension is put into others of size one, in a way that holds for any length."""
-    x, shape = args[0], _as_sizes(args[1:])
+    x, shape = args[0], sizes_of(args[1:])
     if kwargs or not isinstance(x, torch.Tensor) or x.dim() != 1 or out.numel() != len(x) or len(x) < 2:
         return False
     if len(args) == 2 and not isinstance(args[1], int):  # x[None, :, None]
         parts = args[1] if isinstance(args[1], tuple) else (args[1],)
         if all(p is None or p == slice(None) for p in parts):
             return True
-    return shape.count(-1) == 1 and all(s in (1, -1) for s in shape)
+    lengths = [size for size in shape if is_count(size) or size == -1]
+    return len(lengths) == 1 and all(size == 1 for size in shape if size is not lengths[0])
 
 
-@rule("flatten")
+@rule("flatten", dims=ANY)
 def flatten(r: Recorder, out: torch.Tensor, x: torch.Tensor, start_dim: int = 0, end_dim: int = -1) -> Value:
     value = r.followed(x)
     start, end = positive(start_dim, x.dim()), positive(end_dim, x.dim())
@@ -41,25 +48,57 @@ def flatten(r: Recorder, out: torch.Tensor, x: torch.Tensor, start_dim: int = 0,
     return Value(atoms, start, value.zero)
 
 
-@rule("view", "reshape")
+@rule("view", "reshape", dims=ANY)
 def view(r: Recorder, out: torch.Tensor, x: torch.Tensor, *shape: Any, **kwargs: Any) -> Value:
-    """Followed only where the network left the channels to be worked out with -1, or flattens them whole."""
+    """Followed where the network leaves the channels to be worked out with -1, or hands their own number on.
+
+    What lies before the channels in memory stays before them, and what lies behind them behind.
+    """
     value = r.followed(x)
-    asked = _as_sizes(kwargs.get("shape", shape))
+    asked = sizes_of(kwargs.get("shape", shape))
     require(asked, "changes the type, not the shape")
-    lead = value.dim
+    counts = [at for at, size in enumerate(asked) if is_count(size)]
+    places = counts or [at for at, size in enumerate(asked) if size == -1]
+    before, inner = (math.prod(sizes) for sizes in (x.shape[: value.dim], x.shape[value.dim + 1 :]))
     require(
-        -1 in asked and tuple(out.shape[:lead]) == tuple(x.shape[:lead]) and asked.index(-1) == lead,
+        len(places) == 1 and math.prod(out.shape[: places[0]]) == before,
         "the channel count is written out in the new shape",
     )
-    if tuple(out.shape[lead + 1 :]) == tuple(x.shape[lead + 1 :]):
-        return value
-    require(out.dim() == lead + 1, "cuts the channels into heads or groups")
-    atoms = np.repeat(value.known(), int(np.prod(x.shape[lead + 1 :])))
-    return Value(atoms, lead, value.zero)
+    at = places[0]
+    behind = math.prod(out.shape[at + 1 :])
+    if counts:
+        require(behind == inner, "another number of channels takes their place")
+        r.tie_counted(value.known(), asked[at].source)
+        return Value(value.known(), at, value.zero)
+    require(behind and inner % behind == 0, "cuts the channels into heads or groups")
+    return Value(np.repeat(value.known(), inner // behind), at, value.zero)
 
 
-@rule("transpose", "swapaxes", "swapdims")
+@rule("view_as", "reshape_as", dims=ANY)
+def view_as(r: Recorder, out: torch.Tensor, x: torch.Tensor, other: torch.Tensor) -> Value:
+    value, lender = r.followed(x), r.value(other)
+    if lender is None or math.prod(out.shape[: lender.dim]) != math.prod(x.shape[: value.dim]):
+        raise NoRule("takes the shape of a tensor with its channels elsewhere")
+    require(out.shape[lender.dim] == len(value.known()), "takes the shape of a tensor with other channels")
+    r.tie(value.known(), lender.known(), "takes its shape")
+    return Value(value.known(), lender.dim, value.zero)
+
+
+@rule("expand", dims=ANY)
+def expand(r: Recorder, out: torch.Tensor, x: torch.Tensor, *shape: Any, **kwargs: Any) -> Value:
+    """Spreads over other dimensions; the channels stay as they are, by -1 or by their own number."""
+    value = r.followed(x)
+    asked = sizes_of(kwargs.get("size", shape))
+    dim = value.dim + out.dim() - x.dim()
+    counts = [at for at, size in enumerate(asked) if is_count(size)]
+    require(counts in ([], [dim]) and out.shape[dim] == len(value.known()), "spreads one channel over many")
+    require(counts or asked[dim] == -1, "the channel count is written out in the new shape")
+    if counts:
+        r.tie_counted(value.known(), asked[dim].source)
+    return Value(value.known(), dim, value.zero)
+
+
+@rule("transpose", "swapaxes", "swapdims", dims=ANY)
 def transpose(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim0: int, dim1: int) -> Value:
     order = list(range(x.dim()))
     dim0, dim1 = positive(dim0, x.dim()), positive(dim1, x.dim())
@@ -67,9 +106,15 @@ def transpose(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim0: int, dim1: 
     return _permuted(r, x, order)
 
 
-@rule("permute")
+@rule("permute", dims=ANY)
 def permute(r: Recorder, out: torch.Tensor, x: torch.Tensor, *dims: Any, **kwargs: Any) -> Value:
-    return _permuted(r, x, [positive(d, x.dim()) for d in _as_sizes(kwargs.get("dims", dims))])
+    return _permuted(r, x, [positive(d, x.dim()) for d in sizes_of(kwargs.get("dims", dims))])
+
+
+@rule("movedim", "moveaxis", dims=ANY)
+def movedim(r: Recorder, out: torch.Tensor, x: torch.Tensor, source: Any, destination: Any) -> Value:
+    numbered = np.empty(range(x.dim()))  # a dimension of size n is the n-th: the first is empty, no memory is taken
+    return _permuted(r, x, list(np.moveaxis(numbered, source, destination).shape))
 
 
 def _permuted(r: Recorder, x: torch.Tensor, order: Sequence[int]) -> Value:
@@ -77,13 +122,13 @@ def _permuted(r: Recorder, x: torch.Tensor, order: Sequence[int]) -> Value:
     return Value(value.known(), list(order).index(value.dim), value.zero)
 
 
-@rule("unsqueeze")
+@rule("unsqueeze", dims=ANY)
 def unsqueeze(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int) -> Value:
     value = r.followed(x)
     return Value(value.known(), value.dim + (positive(dim, out.dim()) <= value.dim), value.zero)
 
 
-@rule("squeeze")
+@rule("squeeze", dims=ANY)
 def squeeze(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None) -> Value:
     value = r.followed(x)
     require(dim is not None, "drops dimensions by their size")
@@ -93,12 +138,12 @@ def squeeze(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None) ->
     return Value(value.known(), value.dim - sum(d < value.dim for d in dropped), value.zero)
 
 
-@rule("getitem")
+@rule("getitem", dims=ANY)
 def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
     """Slices and numbers in other dimensions; the channels themselves must be taken whole."""
     value = r.followed(x)
     parts = list(key) if isinstance(key, tuple) else [key]
-    require(all(p is None or p is Ellipsis or isinstance(p, int | slice) for p in parts), "indexed by a tensor")
+    require(all(p is None or p is Ellipsis or type(p) in (int, slice) for p in parts), "indexed by a tensor")
     used = sum(p is not None and p is not Ellipsis for p in parts)
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
@@ -114,16 +159,9 @@ def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
     raise AssertionError("every dimension of the tensor is met above")
 
 
-@rule("unbind")
+@rule("unbind", dims=ANY)
 def unbind(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, dim: int = 0) -> list[Value]:
     value = r.followed(x)
     dim = positive(dim, x.dim())
     require(dim != value.dim, "takes the channels apart one by one")
     return [Value(value.known(), value.dim - (dim < value.dim), value.zero)] * len(out)
-
-
-def _as_sizes(sizes: Any) -> tuple[int, ...]:
-    """``view(2, 3)`` and ``view((2, 3))`` alike; empty where the argument is no shape."""
-    if len(sizes) == 1 and isinstance(sizes[0], Sequence):
-        sizes = sizes[0]
-    return tuple(sizes) if all(isinstance(s, int) for s in sizes) else ()

@@ -8,26 +8,28 @@ from typing import Any
 import torch
 
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.rules.table import positive, require, rule
+from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import Value
 
+POOLS = ("max", "avg", "lp", "adaptive_max", "adaptive_avg")
 
-@rule(
-    *(f"{kind}_pool{n}d" for kind in ("max", "avg", "lp", "adaptive_max", "adaptive_avg") for n in (1, 2, 3)),
-    "interpolate",
-    "upsample",
-    "upsample_nearest",
-    "upsample_bilinear",
-)
+
 def pooling(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     """Zeros pool and resize to zeros: maximum pooling pads with minus infinity, which never wins."""
     value = r.followed(x)
     require(isinstance(out, torch.Tensor), "returns indices")
-    require(value.dim == 1 and x.dim() == out.dim() >= 3, "the channels are not in dimension 1")
+    require(value.dim == 1 and x.dim() == out.dim(), "the channels are not in dimension 1")
     return value
 
 
-@rule("pad")
+# With one dimension fewer than batch, channels and space, torch takes the channels for space and pools over them.
+for space in (1, 2, 3):
+    rule(*(f"{kind}_pool{space}d" for kind in POOLS), dims=space + 2)(pooling)
+rule("interpolate", "upsample", dims=range(3, 6))(pooling)
+rule("upsample_nearest", "upsample_bilinear", dims=range(4, 6))(pooling)
+
+
+@rule("pad", dims=ANY)
 def padding(
     r: Recorder,
     out: torch.Tensor,
@@ -47,13 +49,13 @@ def _reach(pad: Sequence[int], x: torch.Tensor, dim: int) -> Sequence[int]:
     return pad[start : start + 2]
 
 
-@rule("mean", "sum", "amax", "amin")
+@rule("mean", "sum", "amax", "amin", dims=ANY)
 def reduction(
     r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any
 ) -> Value:
     value = r.followed(x)
     require(dim is not None, "reduces over channels")
     dims = {positive(d, x.dim()) for d in ([dim] if isinstance(dim, int) else dim)}
-    require(value.dim not in dims, "reduces over channels")
+    require(dims and value.dim not in dims, "reduces over channels")  # no dimensions are all of them
     shift = 0 if keepdim else sum(d < value.dim for d in dims)
     return Value(value.known(), value.dim - shift, value.zero)

@@ -19,19 +19,40 @@ Rule = Callable[..., Value | list[Value]]
 
 RULES: dict[str, Rule] = {}
 TAKES_OPAQUE: set[str] = set()
+DIMS: dict[str, range] = {}
+"""Operator -> how many dimensions the tensor may have that its rule is for."""
+
+ANY = range(65)
+"""Of a rule for tensors of any number of dimensions: element-wise, or its dimensions stand in the call."""
 
 
-def rule(*names: str, opaque: bool = False) -> Callable[[Rule], Rule]:
-    """Registers a function for operators by their name in torch, without underscores for in-place forms."""
+def rule(*names: str, dims: range | int, opaque: bool = False) -> Callable[[Rule], Rule]:
+    """Registers a function for operators by their name in torch, without underscores for in-place forms.
+
+    Args:
+        names: the operators.
+        dims: numbers of dimensions of the first tensor that the rule is for. A 2d pooling of three dimensions
+            pools channels: with any other number the operator is a barrier.
+        opaque: whether it is called for tensors whose channels were lost as well.
+    """
 
     def register(function: Rule) -> Rule:
         for name in names:
             RULES[name] = function
+            DIMS[name] = range(dims, dims + 1) if isinstance(dims, int) else dims
             if opaque:
                 TAKES_OPAQUE.add(name)
         return function
 
     return register
+
+
+def check_dims(name: str, dims: int) -> None:
+    """Raises :class:`NoRule` where an operator runs on a tensor of a number of dimensions its rule is not for."""
+    known = DIMS[name]
+    if dims not in known:
+        many = f"{known[0]} to {known[-1]}" if len(known) > 1 else str(known[0])
+        raise NoRule(f"runs on a tensor of {dims} dimensions, of {many} its channels are known")
 
 
 def positive(dim: int, ndim: int) -> int:

@@ -9,11 +9,17 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import IntArray
+from seqprune.graph.counts import is_count, plain
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.rules.table import require, rule
+from seqprune.graph.rules.table import ANY, require, rule
+from seqprune.graph.unwatched import computed_weight
 from seqprune.graph.values import FIXED, Value
 
-UNHELD = "the weight is computed, not a parameter of a module"
+
+def _require_held(r: Recorder, held: bool) -> None:
+    """Leaves a layer to the barrier whose weight or bias no module holds as it is."""
+    why = computed_weight(r.model.get_submodule(r.module))
+    require(held, f"the weight is computed, by {why}" if why else "the weight is computed, not a parameter of a module")
 
 
 def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int) -> IntArray:
@@ -30,7 +36,6 @@ def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int) -> IntArray:
     return value.atoms
 
 
-@rule("conv1d", "conv2d", "conv3d", opaque=True)
 def convolution(
     r: Recorder,
     out: torch.Tensor,
@@ -42,28 +47,35 @@ def convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Value:
-    require(r.owners(weight), UNHELD)
-    require(bias is None or (r.owners(bias) and bias.shape == weight.shape[:1]), UNHELD)
-    dim = input.dim() - (weight.dim() - 1)  # 1, or 0 for an unbatched image
-    require(dim == 1, "the input has no batch dimension")
-    channels = input.shape[dim]
-    read = _read(r, input, dim, channels)
+    _require_held(r, bool(r.owners(weight)))
+    _require_held(r, bias is None or (bool(r.owners(bias)) and bias.shape == weight.shape[:1]))
+    channels = input.shape[1]
+    read = _read(r, input, 1, channels)
+    written, groups = groups, plain(groups, read=False)
     if groups > 1 and groups == channels:
-        require(_counts_groups(r, weight), "the number of groups is written out in the code")
+        _require_counted(r, weight, written, read)
         return _depthwise(r, read, weight, bias)
+    require(written is groups, "the number of groups is a number of channels")
     atoms = r.new_layer(weight, weight.shape[0])
     if groups > 1:
         read = read.reshape(groups, -1)
         _balance_groups(r, read, atoms, groups)
     _cut_output(r, weight, 0, bias, atoms)
     r.cut(weight, 1, read, None)
-    return Value(atoms, dim)
+    return Value(atoms)
 
 
-def _counts_groups(r: Recorder, weight: torch.Tensor) -> bool:
-    """Whether the weight's own module runs, whose attribute follows the number of channels."""
+def _require_counted(r: Recorder, weight: torch.Tensor, groups: int, read: IntArray) -> None:
+    """A depthwise convolution has as many groups as channels after pruning too.
+
+    Its module's attribute follows them, where the module runs that holds the weight; else their own number was given.
+    """
+    if is_count(groups):
+        r.tie_counted(read, groups.source)
+        return
     running = isinstance(r.model.get_submodule(r.module), nn.modules.conv._ConvNd)
-    return running and any(owner.module == r.module for owner in r.owners(weight))
+    own = running and any(owner.module == r.module for owner in r.owners(weight))
+    require(own, "the number of groups is written out in the code")
 
 
 def _depthwise(r: Recorder, read: IntArray, weight: torch.Tensor, bias: torch.Tensor | None) -> Value:
@@ -73,7 +85,6 @@ def _depthwise(r: Recorder, read: IntArray, weight: torch.Tensor, bias: torch.Te
     return Value(atoms)
 
 
-@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", opaque=True)
 def transposed_convolution(
     r: Recorder,
     out: torch.Tensor,
@@ -86,18 +97,19 @@ def transposed_convolution(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Value:
-    require(r.owners(weight), UNHELD)
-    require(bias is None or (r.owners(bias) and bias.shape == (groups * weight.shape[1],)), UNHELD)
-    require(input.dim() == weight.dim(), "the input has no batch dimension")
+    _require_held(r, bool(r.owners(weight)))
+    _require_held(r, bias is None or (bool(r.owners(bias)) and bias.shape == (groups * weight.shape[1],)))
     channels = input.shape[1]
     read = _read(r, input, 1, channels)
+    written, groups = groups, plain(groups, read=False)
     if groups > 1 and groups == channels:
-        require(_counts_groups(r, weight), "the number of groups is written out in the code")
+        _require_counted(r, weight, written, read)
         atoms = np.repeat(read, weight.shape[1])
         r.cut(weight, 0, read, 0.0)
         if bias is not None:
             r.cut(bias, 0, atoms, 0.0)
         return Value(atoms)
+    require(written is groups, "the number of groups is a number of channels")
     atoms = r.new_layer(weight, groups * weight.shape[1])
     if groups > 1:
         _balance_groups(r, read, atoms, groups)
@@ -110,13 +122,19 @@ def transposed_convolution(
     return Value(atoms)
 
 
+# An image without a batch dimension has one fewer: what lies in dimension 1 is not its channels.
+for space in (1, 2, 3):
+    rule(f"conv{space}d", dims=space + 2, opaque=True)(convolution)
+    rule(f"conv_transpose{space}d", dims=space + 2, opaque=True)(transposed_convolution)
+
+
 def _balance_groups(r: Recorder, read: IntArray, atoms: IntArray, groups: int) -> None:
     where = f"{groups} convolution groups of {r.module}"
     r.balance(list(read.reshape(groups, -1)), f"inputs of the {where}")
     r.balance(list(atoms.reshape(groups, -1)), f"outputs of the {where}")
 
 
-@rule("linear", opaque=True)
+@rule("linear", dims=ANY, opaque=True)
 def linear(
     r: Recorder,
     out: torch.Tensor,
@@ -124,8 +142,8 @@ def linear(
     weight: torch.Tensor,
     bias: torch.Tensor | None = None,
 ) -> Value:
-    require(r.owners(weight), UNHELD)
-    require(bias is None or (r.owners(bias) and bias.shape == weight.shape[:1]), UNHELD)
+    _require_held(r, bool(r.owners(weight)))
+    _require_held(r, bias is None or (bool(r.owners(bias)) and bias.shape == weight.shape[:1]))
     dim = input.dim() - 1
     read = _read(r, input, dim, input.shape[dim])
     atoms = r.new_layer(weight, weight.shape[0])
@@ -140,7 +158,6 @@ def _cut_output(r: Recorder, weight: torch.Tensor, dim: int, bias: torch.Tensor 
         r.cut(bias, 0, atoms, 0.0)
 
 
-@rule("batch_norm", "instance_norm")
 def batch_norm(
     r: Recorder,
     out: torch.Tensor,
@@ -155,14 +172,20 @@ def batch_norm(
     value = r.followed(input)
     require(value.dim == 1, "the channels are not in dimension 1")
     atoms = value.known()
+    if weight is None and isinstance(r.model.get_submodule(r.module), nn.modules.batchnorm._NormBase):
+        r.width("num_features", atoms)  # one without weights tells its channels in no other way
     for tensor, dead in ((weight, 0.0), (bias, 0.0), (running_mean, 0.0), (running_var, 1.0)):
         if tensor is not None:
-            require(r.owners(tensor), UNHELD)
+            _require_held(r, bool(r.owners(tensor)))
             r.cut(tensor, 0, atoms, dead)
     return Value(atoms, 1, value.zero or weight is not None)
 
 
-@rule("group_norm")
+rule("batch_norm", dims=range(2, 65))(batch_norm)
+rule("instance_norm", dims=range(3, 65))(batch_norm)
+
+
+@rule("group_norm", dims=range(2, 65))
 def group_norm(
     r: Recorder,
     out: torch.Tensor,
@@ -190,10 +213,10 @@ def group_norm(
     return value
 
 
-@rule("prelu")
+@rule("prelu", dims=ANY)
 def prelu(r: Recorder, out: torch.Tensor, input: torch.Tensor, weight: torch.Tensor) -> Value:  # noqa: A002
     value = r.followed(input)
     if weight.numel() > 1:
-        require(r.owners(weight) and value.dim == 1, UNHELD)
+        _require_held(r, bool(r.owners(weight)) and value.dim == 1)
         r.cut(weight, 0, value.known(), None)
     return value

@@ -1,7 +1,7 @@
 """Modules whose code computes with channel counts, told again in operators that have a rule.
 
 An attention block cuts its channels by ``self.num_heads``; a channel shuffle divides ``x.size(1)``. What becomes of
-such numbers cannot be seen from outside, so the trace would pin all that comes near. For a few modules, by exact
+such numbers cannot be seen from outside, so the trace would pin all that comes near. For a few modules, by
 class, the traced copy runs a stand-in: it computes the same from the same submodules, and says with operators of
 :mod:`seqprune.graph.standins.operators` what the module's own code needs of its channel counts. The model that is
 pruned keeps its own code. A module that was given another ``forward`` is traced as it is.
@@ -25,8 +25,13 @@ STANDINS: dict[str, StandIn] = torchvision.STANDINS | ultralytics.STANDINS
 
 
 def standin_for(module: nn.Module) -> StandIn | None:
-    kind = type(module)
-    return None if "forward" in vars(module) else STANDINS.get(f"{kind.__module__}.{kind.__qualname__}")
+    """That of the module's class, or of a base whose ``forward`` it runs; none where it was given another one."""
+    if "forward" in vars(module):
+        return None
+    for kind in type(module).__mro__:
+        if (found := STANDINS.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
+            return found if kind.__dict__.get("forward", kind.forward) is type(module).forward else None
+    return None
 
 
 @contextmanager

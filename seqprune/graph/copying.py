@@ -1,0 +1,93 @@
+"""Copies of networks, of those as well that keep what cannot be copied: an activation, a lock, an open file.
+
+A tensor that a network kept of its last run belongs to a gradient's history, which torch does not copy: the copy holds
+its values. Locks, files and the like are shared with the copy.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from copy import Error, deepcopy
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from seqprune.errors import ModelError
+from seqprune.graph.values import first_line
+
+Network = TypeVar("Network", bound=nn.Module)
+
+# What copying an object without a copy of its own raises; some extension types raise others than TypeError.
+REFUSALS = (TypeError, RuntimeError, NotImplementedError, AttributeError, ValueError, Error, pickle.PickleError)
+
+
+def copied(model: Network) -> Network:
+    """A deep copy of a network.
+
+    Raises:
+        ModelError: it holds something that cannot be copied and hides where.
+    """
+    with torch.no_grad(), _Detached():
+        copy = _copied(model)
+    for old, new in zip(model.parameters(), copy.parameters(), strict=True):
+        if new.requires_grad != old.requires_grad:  # a ScriptModule copies its parameters as it computes
+            new.requires_grad_(old.requires_grad)
+    return copy
+
+
+def _copied(model: Network) -> Network:
+    try:
+        return deepcopy(model)
+    except REFUSALS:
+        shared = _refusing(model)
+    try:
+        return deepcopy(model, shared)
+    except REFUSALS as error:
+        raise ModelError(
+            f"the network cannot be copied ({first_line(error)}): it holds something that has no copy; give a network "
+            "without it"
+        ) from error
+
+
+class _Detached(TorchFunctionMode):
+    """Tensors with a gradient's history are copied without it."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.__deepcopy__ and args[0].grad_fn is not None:
+            tensor, memo = args
+            if id(tensor) not in memo:
+                memo[id(tensor)] = tensor.detach().clone()
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+def _refusing(model: nn.Module) -> dict[int, Any]:
+    """What the modules of a network hold, however deep, that has no copy; by its id, as ``deepcopy`` takes it."""
+    shared: dict[int, Any] = {}
+    seen: set[int] = set()
+    for module in model.modules():
+        _find_refusing(vars(module), seen, shared)
+    return shared
+
+
+def _find_refusing(held: Any, seen: set[int], shared: dict[int, Any]) -> None:
+    if id(held) in seen or isinstance(held, torch.Tensor | nn.Module | type | str | bytes | int | float | None):
+        return
+    seen.add(id(held))
+    container = isinstance(held, dict | list | tuple | set | frozenset)
+    if isinstance(held, dict):
+        inside = [*held.keys(), *held.values()]
+    else:
+        inside = list(held) if container else list(getattr(held, "__dict__", {}).values())
+    for part in inside:
+        _find_refusing(part, seen, shared)
+    if not container:
+        try:
+            deepcopy(held, dict(shared))
+        except REFUSALS:
+            shared[id(held)] = held

@@ -1,0 +1,62 @@
+"""Facts about counts, kept until a trace has seen every use of the tensors that tell what is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from seqprune.graph.channels import IntArray
+from seqprune.graph.counts import Held, Source
+
+
+class Facts(Protocol):
+    """What a recorder knows of modules, and takes."""
+
+    def held(self, module: str, tensor: str, dim: int) -> IntArray | None: ...
+
+    def counted(self, module: str, attribute: str) -> IntArray | None: ...
+
+    def pin(self, atoms: IntArray, reason: str) -> None: ...
+
+    def tie(self, left: IntArray, right: IntArray, reason: str) -> None: ...
+
+    def balance(self, sections: Iterable[IntArray], reason: str) -> None: ...
+
+
+@dataclass
+class Deferred:
+    """Sources of counts that were used, that must stay equal, and whose channels stay or go together."""
+
+    used: list[tuple[Source, str]] = field(default_factory=list)
+    equal: list[tuple[Source, Source, str]] = field(default_factory=list)
+    tied: list[tuple[Source, Source, str]] = field(default_factory=list)
+
+    def settle(self, facts: Facts) -> None:
+        """Tells the recorder, which knows by now what every tensor holds."""
+        for bind, pairs in ((facts.tie, self.tied), (_balance(facts), self.equal)):
+            for left, right, reason in pairs:
+                one, other = counted(facts, left), counted(facts, right)
+                if one is None or other is None or len(one) != len(other):
+                    self.used += [(left, reason), (right, reason)]
+                elif not np.array_equal(one, other):
+                    bind(one, other, reason)
+        for source, reason in self.used:
+            if (atoms := counted(facts, source)) is not None:
+                facts.pin(atoms, reason)
+
+
+def _balance(facts: Facts) -> Callable[[IntArray, IntArray, str], None]:
+    return lambda one, other, reason: facts.balance((one, other), reason)
+
+
+def counted(facts: Facts, source: Source) -> IntArray | None:
+    """The atoms that are counted; ``None`` where nothing is known that could be removed: the number is a constant."""
+    if not isinstance(source, Held):
+        return source.ravel()
+    for tensor, dim in source.tensors:
+        if (atoms := facts.held(source.module, tensor, dim)) is not None:
+            return atoms.ravel()
+    return facts.counted(source.module, source.attribute)

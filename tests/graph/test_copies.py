@@ -1,0 +1,222 @@
+"""Networks that cannot be copied or watched as they are: handled around it, or refused in one line that says how."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from networks import random_plan, randomise
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
+
+from seqprune import compact, mask, trace, verify
+from seqprune.errors import ModelError, SeqPruneError, VerificationError
+from seqprune.graph import ChannelGraph
+from seqprune.graph.copying import copied
+
+X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+class Keeping(nn.Module):
+    """Convolution, something, convolution; keeps what it computed last, as for a loss or a picture of it."""
+
+    def __init__(self, between: nn.Module | None = None) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+        self.between = between or nn.ReLU()
+        self.seen: Any = None
+        randomise(self, 0)
+        self.double().eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.between(self.first(x))
+        self.seen = {"last": [y]}
+        return self.last(y)
+
+
+def exact(model: nn.Module) -> ChannelGraph:
+    graph = trace(model, X)
+    for seed in range(3):
+        plan = random_plan(graph, seed)
+        verify(mask(model, plan, graph), compact(model, plan, graph), X)
+    return graph
+
+
+def test_a_network_that_keeps_an_activation() -> None:
+    """``Only Tensors created explicitly by the user support the deepcopy protocol``, raw, after one training step."""
+    model = Keeping()
+    model.train()(X).mean().backward()
+    assert exact(model.eval()).by_name["first"].free.all()
+    assert torch.equal(copied(model).seen["last"][0], model.seen["last"][0])
+
+
+def test_what_has_no_copy_is_shared_and_the_rest_is_not() -> None:
+    """``cannot pickle '_thread.lock' object``, raw."""
+    model = Keeping()
+    model.lock = threading.Lock()
+    model.held = {"locks": [threading.RLock(), threading.Condition()], "numbers": [1, 2]}
+    model.stream = (number for number in range(3))
+    assert exact(model).by_name["first"].free.all()
+    twin = copied(model)
+    assert twin.lock is model.lock
+    assert twin.held["locks"][0] is model.held["locks"][0]
+    assert twin.held["numbers"] is not model.held["numbers"]
+    assert twin.first.weight is not model.first.weight
+    assert list(model.stream) == [0, 1, 2]
+
+
+class Refusing:
+    """Says nothing of what it holds, and has no copy."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Refusing:
+        raise TypeError("no copy\nof me")
+
+
+class Hiding(nn.Module):
+    """A module whose own way of being copied fails."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Hiding:
+        raise TypeError("no copy\nof me")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_what_refuses_to_be_copied() -> None:
+    model = Keeping()
+    model.first.held = Refusing()
+    assert exact(model).by_name["first"].free.all()
+    with pytest.raises(ModelError, match=r"^the network cannot be copied \(TypeError: no copy\); ".replace(";", ":")):
+        trace(Keeping(Hiding()), X)
+
+
+def test_parameters_of_a_copy_are_trained_as_those_of_the_network() -> None:
+    model = Keeping()
+    model.first.weight.requires_grad_(False)
+    assert [p.requires_grad for p in copied(model).parameters()] == [p.requires_grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_hooks_of_torch_prune_are_refused_with_the_way_on(structured: bool) -> None:
+    """The hook makes the weight anew in every call: what surgery does to it would be undone."""
+    model = Keeping()
+    if structured:
+        prune.ln_structured(model.first, "weight", 0.5, n=2, dim=0)
+    else:
+        prune.l1_unstructured(model.first, "weight", 0.5)
+    model(X)
+    with pytest.raises(ModelError, match=r"first makes its weight anew.*torch.nn.utils.prune.remove\(module, 'weight'"):
+        trace(model, X)
+    prune.remove(model.first, "weight")
+    assert exact(model).by_name["first"].free.all()
+
+
+@pytest.mark.parametrize(
+    ("name", "undo"),
+    [("weight_norm", nn.utils.remove_weight_norm), ("spectral_norm", nn.utils.remove_spectral_norm)],
+)
+def test_hooks_that_compute_a_weight_pin_it_and_say_how_to_go_on(name: str, undo: Callable[..., Any]) -> None:
+    model = Keeping()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch recommends parametrizations in their place
+        getattr(nn.utils, name)(model.first)
+    model.train()(X)
+    layer = exact(model.eval()).all_layers
+    assert [each.name for each in layer] == ["last"]
+    barrier = trace(model, X).barriers[0]
+    assert f"a hook of {name}; torch.nn.utils.remove_{name}" in barrier.reason
+    undo(model.first)
+    assert exact(model).by_name["first"].free.all()
+
+
+@pytest.mark.parametrize("name", ["weight_norm", "spectral_norm", "orthogonal"])
+def test_parametrizations_pin_and_say_how_to_go_on(name: str) -> None:
+    model = Keeping()
+    getattr(parametrizations, name)(model.first)
+    model.double()
+    assert "remove_parametrizations" in exact(model).barriers[0].reason
+    parametrize.remove_parametrizations(model.first, "weight")
+    assert exact(model).by_name["first"].free.all()
+
+
+class Scriptable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x) + x
+
+
+@pytest.mark.parametrize("how", [torch.jit.script, lambda m: torch.jit.trace(m, torch.randn(1, 8, 4, 4))])
+def test_a_scriptmodule_inside_pins_what_reaches_it(how: Callable[[nn.Module], nn.Module]) -> None:
+    """``register_forward_pre_hook is not supported on ScriptModules``, raw."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = how(Scriptable())
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), Keeping(scripted), nn.Conv2d(2, 2, 1)).double().eval()
+    model[2].first = nn.Conv2d(4, 8, 1).double()
+    graph = exact(model)
+    assert graph.by_name["0"].free.all()
+    assert not graph.by_name["2.first"].free.any()
+    assert "ScriptModule" in graph.by_name["2.first"].reason
+    plan = random_plan(graph, 0)
+    small = compact(model, plan, graph)
+    assert isinstance(small.get_submodule("2.between"), torch.jit.ScriptModule)
+    assert all(p.requires_grad for p in small.parameters())
+
+
+def test_a_scripted_network_is_refused() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.script(Scriptable())
+    with pytest.raises(ModelError, match=r"the network is a ScriptModule .*give the plain module"):
+        trace(scripted, torch.randn(1, 8, 4, 4))
+
+
+class Auxiliary(nn.Module):
+    """Runs one layer more where gradients are on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.aux = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 2, 1)
+        self.loss: Any = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        if torch.is_grad_enabled():
+            self.loss = self.aux(y).mean()
+        return self.last(y)
+
+
+def test_what_runs_only_with_gradients_is_seen() -> None:
+    """The compact network failed in its first training step: ``aux`` still read eight channels."""
+    model = Auxiliary().double().eval()
+    graph = exact(model)
+    small = compact(model, random_plan(graph, 0), graph).train()
+    (small(X).mean() + small.loss).backward()
+    assert small.aux.weight.grad is not None
+    assert small.aux.in_channels == small.first.out_channels < 8
+
+
+class Failing(nn.Module):
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.layer, self.at = nn.Conv2d(3, at, 1), at
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(x)
+        if y.shape[1] != 4:
+            raise KeyError("two\nlines")
+        return y
+
+
+@pytest.mark.parametrize(("at", "kind", "who"), [(3, ModelError, "masked"), (4, VerificationError, "compact")])
+def test_a_network_that_fails_in_its_proof(at: int, kind: type[SeqPruneError], who: str) -> None:
+    with pytest.raises(kind, match=rf"^the {who} model does not run .*KeyError.*") as caught:
+        verify(Failing(at), Failing(3), torch.randn(1, 3, 2, 2))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,405 @@
+"""Numbers of channels in code: unused they are free, handed on whole they are followed, anything else pins."""
+
+# ruff: noqa: SIM300, SIM201, RUF005 - what is asked are the ways in which code has it
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import random_plan, randomise
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
+from seqprune import compact, mask, trace, verify
+from seqprune.graph import ChannelGraph
+from seqprune.graph.counts import Count, Reader, WatchedSize
+
+X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+WIDTH = 8
+Code = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+
+
+class Net(nn.Module):
+    """A convolution, code, and a convolution; layers of the same width beside them, for the code to use."""
+
+    def __init__(self, code: Code) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, WIDTH, 3, padding=1), nn.Conv2d(WIDTH, 2, 1)
+        self.other = nn.Conv2d(3, WIDTH, 1)
+        self.squeeze = nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU(), nn.Linear(4, WIDTH))
+        self.up = nn.ConvTranspose2d(WIDTH, WIDTH, 2, 2)
+        self.deep = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
+        self.norm = nn.BatchNorm2d(WIDTH)
+        self.gamma = nn.Parameter(torch.rand(WIDTH) + 0.5)
+        self.register_buffer("blur", torch.full((WIDTH, 1, 3, 3), 1 / 9))
+        self.scale = 3
+        self.code = code
+        randomise(self, 0)
+        self.double().eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.x = x
+        return self.last(self.code(self, self.first(x)))
+
+
+def exact(model: nn.Module) -> ChannelGraph:
+    """Whatever is removed, in both modes, and again from what stayed."""
+    graph = trace(model, X)
+    for seed in range(3):
+        plan = random_plan(graph, seed)
+        masked, small = mask(model, plan, graph), compact(model, plan, graph)
+        verify(masked, small, X)
+        small.train()(X)
+        again = trace(small.eval(), X)
+        verify(mask(small, p := random_plan(again, seed), again), compact(small, p, again), X)
+    return graph
+
+
+def squeezed(m: Any, x: torch.Tensor) -> torch.Tensor:
+    b, c, _, _ = x.size()
+    return x * torch.sigmoid(m.squeeze(F.adaptive_avg_pool2d(x, 1).view(b, c)).view(b, c, 1, 1).expand_as(x))
+
+
+def attended(m: Any, x: torch.Tensor) -> torch.Tensor:
+    b, c, h, w = x.shape
+    tokens = x.flatten(2).transpose(1, 2)
+    assert tokens.shape[2] == c
+    return F.relu(tokens).reshape(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def resized(m: Any, x: torch.Tensor) -> torch.Tensor:
+    _, _, height, width = x.shape
+    return F.interpolate(x, (2 * height, 2 * width))
+
+
+def asserted(m: Any, x: torch.Tensor) -> torch.Tensor:
+    c = x.size(1)
+    assert c > 0
+    assert c
+    assert 0 < c
+    assert not c == 0
+    assert c != None  # noqa: E711 - as code has it
+    assert isinstance(c, int)
+    assert isinstance(x.shape, torch.Size)
+    assert len(x.shape) == 4
+    return x
+
+
+FOLLOWED: dict[str, Code] = {
+    "read and not used": resized,
+    "squeeze and excitation": squeezed,
+    "tokens and back": attended,
+    "asserted to be there": asserted,
+    "view whole": lambda m, x: x.view(x.shape[0], x.shape[1], -1).view(x.shape),
+    "view as a list": lambda m, x: x.reshape([x.size(0), x.size(1), 4, 9]).reshape(*x.shape),
+    "torch.reshape": lambda m, x: torch.reshape(torch.reshape(x, (2, x.shape[1], 36)), x.shape),
+    "view last": lambda m, x: x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).view(2, 6, 6, -1).permute(0, 3, 1, 2),
+    "expand": lambda m, x: x.mean((2, 3), keepdim=True).expand(-1, x.shape[1], 6, 6) + x.mean(3, True).expand(x.shape),
+    "expand by -1": lambda m, x: x.mean((2, 3), keepdim=True).expand(2, -1, 6, 6) * x,
+    "expand adds a dimension": lambda m, x: x.expand(3, -1, -1, -1, -1).sum(0),
+    "view_as": lambda m, x: x.flatten(2).softmax(-1).view_as(x) * x,
+    "reshape_as": lambda m, x: x.flatten(2).reshape_as(x.relu()),
+    "expand_as": lambda m, x: x.mean((2, 3), keepdim=True).expand_as(x),
+    "compared": lambda m, x: x.relu() if x.shape == x.tanh().shape else x,
+    "compared with another layer": lambda m, x: x.relu() if x.shape == m.other(m.x).shape else x,
+    "compared with a norm": lambda m, x: m.norm(x) if x.shape[1] == m.norm.num_features else x,
+    "compared with a weight": lambda m, x: x.relu() if m.last.weight.shape[1] == x.shape[1] else x,
+    "number of a layer": lambda m, x: x.view(2, m.first.out_channels, -1).view(2, m.last.in_channels, 6, 6),
+    "number of a transposed layer": lambda m, x: m.up(x).view(2, m.up.out_channels, 12, 12),
+    "number of a linear layer": lambda m, x: m.squeeze(x.mean((2, 3))).view(2, m.squeeze[2].out_features, 1, 1) * x,
+    "number of a parameter": lambda m, x: x * m.gamma.view(1, len(x[0, 0]) // 6, -1, 1, 1)[:, 0],
+    "parameter by a number": lambda m, x: x * m.gamma.view(1, x.shape[1], 1, 1),
+    "kernel size": lambda m, x: x * m.first.weight.shape[2] * m.deep.weight.size(1),
+    "as many groups": lambda m, x: F.conv2d(x, m.blur, padding=1, groups=x.shape[1]),
+    "a sum over space": lambda m, x: x / (x.shape[2] * x.shape[3]),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_followed(name: str) -> None:
+    layer = exact(Net(FOLLOWED[name])).by_name["first"]
+    assert layer.free.all() or name == "number of a parameter", layer.reason
+
+
+PINNED: dict[str, Code] = {
+    "range": lambda m, x: x * len(range(x.shape[1])),
+    "float before it": lambda m, x: x * (0.5 * x.shape[1]),
+    "power": lambda m, x: x * x.shape[1] ** -0.5,
+    "base": lambda m, x: x * 2 ** x.shape[1],
+    "square root": lambda m, x: x / math.sqrt(x.shape[1]),
+    "logarithm": lambda m, x: x / math.log(x.shape[1]),
+    "index": lambda m, x: x * list(range(20))[x.shape[1]],
+    "slice": lambda m, x: x * sum(list(range(20))[: x.shape[1]]),
+    "product": lambda m, x: x * math.prod(x.shape),
+    "numel": lambda m, x: x / x.shape.numel(),
+    "numpy": lambda m, x: x * float(np.prod(x.shape)),
+    "numpy's memory": lambda m, x: x * np.zeros(x.shape[1]).sum() + x * len(np.ones(x.shape[1])),
+    "key": lambda m, x: x * {8: 3}.get(x.shape[1], 5),
+    "key by a text": lambda m, x: x * {"norm8": 3}.get(f"norm{x.shape[1]}", 5),
+    "text": lambda m, x: x * len("%d" % x.shape[1]),  # noqa: UP031 - as code has it
+    "int": lambda m, x: x * int(x.shape[1]),
+    "divmod": lambda m, x: x * divmod(17, x.shape[1])[1],
+    "round": lambda m, x: x * round(x.shape[1], -1),
+    "bits": lambda m, x: x * x.shape[1].bit_length(),
+    "branch": lambda m, x: x if x.shape[1] > 4 else -x,
+    "equality": lambda m, x: x if x.shape[1] == 8 else -x,
+    "other layer of another width": lambda m, x: -x if x.shape[1] == m.squeeze[0].out_features else x,
+    "copied": lambda m, x: x * copy.copy(x.shape[1]) * copy.deepcopy(x.shape[1]),
+    "sum of sizes": lambda m, x: x * sum(x.shape),
+    "sizes added": lambda m, x: x * ((1, *x.shape) + x.shape)[2],
+    "sizes repeated": lambda m, x: x * (x.shape * 2)[5],
+    "a hash": lambda m, x: x * (hash(x.shape) % 7 + 1),
+    "halves": lambda m, x: x.view(2, x.shape[1] // 2, 2, 6, 6).view(2, -1, 6, 6),
+    "beside the channels": lambda m, x: x * torch.ones(x.shape[1], dtype=x.dtype).sum(),
+    "arange": lambda m, x: x * torch.arange(x.shape[1]).sum(),
+    "chunks": lambda m, x: torch.stack(x.flatten(1).chunk(x.shape[1], 1)).sum(0).view(2, 1, 6, 6) + x,
+    "in another place": lambda m, x: x.view(x.shape[1], -1, 6, 6).view(2, -1, 6, 6),
+    "spread over": lambda m, x: x * x.mean((1, 2, 3), keepdim=True).expand(-1, x.shape[1], 6, 6),
+    "groups": lambda m, x: F.group_norm(x, x.shape[1]),
+    "written out": lambda m, x: x.expand(2, 8, 6, 6),
+    "a layer's number": lambda m, x: x / m.first.out_channels,
+    "a reader's number": lambda m, x: x / m.last.in_channels,
+    "a depthwise layer's number": lambda m, x: m.deep(x) / m.deep.in_channels,
+    "a transposed layer's number": lambda m, x: m.up(x) / m.up.in_channels,
+    "a norm's number": lambda m, x: m.norm(x) * m.norm.num_features,
+    "a weight's length": lambda m, x: x * m.first.weight.shape[0] ** -0.5,
+    "a weight's size": lambda m, x: x * m.last.weight.size(1),
+    "a weight's numbers": lambda m, x: x / m.last.weight.numel(),
+    "a bias's length": lambda m, x: x / len(m.first.bias),
+    "the length of a parameter's view": lambda m, x: x * m.gamma.view(1, -1, 1, 1) / m.gamma.view(1, -1, 1, 1).shape[1],
+}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_pinned(name: str) -> None:
+    """Code that computes with ``out_channels`` or ``weight.shape[0]`` came out wrong: a trace did not see it."""
+    assert not exact(Net(PINNED[name])).by_name["first"].free.any() or "transposed" in name
+
+
+def test_a_transposed_layers_number_of_channels() -> None:
+    layer = exact(Net(lambda m, x: m.up(x) / m.up.out_channels)).by_name["up"]
+    assert not layer.free.any()
+    assert "reads their number" in layer.reason
+
+
+def test_what_is_compared_stays_equal() -> None:
+    graph = exact(Net(FOLLOWED["compared with another layer"]))
+    assert [len(b.sections) for b in graph.balances] == [2]
+    assert "compares their numbers" in graph.balances[0].reason
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.InstanceNorm2d(WIDTH, affine=True),
+        nn.InstanceNorm2d(WIDTH),
+        nn.InstanceNorm2d(WIDTH, track_running_stats=True),
+        nn.InstanceNorm2d(WIDTH, affine=True, track_running_stats=True),
+        nn.BatchNorm2d(WIDTH, affine=False),
+        nn.BatchNorm2d(WIDTH, affine=False, track_running_stats=False),
+        nn.SyncBatchNorm(WIDTH),
+    ],
+)
+def test_norms_that_check_their_width(norm: nn.Module, recwarn: pytest.WarningsRecorder) -> None:
+    """``InstanceNorm2d`` asks for ``num_features`` channels: its own check pinned them."""
+    model = Net(lambda m, x: m.norm(x))
+    model.norm = norm.double().eval()
+    graph = exact(model)
+    assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
+    plan = random_plan(graph, 0)
+    small = compact(model, plan, graph)
+    assert small.norm.num_features == small.first.out_channels < WIDTH
+    assert not [w for w in recwarn if "does not match" in str(w.message)]
+
+
+def test_rows_of_a_map_beside_each_other_are_read_channel_by_channel() -> None:
+    """``view(b, -1, w)``: each channel lies there once for every row."""
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, WIDTH, 1), nn.Conv1d(6 * WIDTH, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(F.relu(self.first(x)).view(x.shape[0], -1, 6))
+
+    assert exact(Rows().double().eval()).by_name["first"].free.all()
+
+
+def test_a_hook_sees_the_number_of_its_layer() -> None:
+    model = Net(lambda m, x: x)
+    model.first.register_forward_hook(lambda module, given, out: out / module.out_channels)
+    assert not exact(model).by_name["first"].free.any()
+
+
+def test_a_number_that_is_returned() -> None:
+    class Returns(Net):
+        def forward(self, x: torch.Tensor) -> Any:
+            y = self.first(x)
+            return self.last(y), y.shape[1]
+
+    assert not exact(Returns(lambda m, x: x)).by_name["first"].free.any()
+
+
+def test_a_number_that_is_kept_and_used_in_the_next_pass() -> None:
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        scale, m.scale = m.scale, x.shape[1]
+        return x * scale
+
+    assert not trace(Net(code), X).by_name["first"].free.any()
+
+
+def test_numbers_of_the_networks_input_bind_nothing() -> None:
+    assert exact(Net(lambda m, x: x * m.x.shape[1])).by_name["first"].free.all()
+
+
+# ---- the count by itself --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def count(told: list[str]) -> Count:
+    reader = Reader(lambda source, module: told.append("used"), lambda a, b, module: told.append("same"))
+    return Count(8, np.arange(8), reader, "module")
+
+
+@pytest.mark.parametrize(
+    ("operation", "result"),
+    [
+        (lambda c: c + 1, 9),
+        (lambda c: 1 + c, 9),
+        (lambda c: c - 1, 7),
+        (lambda c: 1 - c, -7),
+        (lambda c: c * 2, 16),
+        (lambda c: 0.5 * c, 4.0),
+        (lambda c: c / 2, 4.0),
+        (lambda c: 2 / c, 0.25),
+        (lambda c: c // 3, 2),
+        (lambda c: 17 // c, 2),
+        (lambda c: c % 3, 2),
+        (lambda c: 17 % c, 1),
+        (lambda c: divmod(c, 3), (2, 2)),
+        (lambda c: divmod(17, c), (2, 1)),
+        (lambda c: c**2, 64),
+        (lambda c: 2**c, 256),
+        (lambda c: pow(c, 2, 5), 4),
+        (lambda c: c << 1, 16),
+        (lambda c: 1 << c, 256),
+        (lambda c: c >> 1, 4),
+        (lambda c: 512 >> c, 2),
+        (lambda c: c & 12, 8),
+        (lambda c: c | 1, 9),
+        (lambda c: c ^ 9, 1),
+        (lambda c: -c, -8),
+        (lambda c: +c, 8),
+        (lambda c: ~c, -9),
+        (lambda c: abs(c), 8),
+        (lambda c: int(c), 8),
+        (lambda c: float(c), 8.0),
+        (lambda c: complex(c), 8 + 0j),
+        (lambda c: str(c), "8"),
+        (lambda c: repr(c), "8"),
+        (lambda c: f"{c:03d}", "008"),
+        (lambda c: round(c), 8),
+        (lambda c: math.trunc(c), 8),
+        (lambda c: math.floor(c), 8),
+        (lambda c: math.ceil(c), 8),
+        (lambda c: hash(c), hash(8)),
+        (lambda c: c.real, 8),
+        (lambda c: c < 9, True),
+        (lambda c: c <= 7, False),
+        (lambda c: c > 7, True),
+        (lambda c: c >= 9, False),
+        (lambda c: c == 8, True),
+        (lambda c: c != 8, False),
+        (lambda c: 8 == c, True),
+        (lambda c: 9 > c, True),
+        (lambda c: copy.copy(c) + 1, 9),
+        (lambda c: copy.deepcopy(c) + 1, 9),
+    ],
+)
+def test_a_count_computes_as_its_number_does_and_says_so(
+    count: Count, told: list[str], operation: Callable[[Any], Any], result: object
+) -> None:
+    found = operation(count)
+    assert found == result
+    assert type(found) is type(result)
+    assert set(told) == {"used"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "result"),
+    [
+        (lambda c: bool(c), True),
+        (lambda c: c == 0, False),
+        (lambda c: c != 0, True),
+        (lambda c: c > 0, True),
+        (lambda c: c >= 0, True),
+        (lambda c: c < 0, False),
+        (lambda c: c <= 0, False),
+        (lambda c: 0 < c, True),
+        (lambda c: c == -1, False),
+        (lambda c: c == None, False),  # noqa: E711 - what is asked
+        (lambda c: isinstance(c, int), True),
+        (lambda c: hasattr(c, "shape"), False),
+    ],
+)
+def test_what_holds_of_every_number_of_channels_is_free_to_ask(
+    count: Count, told: list[str], operation: Callable[[Any], Any], result: object
+) -> None:
+    assert operation(count) is result
+    assert told == []
+
+
+def test_a_number_asked_for_in_c_is_used_unless_it_was_torch_that_read_a_call(count: Count, told: list[str]) -> None:
+    assert len(range(count)) == 8
+    assert told == []
+    count.reader.settle([count], "elsewhere")
+    assert told == ["used"]
+    count.reader.peek(count, "here")
+    count.reader.settle([count], "here")
+    assert told == ["used"]
+    count.reader.peek(count, "here")
+    count.reader.settle([], "here")
+    assert told == ["used", "used"]
+    count.reader.settle()
+    assert told == ["used", "used"]
+
+
+def test_shapes(count: Count, told: list[str]) -> None:
+    shape = WatchedSize((2, count, 4, 4))
+    assert shape[2:] == (4, 4)
+    assert type(shape[2:]) is torch.Size
+    assert type(shape[:2]) is WatchedSize
+    assert shape[1] is count
+    assert shape != (3, 8, 4, 4)
+    assert shape != (2, 8, 4, 5)
+    assert shape != (2, 8)
+    assert shape != "text"
+    assert shape == WatchedSize((2, Count(8, np.arange(8), count.reader, ""), 4, 4))
+    assert told == ["same"]
+    assert shape == (2, 8, 4, 4)
+    assert (shape + (1,)).numel() == 256
+    assert hash(shape) == hash((2, 8, 4, 4))
+    assert set(told[1:]) == {"used"}
+
+
+def test_eager_shapes_hand_out_plain_numbers(count: Count, told: list[str]) -> None:
+    count.reader.eager = True
+    shape = WatchedSize((2, count, 4, 4))
+    assert shape[2] == 4
+    assert told == []
+    assert type(shape[1]) is int
+    assert [type(size) for size in shape] == [int] * 4
+    assert [type(size) for size in shape[1:]] == [int] * 3
+    assert told == ["used"] * 3
