@@ -26,6 +26,10 @@ class DataError(InputError):
     """The labelled images cannot be used."""
 
 
+class UnlabelledError(DataError):
+    """There is no labelled object where one is needed, or no images to measure on."""
+
+
 class PlanError(InputError):
     """A keep set is impossible, or a plan belongs to another model."""
 

@@ -47,14 +47,23 @@ class PruneResult:
         """One report a layer, front to back."""
         return self.record.steps
 
-    def save(self, path: str | Path) -> Path:
+    @property
+    def names(self) -> dict[int, str]:
+        """Class id to name."""
+        return dict(self.task.names)
+
+    def save(self, path: str | Path, *, half: bool = True) -> Path:
         """Writes weights; nothing is left behind where writing fails.
 
         Of an Ultralytics network a ``.pt`` that plain Ultralytics loads; of any other its state and its plan, which
         :func:`seqprune.restore` gives to a network as it was built. Where the name ends in ``.safetensors``, the
         tensors and, beside them, a description: files without code.
+
+        Args:
+            path: where to write, in an existing folder.
+            half: whether a ``.pt`` of an Ultralytics network is written in half precision, as Ultralytics does.
         """
-        return self.task.save(self.model, Path(path), self.plan)
+        return self.task.save(self.model, Path(path), self.plan, half)
 
     def report(self, path: str | Path) -> Path:
         """Writes ``report.json``, or a page with plots where the name ends in ``.html``."""
@@ -108,8 +117,9 @@ def prune(
 
     Args:
         model: weights, an ``ultralytics.YOLO`` or its network, or any module; never changed.
-        data: for Ultralytics' networks a dataset YAML with labelled ``train`` and ``val`` images, or, for
-            classification, a folder with those two, in each a folder a class. For any other a data loader, see
+        data: for Ultralytics' networks a dataset YAML with ``train`` and ``val`` images, or, for classification, a
+            folder with those two, in each a folder a class; labels are needed by preset ``seed``, criterion ``taylor``,
+            fine-tuning and for accuracy. For any other a data loader, see
             :data:`seqprune.engine.batches.Loader`, or a dictionary of loaders ``train`` and ``val``; labels are needed
             by preset ``seed`` alone. May be left out where nothing is chosen or repaired by images (``fast``).
         preset, layers, blocks, keep, represent, match, round_to, mode, target, recover, protect, criterion, seed: see
@@ -155,7 +165,17 @@ def prune(
     from seqprune.yolo.train.tuning import Tuner, check_names
 
     check_names(train.arguments)
-    subject, look = yolo_subject(model, data or "", look, train, device=where, trust=trust, seed=seed, told=told)
+    subject, look = yolo_subject(
+        model,
+        data or "",
+        look,
+        train,
+        device=where,
+        trust=trust,
+        seed=seed,
+        told=told,
+        labelled=choose.way.asks_for_labels,
+    )
     arguments = {"imgsz": look.imgsz, "batch": batch, "device": str(device), "seed": seed, **train.arguments}
     arguments["teacher"] = subject.model if distill else None
     tuner = Tuner(data, arguments, told.stage)

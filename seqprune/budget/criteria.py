@@ -67,6 +67,8 @@ Criterion = Callable[[Scoring], FloatArray]
 CRITERIA: dict[str, Criterion] = {}
 FROM_IMAGES = frozenset({"taylor", "obs"})
 """Those that look at more than the weights."""
+FROM_LABELS = frozenset({"taylor"})
+"""Those of them that ask for labelled objects."""
 COMPARABLE = frozenset({"obs"})
 """Those whose scores say over layers what leaves first: one threshold takes them as they are."""
 

@@ -22,7 +22,7 @@ from seqprune.observe.inputs import Inputs, call
 from seqprune.observe.relevance import Probe
 from seqprune.observe.streaming import Blocks
 from seqprune.plan import PrunePlan
-from seqprune.surgery import fill
+from seqprune.surgery import Difference, fill, verify
 
 SUFFIX = ".safetensors"
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
@@ -39,6 +39,7 @@ class ModuleTask:
         evaluate: measures accuracy, by name.
         outputs: what the network returns; see :data:`seqprune.engine.outputs.Outputs`.
         fixed: module paths that are not fitted anew.
+        names: class id to name.
     """
 
     model: nn.Module
@@ -47,6 +48,7 @@ class ModuleTask:
     evaluate: Evaluate | None = None
     outputs: Outputs = "auto"
     fixed: tuple[str, ...] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
     predict: None = field(default=None, init=False)
     classifies: bool = field(default=True, init=False)
 
@@ -98,7 +100,13 @@ class ModuleTask:
             return {}
         return top_accuracies(model, self.validation)
 
-    def save(self, model: nn.Module, path: Path, plan: PrunePlan) -> Path:
+    def prove(self, masked: nn.Module, small: nn.Module, inputs: Inputs) -> tuple[Difference, str]:
+        return verify(masked, small, inputs if isinstance(inputs, tuple) else (inputs,)), "float32"
+
+    def file_bytes(self, model: nn.Module, plan: PrunePlan | None) -> int | None:
+        return None
+
+    def save(self, model: nn.Module, path: Path, plan: PrunePlan, half: bool = False) -> Path:
         """The state and the plan, without code: tensors and a JSON beside them, or a ``.pt`` of plain values."""
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         if path.suffix == SUFFIX:

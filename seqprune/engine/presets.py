@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from seqprune.budget.criteria import CRITERIA, FROM_IMAGES
+from seqprune.budget.criteria import CRITERIA, FROM_IMAGES, FROM_LABELS
 from seqprune.budget.target import Target
 from seqprune.engine.sequential import Settings
 from seqprune.errors import InputError
@@ -41,6 +41,11 @@ class Way:
     def looks_at_images(self) -> bool:
         """Whether anything is chosen or repaired by them."""
         return self.criterion is None or self.criterion in FROM_IMAGES or self.recover != "none"
+
+    @property
+    def asks_for_labels(self) -> bool:
+        """Whether what is chosen depends on the objects in the images."""
+        return self.target is None or self.criterion in FROM_LABELS
 
     @property
     def weighs_errors(self) -> bool:

@@ -19,17 +19,32 @@ from seqprune.surgery import Difference
 
 @dataclass(frozen=True)
 class Size:
-    """Size and speed of one model: what was not timed is not a number."""
+    """Size and speed of one model.
+
+    Attributes:
+        params: number of parameters.
+        gflops: 10⁹ floating-point operations for one image.
+        latency_ms: median milliseconds for one image; NaN where it was not measured.
+        file_bytes: of the file it came from, or is saved to as a ``.pt``; None where it cannot be saved.
+    """
 
     params: int
     gflops: float
     latency_ms: float = math.nan
+    file_bytes: int | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(cls, params: int, gflops: float, accuracy: Mapping[str, float]) -> Size:
         """With the accuracies that this kind has a place for."""
         known = {entry.name for entry in fields(cls)}
-        return cls(params, gflops, **{name: value for name, value in accuracy.items() if name in known})
+        measured: dict[str, Any] = {name: value for name, value in accuracy.items() if name in known}
+        return cls(params, gflops, **measured)
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether any accuracy was measured."""
+        sizes = {entry.name for entry in fields(Size)}
+        return any(getattr(self, entry.name) not in (None, {}) for entry in fields(self) if entry.name not in sizes)
 
 
 @dataclass(frozen=True)

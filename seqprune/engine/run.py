@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,13 +18,13 @@ from seqprune.engine.record import ClassMeasurements, Measurements, Record, Size
 from seqprune.engine.sequential import front_to_back
 from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.task import Task
-from seqprune.errors import InputError
+from seqprune.errors import InputError, UnlabelledError
 from seqprune.graph import ChannelGraph
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.plan import PrunePlan
 from seqprune.select.layers import block_of, choose_layers
-from seqprune.surgery import compact, verify
+from seqprune.surgery import compact
 
 LAYERS, BLOCKS = 3, (1, 2, 3, 4, 5)
 """What preset ``seed`` chooses: so many layers of these top-level modules."""
@@ -89,6 +89,11 @@ def run(
     told = told or Listener()
     task, graph = subject.task, subject.graph
     measures = bool(look.val and subject.data and not ranks.rank)
+    if choose.way.target is None and task.classes == 1:
+        raise InputError(
+            f"{subject.source} has one class, and preset seed keeps the channels that tell classes apart: prune it "
+            "with preset accurate (--preset accurate), which needs no classes"
+        )
     names = [] if choose.way.target else layers_for(graph, choose.layers, choose.blocks)
     before = _measured(subject, subject.model, measures, "before", told)
     engine = Engine(
@@ -103,9 +108,9 @@ def run(
     masked = chosen.masked.cpu()
     small = compact(masked, chosen.plan, graph)
     first = next(iter(task.images))
-    difference = verify(masked, small, first.input(small, slice(2)))
+    difference, compared = task.prove(masked, small, first.input(small, slice(2)))
     pruned = tune(small if choose.mode == "compact" else masked, chosen.plan, train.epochs)
-    after = _measured(subject, pruned, measures, "after", told)
+    after = _measured(subject, pruned, before.has_accuracy, "after", told)
     # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
     slow, fast = (math.nan, math.nan)
     if not ranks.rank:
@@ -117,13 +122,13 @@ def run(
         seed=choose.seed,
         mode=choose.mode,
         finetune=train.epochs,
-        settings=_settings(look, choose, train, task, bool(subject.data)),
+        settings=_settings(look, choose, train, task, bool(subject.data)) | {"verified_as": compared},
         versions=versions(),
         steps=chosen.steps,
         verify=difference,
         repairs=repairs,
-        before=replace(before, latency_ms=slow),
-        after=replace(after, latency_ms=fast),
+        before=replace(before, latency_ms=slow, file_bytes=task.file_bytes(subject.model, None)),
+        after=replace(after, latency_ms=fast, file_bytes=task.file_bytes(pruned, chosen.plan)),
         unreadable=tuple(task.images.unreadable),
     )
     return Outcome(pruned, chosen.plan, record)
@@ -141,7 +146,7 @@ def _pruned(
         if not chosen.plan.layers:
             first = next(iter(chosen.steps), None)
             why = "none was named" if first is None else f"{first.layer}: {first.reason or 'all of its channels stay'}"
-            raise InputError(f"no layer could be pruned; {why}")
+            raise InputError(f"no layer could be pruned; {why}; or prune with preset accurate, which needs no classes")
     else:
         chosen = engine.to_target(
             way,
@@ -158,7 +163,12 @@ def _pruned(
 def _measured(subject: Subject, model: nn.Module, accuracy: bool, when: str, told: Listener) -> Size:
     """Size of a model, and its accuracy where that is wanted; its time is taken later."""
     told.stage(f"measure {when}", None)
-    known = subject.task.accuracy(model) if accuracy else {}
+    known: Mapping[str, float] = {}
+    if accuracy:
+        try:
+            known = subject.task.accuracy(model)
+        except UnlabelledError as why:
+            told.warning(f"accuracy is not measured: {why}")
     return subject.kind.of(parameters(model), gflops(model, subject.task.example(model)), known)
 
 

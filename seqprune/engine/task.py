@@ -17,6 +17,7 @@ from seqprune.observe.inputs import Inputs
 from seqprune.observe.relevance import Probe
 from seqprune.observe.streaming import Blocks
 from seqprune.plan import PrunePlan
+from seqprune.surgery import Difference
 
 Judge = Callable[[nn.Module], float]
 """Given a pruned network, a number that is smaller for a better one."""
@@ -27,6 +28,7 @@ class Task(Protocol):
     Attributes:
         images: those to look at, in batches.
         classes: how many there are; class ids lie in ``[0, classes)``. 0 where nothing is labelled.
+        names: class id to name, where there are names.
         classifies: whether an image belongs to a class as a whole.
     """
 
@@ -35,6 +37,9 @@ class Task(Protocol):
 
     @property
     def classes(self) -> int: ...
+
+    @property
+    def names(self) -> Mapping[int, str]: ...
 
     @property
     def classifies(self) -> bool: ...
@@ -68,5 +73,15 @@ class Task(Protocol):
     def accuracy(self, model: nn.Module) -> Mapping[str, float]:
         """By name; empty where it is not measured."""
 
-    def save(self, model: nn.Module, path: Path, plan: PrunePlan) -> Path:
+    def prove(self, masked: nn.Module, small: nn.Module, inputs: Inputs) -> tuple[Difference, str]:
+        """Whether both compute the same, and how that was seen: :func:`seqprune.surgery.verify`, in ``float32``.
+
+        Raises:
+            VerificationError: they do not.
+        """
+
+    def save(self, model: nn.Module, path: Path, plan: PrunePlan, half: bool = True) -> Path:
         """Writes weights, and what was pruned; a name that ends in ``.safetensors`` asks for tensors without code."""
+
+    def file_bytes(self, model: nn.Module, plan: PrunePlan | None) -> int | None:
+        """Of the file that :meth:`save` would write, or, without a plan, that the model came from."""

@@ -52,7 +52,8 @@ def verdict(record: Record) -> str:
     relative, absolute = record.verify.max_rel, record.verify.max_abs
     lines = [repair_line(repair) for repair in record.repairs]
     proof = f"verify: compact and masked model differ by max_rel {relative:.1e}, max_abs {absolute:.1e}"
-    lines.append(f"{proof} on {'images' if record.data else 'noise'}")
+    how = record.settings.get("verified_as", "float32")
+    lines.append(f"{proof} on {'images' if record.data else 'noise'}{'' if how == 'float32' else f', in {how}'}")
     return "\n".join(lines)
 
 

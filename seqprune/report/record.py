@@ -46,10 +46,13 @@ def compare(before: Size, after: Size) -> list[Compared]:
             _share(before.latency_ms, after.latency_ms),
         ),
     ]
+    if before.file_bytes and after.file_bytes:
+        was, now = (f"{size / 1e6:.2f}" for size in (before.file_bytes, after.file_bytes))
+        lines.insert(1, Compared("file, MB", was, now, _share(before.file_bytes, after.file_bytes)))
     now_by_title = accuracies(after)
-    for title, was in accuracies(before).items():
-        if (now := now_by_title.get(title)) is not None:
-            lines.append(Compared(title, f"{was:.4f}", f"{now:.4f}", f"{now - was:+.4f}"))
+    for title, accuracy in accuracies(before).items():
+        if (left := now_by_title.get(title)) is not None:
+            lines.append(Compared(title, f"{accuracy:.4f}", f"{left:.4f}", f"{left - accuracy:+.4f}"))
     return lines
 
 

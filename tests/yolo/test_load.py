@@ -31,8 +31,9 @@ def test_a_checkpoint_loads_as_float32_in_eval_mode(checkpoint: Path, tiny: nn.M
     assert loaded.checkpoint is not None
     assert "model" not in loaded.checkpoint
     assert not loaded.model.training
+    rounded = tiny.half().float()  # as the file holds it
     for name, tensor in loaded.model.state_dict().items():
-        assert torch.equal(tensor, tiny.state_dict()[name])
+        assert torch.equal(tensor, rounded.state_dict()[name])
 
 
 def test_the_ema_is_preferred(checkpoint: Path, tmp_path: Path) -> None:

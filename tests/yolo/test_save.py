@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 
 from seqprune.errors import InputError, ModelError
 from seqprune.yolo.files.load import load
-from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.files.save import bytes_of, save_pt
 
 NAMES = {0: "green", 1: "red"}
 
@@ -38,12 +39,17 @@ assert "seqprune" not in {name.partition(".")[0] for name, module in sys.modules
 """
 
 
+def rounded(model: nn.Module) -> nn.Module:
+    """The network as half precision leaves it, in float32."""
+    return deepcopy(model).half().float()
+
+
 @pytest.mark.slow
 def test_plain_ultralytics_loads_validates_predicts_and_exports(
     tiny: nn.Module, narrow, narrow_plan, data_yaml: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("onnxruntime")
-    small = narrow(tiny)
+    small = rounded(narrow(tiny))
     image = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         output = small(image)[0]
@@ -60,11 +66,15 @@ def test_plain_ultralytics_loads_validates_predicts_and_exports(
     assert done.returncode == 0, done.stderr
 
 
-def test_a_saved_model_comes_back_to_the_bit_with_its_plan(
-    tiny: nn.Module, narrow, narrow_plan, tmp_path: Path
+@pytest.mark.parametrize("half", [True, False])
+def test_a_saved_model_comes_back_in_float32_with_its_plan(
+    tiny: nn.Module, narrow, narrow_plan, tmp_path: Path, half: bool
 ) -> None:
     small, text = narrow(tiny), narrow_plan.to_json()
-    path = save_pt(small, tmp_path / "small.pt", names=NAMES, plan_json=text, train_args={"imgsz": 64, "odd": 1})
+    path = save_pt(
+        small, tmp_path / "small.pt", names=NAMES, plan_json=text, train_args={"imgsz": 64, "odd": 1}, half=half
+    )
+    small = rounded(small) if half else small
     loaded = load(path)
     assert loaded.checkpoint is not None
     assert loaded.checkpoint["seqprune_plan"] == text
@@ -73,7 +83,29 @@ def test_a_saved_model_comes_back_to_the_bit_with_its_plan(
     assert loaded.checkpoint["train_args"] == {"imgsz": 64, "task": "detect"}
     assert loaded.names == NAMES
     for name, tensor in loaded.model.state_dict().items():
+        assert tensor.dtype == small.state_dict()[name].dtype
         assert torch.equal(tensor, small.state_dict()[name])
+
+
+def test_a_file_is_of_half_the_size_as_ultralytics_saves_it(tiny: nn.Module, tmp_path: Path) -> None:
+    """Pruned weights were saved in float32: 6.5 MB became 10.3 MB for 80 % of the parameters."""
+    half, whole = (save_pt(tiny, tmp_path / f"{half}.pt", names=NAMES, half=half) for half in (True, False))
+    size = sum(tensor.numel() for tensor in tiny.state_dict().values() if tensor.is_floating_point())
+    assert whole.stat().st_size - half.stat().st_size == pytest.approx(2 * size, rel=0.02)
+    assert bytes_of(tiny, names=NAMES) == half.stat().st_size
+
+
+def test_masked_channels_are_zero_in_half_precision_too(tiny: nn.Module, mask, is_dead, tmp_path: Path) -> None:
+    mask(tiny)
+    assert is_dead(load(save_pt(tiny, tmp_path / "m.pt", names=NAMES)).model)
+
+
+def test_numbers_beyond_half_precision_are_kept(tiny: nn.Module, tmp_path: Path) -> None:
+    """A running variance of 70,000 would come back as infinity: every output of its channel a bias."""
+    tiny.get_submodule("model.0.bn").running_var[0] = 70_000.0
+    loaded = load(save_pt(tiny, tmp_path / "m.pt", names=NAMES)).model
+    for name, tensor in loaded.state_dict().items():
+        assert torch.equal(tensor, tiny.state_dict()[name])
 
 
 def test_a_model_that_ran_in_inference_mode_is_saved(tiny: nn.Module, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def standin_for(module: nn.Module) -> StandIn | None:
         return None
     for kind in type(module).__mro__:
         if (found := STANDINS.get(f"{kind.__module__}.{kind.__qualname__}")) is not None:
-            return found if kind.__dict__.get("forward", kind.forward) is type(module).forward else None
+            return found if getattr(kind, "forward", None) is type(module).forward else None
     return None
 
 

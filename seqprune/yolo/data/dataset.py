@@ -13,18 +13,24 @@ import random
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
 import yaml  # type: ignore[import-untyped,unused-ignore]
+from ultralytics.data.augment import Format
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_det_dataset, img2label_paths, verify_image_label
+from ultralytics.models.rtdetr.val import RTDETRDataset
 from ultralytics.utils import ROOT
 
-from seqprune.errors import DataError
+from seqprune.errors import DataError, UnlabelledError
+from seqprune.yolo.data.classes import renumbered
 from seqprune.yolo.files.contained import contained, one_line
 
 log = logging.getLogger(__name__)
@@ -32,18 +38,23 @@ log = logging.getLogger(__name__)
 _THREADS = min(8, os.cpu_count() or 1)
 
 
-def resolve(data: str | Path) -> dict[str, Any]:
+def resolve(data: str | Path, needs: Sequence[str] = ("train", "val")) -> dict[str, Any]:
     """Read a dataset YAML, or one that Ultralytics knows by name.
 
     Only a known name (``coco128.yaml``) may be downloaded; a ``download:`` script in a YAML of the user's
     own is never run.
 
+    Args:
+        data: The YAML or the name.
+        needs: Splits that it must have, of ``train`` and ``val``.
+
     Returns:
-        Ultralytics' description: ``names`` (id to name), ``nc``, ``train``, ``val``, ``yaml_file``.
+        Ultralytics' description: ``names`` (id to name), ``nc``, ``train``, ``val`` (None where a split is missing),
+        ``yaml_file``.
 
     Raises:
-        DataError: The YAML is missing, cannot be parsed, or lacks ``train``, ``val`` or the class names; or
-            its images are not there.
+        DataError: The YAML is missing, cannot be parsed, or lacks a split or the class names; or its images are not
+            there.
     """
     path, known = Path(data), False
     if not path.exists():
@@ -53,10 +64,10 @@ def resolve(data: str | Path) -> dict[str, Any]:
             raise DataError(f"{data}: no such file, and no dataset known by that name; give the path of a data YAML")
     if path.is_dir():
         raise DataError(f"{data} is a folder; give the data YAML that names its images and classes")
-    _check_keys(path)
+    content = _checked_keys(path, needs)
     try:
-        with contained():
-            found: dict[str, Any] = check_det_dataset(str(path), autodownload=known)
+        with contained(), _with_both_splits(path, content) as complete:
+            found: dict[str, Any] = check_det_dataset(str(complete), autodownload=known)
     except (
         OSError,
         SyntaxError,
@@ -69,33 +80,51 @@ def resolve(data: str | Path) -> dict[str, Any]:
     ) as error:
         cause = "could not be fetched" if known else "cannot be used"
         raise DataError(f"{data}: the data set {cause} ({one_line(error)}); check where its images are") from error
-    return found
+    return found | {"yaml_file": str(path)}
 
 
-def _check_keys(path: Path) -> None:
-    """Raise DataError unless the YAML at ``path`` is a mapping with the keys a data set needs."""
+@contextmanager
+def _with_both_splits(path: Path, content: dict[str, Any]) -> Iterator[Path]:
+    """The YAML; a copy with an empty entry for a split that it lacks, since Ultralytics asks for both keys."""
+    missing = {key: None for key in ("train", "val") if key not in content and not content.get("validation")}
+    if not missing:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="seqprune-") as folder:
+        copy = Path(folder, path.name)
+        whole = {"path": str(path.parent.absolute())} | content | missing
+        copy.write_text(yaml.safe_dump(whole, allow_unicode=True), encoding="utf-8")
+        yield copy
+
+
+def _checked_keys(path: Path, needs: Sequence[str]) -> dict[str, Any]:
+    """What the YAML at ``path`` holds.
+
+    Raises:
+        DataError: it is no mapping with the keys a data set needs.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path}: not a readable YAML file ({one_line(error)}); correct it") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no keys, so it is no data YAML; it needs train, val and names")
-    missing = [key for key in ("train", "val") if not content.get(key)]
+    missing = [key for key in needs if not content.get(key)]
     if missing == ["val"] and content.get("validation"):
         missing = []
     if not (content.get("names") or content.get("nc")):
         missing.append("names")
     if missing:
         raise DataError(f"{path}: the key {' and '.join(missing)} is missing; a data YAML needs train, val and names")
+    return content
 
 
-def check_classes(data: dict[str, Any], classes: int, source: str) -> None:
-    """Raise DataError unless the data set has as many classes as the model."""
-    if len(data["names"]) != classes:
-        raise DataError(
-            f"{source} has {len(data['names'])} classes but the model has {classes}: "
-            "they were not made for each other; use the data the model was trained for"
-        )
+class _AlwaysRGB(Format):  # type: ignore[misc]
+    """Ultralytics' last step, which asks Python's generator for each image whether it stays BGR, at odds of nought."""
+
+    def _format_img(self, img: npt.NDArray[np.uint8]) -> torch.Tensor:
+        img = np.atleast_3d(img).transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(img[::-1] if img.shape[0] == 3 else img))
 
 
 class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
@@ -104,16 +133,20 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
     Args:
         sample: Take this many images, drawn with ``sample_seed``, in the order of their names; None: all.
         sample_seed: Seed of that draw.
+        labelled: Whether there must be an object.
 
     Attributes:
         left_out: ``(image file, reason)`` of every image that could not be read or whose labels could not.
 
     Raises:
-        DataError: No images, none readable, no labelled object, or a class id that the names do not have.
+        DataError: No images, none readable, or a class id that the names do not have.
+        UnlabelledError: No labelled object.
     """
 
-    def __init__(self, *args: Any, sample: int | None = None, sample_seed: int = 0, **kwargs: Any) -> None:
-        self.sample, self.sample_seed = sample, sample_seed
+    def __init__(
+        self, *args: Any, sample: int | None = None, sample_seed: int = 0, labelled: bool = True, **kwargs: Any
+    ) -> None:
+        self.sample, self.sample_seed, self.labelled = sample, sample_seed, labelled
         self.left_out: tuple[tuple[str, str], ...] = ()
         if str(kwargs.get("cache")).lower() == "disk":
             log.warning("cache=disk would write beside the images and is not used")
@@ -128,6 +161,14 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
     @npy_files.setter
     def npy_files(self, files: list[Path]) -> None:
         self._npy_files = [Path(os.devnull) / "none.npy"] * len(files)
+
+    def build_transforms(self, hyp: Any = None) -> Any:
+        """Ultralytics'; images that are not augmented are turned to RGB without a random draw."""
+        transforms = super().build_transforms(hyp)
+        last = transforms.transforms[-1]
+        if not self.augment and type(last) is Format:
+            last.__class__ = _AlwaysRGB
+        return transforms
 
     def get_img_files(self, img_path: str | list[str]) -> list[str]:
         """The image files under ``img_path``, sorted, or the sample of them."""
@@ -155,8 +196,8 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
         for file, reason in self.left_out:
             log.warning("left out %s: %s", file, reason)
         boxes, segments = (sum(len(label[key]) for label in labels) for key in ("bboxes", "segments"))
-        if not boxes:
-            raise DataError(
+        if not boxes and self.labelled:
+            raise UnlabelledError(
                 f"no labelled object in {looked_at} images of {self.img_path}: "
                 "the labels folder is empty, missing or not beside the images folder"
             )
@@ -167,7 +208,7 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
 
     def _read(self, im_file: str, label_file: str) -> tuple[dict[str, Any] | None, str]:
         """One image's label dictionary, or None and the reason."""
-        classes = len(self.data["names"])
+        classes = self.data.get("label_classes", len(self.data["names"]))
         if not self.single_cls:
             _check_class_ids(label_file, classes)
         with untouched(im_file) as checked:
@@ -188,7 +229,12 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
             "normalized": True,
             "bbox_format": "xywh",
         }
-        return label, ""
+        ids = self.data.get("class_ids")
+        return (label if ids is None else renumbered(label, ids)), ""
+
+
+class ReadOnlyStretched(ReadOnlyDataset, RTDETRDataset):  # type: ignore[misc]
+    """The same for detectors of queries, whose images are stretched to a square."""
 
 
 @contextmanager
@@ -241,6 +287,7 @@ def build(
     mode: str,
     rect: bool,
     stride: int,
+    kind: type[ReadOnlyDataset] = ReadOnlyDataset,
 ) -> ReadOnlyDataset:
     """The dataset that Ultralytics' ``build_yolo_dataset`` would build, read only.
 
@@ -252,6 +299,7 @@ def build(
         mode: ``train`` augments; anything else letterboxes as validation does.
         rect: Rectangles shaped per batch.
         stride: Largest stride of the model.
+        kind: Of the dataset.
     """
     train = mode == "train"
     share = cfg.fraction
@@ -259,7 +307,7 @@ def build(
         share = ([*share, 1.0, 1.0])[0 if train else 1]
     elif not train:
         share = 1.0
-    return ReadOnlyDataset(
+    return kind(
         img_path=img_path,
         imgsz=cfg.imgsz,
         batch_size=batch,
@@ -272,7 +320,7 @@ def build(
         pad=0.0 if train else 0.5,
         prefix="",
         task=cfg.task,
-        classes=cfg.classes,
+        classes=None if "class_ids" in data else cfg.classes,  # they would be counted as the files do
         data=data,
         fraction=share,
     )

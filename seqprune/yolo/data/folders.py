@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from ultralytics.data.utils import check_cls_dataset, verify_image
 from ultralytics.nn.autobackend import check_class_names
 
 from seqprune.errors import DataError
-from seqprune.yolo.data.dataset import check_classes, resolve, untouched
+from seqprune.yolo.data.classes import check_classes
+from seqprune.yolo.data.dataset import resolve, untouched
 from seqprune.yolo.files.contained import contained, one_line
 
 log = logging.getLogger(__name__)
@@ -28,15 +29,17 @@ log = logging.getLogger(__name__)
 _THREADS = min(8, os.cpu_count() or 1)
 
 
-def describe(data: str | Path, task: str) -> tuple[str, dict[str, Any]]:
+def describe(data: str | Path, task: str, needs: Sequence[str] = ("train", "val")) -> tuple[str, dict[str, Any]]:
     """What Ultralytics is to be given as the ``data`` of a task, and its own description of that.
+
+    ``needs`` are splits that a YAML must have.
 
     Raises:
         DataError: As :func:`resolve_folder` for classification, else as :func:`seqprune.yolo.data.dataset.resolve`.
     """
     if task == "classify":
         return str(data), resolve_folder(data)
-    description = resolve(data)
+    description = resolve(data, needs)
     return str(description.get("yaml_file", data)), description
 
 

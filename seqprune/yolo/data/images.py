@@ -19,7 +19,8 @@ from ultralytics.cfg import get_cfg
 
 from seqprune.errors import DataError
 from seqprune.observe.batch import Batch
-from seqprune.yolo.data.dataset import ReadOnlyDataset, check_classes, resolve
+from seqprune.yolo.data.classes import fitted
+from seqprune.yolo.data.dataset import ReadOnlyDataset, resolve
 from seqprune.yolo.data.folders import ReadOnlyFolder, fitting_names, resolve_folder
 from seqprune.yolo.files.contained import contained, one_line
 from seqprune.yolo.task.tracing import padded
@@ -52,6 +53,14 @@ class FileImages:
     def files(self) -> tuple[Path, ...]:
         """Paths of the images used, in the order of a pass."""
         return tuple(Path(file).absolute() for file in self._dataset.im_files)
+
+    @property
+    def objects(self) -> int:
+        """Labelled objects in the images used; an image that is classified is one."""
+        labels = getattr(self._dataset, "labels", None)
+        if labels is None:
+            return self.image_count
+        return sum(len(labels[index]["cls"]) for number in self._numbers for index in self._batch(number))
 
     def share(self, rank: int, count: int) -> FileImages:
         """Every ``count``-th batch from ``rank`` on, shaped as among all of them; the others are not decoded."""
@@ -112,6 +121,9 @@ class DetectionImages(FileImages):
     Letterboxed to rectangles shaped per batch with half a stride of padding, exactly as Ultralytics' validator sees
     them when it is given the same images and batch size. Sorted by aspect ratio.
 
+    Attributes:
+        label_names: Class id to name as the label files count them.
+
     Args:
         data: Path of a data YAML, or a name that Ultralytics knows (``coco128.yaml``).
         split: ``train`` or ``val``.
@@ -119,12 +131,15 @@ class DetectionImages(FileImages):
         batch: Images per batch.
         images: Use this many images, drawn without replacement with ``seed``; None uses all.
         stride: Largest stride of the model; as Ultralytics' validator does, no less than 32 is used.
-        names: The model's class names; None skips the comparison with the data's.
+        names: The model's class names, see :func:`seqprune.yolo.data.classes.fitted`; None takes the data's.
         seed: Seed of the draw.
         task: What the labels are for; of each object its box is taken, the upright one around it.
+        labelled: Whether there must be an object; images without any count all the same.
+        some: Whether ``names`` are some of the data's; objects of other classes are left out.
 
     Raises:
         DataError: The YAML, the images or the labels cannot be used; the message says which and why.
+        UnlabelledError: No image has an object.
     """
 
     def __init__(
@@ -139,14 +154,18 @@ class DetectionImages(FileImages):
         names: Mapping[int, str] | None = None,
         seed: int = 0,
         task: str = "detect",
+        labelled: bool = True,
+        some: bool = False,
     ) -> None:
         _at_least_one(imgsz=imgsz, batch=batch, images=images, stride=stride)
-        description = resolve(data)
         _check_split(split)
+        description = resolve(data, needs=(split,))
+        label_names: dict[int, str] = dict(description["names"])
         if names is not None:
-            check_classes(description, len(names), str(data))
+            description = fitted(description, names, str(data), some=some)
         stride = max(stride, _STRIDE)
         self.names: dict[int, str] = dict(description["names"])
+        self.label_names = label_names
         self.channels = int(description.get("channels", 3))
         with contained():
             dataset = ReadOnlyDataset(
@@ -161,6 +180,7 @@ class DetectionImages(FileImages):
                 data=description,
                 sample=images,
                 sample_seed=seed,
+                labelled=labelled,
                 task="pose" if task == "pose" else "detect",  # else a polygon is read as the box around it
             )
         self.unreadable = tuple(Path(file).name for file, _ in dataset.left_out)
@@ -214,11 +234,13 @@ class ClassificationImages(FileImages):
         super().__init__(dataset, batch, _with_classes)
 
 
-def images_for(task: str, data: str | Path, *, stride: int = 32, **given: Any) -> FileImages:
+def images_for(
+    task: str, data: str | Path, *, stride: int = 32, labelled: bool = True, some: bool = False, **given: Any
+) -> FileImages:
     """The images of a task: with boxes for what finds objects, with one class each for what classifies."""
     if task == "classify":
         return ClassificationImages(data, **given)
-    return DetectionImages(data, task=task, stride=stride, **given)
+    return DetectionImages(data, task=task, stride=stride, labelled=labelled, some=some, **given)
 
 
 def _at_least_one(**numbers: int | None) -> None:

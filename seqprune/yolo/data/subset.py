@@ -53,7 +53,7 @@ def train_subsets(
         return [whole]
     found = []
     for files in deal(whole.files, count, len(whole.files) if images is None else images, seed):
-        with listed(files, whole.names, whole.channels) as described:
+        with listed(files, whole.label_names, whole.channels) as described:
             found.append(DetectionImages(described, imgsz=imgsz, batch=batch, stride=stride, names=names))
     return found
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from seqprune.yolo.outside import unchanged
+
 _LONGEST = 300
 
 
@@ -17,8 +19,9 @@ def contained() -> Iterator[None]:
 
     Ultralytics fetches a plotting font whenever it reads a dataset YAML, installs whatever package a
     checkpoint's pickle names, reports progress on the console, and under ``torchrun`` has its validator wait for
-    the other processes. None of that is wanted inside a library call. Everything is put back at the end; the
-    switches are global, so this is not for concurrent threads.
+    the other processes. None of that is wanted inside a library call. Everything is put back at the end, and what
+    Ultralytics changes by itself too (:mod:`seqprune.yolo.outside`); the switches are global, so this is not for
+    concurrent threads.
     """
     from ultralytics.data import utils as data_utils
     from ultralytics.engine import validator
@@ -27,6 +30,7 @@ def contained() -> Iterator[None]:
     from ultralytics.utils import LOGGER, checks
 
     with ExitStack() as stack:
+        stack.enter_context(unchanged())
         stack.enter_context(replaced(data_utils, "check_font", _no_font))
         stack.enter_context(replaced(checks, "AUTOINSTALL", False))
         for module in (validator, boxes, classes):

@@ -13,14 +13,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from ultralytics import YOLO
+from ultralytics import RTDETR, YOLO
+from ultralytics.engine.model import Model
 from ultralytics.nn import tasks as networks
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from seqprune.errors import ModelError
 from seqprune.plan import PrunePlan
+from seqprune.yolo.data.classes import ITEM
 from seqprune.yolo.files.contained import contained, one_line
-from seqprune.yolo.files.networks import NETWORKS, check_description, forget_inputs, is_fused, released
+from seqprune.yolo.files.networks import NETWORKS, check_description, forget_inputs, is_fused, names_of, released
 from seqprune.yolo.files.pruned import forget
 from seqprune.yolo.files.tensors import SUFFIX, load_pair
 from seqprune.yolo.files.unpickle import guarded
@@ -77,7 +79,7 @@ class LoadedDetector:
 
 
 def load(
-    model: str | Path | YOLO | nn.Module,
+    model: str | Path | Model | nn.Module,
     *,
     tasks: Collection[str] = ("detect",),
     trust: bool = False,
@@ -88,7 +90,8 @@ def load(
     Args:
         model: A ``.pt`` file (its EMA weights where it has them, as Ultralytics does); a ``.safetensors`` file with
             its description beside it; a model ``.yaml`` or its name (random weights); the name of official weights,
-            which Ultralytics downloads; an ``ultralytics.YOLO``; or a module of a network. Objects are copied.
+            which Ultralytics downloads; an ``ultralytics.YOLO`` or ``RTDETR``; or a module of a network. Objects are
+            copied.
         tasks: What the model may be for, of ``NETWORKS``.
         trust: Read a ``.pt`` as Ultralytics does, whatever it holds; see :mod:`seqprune.yolo.files.unpickle`.
         seed: Of random weights; as the generator of torch happens to be where left out.
@@ -98,9 +101,9 @@ def load(
         ModelError: There is no such file, it is damaged, it holds something else, or it is no detector. Says
             what was seen, the likely cause and what to do.
     """
-    if isinstance(model, YOLO):
+    if isinstance(model, Model):
         inner, metadata = model.model, model.ckpt
-        source = str(model.ckpt_path or model.model_name or "YOLO")
+        source = str(model.ckpt_path or model.model_name or type(model).__name__)
         if not isinstance(inner, nn.Module):
             raise ModelError(f"{inner}: an exported model has no layers to prune; give the .pt it was exported from")
         return _loaded(_copied(inner, source), source, metadata or None, model.task, tasks)
@@ -129,8 +132,10 @@ def _from_yaml(path: Path, tasks: Collection[str]) -> LoadedDetector:
     """Build a model with random weights from its architecture."""
     try:
         with contained():
-            check_description(networks.yaml_model_load(str(path)))
-            built = YOLO(str(path))
+            description = networks.yaml_model_load(str(path))
+            check_description(description)
+            by_queries = str(description["head"][-1][2]) == "RTDETRDecoder"
+            built = (RTDETR if by_queries else YOLO)(str(path))
     except _LOADING_FAILURES as error:
         cause = "no such model YAML" if isinstance(error, FileNotFoundError) else one_line(error)
         raise ModelError(f"{path}: cannot be built ({cause}); give a model YAML such as yolov8n.yaml") from error
@@ -226,7 +231,9 @@ def _loaded(
     module.task = task
     forget_inputs(module)
     plan = forget(module)
-    names = module.names if isinstance(module.names, dict) else dict(enumerate(module.names))
+    names = names_of(module)
+    if len(names) == 1 and (metadata or {}).get("train_args", {}).get("single_cls"):
+        names = module.names = dict(ITEM)  # whatever the class is called, all of the data's are it
     kept = None if metadata is None else {key: value for key, value in metadata.items() if key not in _HEAVY}
     return LoadedDetector(
         model=module,

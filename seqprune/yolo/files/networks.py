@@ -12,9 +12,9 @@ import torch
 import torchvision
 from torch import nn
 from ultralytics.nn import tasks
-from ultralytics.nn.modules import Conv
+from ultralytics.nn.modules import Conv, RTDETRDecoder
 
-from seqprune.errors import UntrustedError
+from seqprune.errors import ModelError, UntrustedError
 
 try:
     distilling: Any = import_module("ultralytics.nn.distill_model")
@@ -119,3 +119,20 @@ def forget_inputs(module: nn.Module) -> None:
             head.anchors, head.strides, head.shape = torch.empty(0), torch.empty(0), None
     if "criterion" in vars(module):
         del module.criterion
+
+
+def by_queries(module: nn.Module) -> bool:
+    """Whether a detector is one of queries (RT-DETR): boxes in [0, 1], images stretched, nothing to suppress."""
+    return any(isinstance(inner, RTDETRDecoder) for inner in module.modules())
+
+
+def names_of(model: nn.Module) -> dict[int, str]:
+    """Class id to name.
+
+    Raises:
+        ModelError: The model has none.
+    """
+    names: Any = getattr(model, "names", None)
+    if names is None:
+        raise ModelError("the model has no class names, so it is no Ultralytics network; load it with seqprune")
+    return names if isinstance(names, dict) else dict(enumerate(names))

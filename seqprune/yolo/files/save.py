@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import pickletools
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 import ultralytics
@@ -23,6 +24,8 @@ from seqprune.yolo.files.contained import one_line
 from seqprune.yolo.files.networks import forget_inputs
 from seqprune.yolo.files.pruned import remember
 
+_UNPICKLED = (AttributeError, TypeError, pickle.PicklingError)
+
 
 def save_pt(
     model: nn.Module,
@@ -31,13 +34,14 @@ def save_pt(
     names: Mapping[int, str],
     plan_json: str | None = None,
     train_args: Mapping[str, Any] | None = None,
+    half: bool = True,
 ) -> Path:
     """Write a checkpoint that plain ``YOLO(path)`` loads, validates, predicts with and exports.
 
     It carries its plan, and is barred from being rebuilt at full width; see :mod:`seqprune.yolo.files.pruned`.
 
-    The model is stored as Ultralytics stores it, but in float32 rather than half precision: what was verified
-    is what is saved. Written to a temporary file beside ``path`` which then takes its place, so that an
+    The model is stored in half precision, as Ultralytics stores it; whoever loads it has it in float32 again, its
+    weights rounded to eleven bits. Written to a temporary file beside ``path`` which then takes its place, so that an
     interrupted run leaves the old file or the new one and nothing in between.
 
     Args:
@@ -46,6 +50,8 @@ def save_pt(
         names: Class id to name.
         plan_json: The pruning plan, kept as text in the model and under the key ``seqprune_plan``.
         train_args: Ultralytics' training arguments, such as ``imgsz``; unknown keys are left out.
+        half: Whether in half precision; float32 to the bit otherwise, in a file of twice the size. A model with a
+            number beyond the range of half precision is kept in float32.
 
     Returns:
         The path written.
@@ -57,6 +63,45 @@ def save_pt(
     path = Path(path)
     if path.suffix != ".pt":
         raise InputError(f"{path}: Ultralytics only opens weights that end in .pt; use such a name")
+    _replace(path, _checkpoint(model, names, plan_json, train_args, half))
+    return path
+
+
+def bytes_of(model: nn.Module, *, names: Mapping[int, str], plan_json: str | None = None) -> int:
+    """Size of the file that :func:`save_pt` would write of a model.
+
+    Raises:
+        ModelError: The model cannot be pickled.
+    """
+    written = _Counted()
+    try:
+        torch.save(_checkpoint(model, names, plan_json, None, half=True), cast("IO[bytes]", written))
+    except _UNPICKLED as error:
+        raise ModelError(f"the model cannot be pickled ({one_line(error)}); remove hooks and closures") from error
+    return written.end
+
+
+class _Counted(io.RawIOBase):
+    """A file of which only the size is kept."""
+
+    def __init__(self) -> None:
+        self.at = self.end = 0
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        self.at += size
+        self.end = max(self.end, self.at)
+        return size
+
+
+def _checkpoint(
+    model: nn.Module,
+    names: Mapping[int, str],
+    plan_json: str | None,
+    train_args: Mapping[str, Any] | None,
+    half: bool,
+) -> dict[str, Any]:
+    """What the file holds."""
     copy: Any = deepcopy(model).float().cpu().eval()
     forget_inputs(copy)
     for parameter in copy.parameters():
@@ -69,7 +114,9 @@ def save_pt(
     copy.args = dict(arguments)
     if plan_json is not None:
         remember(copy, plan_json)
-    checkpoint = {
+    if half and _fits_half(copy):
+        copy.half()
+    return {
         "epoch": -1,
         "best_fitness": None,
         "model": copy,
@@ -83,8 +130,13 @@ def save_pt(
         "docs": "https://docs.ultralytics.com",
         "seqprune_plan": plan_json,
     }
-    _replace(path, checkpoint)
-    return path
+
+
+def _fits_half(model: nn.Module) -> bool:
+    """Whether no finite number of a model becomes infinite in half precision."""
+    most = torch.finfo(torch.float16).max
+    floats = (tensor for tensor in model.state_dict().values() if tensor.is_floating_point())
+    return not any(bool((tensor.isfinite() & (tensor.abs() > most)).any()) for tensor in floats)
 
 
 def _replace(path: Path, checkpoint: dict[str, Any]) -> None:
@@ -104,7 +156,7 @@ def _replace(path: Path, checkpoint: dict[str, Any]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
-    except (AttributeError, TypeError, pickle.PicklingError) as error:
+    except _UNPICKLED as error:
         raise ModelError(f"the model cannot be pickled ({one_line(error)}); remove hooks and closures") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -28,8 +28,9 @@ BY_BOXES = ("segment", "pose", "obb")
 def judge_for(original: nn.Module, images: LabelledImages, classes: int) -> Callable[[nn.Module], float] | None:
     """Given a pruned network, a number that is smaller for a better one.
 
-    The loss that the task is trained with, per image; where that asks for more than is read of the labels, how far the
-    detections are from the unpruned network's, see :func:`distance`.
+    The loss that the task is trained with, per image; where that asks for more than is read of the labels, or nothing
+    is labelled (whoever finds least would lose least), how far the detections are from the unpruned network's, see
+    :func:`distance`.
 
     Args:
         original: the unpruned network.
@@ -39,7 +40,7 @@ def judge_for(original: nn.Module, images: LabelledImages, classes: int) -> Call
     Returns:
         ``None`` where there is neither.
     """
-    if getattr(original, "task", "detect") not in BY_BOXES:
+    if getattr(original, "task", "detect") not in BY_BOXES and getattr(images, "objects", True):
         return partial(training_loss, images=images)
     asked = one_per_cell(original, images, classes)
     return None if asked is None else partial(distance, wanted=asked[0], images=images, classes=classes)

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from ultralytics.utils import nms, ops
 
+from seqprune.yolo.files.networks import by_queries
+
 # Ultralytics' suppression uses torchvision's kernel only when somebody has already imported it.
 import_module("torchvision")
 
@@ -38,6 +40,8 @@ def predict(
     rotated = task == "obb"
     with torch.no_grad():  # not inference mode: its tensors would stay behind in the head's anchors
         raw: Any = model(images)
+        if by_queries(model):
+            return _of_queries(raw[1], images, conf, max_det)
         while not isinstance(raw, torch.Tensor):  # the boxes come first, whatever else there is
             raw = raw[0]
         if task == "classify":
@@ -54,6 +58,16 @@ def predict(
             end2end=bool(getattr(model, "end2end", False)),
         )
     return [_upright(boxes) if rotated else boxes[:, :6] for boxes in found]
+
+
+def _of_queries(raw: Any, images: torch.Tensor, conf: float, max_det: int) -> list[torch.Tensor]:
+    """Boxes in pixels from what the decoder's last layer says of each query, the most probable class of each."""
+    scores, kinds = raw[1][-1].sigmoid().max(-1)
+    height, width = images.shape[-2:]
+    boxes = ops.xywh2xyxy(raw[0][-1]) * raw[0].new_tensor([width, height, width, height])
+    found = torch.cat((boxes, scores[..., None], kinds[..., None].to(boxes)), -1)
+    ordered = (each[each[:, 4].argsort(descending=True)] for each in found)
+    return [each[each[:, 4] > conf][:max_det] for each in ordered]
 
 
 def _upright(found: torch.Tensor) -> torch.Tensor:

@@ -37,6 +37,7 @@ def yolo_subject(
     trust: bool,
     seed: int,
     told: Listener,
+    labelled: bool,
 ) -> tuple[Subject, Look]:
     """The network, its graph and its images, and what is looked at with the size of the images filled in.
 
@@ -51,18 +52,19 @@ def yolo_subject(
     look = replace(look, imgsz=imgsz)
     graph = trace_detector(detector.model)
     task = YoloTask(
-        images_to_look_at(detector, data, look, imgsz, seed, told),
+        images_to_look_at(detector, data, look, imgsz, seed, told, labelled),
         detector.names,
         imgsz,
         detector.task,
         {"data": data, "imgsz": imgsz, "batch": look.batch, "device": str(device)},
+        detector.source,
     )
     kind = ClassMeasurements if classifies else Measurements
     return Subject(detector.model, graph, task, kind, detector.source, str(data)), look
 
 
 def images_to_look_at(
-    detector: LoadedDetector, data: str | Path, look: Look, imgsz: int, seed: int, told: Listener
+    detector: LoadedDetector, data: str | Path, look: Look, imgsz: int, seed: int, told: Listener, labelled: bool
 ) -> FileImages | Noise:
     """Train images; without data noise, of which only an example is taken."""
     if not data:
@@ -77,6 +79,7 @@ def images_to_look_at(
         stride=detector.stride,
         names=detector.names,
         seed=seed,
+        labelled=labelled,
     )
     if seen.unreadable:
         told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")

@@ -11,19 +11,22 @@ import torch
 from torch import nn
 
 from seqprune.engine.task import Judge
+from seqprune.errors import ModelError
 from seqprune.observe.batch import LabelledImages, Noise
 from seqprune.observe.relevance import Probe
 from seqprune.observe.streaming import Blocks
 from seqprune.plan import PrunePlan
+from seqprune.surgery import Difference
 from seqprune.yolo.data.images import FileImages
 from seqprune.yolo.files.networks import is_fixed
-from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.files.save import bytes_of, save_pt
 from seqprune.yolo.files.tensors import SUFFIX, save_pair
 from seqprune.yolo.task.blocks import blocks_of
 from seqprune.yolo.task.gradients import loss_gradients
 from seqprune.yolo.task.judge import judge_for
 from seqprune.yolo.task.predict import predict
 from seqprune.yolo.task.probe import probe_for
+from seqprune.yolo.task.proof import prove
 from seqprune.yolo.task.tracing import grey_image
 from seqprune.yolo.task.validate import validate, validate_classes
 
@@ -39,6 +42,7 @@ class YoloTask:
         kind: ``detect`` or another task of Ultralytics'.
         validation: how accuracy is measured: arguments of :func:`seqprune.yolo.task.validate.validate`; ``None``
             measures none.
+        source: where the network came from.
     """
 
     images: FileImages | Noise
@@ -46,6 +50,7 @@ class YoloTask:
     imgsz: int
     kind: str = "detect"
     validation: Mapping[str, Any] | None = field(default=None, repr=False)
+    source: str = ""
 
     @property
     def classes(self) -> int:
@@ -83,6 +88,20 @@ class YoloTask:
         look = validate_classes if self.classifies else validate
         return asdict(look(model, **self.validation))
 
-    def save(self, model: nn.Module, path: Path, plan: PrunePlan) -> Path:
-        write = save_pair if path.suffix == SUFFIX else save_pt
-        return write(model, path, names=dict(self.names), plan_json=plan.to_json())
+    def prove(self, masked: nn.Module, small: nn.Module, inputs: torch.Tensor) -> tuple[Difference, str]:
+        return prove(masked, small, inputs)
+
+    def save(self, model: nn.Module, path: Path, plan: PrunePlan, half: bool = True) -> Path:
+        about: dict[str, Any] = {"names": dict(self.names), "plan_json": plan.to_json()}
+        if path.suffix == SUFFIX:
+            return save_pair(model, path, **about)
+        return save_pt(model, path, **about, half=half)
+
+    def file_bytes(self, model: nn.Module, plan: PrunePlan | None) -> int | None:
+        given = Path(self.source)
+        if plan is None and given.suffix in (".pt", SUFFIX) and given.is_file():
+            return given.stat().st_size
+        try:
+            return bytes_of(model, names=dict(self.names), plan_json=None if plan is None else plan.to_json())
+        except ModelError:
+            return None

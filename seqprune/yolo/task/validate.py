@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from ultralytics.engine import validator as validators
 from ultralytics.engine.validator import BaseValidator
+from ultralytics.models.rtdetr.val import RTDETRValidator
 from ultralytics.models.yolo.classify import ClassificationValidator
 from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.models.yolo.obb import OBBValidator
@@ -20,11 +22,13 @@ from ultralytics.models.yolo.pose import PoseValidator
 from ultralytics.models.yolo.segment import SegmentationValidator
 from ultralytics.utils import nms
 
-from seqprune.errors import DataError, InputError, ModelError
+from seqprune.errors import InputError, ModelError, UnlabelledError
 from seqprune.observe.device import as_device
-from seqprune.yolo.data.dataset import ReadOnlyDataset, build, check_classes, resolve
+from seqprune.yolo.data.classes import fitted
+from seqprune.yolo.data.dataset import ReadOnlyDataset, ReadOnlyStretched, build, resolve
 from seqprune.yolo.data.folders import ReadOnlyFolder, fitting_names, resolve_folder
-from seqprune.yolo.files.contained import contained, one_line
+from seqprune.yolo.files.contained import contained, one_line, replaced
+from seqprune.yolo.files.networks import by_queries, names_of
 from seqprune.yolo.task.predict import UNLIMITED_SECONDS
 
 
@@ -94,6 +98,14 @@ class Validator(_ReadsOnly):
         return [{"bboxes": x[:, :4], "conf": x[:, 4], "cls": x[:, 5], "extra": x[:, 6:]} for x in found]
 
 
+class _Queries(_Unheard, RTDETRValidator):  # type: ignore[misc]
+    """Ultralytics' for detectors of queries, on a read-only dataset."""
+
+    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> ReadOnlyDataset:
+        """The split's images, stretched, and labels."""
+        return build(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=32, kind=ReadOnlyStretched)
+
+
 class _Masks(_ReadsOnly, SegmentationValidator):  # type: ignore[misc]
     """The same for the masks of instances."""
 
@@ -133,6 +145,7 @@ def validate(
     imgsz: int = 640,
     batch: int = 16,
     device: str | torch.device = "cpu",
+    some: bool = False,
 ) -> Metrics:
     """Measure a detector with Ultralytics' validator, on a copy; the model and the data stay as they are.
 
@@ -143,28 +156,33 @@ def validate(
         imgsz: Longest side in pixels.
         batch: Images per batch; it shapes the letterboxed rectangles and so moves the result slightly.
         device: Where to run.
+        some: Whether the model knows some of the data's classes only; objects of the others are left out.
 
     Raises:
-        DataError: The data cannot be used, or has another number of classes than the model.
+        DataError: The data cannot be used, or has other classes than the model.
+        UnlabelledError: It has no such split, or no object in it.
         ModelError: The model does not run.
     """
     _check_numbers(imgsz, batch)
-    description = resolve(data)
+    description = resolve(data, needs=())
     if not description.get(split):
-        raise DataError(f"{data}: has no split {split!r}; use one that the data YAML names")
-    check_classes(description, len(_names_of(model)), str(data))
+        raise UnlabelledError(f"{data}: has no split {split!r}; use one that the data YAML names")
+    description = fitted(description, names_of(model), str(data), some=some)
     task = str(getattr(model, "task", "detect"))
     if task not in _VALIDATORS:
         raise ModelError(f"accuracy of a model for {task} cannot be measured here; leave it out (--no-val)")
     kind, letter, name = _VALIDATORS[task]
+    queries = by_queries(model)
+    kind = _Queries if queries else kind
     arguments = {
         "data": str(description.get("yaml_file", data)),
         "split": split,
-        "rect": True,
+        "rect": not queries,
         "save_json": False,
         "val": False,  # else Ultralytics scores official COCO splits with a package it installs itself
     }
-    stats, metrics = _measure(kind, model, task, arguments, imgsz, batch, device)
+    with replaced(validators, "check_det_dataset", lambda *_, **__: dict(description)):  # with classes as the network's
+        stats, metrics = _measure(kind, model, task, arguments, imgsz, batch, device)
     return Metrics(
         map50_95=float(stats[f"metrics/mAP50-95({letter})"]),
         map50=float(stats[f"metrics/mAP50({letter})"]),
@@ -196,7 +214,7 @@ def validate_classes(
         ModelError: The model does not run.
     """
     _check_numbers(imgsz, batch)
-    classes = fitting_names(resolve_folder(data)["names"], _names_of(model), str(data))
+    classes = fitting_names(resolve_folder(data)["names"], names_of(model), str(data))
     kind = type("_OurClasses", (_Classes,), {"classes": classes})
     stats, _ = _measure(kind, model, "classify", {"data": str(data), "split": "val"}, imgsz, batch, device)
     return ClassMetrics(float(stats["metrics/accuracy_top1"]), float(stats["metrics/accuracy_top5"]))
@@ -247,10 +265,3 @@ def _by_objects(found: Any, objects: Any) -> float:
 def _check_numbers(imgsz: int, batch: int) -> None:
     if imgsz < 1 or batch < 1:
         raise InputError(f"imgsz={imgsz} and batch={batch} must be at least 1")
-
-
-def _names_of(model: nn.Module) -> dict[int, str]:
-    names: Any = getattr(model, "names", None)
-    if names is None:
-        raise ModelError("the model has no class names, so it is no Ultralytics network; load it with seqprune")
-    return names if isinstance(names, dict) else dict(enumerate(names))

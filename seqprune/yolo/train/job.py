@@ -12,6 +12,7 @@ from torch import nn
 
 from seqprune.engine.record import Trained
 from seqprune.errors import InputError, TrainingError
+from seqprune.yolo.data.classes import ITEM
 from seqprune.yolo.data.folders import describe
 from seqprune.yolo.files.contained import contained, one_line
 from seqprune.yolo.files.load import LoadedDetector, load
@@ -74,6 +75,8 @@ def train(
         "project": str(folder.parent.absolute()),
         "name": folder.name,
     }
+    if loaded.names == ITEM:
+        overrides["single_cls"] = True  # as the network was trained: all classes are one
     fresh = not folder.exists()
     try:
         return _run(loaded, overrides, on_epoch, trust, teacher)

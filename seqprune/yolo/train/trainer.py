@@ -22,7 +22,8 @@ from ultralytics.utils.torch_utils import strip_optimizer, unwrap_model
 from seqprune.errors import DataError, InputError, ModelError, TrainingError
 from seqprune.plan import PrunePlan
 from seqprune.surgery import graph_for, masker
-from seqprune.yolo.data.dataset import ReadOnlyDataset, build, check_classes
+from seqprune.yolo.data.classes import check_classes
+from seqprune.yolo.data.dataset import ReadOnlyDataset, build
 from seqprune.yolo.data.folders import ReadOnlyFolder, fitting_names
 from seqprune.yolo.files.networks import forget_inputs, is_fixed, is_fused, released, student_of
 from seqprune.yolo.files.pruned import is_masked, plan_of

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import pickle
-import random
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from ultralytics.utils import DEFAULT_CFG_DICT
@@ -20,9 +17,10 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from seqprune.errors import InputError, TrainingError
 from seqprune.observe.device import as_device
 from seqprune.plan import PrunePlan
+from seqprune.yolo.data.classes import fitted
 from seqprune.yolo.data.folders import describe
 from seqprune.yolo.files.contained import contained, one_line
-from seqprune.yolo.files.networks import forget_inputs, released
+from seqprune.yolo.files.networks import forget_inputs, names_of, released
 from seqprune.yolo.files.pruned import TRAINERS, forget, remember
 from seqprune.yolo.train import trainer as trainers
 from seqprune.yolo.train.teacher import check_student
@@ -36,8 +34,10 @@ _OURS = ("model", "data", "task", "mode", "resume", "pretrained", "project", "na
 class _Quiet(trainers.KeepsShape):
     """Mixed into one of our trainers: no checkpoints, no curves, no validation, nobody called back."""
 
+    described: Mapping[str, Any]
+
     def get_dataset(self) -> dict[str, Any]:
-        return describe(self.args.data, self.args.task)[1]
+        return dict(self.described)
 
     def run_callbacks(self, event: str) -> None:
         """Nobody is told: the integrations would log to other services."""
@@ -55,9 +55,9 @@ class _Quiet(trainers.KeepsShape):
         """Nothing was saved that could be evaluated."""
 
 
-def _quiet(task: str) -> type[_Quiet]:
-    """The trainer for a task, quietened."""
-    return type("QuietTrainer", (_Quiet, getattr(trainers, TRAINERS[task])), {})
+def _quiet(task: str, described: Mapping[str, Any]) -> type[_Quiet]:
+    """The trainer for a task, quietened, on data that was described."""
+    return type("QuietTrainer", (_Quiet, getattr(trainers, TRAINERS[task])), {"described": described})
 
 
 def finetune(
@@ -107,11 +107,14 @@ def finetune(
     if teacher is not None:
         check_student(model)
         arguments["distill_model"] = "teacher.pt"  # a name only: the teacher is handed over
-    described, _ = describe(data, task)
-    with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained(), _random_state():
+    described, description = describe(data, task, needs=("train",))
+    if task != "classify":
+        description = fitted(description, names_of(model), str(data))
+        description["val"] = description["val"] or description["train"]  # Ultralytics opens both; nothing is measured
+    with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():
         arguments |= {"data": described, "project": folder, "name": "run"}
         try:
-            trainer = _quiet(task)(overrides=arguments)
+            trainer = _quiet(task, description)(overrides=arguments)
         except (SyntaxError, TypeError, ValueError) as error:
             raise InputError(f"training arguments: {one_line(error)}") from error
         trainer.teacher = None if teacher is None else deepcopy(teacher).float()
@@ -207,15 +210,3 @@ def check_names(overrides: Mapping[str, Any]) -> None:
             raise InputError(f"{name} is not a choice when fine-tuning: it is given by the model and the data")
         if name not in DEFAULT_CFG_DICT:
             raise InputError(f"{name} is no training argument of this version of Ultralytics; check its spelling")
-
-
-@contextmanager
-def _random_state() -> Iterator[None]:
-    """Put the random generators back afterwards: Ultralytics seeds them all."""
-    plain, array = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that Ultralytics seeds
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(plain)
-            np.random.set_state(array)  # noqa: NPY002
