@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from seqprune.yolo.outside import unchanged
+from seqprune.yolo.files.outside import unchanged
 
 _LONGEST = 300
 
@@ -20,7 +20,7 @@ def contained() -> Iterator[None]:
     Ultralytics fetches a plotting font whenever it reads a dataset YAML, installs whatever package a
     checkpoint's pickle names, reports progress on the console, and under ``torchrun`` has its validator wait for
     the other processes. None of that is wanted inside a library call. Everything is put back at the end, and what
-    Ultralytics changes by itself too (:mod:`seqprune.yolo.outside`); the switches are global, so this is not for
+    Ultralytics changes by itself too (:mod:`seqprune.yolo.files.outside`); the switches are global, so this is not for
     concurrent threads.
     """
     from ultralytics.data import utils as data_utils
