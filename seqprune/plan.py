@@ -14,8 +14,10 @@ import numpy as np
 
 from seqprune.errors import PlanError
 from seqprune.graph.channels import BoolArray, ChannelGraph, Layer
+from seqprune.plain import UnreadableError, is_name, is_whole, json_of, printable, text_of
 
 FORMAT = 1
+_MOST = 10_000_000  # channels of a layer
 
 
 @dataclass(frozen=True)
@@ -158,17 +160,18 @@ class PrunePlan:
             PlanError: the text is no plan, or a keep set in it is impossible.
         """
         try:
-            data = json.loads(text)
+            data = json_of(text)
             if data["format"] != FORMAT:
-                raise PlanError(f"the plan has format {data['format']}, this version reads {FORMAT}; make it anew")
+                raise PlanError(
+                    f"the plan has format {printable(data['format'], 40)}, this version reads {FORMAT}; make it anew"
+                )
             plan = cls(
                 tuple(_layer_from(entry) for entry in data["layers"]),
-                tuple((tuple(map(int, entry["shape"])), str(entry["dtype"])) for entry in data["inputs"]),
+                tuple((_counts(entry["shape"]), _name(entry["dtype"])) for entry in data["inputs"]),
             )
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise PlanError(
-                f"the text is no pruning plan ({type(error).__name__}: {error}); give a plan.json that seqprune wrote"
-            ) from error
+        except (UnreadableError, KeyError, TypeError, ValueError, AttributeError) as error:
+            why = str(error) if isinstance(error, UnreadableError) else f"{type(error).__name__}: {printable(error)}"
+            raise PlanError(f"the text is no pruning plan ({why}); give a plan.json that seqprune wrote") from error
         for layer in plan.layers:
             check_keep(layer.name, layer.channels, layer.keep)
         return plan
@@ -179,8 +182,8 @@ class PrunePlan:
     @classmethod
     def load(cls, path: str | Path) -> PrunePlan:
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = text_of(path)
+        except UnreadableError as error:
             raise PlanError(f"cannot read the plan {path} ({error}); give a plan.json that seqprune wrote") from error
         return cls.from_json(text)
 
@@ -209,5 +212,18 @@ def find_layer(graph: ChannelGraph, name: str) -> Layer:
 
 
 def _layer_from(entry: Mapping[str, Any]) -> LayerKeep:
-    keep = tuple(int(i) for i in entry["keep"])
-    return LayerKeep(str(entry["name"]), int(entry["position"]), int(entry["channels"]), keep)
+    position, channels = _counts((entry["position"], entry["channels"]))
+    return LayerKeep(_name(entry["name"]), position, channels, _counts(entry["keep"]))
+
+
+def _counts(values: Iterable[Any]) -> tuple[int, ...]:
+    found = tuple(values)
+    if strange := [value for value in found if not is_whole(value, -_MOST, _MOST)]:
+        raise ValueError(f"{printable(strange[0], 40)} is no number of channels")
+    return found
+
+
+def _name(value: Any) -> str:
+    if not is_name(value):
+        raise ValueError(f"{printable(value, 40)} is no name")
+    return str(value)

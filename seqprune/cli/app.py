@@ -25,6 +25,7 @@ from rich.text import Text
 
 from seqprune.cli import commands, measuring
 from seqprune.errors import InputError, SeqPruneError, TrainingError
+from seqprune.plain import printable
 
 if TYPE_CHECKING:
     from seqprune.report.screen import Screen
@@ -307,7 +308,7 @@ def _fail(message: str, code: int, debug: bool) -> int:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     if debug:
         console.print(traceback.format_exc(), markup=False)
-    console.print(Text.assemble(("error: ", "red"), " ".join(message.split())))
+    console.print(Text.assemble(("error: ", "red"), printable(" ".join(message.split()), 2000)))
     return code
 
 

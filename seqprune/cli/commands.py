@@ -37,7 +37,7 @@ def finetune(
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any training argument of Ultralytics'.")
     ] = None,
     seed: Annotated[int | None, typer.Option(show_default="0", help="Of every random choice.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run, in its folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run; give its --data.")] = False,
     project: Annotated[Path | None, typer.Option(show_default="runs/finetune", help="Folder of all runs.")] = None,
     name: Annotated[str | None, typer.Option(show_default="the model's name", help="Folder of this run.")] = None,
     trust: Trust = False,
@@ -46,11 +46,8 @@ def finetune(
     from seqprune.report.folder import free_folder
     from seqprune.report.screen import Screen
 
-    if resume and (data, epochs, project, name, distill) != (None,) * 5:
-        raise InputError(
-            "--resume goes on with its run's data, epochs, folder and teacher: "
-            "leave out --data, --epochs, --name, --project, --distill"
-        )
+    if resume and (epochs, project, name) != (None,) * 3:
+        raise InputError("--resume goes on with its run's epochs and folder: leave out --epochs, --name, --project")
     if not resume and (data is None or epochs is None):
         raise InputError("--data and --epochs are missing: name the images and the passes over them, or --resume a run")
     options = {"imgsz": imgsz, "batch": batch, "device": device, "patience": patience, "seed": seed}
@@ -69,13 +66,16 @@ def finetune(
         told: dict[str, Any] = {"arguments": arguments, "on_epoch": screen.epoch, "trust": trust}
         try:
             if resume:
-                result = train.resume(model, **told)
+                result = train.resume(model, data, **told)
             else:
                 result = train.train(model, data or "", target, epochs=epochs or 0, **told)
         except KeyboardInterrupt:
             last = target / "weights" / "last.pt"
             if last.exists():
-                screen.console.print(f"`seqprune finetune {last} --resume` goes on from here", markup=False)
+                teacher = f" --distill {distill}" if distill else ""
+                screen.console.print(
+                    f"`seqprune finetune {last} --resume --data {data}{teacher}` goes on from here", markup=False
+                )
             raise
     screen.console.print(trained(result))
 

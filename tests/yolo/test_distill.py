@@ -153,12 +153,11 @@ def test_an_interrupted_run_goes_on_with_its_teacher(
     loaded = load(last)
     assert alone(loaded.model)
     assert loaded.plan == plan
-    monkeypatch.chdir("/")  # the teacher is found from everywhere
-    file.rename(file.with_suffix(".moved"))
-    with pytest.raises(InputError, match=r"teacher\.pt: no such file"):
-        training.resume(last)
-    file.with_suffix(".moved").rename(file)
-    result = training.resume(last, arguments={"device": "cpu"})
+    with pytest.raises(InputError, match="learned from a teacher, which is not given; name its file with --distill"):
+        training.resume(last, data_yaml)
+    with pytest.raises(InputError, match=r"gone\.pt: no such file"):
+        training.resume(last, data_yaml, arguments={"distill_model": "gone.pt"})
+    result = training.resume(last, data_yaml, arguments={"device": "cpu", "distill_model": str(file)})
     assert len(losses(folder)) == 3
     assert min(losses(folder)) > 0
     loaded = load(result.best)

@@ -80,16 +80,19 @@ def test_an_interrupted_run_goes_on_in_its_folder(tiny: nn.Module, data_yaml: Pa
     with pytest.raises(KeyboardInterrupt):
         training.train(path, data_yaml, folder, epochs=3, arguments=EAGER, on_epoch=stop)
     with pytest.raises(InputError, match="seed=7 cannot be changed in a run that was begun"):
-        training.resume(folder / "weights" / "last.pt", arguments={"device": "cpu", "seed": 7})
+        training.resume(folder / "weights" / "last.pt", data_yaml, arguments={"device": "cpu", "seed": 7})
     seen: list[int] = []
     result = training.resume(
-        folder / "weights" / "last.pt", arguments={"device": "cpu"}, on_epoch=lambda done, _: seen.append(done)
+        folder / "weights" / "last.pt",
+        data_yaml,
+        arguments={"device": "cpu"},
+        on_epoch=lambda done, _: seen.append(done),
     )
     assert seen == [2, 3]
     assert result.folder == folder
     assert load(result.best).plan == plan
     with pytest.raises(InputError, match="no run to resume"):
-        training.resume(folder / "weights" / "last.pt")
+        training.resume(folder / "weights" / "last.pt", data_yaml)
 
 
 @pytest.mark.slow

@@ -67,7 +67,7 @@ STEPS = {
     "builtins.getattr(OrderedDict, 'update')": lines(
         "cbuiltins", "getattr", "(ccollections", "OrderedDict", ")RS'update'", "tR."
     ),
-    "a state for _Token": lines(*LINEAR, "(dS'forward'", "I1", "sb."),
+    "a state for Token": lines(*LINEAR, "(dS'forward'", "I1", "sb."),
     "a new torch.nn.modules.linear.Linear from arguments": lines(*LINEAR, "K\x01K\x01") + b"\x86\x81.",
     "a tuple as the state of Linear": lines(*LINEAR, ")") + b"\x81N}\x86b.",
     "torch.load": lines("ctorch", "load", "."),

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import yaml  # type: ignore[import-untyped,unused-ignore]
+from ultralytics.data import utils as data_utils
 from ultralytics.data.augment import Format
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_det_dataset, img2label_paths, verify_image_label
@@ -30,8 +31,10 @@ from ultralytics.models.rtdetr.val import RTDETRDataset
 from ultralytics.utils import ROOT
 
 from seqprune.errors import DataError, UnlabelledError
+from seqprune.plain import UnreadableError, text_of, why_no_file
+from seqprune.yolo.data import datayaml
 from seqprune.yolo.data.classes import renumbered
-from seqprune.yolo.files.contained import contained, one_line
+from seqprune.yolo.files.contained import contained, one_line, replaced
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ def resolve(data: str | Path, needs: Sequence[str] = ("train", "val")) -> dict[s
     """Read a dataset YAML, or one that Ultralytics knows by name.
 
     Only a known name (``coco128.yaml``) may be downloaded; a ``download:`` script in a YAML of the user's
-    own is never run.
+    own is never run, and nothing but what :func:`seqprune.yolo.data.datayaml.read` takes from it reaches Ultralytics.
 
     Args:
         data: The YAML or the name.
@@ -57,17 +60,23 @@ def resolve(data: str | Path, needs: Sequence[str] = ("train", "val")) -> dict[s
             there.
     """
     path, known = Path(data), False
-    if not path.exists():
+    if os.path.isdir(path):
+        raise DataError(f"{data} is a folder; give the data YAML that names its images and classes")
+    if why_no_file(path) == "no such file":
         path = ROOT / "cfg" / "datasets" / path.name
         known = path.is_file() and str(data) == path.name
         if not known:
             raise DataError(f"{data}: no such file, and no dataset known by that name; give the path of a data YAML")
-    if path.is_dir():
-        raise DataError(f"{data} is a folder; give the data YAML that names its images and classes")
-    content = _checked_keys(path, needs)
+    content = datayaml.read(path, needs)
     try:
-        with contained(), _with_both_splits(path, content) as complete:
-            found: dict[str, Any] = check_det_dataset(str(complete), autodownload=known)
+        with contained(), tempfile.TemporaryDirectory(prefix="seqprune-") as folder:
+            if known:  # the package's own file, with its own script
+                with replaced(data_utils, "exec", exec):
+                    return dict(check_det_dataset(str(path), autodownload=True))
+            copy = Path(folder, "data.yaml")
+            both = dict.fromkeys(("train", "val")) | content  # Ultralytics asks for both keys
+            copy.write_text(yaml.safe_dump(both, allow_unicode=True), encoding="utf-8")
+            found: dict[str, Any] = check_det_dataset(str(copy), autodownload=False)
     except (
         OSError,
         SyntaxError,
@@ -81,42 +90,6 @@ def resolve(data: str | Path, needs: Sequence[str] = ("train", "val")) -> dict[s
         cause = "could not be fetched" if known else "cannot be used"
         raise DataError(f"{data}: the data set {cause} ({one_line(error)}); check where its images are") from error
     return found | {"yaml_file": str(path)}
-
-
-@contextmanager
-def _with_both_splits(path: Path, content: dict[str, Any]) -> Iterator[Path]:
-    """The YAML; a copy with an empty entry for a split that it lacks, since Ultralytics asks for both keys."""
-    missing = {key: None for key in ("train", "val") if key not in content and not content.get("validation")}
-    if not missing:
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="seqprune-") as folder:
-        copy = Path(folder, path.name)
-        whole = {"path": str(path.parent.absolute())} | content | missing
-        copy.write_text(yaml.safe_dump(whole, allow_unicode=True), encoding="utf-8")
-        yield copy
-
-
-def _checked_keys(path: Path, needs: Sequence[str]) -> dict[str, Any]:
-    """What the YAML at ``path`` holds.
-
-    Raises:
-        DataError: it is no mapping with the keys a data set needs.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: not a readable YAML file ({one_line(error)}); correct it") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds no keys, so it is no data YAML; it needs train, val and names")
-    missing = [key for key in needs if not content.get(key)]
-    if missing == ["val"] and content.get("validation"):
-        missing = []
-    if not (content.get("names") or content.get("nc")):
-        missing.append("names")
-    if missing:
-        raise DataError(f"{path}: the key {' and '.join(missing)} is missing; a data YAML needs train, val and names")
-    return content
 
 
 class _AlwaysRGB(Format):  # type: ignore[misc]
@@ -209,6 +182,11 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
     def _read(self, im_file: str, label_file: str) -> tuple[dict[str, Any] | None, str]:
         """One image's label dictionary, or None and the reason."""
         classes = self.data.get("label_classes", len(self.data["names"]))
+        if reason := why_no_file(im_file):
+            return None, reason
+        if (reason := why_no_file(label_file)) not in ("", "no such file"):
+            return None, f"its labels: {reason}"
+        classes = len(self.data["names"])
         if not self.single_cls:
             _check_class_ids(label_file, classes)
         with untouched(im_file) as checked:
@@ -262,8 +240,8 @@ def _lacks_end(im_file: str) -> bool:
 def _check_class_ids(label_file: str, classes: int) -> None:
     """Raise DataError where a label file uses a class that the names do not have."""
     try:
-        text = Path(label_file).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
+        text = text_of(label_file)
+    except UnreadableError:
         return  # no labels is no error, and unreadable ones are reported by Ultralytics' own check
     for line in text.splitlines():
         first = line.split(maxsplit=1)[:1]

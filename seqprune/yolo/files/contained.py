@@ -17,6 +17,8 @@ _LONGEST = 300
 def contained() -> Iterator[None]:
     """Run Ultralytics quietly, without font downloads, without installing packages, in this process alone.
 
+    What it reads meanwhile, it reads as data; see :mod:`seqprune.yolo.files.guard`.
+
     Ultralytics fetches a plotting font whenever it reads a dataset YAML, installs whatever package a
     checkpoint's pickle names, reports progress on the console, and under ``torchrun`` has its validator wait for
     the other processes. None of that is wanted inside a library call. Everything is put back at the end, and what
@@ -29,8 +31,11 @@ def contained() -> Iterator[None]:
     from ultralytics.models.yolo.detect import val as boxes
     from ultralytics.utils import LOGGER, checks
 
+    from seqprune.yolo.files.guard import guarded
+
     with ExitStack() as stack:
         stack.enter_context(unchanged())
+        stack.enter_context(guarded())
         stack.enter_context(replaced(data_utils, "check_font", _no_font))
         stack.enter_context(replaced(checks, "AUTOINSTALL", False))
         for module in (validator, boxes, classes):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import struct
-import zipfile
 from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,29 +17,20 @@ from ultralytics.nn import tasks as networks
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from seqprune.errors import ModelError
+from seqprune.plain import UnreadableError, printable, why_no_file
 from seqprune.plan import PrunePlan
 from seqprune.yolo.data.classes import ITEM
+from seqprune.yolo.files.bounded import bounded
 from seqprune.yolo.files.contained import contained, one_line
-from seqprune.yolo.files.networks import NETWORKS, check_description, forget_inputs, is_fused, names_of, released
+from seqprune.yolo.files.description import check_description
+from seqprune.yolo.files.guard import guarded
+from seqprune.yolo.files.networks import NETWORKS, forget_inputs, is_fused, names_of, released
 from seqprune.yolo.files.pruned import forget
+from seqprune.yolo.files.sound import check_network
 from seqprune.yolo.files.tensors import SUFFIX, load_pair
-from seqprune.yolo.files.unpickle import guarded
+from seqprune.yolo.files.unpickle import UNREADABLE
+from seqprune.yolo.task.tracing import grey_image
 
-_LOADING_FAILURES = (
-    RuntimeError,
-    EOFError,
-    pickle.UnpicklingError,
-    TypeError,
-    AttributeError,
-    KeyError,
-    IndexError,
-    ValueError,
-    AssertionError,
-    ImportError,
-    OSError,
-    SyntaxError,
-    struct.error,
-)
 _EXPORTS = {
     ".onnx": "ONNX",
     ".torchscript": "TorchScript",
@@ -123,20 +112,41 @@ def load(
     try:
         with contained(), guarded(trust):
             opened = YOLO(str(path))
-    except _LOADING_FAILURES as error:
+    except UNREADABLE as error:
         raise ModelError(_diagnosis(path, error, trust)) from error
-    return _loaded(opened.model, str(path), opened.ckpt, opened.task, tasks)
+    try:
+        loaded = _loaded(opened.model, str(path), opened.ckpt, opened.task, tasks)
+        if not trust:
+            _check_runs(loaded.model, path)
+    except UNREADABLE as error:
+        raise ModelError(_broken(path, error)) from error
+    return loaded
+
+
+def _check_runs(network: nn.Module, path: Path) -> None:
+    """Run it once, counted: the numbers of its layers come from the file, and what it is used for runs it anyway."""
+    check_network(network, str(path))  # Ultralytics has worked on it since
+    with torch.no_grad(), bounded():
+        network(grey_image(network, 64))
+    forget_inputs(network)
+
+
+def _broken(path: Path, error: BaseException) -> str:
+    return f"{path}: holds a network that cannot be run ({one_line(error)}); it is damaged or of another version"
 
 
 def _from_yaml(path: Path, tasks: Collection[str]) -> LoadedDetector:
     """Build a model with random weights from its architecture."""
     try:
         with contained():
+            if (reason := why_no_file(path)) not in ("", "no such file"):
+                raise UnreadableError(reason)
             description = networks.yaml_model_load(str(path))
             check_description(description)
             by_queries = str(description["head"][-1][2]) == "RTDETRDecoder"
-            built = (RTDETR if by_queries else YOLO)(str(path))
-    except _LOADING_FAILURES as error:
+            with bounded():
+                built = (RTDETR if by_queries else YOLO)(str(path))
+    except (UnreadableError, *UNREADABLE) as error:
         cause = "no such model YAML" if isinstance(error, FileNotFoundError) else one_line(error)
         raise ModelError(f"{path}: cannot be built ({cause}); give a model YAML such as yolov8n.yaml") from error
     return _loaded(built.model, str(path), None, built.task, tasks)
@@ -149,12 +159,14 @@ def _check_file(path: Path) -> None:
         raise ModelError(f"{path}: an exported {kind} model has no layers to prune; give the .pt it was exported from")
     if path.suffix.lower() != ".pt":
         raise ModelError(f"{path}: weights end in .pt and architectures in .yaml; give one of those")
-    if not path.exists():
+    if (reason := why_no_file(path)) == "no such file":
         if str(path) in GITHUB_ASSETS_NAMES:
             return  # Ultralytics fetches its own
         raise ModelError(f"{path}: no such file; check the path")
-    if not path.is_file():
+    if "folder" in reason:
         raise ModelError(f"{path}: is a folder, not a checkpoint; give the .pt file in it")
+    if reason:
+        raise ModelError(f"{path}: {reason}; give a checkpoint")
     try:
         with path.open("rb") as file:
             head = file.read(64)
@@ -164,18 +176,7 @@ def _check_file(path: Path) -> None:
         raise ModelError(f"{path}: the file is empty, probably an interrupted download; fetch it again")
     if head.startswith(b"version https://git-lfs"):
         raise ModelError(f"{path}: is a Git LFS pointer, not the weights; run git lfs pull")
-    if head.startswith(b"PK"):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                members = [Path(name).name for name in archive.namelist()]
-        except (zipfile.BadZipFile, OSError) as error:
-            raise ModelError(
-                f"{path}: the archive is damaged ({one_line(error)}), probably cut short in a copy or "
-                "download; fetch it again"
-            ) from error
-        if "constants.pkl" in members:
-            raise ModelError(f"{path}: a TorchScript model has no layers to prune; give the .pt it was exported from")
-    elif not head.startswith((b"\x80", b"\x1f\x8b")):
+    if not head.startswith((b"PK", b"\x80")):
         raise ModelError(f"{path}: not a PyTorch checkpoint, it begins with {head[:12]!r}; give a .pt with a detector")
 
 
@@ -186,7 +187,7 @@ def _diagnosis(path: Path, error: BaseException, trust: bool) -> str:
     try:
         with contained(), guarded(trust):
             checkpoint, _ = networks.torch_safe_load(str(path))
-    except _LOADING_FAILURES as failure:
+    except UNREADABLE as failure:
         return f"{path}: cannot be unpickled ({one_line(failure)}); it is damaged or needs other code"
     inner = checkpoint.get("ema") or checkpoint.get("model")
     if inner is None:
@@ -197,7 +198,7 @@ def _diagnosis(path: Path, error: BaseException, trust: bool) -> str:
 
 
 def _some(mapping: dict[Any, Any]) -> str:
-    keys = [str(key) for key in list(mapping)[:4]]
+    keys = [printable(key, 40) if isinstance(key, str) else type(key).__name__ for key in list(mapping)[:4]]
     return ", ".join(keys) + (", …" if len(mapping) > len(keys) else "") or "none"
 
 
@@ -238,7 +239,7 @@ def _loaded(
     return LoadedDetector(
         model=module,
         task=task,
-        names={int(number): str(name) for number, name in names.items()},
+        names={int(number): printable(name, 300) for number, name in names.items()},
         stride=int(max(module.stride)),
         source=source,
         checkpoint=kept,

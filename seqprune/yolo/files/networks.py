@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from copy import deepcopy
 from importlib import import_module
 from typing import Any
 
 import torch
-import torchvision
 from torch import nn
 from ultralytics.nn import tasks
 from ultralytics.nn.modules import Conv, RTDETRDecoder
 
-from seqprune.errors import ModelError, UntrustedError
+from seqprune.errors import ModelError
+from seqprune.plain import printable
+from seqprune.yolo.files.bounded import bounded
+from seqprune.yolo.files.description import check_description
 
 try:
     distilling: Any = import_module("ultralytics.nn.distill_model")
@@ -35,50 +36,17 @@ def build(task: str, description: Mapping[str, Any], classes: int) -> nn.Module:
 
     Raises:
         UntrustedError: the description holds code, or names what is no layer.
+        ModelError: there is no such task, or the network would take more memory or time than any that is known.
     """
     check_description(description)
+    if not isinstance(task, str) or task not in NETWORKS:
+        raise ModelError(f"no network for {printable(task, 60)} can be built; give one for {', '.join(NETWORKS)}")
     wanted: Any = NETWORKS[task]
-    network: nn.Module = wanted(
-        deepcopy(dict(description)), ch=description.get("channels", 3), nc=classes, verbose=False
-    )
-    return network.eval()
-
-
-def check_description(description: Mapping[str, Any]) -> None:
-    """Raise UntrustedError for what Ultralytics would evaluate or call that is no layer of torch's or its own."""
-    activation = description.get("activation")
-    if activation and not _makes_a_layer(str(activation)):
-        raise UntrustedError(
-            f"the activation {str(activation)[:80]!r} in the model's YAML is code, not a layer of torch.nn with plain "
-            "arguments; write one such as nn.ReLU()"
+    with bounded():
+        network: nn.Module = wanted(
+            deepcopy(dict(description)), ch=description.get("channels", 3), nc=classes, verbose=False
         )
-    for entry in [*description.get("backbone", []), *description.get("head", [])]:
-        name = str(entry[2])
-        if not _is_layer(name):
-            raise UntrustedError(
-                f"{name[:80]!r} in the model's YAML is no layer of torch's or Ultralytics'; correct it"
-            )
-
-
-def _is_layer(name: str) -> bool:
-    room, _, last = name.rpartition(".")
-    home = {"nn": nn, "torch.nn": nn, "torchvision.ops": torchvision.ops, "": tasks}.get(room)
-    found = getattr(home, last, None)
-    return isinstance(found, type) and issubclass(found, nn.Module)
-
-
-def _makes_a_layer(text: str) -> bool:
-    """Whether an expression is a call of a class of ``torch.nn`` with literals."""
-    try:
-        call = ast.parse(text.strip(), mode="eval").body
-        if not isinstance(call, ast.Call):
-            return False
-        for value in (*call.args, *(keyword.value for keyword in call.keywords)):
-            ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return False
-    name = ast.unparse(call.func)
-    return name.startswith(("nn.", "torch.nn.")) and _is_layer(name)
+    return network.eval()
 
 
 def example(network: nn.Module) -> torch.Tensor:

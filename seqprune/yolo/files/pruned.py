@@ -50,11 +50,22 @@ def forget(model: Any) -> PrunePlan | None:
     """Take both away again, in place; returns the plan, ``None`` where there was none."""
     plan = plan_of(model)
     vars(model).pop(_PLAN, None)
-    entries = (getattr(model, "yaml", None) or {}).get("backbone")
-    if entries and str(entries[0][2]).startswith(_BAR[:25]):
-        model.yaml = deepcopy(model.yaml)
-        del model.yaml["backbone"][0]
+    if hasattr(model, "yaml") and (plain := without_bar(model.yaml)) is not model.yaml:
+        model.yaml = deepcopy(plain)
     return plan
+
+
+def without_bar(description: Any) -> Any:
+    """A network's YAML without the bar, where it has one."""
+    entries = description.get("backbone") if isinstance(description, dict) else None
+    if not isinstance(entries, list) or not entries or not _is_bar(entries[0]):
+        return description
+    return {**description, "backbone": entries[1:]}
+
+
+def _is_bar(entry: Any) -> bool:
+    is_entry = isinstance(entry, list | tuple) and len(entry) == 4
+    return is_entry and entry[2] in {_BAR.format(trainer) for trainer in TRAINERS.values()}
 
 
 def plan_of(model: nn.Module) -> PrunePlan | None:

@@ -22,12 +22,16 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from seqprune.errors import InputError, ModelError, PlanError, VerificationError
+from seqprune.plain import UnreadableError, is_whole, json_of, printable, text_of, why_no_file
 from seqprune.plan import PrunePlan
 from seqprune.surgery import fill, verify
+from seqprune.yolo.files.bounded import bounded
 from seqprune.yolo.files.contained import contained, one_line
 from seqprune.yolo.files.networks import NETWORKS, build, example, forget_inputs
 from seqprune.yolo.files.pruned import forget, remember
 from seqprune.yolo.files.save import permit
+from seqprune.yolo.files.settings import plain_settings
+from seqprune.yolo.files.unpickle import UNREADABLE
 from seqprune.yolo.task.tracing import trace_detector
 
 FORMAT = 1
@@ -98,29 +102,35 @@ def load_pair(path: Path) -> nn.Module:
         UntrustedError: The description holds code where the name of a layer belongs.
     """
     beside = path.with_suffix(".json")
-    if missing := [file for file in (path, beside) if not file.is_file()]:
-        raise ModelError(f"{missing[0]}: no such file; {path.name} and {beside.name} belong together, check the path")
+    for file in (path, beside):
+        if reason := why_no_file(file):
+            raise ModelError(f"{file}: {reason}; {path.name} and {beside.name} belong together, check the path")
     try:
-        description = json.loads(beside.read_text(encoding="utf-8"))
+        description = json_of(text_of(beside))
         tensors = load_file(path)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (UnreadableError, OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{path}: it or {beside.name} is damaged ({one_line(error)}); copy both again") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         raise ModelError(f"{beside}: describes no network that this version knows; save it again with seqprune")
     try:
         network = _rebuilt(description, tensors, path)
-        with torch.no_grad():
+        with torch.no_grad(), bounded():
             network(example(network))
-        if description["plan"] is not None:
+        if description.get("plan") is not None:
             remember(network, PrunePlan.from_json(json.dumps(description["plan"])).to_json())
-    except (RuntimeError, KeyError, TypeError, ValueError, IndexError, AttributeError, PlanError) as error:
+    except (*UNREADABLE, PlanError) as error:
         raise ModelError(f"{path}: does not fit {beside.name} ({one_line(error)}); copy both again") from error
     return network
 
 
+def _is_width(value: Any) -> bool:
+    """A number of channels, or a list of them."""
+    return all(is_whole(one, 0, 1 << 20) for one in (value if isinstance(value, list) else [value]))
+
+
 def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], path: Path) -> nn.Module:
     """The described network with these tensors."""
-    names = {int(number): str(name) for number, name in description["names"].items()}
+    names = {int(number): printable(name, 300) for number, name in description["names"].items()}
     with contained():
         network: Any = build(description["task"], description["yaml"], len(names))
     if strange := sorted(network.state_dict().keys() ^ tensors.keys()):
@@ -128,11 +138,11 @@ def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], p
     fill(network, tensors)
     for module, attribute, width in description.get("widths", ()):
         owner = network.get_submodule(module)
-        if not isinstance(getattr(owner, attribute), int | list):
+        if not _is_width(getattr(owner, attribute)) or not _is_width(width) or not attribute.isidentifier():
             raise ModelError(f"{path}: {module}.{attribute} holds no width; copy both files again")
         setattr(owner, attribute, width)
     forget_inputs(network)
     network.names, network.nc, network.task = names, len(names), description["task"]
-    network.args = {"task": description["task"], "imgsz": description["imgsz"] or 640}
+    network.args = plain_settings({"task": description["task"], "imgsz": description["imgsz"] or 640})
     rebuilt: nn.Module = network
     return rebuilt

@@ -12,135 +12,95 @@ they stand for; a token left in the data is inert.
 
 from __future__ import annotations
 
-import codecs
 import collections
 import enum
-import importlib
+import io
 import pickle
 import re
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import struct
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.fx import GraphModule
-from ultralytics.nn import tasks
 from ultralytics.utils import IterableSimpleNamespace
 
 from seqprune.errors import UntrustedError
-from seqprune.yolo.files.contained import replaced
-
-_LAYERS = (
-    "torch.nn.modules.",
-    "ultralytics.nn.modules",
-    "ultralytics.nn.tasks",
-    "torchvision.ops.",
-    "torchvision.models.",
+from seqprune.plain import printable, why_no_file
+from seqprune.yolo.files.archive import Damaged, legacy, open_archive
+from seqprune.yolo.files.known import (
+    Refused,
+    Token,
+    is_transform,
+    may_be_filled,
+    meaning,
+    named,
+    plain_key,
+    plain_set,
+    shown,
 )
-_LOSSES = ("ultralytics.utils.loss", "ultralytics.utils.tal", "ultralytics.nn.distill_model")
-_TRANSFORMS = "torchvision.transforms."
-_COMPILED = (GraphModule, torch.jit.ScriptModule)  # modules that carry code
-_RENAMED = {
-    "__builtin__": "builtins",
-    "numpy.core.multiarray": "numpy._core.multiarray",
-    "pathlib._local": "pathlib",
-    "torch.tensor": "torch._tensor",
-    "ultralytics.yolo.utils": "ultralytics.utils",
-    "ultralytics.yolo.utils.loss": "ultralytics.utils.loss",
-    "ultralytics.yolo.utils.tal": "ultralytics.utils.tal",
-}
-_RENAMED_CLASSES = {
-    "ultralytics.nn.modules.block.Silence": nn.Identity,
-    "ultralytics.nn.tasks.YOLOv10DetectionModel": tasks.DetectionModel,
-}
+
+_DEEPEST = 120  # a network in a network is ten to twenty
+_PICKLE = 8 << 20  # bytes; YOLOv8x and its optimizer take less than one million
+Storage = Callable[[str, int, int], torch.UntypedStorage]
 
 
-@dataclass(frozen=True)
-class _Token:
-    """A name in a checkpoint that may be used: ``make`` a bare instance of, ``call`` with plain data, or both."""
+class _Short:
+    """The part of a file that a pickle may take, which is read instruction by instruction."""
 
-    name: str
-    kind: Any = None
-    call: Callable[..., Any] | None = None
+    def __init__(self, file: io.BytesIO, left: int = _PICKLE) -> None:
+        self.file, self.left = file, left
 
+    def read(self, count: int) -> bytes:
+        return self._counted(self.file.read(count))
 
-class _Refused(pickle.UnpicklingError):
-    """A checkpoint names what is on no list; the file's name is not known yet."""
+    def readline(self) -> bytes:
+        return self._counted(self.file.readline())
 
-
-def _attribute(owner: Any, name: Any) -> Any:
-    """``getattr`` as old checkpoints need it: a member of an enumeration, or the ``forward`` of a layer's class."""
-    kind = owner.kind if isinstance(owner, _Token) else None
-    if isinstance(kind, type) and issubclass(kind, enum.Enum) and name in kind.__members__:
-        return kind[name]
-    if isinstance(kind, type) and issubclass(kind, nn.Module) and name in ("forward", "forward_fuse"):
-        return getattr(kind, name)
-    raise _Refused(f"builtins.getattr({getattr(owner, 'name', type(owner).__name__)}, {str(name)[:40]!r})")
+    def _counted(self, found: bytes) -> bytes:
+        self.left -= len(found)
+        if self.left < 0:
+            raise Damaged(f"its pickle is longer than {_PICKLE >> 20} MiB, which is no network's")
+        return found
 
 
-def _text(value: str, encoding: str) -> bytes:
-    """``codecs.encode`` for how bytes are written in protocol 2."""
-    return codecs.encode(value, encoding if encoding == "latin1" else "ascii")
-
-
-def _dtype(name: str, *_: object) -> np.dtype[Any]:
-    """A dtype of numbers or text; one of objects or records could carry more."""
-    if not isinstance(name, str) or not re.fullmatch(r"[?bcfiuSU]\d*", name):
-        raise _Refused(f"numpy.dtype({str(name)[:40]!r})")
-    return np.dtype(name)
-
-
-_scalar: Any = np.float64(0).__reduce__()[0]
-_CALLS: dict[str, Callable[..., Any]] = {
-    "_codecs.encode": _text,
-    "builtins.bytearray": bytearray,
-    "builtins.complex": complex,
-    "builtins.frozenset": frozenset,
-    "builtins.getattr": _attribute,
-    "builtins.set": set,
-    "builtins.slice": slice,
-    "collections.OrderedDict": collections.OrderedDict,
-    "numpy._core.multiarray.scalar": _scalar,
-    "numpy.dtype": _dtype,
-    "pathlib.PosixPath": Path,
-    "pathlib.PurePosixPath": Path,
-    "pathlib.WindowsPath": Path,
-    "torch.Size": torch.Size,
-    "torch.device": torch.device,
-    "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
-    "torch._utils._rebuild_tensor": torch._utils._rebuild_tensor,
-    "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
-}
 _Unpickler: Any = vars(pickle)["_Unpickler"]  # Python's own, written in Python: the fast one cannot be extended
-# What a BUILD instruction may fill: plain data, by the methods of these classes.
-_FILLED = (nn.Module, IterableSimpleNamespace, collections.OrderedDict)
 
 
 class RestrictedUnpickler(_Unpickler):  # type: ignore[misc]
-    """An unpickler in which names are tokens and only tokens are called, made or filled."""
+    """An unpickler in which names are tokens and only tokens are called, made or filled.
+
+    Args:
+        file: The pickle.
+        storage: The bytes of a tensor, by the key of its record, their number, and that of one value.
+    """
+
+    def __init__(self, file: Any, storage: Storage | None = None) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name stands for.
+        """What a name stands for, see :func:`seqprune.yolo.files.known.meaning`."""
+        return meaning(module, name)
 
-        Raises:
-            _Refused: it is on no list.
-        """
-        full = f"{_RENAMED.get(module, module)}.{name}"
-        if full in _CALLS:
-            return _Token(full, call=_CALLS[full])
-        if full == "torch.storage.UntypedStorage":
-            return torch.storage.UntypedStorage  # torch compares with it, nothing calls it
-        if module == "torch" and isinstance(found := getattr(torch, name, None), torch.dtype | torch.memory_format):
-            return found
-        if (kind := _class(_RENAMED.get(module, module), name, full)) is None:
-            raise _Refused(full)
-        return _Token(full, kind=kind)
+    def persistent_load(self, saved: Any) -> Any:
+        """A storage, by what stands for it: ``("storage", type, key, location, values)``, and a view of old."""
+        if not isinstance(saved, tuple) or not saved or saved[0] not in ("storage", "module"):
+            raise Damaged("it refers to something that is no storage")
+        if saved[0] == "module" and isinstance(saved[1], Token):
+            return saved[1]  # before torch 1.6: a layer's class beside its source, which nobody needs
+        kind, key, _, count = saved[1:5]
+        if not isinstance(kind, Token) or kind.holds is None or any(saved[5:]):
+            raise Refused(f"a storage of a {named(kind)}")
+        if not isinstance(key, str) or not re.fullmatch(r"\d{1,20}", key) or type(count) is not int or count < 0:
+            raise Damaged("it refers to a storage without a number")
+        if self.storage is None:
+            raise Damaged("it refers to a storage where there is none")
+        found = self.storage(key, count * kind.holds.itemsize, kind.holds.itemsize)
+        wrapped: Any = torch.storage.TypedStorage
+        return wrapped(wrap_storage=found, dtype=kind.holds, _internal=True)
 
     def load_global(self) -> None:
         names = [self.readline() for _ in range(2)]
@@ -151,136 +111,174 @@ class RestrictedUnpickler(_Unpickler):  # type: ignore[misc]
     def load_reduce(self) -> None:
         arguments = self.stack.pop()
         token = self.stack[-1]
-        if isinstance(token, _Token) and token.call is not None:
+        if not isinstance(token, Token) or not isinstance(arguments, tuple):
+            raise Refused(f"a call of {named(token)}")
+        if token.call is not None:
             self.stack[-1] = token.call(*arguments)
-        elif isinstance(token, _Token) and token.kind is IterableSimpleNamespace and not arguments:
+        elif token.kind is IterableSimpleNamespace and not arguments:
             self.stack[-1] = IterableSimpleNamespace()
-        elif isinstance(token, _Token) and token.kind is not None and issubclass(token.kind, enum.Enum):
-            self.stack[-1] = token.kind(*arguments)
+        elif isinstance(token.kind, type) and issubclass(token.kind, enum.Enum) and len(arguments) == 1:
+            self.stack[-1] = token.kind(arguments[0])
         else:
-            raise _Refused(f"a call of {getattr(token, 'name', type(token).__name__)}")
+            raise Refused(f"a call of {named(token)}")
 
     def load_newobj(self) -> None:
         arguments = self.stack.pop()
         token = self.stack.pop()
-        if not isinstance(token, _Token) or token.kind is None or arguments:
-            raise _Refused(f"a new {getattr(token, 'name', type(token).__name__)} from arguments")
+        if not isinstance(token, Token) or token.kind is None or arguments:
+            raise Refused(f"a new {named(token)} from arguments")
         self.append(token.kind.__new__(token.kind))
 
     def load_build(self) -> None:
         state, filled = self.stack[-1], self.stack[-2]
-        if isinstance(filled, np.dtype) and state[1] != ">":
+        if isinstance(filled, np.dtype) and isinstance(state, tuple) and state[1:2] != (">",):
             self.stack.pop()  # byte order and flags, as they are on every machine that trains networks
             return
-        if not isinstance(filled, _FILLED) and type(filled).__module__ not in _LOSSES and not _is_transform(filled):
-            raise _Refused(f"a state for {type(filled).__name__}")
+        if not may_be_filled(filled):
+            raise Refused(f"a state for {type(filled).__name__}")
         if not isinstance(state, dict):
-            raise _Refused(f"a {type(state).__name__} as the state of {type(filled).__name__}")
+            raise Refused(f"a {type(state).__name__} as the state of {type(filled).__name__}")
+        for name in state:
+            if not isinstance(name, str) or name.startswith("__") or not name.isidentifier():
+                raise Refused(f"a state of {type(filled).__name__} with {shown(name)}")
+        if isinstance(filled, collections.OrderedDict) and set(state) - {"_metadata"}:
+            raise Refused("a state for OrderedDict")
         super().load_build()
 
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.last(dict)[plain_key(key)] = value
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        filled = self.last(dict)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            filled[plain_key(key)] = value
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.append({plain_key(key): value for key, value in zip(items[::2], items[1::2], strict=True)})
+
+    def load_append(self) -> None:
+        value = self.stack.pop()
+        self.last(list).append(value)
+
+    def load_appends(self) -> None:
+        items = self.pop_mark()
+        self.last(list).extend(items)
+
+    def load_additems(self) -> None:
+        items = self.pop_mark()
+        self.last(set).update(plain_set(items))
+
+    def load_frozenset(self) -> None:
+        self.append(frozenset(plain_set(self.pop_mark())))
+
+    def last(self, kind: type[Any]) -> Any:
+        """What is filled, which must be of Python's own kind: others' methods would be called."""
+        if not isinstance(self.stack[-1], kind):
+            raise Refused(f"items for a {named(self.stack[-1])}")
+        return self.stack[-1]
+
     def refuse(self) -> None:
-        raise _Refused("an instruction that checkpoints do not use")
+        raise Refused("an instruction that checkpoints do not use")
 
 
+_OURS = "GLOBAL REDUCE NEWOBJ BUILD SETITEM SETITEMS DICT APPEND APPENDS ADDITEMS FROZENSET".split()
+_UNUSED = "INST OBJ NEWOBJ_EX EXT1 EXT2 EXT4 BYTEARRAY8 NEXT_BUFFER READONLY_BUFFER".split()
 RestrictedUnpickler.dispatch = (
     _Unpickler.dispatch
-    | {
-        pickle.GLOBAL[0]: RestrictedUnpickler.load_global,
-        pickle.REDUCE[0]: RestrictedUnpickler.load_reduce,
-        pickle.NEWOBJ[0]: RestrictedUnpickler.load_newobj,
-        pickle.BUILD[0]: RestrictedUnpickler.load_build,
-    }
-    | {
-        code[0]: RestrictedUnpickler.refuse
-        for code in (
-            pickle.INST,
-            pickle.OBJ,
-            pickle.NEWOBJ_EX,
-            pickle.EXT1,
-            pickle.EXT2,
-            pickle.EXT4,
-            pickle.NEXT_BUFFER,
-        )
-        if code
-    }
+    | {getattr(pickle, name)[0]: getattr(RestrictedUnpickler, f"load_{name.lower()}") for name in _OURS}
+    | {getattr(pickle, name)[0]: RestrictedUnpickler.refuse for name in _UNUSED}
 )
 
 
-def _class(module: str, name: str, full: str) -> Any:
-    """A layer, a loss or a transform, ``None`` for what is neither; imports only torch's and Ultralytics' own."""
-    if full in _RENAMED_CLASSES:
-        return _RENAMED_CLASSES[full]
-    if full == "ultralytics.utils.IterableSimpleNamespace":
-        return IterableSimpleNamespace
-    if not module.startswith((*_LAYERS, *_LOSSES, _TRANSFORMS)) or "." in name:
-        return None
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ImportError:
-        return None
-    if not isinstance(found, type) or not found.__module__.startswith(module.partition(".")[0] + "."):
-        return None
-    if issubclass(found, _COMPILED):
-        return None
-    if issubclass(found, nn.Module) or module in _LOSSES or module.startswith(_TRANSFORMS):
-        return found
-    return None
-
-
-def _is_transform(value: object) -> bool:
-    return type(value).__module__.startswith(_TRANSFORMS)
-
-
-def _load(file: IO[bytes], **options: Any) -> Any:
-    return RestrictedUnpickler(file, **options).load()
-
-
-_PICKLE = ModuleType("seqprune_restricted_pickle")
-_PICKLE.Unpickler, _PICKLE.load = RestrictedUnpickler, _load  # type: ignore[attr-defined]
-
-
-def _is_program(path: str | Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as file:
-        return any(name.endswith("/constants.pkl") for name in file.namelist())
-
-
-def read(path: str | Path) -> Any:
+def read(source: str | Path | io.BytesIO) -> Any:
     """What a checkpoint holds, its tensors on the CPU.
+
+    Args:
+        source: Its file, or its bytes.
 
     Raises:
         UntrustedError: it names something that may run code; the message says what.
+        Damaged: it is no checkpoint, or cannot be read.
     """
-    if _is_program(path):
-        raise UntrustedError(f"{path}: is a TorchScript program, not a checkpoint; give the .pt it was exported from")
+    name = "the checkpoint" if isinstance(source, io.BytesIO) else str(source)
     try:
-        return torch.load(path, map_location="cpu", pickle_module=_PICKLE, weights_only=False)
-    except _Refused as error:
+        if not isinstance(source, io.BytesIO) and (reason := why_no_file(source)):
+            raise Damaged(reason)
+        found = _contents(source)
+        _check_depth(found)
+    except Refused as error:
         raise UntrustedError(
-            f"{path}: holds {error}, which is neither a layer nor data and may run code; if you trust who made the "
+            f"{name}: holds {error}, which is neither a layer nor data and may run code; if you trust who made the "
             "file, load it with --trust (trust=True in Python)"
         ) from error
+    except UntrustedError as error:
+        raise UntrustedError(f"{name}: {error}") from error
+    except (Damaged, *UNREADABLE) as error:
+        what = printable(" ".join(str(error).split()) or type(error).__name__, 300)
+        raise Damaged(f"{name}: cannot be unpickled ({what}); it is damaged or needs other code") from error
+    return found
 
 
-@contextmanager
-def guarded(trust: bool) -> Iterator[None]:
-    """Let Ultralytics read checkpoints this way for a while, unless they are trusted."""
-    if trust:
-        yield
-        return
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+)
+"""What a damaged file ends in, wherever it is noticed."""
 
-    def safe_load(weight: str | Path, *_: object, **__: object) -> tuple[dict[str, Any], str]:
-        file = tasks.attempt_download_asset(weight) if hasattr(tasks, "attempt_download_asset") else _fetched(weight)
-        found = read(file)
-        return (found if isinstance(found, dict) else {"model": found}), str(file)
 
-    with replaced(tasks, "torch_safe_load", safe_load):
-        yield
+def _contents(source: str | Path | io.BytesIO) -> Any:
+    if isinstance(source, io.BytesIO):
+        size, head = len(source.getbuffer()), bytes(source.getbuffer()[:4])
+    else:
+        with open(source, "rb") as file:
+            head, size = file.read(4), Path(source).stat().st_size
+    if head == b"PK\3\4":
+        records = open_archive(source if isinstance(source, io.BytesIO) else Path(source), size)
+        return _unpickled(io.BytesIO(records.pickled), lambda key, count, _: records.storage(key, count))
+    if isinstance(source, io.BytesIO):
+        return legacy(source, _unpickled, size)
+    if head[:1] != b"\x80":
+        raise Damaged("it begins as no checkpoint does")
+    return legacy(io.BytesIO(Path(source).read_bytes()), _unpickled, size)
 
 
-def _fetched(weight: str | Path) -> str:
-    """The file of official weights, downloaded where it is missing."""
-    from ultralytics.utils.downloads import attempt_download_asset
+def _unpickled(file: io.BytesIO, storage: Storage | None = None) -> Any:
+    return RestrictedUnpickler(_Short(file), storage).load()
 
-    return str(attempt_download_asset(weight))
+
+def _check_depth(found: Any) -> None:
+    """Raise Damaged for what is nested deeper than any network: what goes through it later would run out of stack."""
+    seen: set[int] = set()
+    waiting: list[tuple[Any, int]] = [(found, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if id(value) in seen:
+            continue
+        if isinstance(value, dict):
+            parts: Any = (part for pair in value.items() for part in pair)
+        elif isinstance(value, list | tuple | set | frozenset):
+            parts = value
+        elif isinstance(value, nn.Module | IterableSimpleNamespace) or is_transform(value):
+            parts = vars(value).values()
+        else:
+            continue
+        seen.add(id(value))
+        if depth > _DEEPEST:
+            raise Damaged("it is nested without end")
+        waiting += ((part, depth + 1) for part in parts)

@@ -12,13 +12,15 @@ from torch import nn
 
 from seqprune.engine.record import Trained
 from seqprune.errors import InputError, TrainingError
+from seqprune.plain import printable
 from seqprune.yolo.data.classes import ITEM
 from seqprune.yolo.data.folders import describe
 from seqprune.yolo.files.contained import contained, one_line
+from seqprune.yolo.files.guard import guarded
 from seqprune.yolo.files.load import LoadedDetector, load
 from seqprune.yolo.files.networks import NETWORKS
 from seqprune.yolo.files.pruned import TRAINERS, is_masked, remember
-from seqprune.yolo.files.unpickle import guarded
+from seqprune.yolo.files.unpickle import read
 from seqprune.yolo.train import trainer as trainers
 from seqprune.yolo.train.teacher import load_teacher
 from seqprune.yolo.train.tuning import FAILED, check_names
@@ -88,23 +90,28 @@ def train(
 
 def resume(
     last: str | Path,
+    data: str | Path | None,
     *,
     arguments: Mapping[str, Any] | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
     trust: bool = False,
 ) -> Trained:
-    """Go on with an interrupted run, in its folder.
+    """Go on with an interrupted run, in the folder that its checkpoint lies in.
+
+    From the checkpoint come the network, the optimizer's state and numbers; no path in it is followed.
 
     Args:
         last: The run's ``weights/last.pt``.
-        arguments: What Ultralytics lets change then: ``imgsz``, ``batch``, ``device``, ``patience``, where the teacher
-            lies, and a few more.
+        data: The run's data, as for :func:`train`; ``None`` is an error that names what the checkpoint says.
+        arguments: What Ultralytics lets change then: ``imgsz``, ``batch``, ``device``, ``patience``, and a few more;
+            ``distill_model`` is the file of the run's teacher, where it had one.
         on_epoch: As for :func:`train`.
         trust: As for :func:`train`.
 
     Raises:
-        InputError: ``last`` is no checkpoint of an interrupted run, its teacher cannot be used, or an argument cannot
-            be changed any more.
+        UntrustedError: ``last``, or the ``best.pt`` beside it, holds what may run code.
+        InputError: ``last`` is no checkpoint of an interrupted run, its data or its teacher is missing or cannot be
+            used, or an argument cannot be changed any more.
         TrainingError: As for :func:`train`.
     """
     loaded = load(last, tasks=NETWORKS, trust=trust)
@@ -112,8 +119,19 @@ def resume(
     if checkpoint.get("epoch", -1) < 0:
         raise InputError(f"{last}: no run to resume, it was finished or never begun; leave out --resume")
     _check_sizes(arguments or {})
+    best = trainers.run_of(last) / "weights" / "best.pt"
+    if not trust and best.exists():
+        read(best)  # Ultralytics opens it at the end: what cannot be read then is refused before an hour's work
     overrides = dict(arguments or {}) | {"task": loaded.task, "mode": "train", "model": str(last), "resume": str(last)}
-    source = overrides.get("distill_model") or checkpoint.get("train_args", {}).get("distill_model")
+    if data is None:
+        named = printable((read(last).get("train_args") or {}).get("data"), 200)
+        raise InputError(
+            f"{last}: names its data ({named}), and no path that a checkpoint names is followed: give the run's --data"
+        )
+    overrides["data"] = describe(data, loaded.task)[0]
+    source = overrides.get("distill_model")
+    if source is None and "train/dis_loss" in (checkpoint.get("train_results") or {}):
+        raise InputError(f"{last}: its run learned from a teacher, which is not given; name its file with --distill")
     teacher = None if source is None else load_teacher(source, loaded.model, trust=trust)
     return _run(loaded, overrides, on_epoch, trust, teacher)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from ultralytics.cfg import get_cfg
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo import classify, detect, obb, pose, segment
 from ultralytics.utils import RANK
@@ -24,12 +25,15 @@ from seqprune.plan import PrunePlan
 from seqprune.surgery import graph_for, masker
 from seqprune.yolo.data.classes import check_classes
 from seqprune.yolo.data.dataset import ReadOnlyDataset, build
-from seqprune.yolo.data.folders import ReadOnlyFolder, fitting_names
+from seqprune.yolo.data.folders import ReadOnlyFolder, describe, fitting_names
+from seqprune.yolo.files.guard import guarded
 from seqprune.yolo.files.networks import forget_inputs, is_fixed, is_fused, released, student_of
 from seqprune.yolo.files.pruned import is_masked, plan_of
+from seqprune.yolo.files.settings import plain_settings
 from seqprune.yolo.train.teacher import handed_over, load_teacher
 
 Shapes = dict[str, torch.Size]
+_PATHS = ("data", "distill_model")
 
 
 class KeepsShape(BaseTrainer):  # type: ignore[misc]
@@ -44,11 +48,51 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
         TrainingError: training changed a shape or woke a masked channel.
     """
 
+    args: Any
     plan: PrunePlan | None = None
     mask: Callable[[nn.Module], None] | None = None
     shapes: Shapes
     teacher: nn.Module | None = None
     """Who teaches; read from ``distill_model`` where it is not given."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with guarded():
+            super().__init__(*args, **kwargs)
+
+    def train(self) -> Any:
+        """Train as Ultralytics does; what it reads meanwhile, it reads as data."""
+        with guarded():
+            return super().train()
+
+    def check_resume(self, overrides: Any) -> None:
+        """Take a run's numbers from its checkpoint, and every path from where that lies and from the caller.
+
+        Raises:
+            InputError: the data is not given, or the checkpoint lies in no run's folder.
+        """
+        given = {name: getattr(self.args, name, None) for name in _PATHS}
+        if self.args.resume and not given["data"]:
+            raise InputError(f"{self.args.resume}: its data is not given; from a checkpoint come numbers, no paths")
+        super().check_resume(overrides)
+        if not self.resume:
+            return
+        last = str(self.args.resume)
+        folder = run_of(last)
+        self.args = get_cfg(overrides=plain_settings(vars(self.args)))
+        where = {
+            "save_dir": str(folder),
+            "project": str(folder.parent),
+            "name": folder.name,
+            "model": last,
+            "resume": last,
+        }
+        for name, value in (given | where).items():
+            setattr(self.args, name, value)
+
+    def get_dataset(self) -> dict[str, Any]:
+        """The data as our own reader describes it: no script in it is run."""
+        self.args.data, found = describe(self.args.data, self.args.task)
+        return found | {"names": {0: "item"}, "nc": 1} if self.args.single_cls else found
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
         """A trainable copy of ``weights`` in its own shape; without weights, the network of ``cfg``.
@@ -127,6 +171,20 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
         for file in (self.last, self.best):
             if file.exists():
                 strip_optimizer(file, updates={"seqprune_plan": self.plan.to_json()})
+
+
+def run_of(last: str | Path) -> Path:
+    """The folder of the run that a ``weights/last.pt`` belongs to.
+
+    Raises:
+        InputError: it lies in no folder ``weights``.
+    """
+    folder = Path(last).absolute().parent
+    if folder.name != "weights":
+        raise InputError(
+            f"{last}: lies in no run's folder weights, so it is no run to resume; give RUN/weights/last.pt"
+        )
+    return folder.parent
 
 
 def shapes_of(model: nn.Module) -> Shapes:
