@@ -50,3 +50,13 @@ class TrainingError(SeqPruneError):
     """
 
     result: object = None
+
+
+class MeasurementError(SeqPruneError):
+    """What was pruned could not be measured.
+
+    Attributes:
+        result: what was done before it, a ``PruneResult``, where there is any.
+    """
+
+    result: object = None

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from seqprune.atomic import write_text
 from seqprune.errors import PlanError
 from seqprune.graph.channels import BoolArray, ChannelGraph, Layer
 from seqprune.plain import UnreadableError, is_name, is_whole, json_of, printable, text_of
@@ -177,7 +178,7 @@ class PrunePlan:
         return plan
 
     def save(self, path: str | Path) -> None:
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        write_text(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> PrunePlan:

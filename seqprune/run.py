@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,65 +17,15 @@ from seqprune.engine.modules import Evaluate
 from seqprune.engine.outputs import Outputs
 from seqprune.engine.record import Record
 from seqprune.engine.run import Outcome, run
-from seqprune.engine.sequential import StepReport
 from seqprune.engine.settings import Choose, Look, Mode, Train, check_together
+from seqprune.engine.subjects import module_subject
 from seqprune.engine.task import Task
-from seqprune.errors import InputError
+from seqprune.errors import InputError, MeasurementError
 from seqprune.observe.device import as_device
 from seqprune.observe.inputs import Inputs
 from seqprune.observe.ranks import Ranks, connect
 from seqprune.observe.shelf import CACHE_BYTES
-from seqprune.plan import PrunePlan
-
-
-@dataclass(frozen=True)
-class PruneResult:
-    """What came out.
-
-    Attributes:
-        model: the pruned network, compact or masked, on the CPU, for inference.
-        plan: what stays of every layer that lost channels.
-        record: everything measured, as ``report.json`` holds it.
-    """
-
-    model: nn.Module
-    plan: PrunePlan
-    record: Record
-    task: Task = field(repr=False)
-
-    @property
-    def steps(self) -> tuple[StepReport, ...]:
-        """One report a layer, front to back."""
-        return self.record.steps
-
-    @property
-    def names(self) -> dict[int, str]:
-        """Class id to name."""
-        return dict(self.task.names)
-
-    def save(self, path: str | Path, *, half: bool = True) -> Path:
-        """Writes weights; nothing is left behind where writing fails.
-
-        Of an Ultralytics network a ``.pt`` that plain Ultralytics loads; of any other its state and its plan, which
-        :func:`seqprune.restore` gives to a network as it was built. Where the name ends in ``.safetensors``, the
-        tensors and, beside them, a description: files without code.
-
-        Args:
-            path: where to write, in an existing folder.
-            half: whether a ``.pt`` of an Ultralytics network is written in half precision, as Ultralytics does.
-        """
-        return self.task.save(self.model, Path(path), self.plan, half)
-
-    def report(self, path: str | Path) -> Path:
-        """Writes ``report.json``, or a page with plots where the name ends in ``.html``."""
-        from seqprune.report.html import write_html
-
-        path = Path(path)
-        if path.suffix == ".html":
-            write_html(self.record, path)
-        else:
-            path.write_text(self.record.to_json(), encoding="utf-8")
-        return path
+from seqprune.report.result import PruneResult, RunFolder
 
 
 def prune(
@@ -111,6 +62,7 @@ def prune(
     evaluate: Evaluate | None = None,
     outputs: Outputs = "auto",
     fixed: Sequence[str] = (),
+    folder: str | Path | None = None,
     listener: Listener | None = None,
 ) -> PruneResult:
     """Prunes a trained network front to back: one of Ultralytics', or any other ``torch.nn.Module``.
@@ -132,6 +84,8 @@ def prune(
         evaluate: measures a module's accuracy, by name; top-1 and top-5 on the labelled ``val`` data without it.
         outputs: what a module returns: ``logits``, ``values``, or ``auto``.
         fixed: module paths of a module that are not fitted anew.
+        folder: where findings are kept as they come, and results at the end. Where an earlier run of the same was
+            killed there, this one goes on from what it found, to the same bits.
         listener: told what is going on.
 
     Under ``torchrun`` the processes share the images and all of them return the same plan and model; only the first
@@ -140,7 +94,7 @@ def prune(
     Raises:
         InputError: weights, data, names or numbers that cannot be used.
         VerificationError: compact and masked model differ; nothing is returned then.
-        TrainingError: fine-tuning failed; its ``result`` holds what was pruned before it.
+        TrainingError, MeasurementError: what came after the pruning failed; their ``result`` holds what was pruned.
     """
     module = model if isinstance(model, nn.Module) and not _is_ultralytics(model) else None
     look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val)
@@ -152,48 +106,45 @@ def prune(
     told, ranks = listener or Listener(), connect()
     check_together(choose, train, ranks.count, bool(data))
     where = own_device(as_device(str(device)), ranks)
+    tuner: Any = None
     if module is not None:
-        from seqprune.engine.subjects import module_subject
-
+        _only_for_ultralytics(train, match)
         subject = module_subject(
             module, data, look, example_inputs=example_inputs, evaluate=evaluate, outputs=outputs, fixed=fixed
         )
-        _only_for_ultralytics(train, match)
-        out = run(subject, look, choose, train, device=where, ranks=ranks, told=told)
-        return PruneResult(out.model, out.plan, out.record, subject.task)
-    from seqprune.yolo.task.subject import yolo_subject
-    from seqprune.yolo.train.tuning import Tuner, check_names
+    else:
+        from seqprune.yolo.task.subject import yolo_subject
+        from seqprune.yolo.train.tuning import Tuner, check_names
 
-    check_names(train.arguments)
-    subject, look = yolo_subject(
-        model,
-        data or "",
-        look,
-        train,
-        device=where,
-        trust=trust,
-        seed=seed,
-        told=told,
-        labelled=choose.way.asks_for_labels,
-    )
-    arguments = {"imgsz": look.imgsz, "batch": batch, "device": str(device), "seed": seed, **train.arguments}
-    arguments["teacher"] = subject.model if distill else None
-    tuner = Tuner(data, arguments, told.stage)
-    out = run(subject, look, choose, train, device=where, tune=tuner, ranks=ranks, told=told)
-    return _finished(out, subject.task, tuner)
+        check_names(train.arguments)
+        subject, look = yolo_subject(model, data or "", look, choose, train, device=where, trust=trust, told=told)
+        arguments = {"imgsz": look.imgsz, "batch": batch, "device": str(device), "seed": seed, **train.arguments}
+        tuner = Tuner(data, arguments | {"teacher": subject.model if distill else None}, told.stage)
+    home = RunFolder(None if folder is None or ranks.count > 1 else Path(folder))
+    home.begin(look, choose, train)
+    job = partial(run, subject, look, choose, train, device=where, ranks=ranks, told=told, state=home.state)
+    return _run(job, subject.task, tuner, home)
 
 
-def _finished(out: Outcome, task: Task, tuner: Any) -> PruneResult:
+def _run(job: Callable[..., Outcome], task: Task, tuner: Any, home: RunFolder) -> PruneResult:
     """
     Raises:
-        TrainingError: fine-tuning failed; what was pruned before it is in its ``result``.
+        TrainingError, MeasurementError: what was pruned before is in their ``result``, and in the run's folder.
     """
-    record = replace(out.record, finetune=0) if tuner.failure else out.record
-    result = PruneResult(out.model, out.plan, record, task)
-    if tuner.failure is not None:
-        tuner.failure.result = result
-        raise tuner.failure
-    return result
+
+    def finished(out: Outcome, record: Record) -> PruneResult:
+        return home.finish(PruneResult(out.model, out.plan, record, task))
+
+    try:
+        out = job(on_pruned=partial(home.save_weights, task), **({} if tuner is None else {"tune": tuner}))
+    except MeasurementError as error:
+        if isinstance(error.result, Outcome):
+            error.result = finished(error.result, error.result.record)
+        raise
+    if tuner is None or tuner.failure is None:
+        return finished(out, out.record)
+    tuner.failure.result = finished(out, replace(out.record, finetune=0))
+    raise tuner.failure
 
 
 def _is_ultralytics(model: nn.Module) -> bool:

@@ -16,6 +16,7 @@ PACKAGE = ROOT / "seqprune"
 # engine and Ultralytics' networks.
 ROOMS = (
     "errors",  # one family of exceptions
+    "atomic",  # files that are there whole or not at all
     "plain",  # files as data: sizes, JSON, YAML, text
     "graph",  # where channels go
     "plan",  # what stays

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
@@ -20,7 +20,7 @@ from seqprune.observe.relevance import Relevance, relevance_of
 from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
-from seqprune.repair.recover import Recover, Repair, recover
+from seqprune.repair.recover import Keep, Recover, Repair, recover
 from seqprune.repair.refit import refit
 
 WEIGHED_RIDGE = 0.3
@@ -99,6 +99,7 @@ def repaired(
     reading: Reading | None = None,
     forward: Forward | None = None,
     progress: Progress | None = None,
+    keep: Keep | None = None,
 ) -> tuple[nn.Module, tuple[Repair, ...]]:
     """The masked model after the repairs that helped on images held out from fitting.
 
@@ -114,6 +115,7 @@ def repaired(
         reading: which layers can be read; looked at where it is left out.
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
+        keep: where findings are kept.
     """
     images = task.images
     fitting, held = images.hold_out()
@@ -126,7 +128,9 @@ def repaired(
     stages = [stage for stage in stages if stage]
     removed = plan.removed_groups(graph)
 
-    def fit(model: nn.Module, weights: bool, images: LabelledImages) -> None:
+    def fit(
+        model: nn.Module, weights: bool, images: LabelledImages, start: int, on_stage: Callable[[int], None]
+    ) -> None:
         for stream in streams:
             stream.reset()
         refit(
@@ -143,12 +147,14 @@ def repaired(
             relevance=relevance,
             reading=known,
             ridge=_ridge(relevance),
+            start=start,
+            on_stage=on_stage,
         )
 
     judge = None if held is None else task.judge(original, held)
     if judge is None:
-        return recover(original, masked, plan, graph, images, way, fit, forward=forward)
-    return recover(original, masked, plan, graph, fitting, way, fit, judge, forward, everything=images)
+        return recover(original, masked, plan, graph, images, way, fit, forward=forward, keep=keep)
+    return recover(original, masked, plan, graph, fitting, way, fit, judge, forward, images, keep)
 
 
 def _ridge(relevance: Relevance | None) -> float:

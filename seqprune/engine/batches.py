@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -71,6 +72,15 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self._batches)
+
+    def fingerprint(self) -> str:
+        """The same for the same inputs and labels in the same order."""
+        found = sha256()
+        for batch in self._batches:
+            for tensor in tensors((batch.images, batch.classes, batch.boxes)):
+                found.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+                found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return found.hexdigest()
 
     def hold_out(self, every: int = 8) -> tuple[Batches, Batches | None]:
         """All batches but one in ``every``, and those; ``None`` for them where there are not two batches."""

@@ -7,13 +7,21 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import torch
 from torch import nn
 
 from seqprune.engine.accurate import accurate_plan, relevance_for, repaired
 from seqprune.engine.fast import fast_plan
+from seqprune.engine.findings import (
+    done_as_tensors,
+    done_of_tensors,
+    relevance_as_tensors,
+    relevance_of_tensors,
+)
 from seqprune.engine.listener import Listener
 from seqprune.engine.presets import Way
-from seqprune.engine.sequential import Settings, StepReport, prune_sequentially, reports
+from seqprune.engine.sequential import Done, Settings, StepReport, prune_sequentially, reports
+from seqprune.engine.state import State, give
 from seqprune.engine.task import Task
 from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import Images
@@ -25,7 +33,7 @@ from seqprune.observe.shelf import CACHE_BYTES
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.repair.recover import Recover, Repair
-from seqprune.surgery import mask
+from seqprune.surgery import mask, masker
 
 AfterStep = Callable[[nn.Module, PrunePlan], nn.Module]
 
@@ -55,6 +63,7 @@ class Engine:
         streams: see :func:`streams_for`; none runs the network from the start for every layer.
         forward: precision, and how many images at a time.
         told: what is going on.
+        state: what was found so far.
     """
 
     original: nn.Module
@@ -63,6 +72,7 @@ class Engine:
     streams: tuple[BlockStream, ...] = ()
     forward: Forward = field(default_factory=Forward)
     told: Listener = field(default_factory=Listener)
+    state: State = field(default_factory=State)
 
     @property
     def images(self) -> Images:
@@ -79,6 +89,9 @@ class Engine:
 
     def weigh_errors(self) -> Relevance | None:
         """Where errors matter to what is detected; ``None``, and a warning, of a network that cannot be asked."""
+        known = self.state.read_tensors("weighed")
+        if known is not None:
+            return None if known[1] == "unknown" else relevance_of_tensors(known[0])
         self.told.stage("weigh errors", self.images.image_count)
         relevance = relevance_for(self.original, self.task, self.reading, self.forward, self.told.progress)
         if relevance is None:
@@ -86,6 +99,8 @@ class Engine:
                 "what an error does in the end cannot be followed back through this network: all errors count alike, "
                 "and more accuracy is lost than could be"
             )
+        tensors = {} if relevance is None else relevance_as_tensors(relevance)
+        self.state.write_tensors("weighed", tensors, "unknown" if relevance is None else "known")
         return relevance
 
     def front_to_back(
@@ -100,8 +115,21 @@ class Engine:
         """Layer after layer, each seen behind those pruned before it; see :mod:`seqprune.engine.sequential`."""
         passes = (len(names) + 1) if settings.match == "once" else len(names) * (1 + (settings.match == "each"))
         self.told.stage("observe", passes * self.images.image_count)
+        model, done = self._so_far()
+
+        weights: dict[str, torch.Tensor] = {}
+
+        def keep(now: Done) -> None:
+            tensors, about = done_as_tensors(now)
+            self.state.write_tensors("steps", tensors | weights, about)
+
+        def trained(now: nn.Module, plan: PrunePlan) -> nn.Module:
+            after = now if after_step is None else after_step(now, plan)
+            weights.update({f"model:{name}": tensor for name, tensor in after.state_dict().items()})
+            return after
+
         plan, masked, steps = prune_sequentially(
-            deepcopy(self.original),
+            model,
             self.graph,
             names,
             self.images,
@@ -110,12 +138,28 @@ class Engine:
             predict=self.task.predict,
             on_step=self.told.step,
             progress=self.told.progress,
-            after_step=after_step,
+            after_step=trained if after_step else None,
             stream=next(iter(self.streams), None),
             forward=self.forward,
             ranks=ranks,
+            done=done,
+            keep=keep,
         )
         return Chosen(plan, masked, tuple(steps))
+
+    def _so_far(self) -> tuple[nn.Module, Done | None]:
+        """The network as an earlier run left it, and what that decided."""
+        model, known = deepcopy(self.original), self.state.read_tensors("steps")
+        if known is None:
+            return model, None
+        done = done_of_tensors(*known)
+        for step in done.steps:
+            self.told.step(step)
+        masker(PrunePlan.from_removed(self.graph, done.removed), self.graph)(model)
+        weights = {key.partition(":")[2]: t for key, t in known[0].items() if key.startswith("model:")}
+        if weights:  # trained between the layers
+            give(model, weights)
+        return model, done
 
     def to_target(
         self,
@@ -131,26 +175,33 @@ class Engine:
         Raises:
             InputError: the target cannot be met, or nothing of a path to protect.
         """
-        assert way.target is not None  # noqa: S101 - the other ways are front to back
-        about = (self.original, self.graph, self.task, way.target)
-        if way.criterion is not None:
-            self.told.stage(f"score by {way.criterion}", None)
-            plan = fast_plan(*about, way.criterion, protect=protect, round_to=round_to, seed=seed)
-        else:
-            self.told.stage("observe", self.images.image_count)
-            plan = accurate_plan(
-                *about,
-                protect=protect,
-                round_to=round_to,
-                relevance=relevance,
-                reading=self.reading,
-                forward=self.forward,
-                progress=self.told.progress,
-            )
+        known = self.state.read_plain("plan")
+        plan = self._ordered(way, round_to, protect, seed, relevance) if known is None else PrunePlan.from_json(known)
+        self.state.write_plain("plan", plan.to_json())
         steps = tuple(reports(self.graph, plan))
         for step in steps:
             self.told.step(step)
         return Chosen(plan, mask(self.original, plan, self.graph), steps)
+
+    def _ordered(
+        self, way: Way, round_to: int, protect: Sequence[str], seed: int, relevance: Relevance | None
+    ) -> PrunePlan:
+        """What stays of the whole network."""
+        assert way.target is not None  # noqa: S101 - the other ways are front to back
+        about = (self.original, self.graph, self.task, way.target)
+        if way.criterion is not None:
+            self.told.stage(f"score by {way.criterion}", None)
+            return fast_plan(*about, way.criterion, protect=protect, round_to=round_to, seed=seed)
+        self.told.stage("observe", self.images.image_count)
+        return accurate_plan(
+            *about,
+            protect=protect,
+            round_to=round_to,
+            relevance=relevance,
+            reading=self.reading,
+            forward=self.forward,
+            progress=self.told.progress,
+        )
 
     def repair(
         self, chosen: Chosen, recover: Recover, relevance: Relevance | None = None
@@ -166,6 +217,7 @@ class Engine:
             reading=self.reading,
             forward=self.forward,
             progress=self.told.progress,
+            keep=self.state,
         )
 
     def close(self) -> None:

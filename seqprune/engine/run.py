@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from seqprune.engine.listener import Listener
 from seqprune.engine.record import ClassMeasurements, Measurements, Record, Size, versions
 from seqprune.engine.sequential import front_to_back
 from seqprune.engine.settings import Choose, Look, Train
+from seqprune.engine.state import State, give
 from seqprune.engine.task import Task
-from seqprune.errors import InputError, UnlabelledError
+from seqprune.errors import InputError, MeasurementError, SeqPruneError, UnlabelledError
 from seqprune.graph import ChannelGraph
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import ALONE, Ranks
@@ -71,6 +73,8 @@ def run(
     tune: Tune = lambda model, _plan, _epochs: model,
     ranks: Ranks = ALONE,
     told: Listener | None = None,
+    state: State | None = None,
+    on_pruned: Callable[[nn.Module, PrunePlan], None] = lambda _model, _plan: None,
 ) -> Outcome:
     """Prunes a network as it is asked to, and proves it.
 
@@ -81,12 +85,15 @@ def run(
         tune: trains; a failure of it is the caller's to keep.
         ranks: the processes that share the images.
         told: what is going on.
+        state: what was found so far; the run goes on from there.
+        on_pruned: given the pruned network before it is measured.
 
     Raises:
         InputError: names or numbers that cannot be used, or nothing could be pruned.
         VerificationError: compact and masked model differ.
+        MeasurementError: what was pruned cannot be measured; its ``result`` holds the outcome without that.
     """
-    told = told or Listener()
+    told, state = told or Listener(), state or State()
     task, graph = subject.task, subject.graph
     measures = bool(look.val and subject.data and not ranks.rank)
     if choose.way.target is None and task.classes == 1:
@@ -95,7 +102,9 @@ def run(
             "with preset accurate (--preset accurate), which needs no classes"
         )
     names = [] if choose.way.target else layers_for(graph, choose.layers, choose.blocks)
-    before = _measured(subject, subject.model, measures, "before", told)
+    state.same("network", fingerprint(subject.model), "the network")
+    state.same("images", task.images.fingerprint(), "the images")
+    before = _measured(subject, subject.model, measures, "before", told, state)
     engine = Engine(
         deepcopy(subject.model).to(device),
         graph,
@@ -103,18 +112,16 @@ def run(
         streams_for(task, subject.model, look.cache_bytes, look.cache_half, told.warning),
         Forward(look.amp, told.warning),
         told,
+        state,
     )
     chosen, repairs = _pruned(engine, names, choose, train, tune, ranks)
     masked = chosen.masked.cpu()
     small = compact(masked, chosen.plan, graph)
     first = next(iter(task.images))
     difference, compared = task.prove(masked, small, first.input(small, slice(2)))
-    pruned = tune(small if choose.mode == "compact" else masked, chosen.plan, train.epochs)
-    after = _measured(subject, pruned, before.has_accuracy, "after", told)
-    # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
-    slow, fast = (math.nan, math.nan)
-    if not ranks.rank:
-        slow, fast = latencies_ms([subject.model, pruned], task.example(subject.model), "cpu")
+    pruned = _trained(small if choose.mode == "compact" else masked, chosen.plan, train.epochs, tune, state)
+    on_pruned(pruned, chosen.plan)
+    size = _size(subject, pruned, {})
     record = Record(
         model=subject.source,
         data=subject.data,
@@ -127,9 +134,24 @@ def run(
         steps=chosen.steps,
         verify=difference,
         repairs=repairs,
-        before=replace(before, latency_ms=slow, file_bytes=task.file_bytes(subject.model, None)),
-        after=replace(after, latency_ms=fast, file_bytes=task.file_bytes(pruned, chosen.plan)),
+        before=replace(before, file_bytes=task.file_bytes(subject.model, None)),
+        after=replace(size, file_bytes=task.file_bytes(pruned, chosen.plan)),
         unreadable=tuple(task.images.unreadable),
+    )
+    try:
+        after = _measured(subject, pruned, before.has_accuracy, "after", told, State())
+        # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
+        slow, fast = math.nan, math.nan
+        if not ranks.rank:
+            slow, fast = latencies_ms([subject.model, pruned], task.example(subject.model), "cpu")
+    except (SeqPruneError, OSError, RuntimeError, MemoryError) as error:
+        failure = MeasurementError(f"what was pruned cannot be measured: {error}")
+        failure.result = Outcome(pruned, chosen.plan, record)
+        raise failure from error
+    record = replace(
+        record,
+        before=replace(record.before, latency_ms=slow),
+        after=replace(after, latency_ms=fast, file_bytes=record.after.file_bytes),
     )
     return Outcome(pruned, chosen.plan, record)
 
@@ -160,16 +182,44 @@ def _pruned(
     return replace(chosen, masked=masked), repairs
 
 
-def _measured(subject: Subject, model: nn.Module, accuracy: bool, when: str, told: Listener) -> Size:
+def _trained(model: nn.Module, plan: PrunePlan, epochs: int, tune: Tune, state: State) -> nn.Module:
+    """The model, trained now or before."""
+    known = state.read_tensors("trained") if epochs else None
+    if known is not None:
+        give(model, known[0])
+        return model
+    trained = tune(model, plan, epochs)
+    if trained is not model:
+        state.write_tensors("trained", trained.state_dict())
+    return trained
+
+
+def _measured(subject: Subject, model: nn.Module, accuracy: bool, when: str, told: Listener, state: State) -> Size:
     """Size of a model, and its accuracy where that is wanted; its time is taken later."""
-    told.stage(f"measure {when}", None)
-    known: Mapping[str, float] = {}
-    if accuracy:
+
+    def look() -> dict[str, float]:
+        told.stage(f"measure {when}", None)
         try:
-            known = subject.task.accuracy(model)
+            known = subject.task.accuracy(model) if accuracy else {}
         except UnlabelledError as why:
             told.warning(f"accuracy is not measured: {why}")
-    return subject.kind.of(parameters(model), gflops(model, subject.task.example(model)), known)
+            return {}
+        return {name: value for name, value in known.items() if math.isfinite(value)}
+
+    return _size(subject, model, state.plain(f"measured-{when}", look))
+
+
+def _size(subject: Subject, model: nn.Module, accuracy: Mapping[str, float]) -> Size:
+    return subject.kind.of(parameters(model), gflops(model, subject.task.example(model)), accuracy)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Of a network's tensors: the same for the same bits."""
+    found = sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _settings(look: Look, choose: Choose, train: Train, task: Task, has_data: bool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from seqprune.errors import InputError, LayerSkipped, VerificationError
-from seqprune.graph.channels import Bundle, ChannelGraph
+from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Observation, Predict, Progress, match_objects, observe
 from seqprune.observe.forward import Forward
@@ -95,6 +95,23 @@ class StepReport:
         return self.active_before - self.active_after
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a run has decided so far.
+
+    Attributes:
+        steps: reports, front to back.
+        removed: ``[group_count]``.
+        decided_by: by channel group, the first layer of those it was decided with.
+        matched: per batch, ``[M]`` bool, which objects count; ``None`` where that was not asked yet.
+    """
+
+    steps: list[StepReport]
+    removed: BoolArray
+    decided_by: dict[int, str]
+    matched: list[torch.Tensor] | None
+
+
 def front_to_back(graph: ChannelGraph, layers: Sequence[str]) -> list[str]:
     """Named layers in execution order, each once.
 
@@ -119,6 +136,8 @@ def prune_sequentially(
     stream: BlockStream | None = None,
     forward: Forward | None = None,
     ranks: Ranks = ALONE,
+    done: Done | None = None,
+    keep: Callable[[Done], None] = lambda _done: None,
 ) -> tuple[PrunePlan, nn.Module, list[StepReport]]:
     """Prunes layers one after the other and masks them in ``model`` as it goes.
 
@@ -137,6 +156,8 @@ def prune_sequentially(
         stream: makes all observations together cost about one pass over the images.
         forward: precision, and how many images at a time.
         ranks: the processes that share the images; all return the same.
+        done: what an earlier run decided, whose ``model`` this is; it goes on behind that.
+        keep: told what is decided, after every step.
 
     Returns:
         The plan, the masked model and a report a layer, front to back.
@@ -156,10 +177,14 @@ def prune_sequentially(
     elif settings.match != "all":
         raise InputError(f"match={settings.match} needs the detector's predictions: give predict, or match=all")
     run = _Run(model, graph, classes, settings, look, match, ranks)
-    if settings.match == "once":
+    reports: list[StepReport] = []
+    if done is not None:
+        reports = list(done.steps)
+        run.removed, run.decided_by, run.matched = done.removed.copy(), dict(done.decided_by), done.matched
+    if settings.match == "once" and run.matched is None:
         run.match()
-    reports = []
-    for name in order:
+        keep(run.done(reports))
+    for name in order[len(reports) :]:
         run.check_active()
         report = run.step(name)
         reports.append(report)
@@ -169,6 +194,7 @@ def prune_sequentially(
             run.model = after_step(run.model, run.plan())
             if stream is not None:
                 stream.reset()
+        keep(run.done(reports))
     run.check_active()
     return run.plan(), run.model, reports
 
@@ -211,6 +237,9 @@ class _Run:
     def match(self) -> None:
         if self.find is not None:
             self.matched = self.find(self.model)
+
+    def done(self, reports: list[StepReport]) -> Done:
+        return Done(list(reports), self.removed.copy(), dict(self.decided_by), self.matched)
 
     def plan(self) -> PrunePlan:
         return PrunePlan.from_removed(self.graph, self.removed)

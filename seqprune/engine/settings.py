@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -88,6 +88,8 @@ class Choose:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.blocks is not None:
+            object.__setattr__(self, "blocks", tuple(self.blocks))
         _ = self.settings, self.way  # checked now, not after an hour
         if self.mode not in ("compact", "mask"):
             raise InputError(f"mode={self.mode!r} is not known: choose compact or mask")
@@ -126,6 +128,18 @@ class Train:
             raise InputError(f"finetune={self.epochs}, finetune_step={self.step_epochs}: give epochs, 0 or more")
         if self.distill and not self.epochs + self.step_epochs:
             raise InputError("distill teaches while fine-tuning: give finetune or finetune_step too, or leave it out")
+
+
+def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:
+    """Settings as JSON can hold them: what decides the result, without where and how fast."""
+    faster = ("device", "cache_bytes", "val")
+    found = {name: value for name, value in vars(look).items() if name not in faster}
+    chosen = {entry.name: getattr(choose, entry.name) for entry in fields(choose)}
+    for name in ("layers", "blocks", "protect"):
+        if chosen[name] is not None and not isinstance(chosen[name], int):
+            chosen[name] = list(chosen[name])
+    trained = {entry.name: getattr(train, entry.name) for entry in fields(train)}
+    return found | chosen | trained | {"arguments": {name: str(value) for name, value in train.arguments.items()}}
 
 
 def check_together(choose: Choose, train: Train, processes: int, has_data: bool) -> None:

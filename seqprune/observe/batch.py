@@ -77,6 +77,9 @@ class Images(LabelledImages, Protocol):
     @property
     def unreadable(self) -> tuple[str, ...]: ...
 
+    def fingerprint(self) -> str:
+        """The same for the same images in the same order."""
+
     def hold_out(self, every: int = 8) -> tuple[LabelledImages, LabelledImages | None]:
         """All batches but one in ``every``, and those; ``None`` for them where there are not two batches."""
 
@@ -103,6 +106,9 @@ class Noise:
 
     def __len__(self) -> int:
         return 1
+
+    def fingerprint(self) -> str:
+        return f"noise of {tuple(self.batch.images.shape)}"
 
     def hold_out(self, every: int = 8) -> tuple[LabelledImages, None]:
         return self, None

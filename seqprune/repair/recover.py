@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import nn
@@ -20,6 +20,35 @@ Recover = Literal["none", "ls", "bias", "bn"]
 STEPS: dict[str, tuple[str, ...]] = {"none": (), "ls": ("ls",), "bias": ("bias", "bn"), "bn": ("bn",)}
 """What each way tries, one after the other: least squares, offsets alone, BatchNorm statistics. Not these after least
 squares, whose outputs vary less where they are less certain: scaled up, so are their errors."""
+
+
+class Keep(Protocol):
+    """Where findings are kept, so that a repair that was killed goes on; see :class:`seqprune.engine.state.State`."""
+
+    def number(self, name: str, make: Callable[[], float]) -> float:
+        """A number that was found under that name before, or is now."""
+
+    def fitted(self, name: str, model: nn.Module, fit: Callable[[int, Callable[[int], None]], object]) -> None:
+        """Fits a network in place, from where an earlier run of it stopped."""
+
+
+class Nowhere:
+    """Keeps nothing."""
+
+    def number(self, _name: str, make: Callable[[], float]) -> float:
+        return make()
+
+    def fitted(self, _name: str, _model: nn.Module, fit: Callable[[int, Callable[[int], None]], object]) -> None:
+        fit(0, lambda _stages: None)
+
+
+class Fit(Protocol):
+    """Fits a masked model to images, in place."""
+
+    def __call__(
+        self, model: nn.Module, weights: bool, images: LabelledImages, start: int, on_stage: Callable[[int], None]
+    ) -> object:
+        """``weights``: whether those are fitted, or offsets alone; ``start``: so many stages are already."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +75,11 @@ def recover(
     graph: ChannelGraph,
     images: LabelledImages,
     way: Recover,
-    fit: Callable[[nn.Module, bool, LabelledImages], object],
+    fit: Fit,
     judge: Callable[[nn.Module], float] | None = None,
     forward: Forward | None = None,
     everything: LabelledImages | None = None,
+    keep: Keep | None = None,
 ) -> tuple[nn.Module, tuple[Repair, ...]]:
     """Tries the steps of ``way`` on a masked model.
 
@@ -60,31 +90,38 @@ def recover(
         graph: its channel graph.
         images: calibration images, those without which the judge decides.
         way: which steps.
-        fit: fits a masked model to images, in place; the second argument says whether weights are fitted or offsets
-            alone.
         judge: the loss on images that were held out; without it every step is kept.
         forward: precision, and how many images at a time.
         everything: with the images that were held out: once it is decided, what is kept is done anew with all of them,
             since a fit to more images is a better one.
+        keep: where findings are kept.
 
     Returns:
         The best model and what became of every step.
     """
 
-    def apply(step: str, model: nn.Module, images: LabelledImages) -> None:
-        if step == "bn":
-            restate(original, model, images, forward)
-            masker(plan, graph)(model)
-        else:
-            fit(model, step == "ls", images)
+    keep = keep or Nowhere()
+
+    def apply(step: str, model: nn.Module, images: LabelledImages, how: str) -> None:
+        def work(start: int, on_stage: Callable[[int], None]) -> None:
+            if step == "bn":
+                restate(original, model, images, forward)
+                masker(plan, graph)(model)
+            else:
+                fit(model, step == "ls", images, start, on_stage)
+
+        keep.fitted(f"{how}-{step}", model, work)
+
+    def judged(name: str, model: nn.Module) -> float | None:
+        return None if judge is None else keep.number(f"judged-{name}", lambda: judge(model))
 
     best = masked
-    loss = None if judge is None or not STEPS[way] else judge(masked)
+    loss = judged("masked", masked) if STEPS[way] else None
     repairs = []
     for step in STEPS[way]:
         candidate = deepcopy(best)
-        apply(step, candidate, images)
-        after = None if judge is None else judge(candidate)
+        apply(step, candidate, images, "tried")
+        after = judged(step, candidate)
         kept = loss is None or after is None or after < loss
         repairs.append(Repair(step, kept, loss, after))
         if kept:
@@ -93,7 +130,7 @@ def recover(
         best = deepcopy(masked)
         for repair in repairs:
             if repair.kept:
-                apply(repair.step, best, everything)
+                apply(repair.step, best, everything, "kept")
     return best, tuple(repairs)
 
 

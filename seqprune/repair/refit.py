@@ -13,7 +13,7 @@ activation follows, the fit goes on to what comes out of it (:mod:`seqprune.repa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
@@ -122,6 +122,8 @@ def refit(
     progress: Progress | None = None,
     relevance: Relevance | None = None,
     reading: Reading | None = None,
+    start: int = 0,
+    on_stage: Callable[[int], None] = lambda _done: None,
 ) -> tuple[str, ...]:
     """Fits the convolutions of ``masked``, in place, to what those of ``original`` compute.
 
@@ -140,6 +142,8 @@ def refit(
         progress: told the number of images of every batch of every stage.
         relevance: draws the positions instead of the sampler, from the same images.
         reading: what follows the layers of ``original``; looked at on the first image where it is left out.
+        start: so many stages are fitted already.
+        on_stage: told how many are, after each.
 
     Returns:
         The convolutions that were fitted, front to back: those whose input changed.
@@ -149,10 +153,10 @@ def refit(
     inputs, outputs = graph.weight_inputs, graph.weight_outputs
     fitted: list[str] = []
     changed = False
-    for names in stages:
+    for number, names in enumerate(stages):
         cut_here = (groups for name in names for groups in (inputs.get(name), outputs.get(name)) if groups is not None)
         changed = changed or any(removed[groups].any() for groups in cut_here)
-        if not changed:
+        if not changed or number < start:
             continue
         bent = [name for name in names if weights and getattr(original.get_submodule(name), "groups", 1) == 1]
         curves = {name: reading.unit(name).curve(original, name) for name in bent}
@@ -171,6 +175,7 @@ def refit(
             fit = stage.fit(name, read, ridge if weights else None)
             _write(original, masked, name, reading.unit(name).norm, fit, made)
             fitted.append(name)
+        on_stage(number + 1)
     return tuple(fitted)
 
 

@@ -33,6 +33,25 @@ def free_folder(project: Path, name: str | None, stem: str) -> Path:
     return project / name if name is not None else _next_free(project, stem)
 
 
+def claimed(target: Path) -> Path:
+    """Makes a new folder for a run: ``target``, or, where something took that name meanwhile, the next free one.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            free = target if not os.path.lexists(target) else _next_free(target.parent, target.name)
+            try:
+                free.mkdir()
+            except FileExistsError:
+                continue
+            return free
+    except OSError as error:
+        raise InputError(f"{target} cannot be made ({error}): give another --project") from error
+
+
 def fill(target: Path, write: Callable[[Path], object]) -> Path:
     """Calls ``write`` with a temporary folder beside ``target``, which takes that name when all is written.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
+from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -61,6 +62,11 @@ class FileImages:
         if labels is None:
             return self.image_count
         return sum(len(labels[index]["cls"]) for number in self._numbers for index in self._batch(number))
+
+    def fingerprint(self) -> str:
+        """The same for the same files in the same order: by their names and sizes."""
+        known = [f"{file.name} {file.stat().st_size}" for file in self.files]
+        return sha256("\n".join([str(self.batch), *known]).encode()).hexdigest()
 
     def share(self, rank: int, count: int) -> FileImages:
         """Every ``count``-th batch from ``rank`` on, shaped as among all of them; the others are not decoded."""

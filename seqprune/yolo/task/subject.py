@@ -12,7 +12,7 @@ from torch import nn
 from seqprune.engine.listener import Listener
 from seqprune.engine.record import ClassMeasurements, Measurements
 from seqprune.engine.run import Subject
-from seqprune.engine.settings import Look, Train
+from seqprune.engine.settings import Choose, Look, Train
 from seqprune.observe.batch import Noise
 from seqprune.surgery import compact
 from seqprune.yolo.data.images import FileImages, images_for
@@ -31,20 +31,19 @@ def yolo_subject(
     model: str | Path | nn.Module | Any,
     data: str | Path,
     look: Look,
+    choose: Choose,
     train: Train,
     *,
     device: torch.device,
     trust: bool,
-    seed: int,
     told: Listener,
-    labelled: bool,
 ) -> tuple[Subject, Look]:
     """The network, its graph and its images, and what is looked at with the size of the images filled in.
 
     Raises:
         InputError: weights, data, names or numbers that cannot be used.
     """
-    detector = _settled(load(model, tasks=NETWORKS, trust=trust, seed=seed), told)
+    detector = _settled(load(model, tasks=NETWORKS, trust=trust, seed=choose.seed), told)
     if train.distill:
         check_student(detector.model)
     classifies = detector.task == "classify"
@@ -52,7 +51,7 @@ def yolo_subject(
     look = replace(look, imgsz=imgsz)
     graph = trace_detector(detector.model)
     task = YoloTask(
-        images_to_look_at(detector, data, look, imgsz, seed, told, labelled),
+        images_to_look_at(detector, data, look, imgsz, choose, told),
         detector.names,
         imgsz,
         detector.task,
@@ -64,11 +63,11 @@ def yolo_subject(
 
 
 def images_to_look_at(
-    detector: LoadedDetector, data: str | Path, look: Look, imgsz: int, seed: int, told: Listener, labelled: bool
+    detector: LoadedDetector, data: str | Path, look: Look, imgsz: int, choose: Choose, told: Listener
 ) -> FileImages | Noise:
     """Train images; without data noise, of which only an example is taken."""
     if not data:
-        return Noise(padded(imgsz, detector.stride), image_channels(detector.model), seed)
+        return Noise(padded(imgsz, detector.stride), image_channels(detector.model), choose.seed)
     seen = images_for(
         detector.task,
         data,
@@ -78,8 +77,8 @@ def images_to_look_at(
         images=look.images,
         stride=detector.stride,
         names=detector.names,
-        seed=seed,
-        labelled=labelled,
+        seed=choose.seed,
+        labelled=choose.way.asks_for_labels,
     )
     if seen.unreadable:
         told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")

@@ -1,0 +1,134 @@
+"""What came out of a run, and the folder that it goes to."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from seqprune.atomic import replacing
+from seqprune.engine.record import Record
+from seqprune.engine.sequential import StepReport
+from seqprune.engine.settings import Choose, Look, Train, as_plain
+from seqprune.engine.state import State
+from seqprune.engine.task import Task
+from seqprune.errors import InputError, SeqPruneError
+from seqprune.plan import PrunePlan
+from seqprune.report.html import write_html
+
+FILES = ("weights/pruned.pt", "plan.json", "report.json", "report.html")
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What came out.
+
+    Attributes:
+        model: the pruned network, compact or masked, on the CPU, for inference.
+        plan: what stays of every layer that lost channels.
+        record: everything measured, as ``report.json`` holds it.
+    """
+
+    model: nn.Module
+    plan: PrunePlan
+    record: Record
+    task: Task = field(repr=False)
+
+    @property
+    def steps(self) -> tuple[StepReport, ...]:
+        """One report a layer, front to back."""
+        return self.record.steps
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Class id to name."""
+        return dict(self.task.names)
+
+    def save(self, path: str | Path, *, half: bool = True) -> Path:
+        """Writes weights; nothing is left behind where writing fails.
+
+        Of an Ultralytics network a ``.pt`` that plain Ultralytics loads; of any other its state and its plan, which
+        :func:`seqprune.restore` gives to a network as it was built. Where the name ends in ``.safetensors``, the
+        tensors and, beside them, a description: files without code.
+
+        Args:
+            path: where to write, in an existing folder.
+            half: whether a ``.pt`` of an Ultralytics network is written in half precision, as Ultralytics does.
+        """
+        return self.task.save(self.model, Path(path), self.plan, half)
+
+    def report(self, path: str | Path) -> Path:
+        """Writes ``report.json``, or a page with plots where the name ends in ``.html``."""
+        path = Path(path)
+        if path.suffix == ".html":
+            with replacing(path) as temporary:
+                write_html(self.record, temporary)
+        else:
+            with replacing(path) as temporary:
+                temporary.write_text(self.record.to_json(), encoding="utf-8")
+        return path
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run writes what it finds as it comes, and its results at the end; nowhere without a folder."""
+
+    folder: Path | None = None
+
+    @property
+    def state(self) -> State:
+        return State(None if self.folder is None else self.folder / "state")
+
+    def begin(self, look: Look, choose: Choose, train: Train) -> None:
+        """Holds a run to the settings that it began with.
+
+        Raises:
+            InputError: the folder holds a finished run, or one with other settings.
+        """
+        if self.folder is None:
+            return
+        if (self.folder / FILES[2]).exists() and self.state.is_empty:
+            raise InputError(f"{self.folder} holds a finished run: give another folder")
+        self.state.same("settings", json.dumps(as_plain(look, choose, train), sort_keys=True), "what is asked for")
+
+    def save_weights(self, task: Task, model: nn.Module, plan: PrunePlan) -> None:
+        """The pruned network and its plan, before anything is measured.
+
+        Raises:
+            SeqPruneError: they cannot be written.
+        """
+        if self.folder is None:
+            return
+        try:
+            weights = self.folder / FILES[0]
+            weights.parent.mkdir(parents=True, exist_ok=True)
+            task.save(model, weights, plan)
+            plan.save(self.folder / FILES[1])
+        except OSError as error:
+            raise SeqPruneError(f"the results cannot be written to {self.folder} ({error}); check its disk") from error
+
+    def finish(self, result: PruneResult) -> PruneResult:
+        """Writes the reports; what was kept on the way is not needed any more.
+
+        Raises:
+            SeqPruneError: they cannot be written.
+        """
+        if self.folder is not None:
+            try:
+                for name in FILES[2:]:
+                    result.report(self.folder / name)
+            except OSError as error:
+                raise SeqPruneError(
+                    f"the report cannot be written to {self.folder} ({error}); check its disk"
+                ) from error
+            self.state.clear()
+        return result
+
+
+def write(result: PruneResult, folder: Path) -> None:
+    """All files of a result, into a folder that exists."""
+    home = RunFolder(folder)
+    home.save_weights(result.task, result.model, result.plan)
+    home.finish(result)
