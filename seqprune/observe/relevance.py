@@ -139,7 +139,8 @@ def _look(
     with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
         with watching(model, names, keep):
             value = probe(model, with_gradients(inputs), random)
-        outputs = {name: output for name, output in outputs.items() if name not in again}
+        # What no image reaches, as the words of a prompt, has no gradient.
+        outputs = {name: y for name, y in outputs.items() if name not in again and y.requires_grad}
         gradients = torch.autograd.grad(value, list(outputs.values()), allow_unused=True)
     seen = _Seen({}, {}, {})
     for (name, output), gradient in zip(outputs.items(), gradients, strict=True):

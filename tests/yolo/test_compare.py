@@ -23,6 +23,7 @@ from seqprune.measure.compare import Comparison, Row, compare
 from seqprune.measure.methods import METHODS, by_clusters, method, ratio_for
 from seqprune.measure.sensitivity import sensitivity
 from seqprune.yolo import DetectionImages, parameters
+from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import trace_detector
 
 SIZE = 128
@@ -39,6 +40,11 @@ def added(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr("seqprune.budget.criteria.CRITERIA", dict(CRITERIA))
     monkeypatch.setattr("seqprune.measure.methods.CRITERIA", seqprune.budget.criteria.CRITERIA)
     return register
+
+
+def looking(data: Path, images: int | None = None) -> YoloTask:
+    seen = DetectionImages(data, imgsz=64, images=images)
+    return YoloTask(seen, seen.names, 64)
 
 
 def test_all_methods_keep_as_many_parameters_and_a_failure_stops_nobody(
@@ -125,8 +131,8 @@ def test_clusters_leave_what_their_ratio_was_chosen_for(data_yaml: Path, tiny: n
     """How many channels stay is known before any image is seen, so that against top-k only the choice differs."""
     graph = trace_detector(tiny)
     assert 0 < ratio_for(tiny, graph, 0.6) < 1
-    small = by_clusters(tiny, graph, Target("params", 0.6), DetectionImages(data_yaml, imgsz=64), 0, match="all")
-    topk = method("topk-l1")(tiny, graph, Target("params", 0.6), [], 0)  # type: ignore[arg-type]
+    small = by_clusters(tiny, graph, Target("params", 0.6), looking(data_yaml), 0, match="all")
+    topk = method("topk-l1")(tiny, graph, Target("params", 0.6), looking(data_yaml), 0)
     for pruned in (small, topk):
         assert parameters(pruned) / parameters(tiny) == pytest.approx(0.6, rel=0.04)  # so few channels are coarse
     for layer in graph.layers:
@@ -136,25 +142,25 @@ def test_clusters_leave_what_their_ratio_was_chosen_for(data_yaml: Path, tiny: n
 
 def test_clusters_that_could_not_choose_are_no_result(data_yaml: Path, tiny: nn.Module) -> None:
     """A detector that finds nothing would come back whole and look best."""
-    images, weights = DetectionImages(data_yaml, imgsz=64, images=4), deepcopy(tiny.state_dict())
+    task, weights = looking(data_yaml, images=4), deepcopy(tiny.state_dict())
     with pytest.raises(SeqPruneError, match=r"clusters leave 1\.000 of the parameters.*no labelled object"):
-        by_clusters(tiny, trace_detector(tiny), Target("params", 0.8), images, 0)
+        by_clusters(tiny, trace_detector(tiny), Target("params", 0.8), task, 0)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in tiny.state_dict().items())
 
 
 @pytest.mark.parametrize("criterion", ["taylor", "obs"])
 def test_criteria_that_look_at_images_are_given_them(data_yaml: Path, tiny: nn.Module, criterion: str) -> None:
-    images = DetectionImages(data_yaml, imgsz=64, images=4)
-    small = method(f"{criterion}-global")(tiny, trace_detector(tiny), Target("params", 0.7), images, 0)
+    task = looking(data_yaml, images=4)
+    small = method(f"{criterion}-global")(tiny, trace_detector(tiny), Target("params", 0.7), task, 0)
     assert parameters(small) / parameters(tiny) == pytest.approx(0.7, rel=0.02)
     found = sensitivity(tiny, data_yaml, layers=["model.1.conv"], ratios=[0.5], criterion=criterion, imgsz=64)
     assert (found.points[0].kept, found.points[0].channels) == (8, 16)
 
 
-def test_methods_are_named(tiny: nn.Module, added: Callable[..., None]) -> None:
-    graph = trace_detector(tiny)
+def test_methods_are_named(tiny: nn.Module, data_yaml: Path, added: Callable[..., None]) -> None:
+    graph, task = trace_detector(tiny), looking(data_yaml)
     added("mine", lambda scoring: np.arange(scoring.graph.group_count, dtype=np.float64))
-    small = [method(name)(tiny, graph, Target("params", 0.7), [], 0) for name in ("mine", "mine-global")]  # type: ignore[arg-type]
+    small = [method(name)(tiny, graph, Target("params", 0.7), task, 0) for name in ("mine", "mine-global")]
     for model in small:
         assert parameters(model) / parameters(tiny) == pytest.approx(0.7, rel=0.02)
     assert method("clusters") is METHODS["clusters"]

@@ -124,6 +124,7 @@ def test_a_pair_comes_back_as_it_was_after_a_network_with_another_activation(
 def test_what_failed_is_put_back_too() -> None:
     """As any work of Ultralytics' may end."""
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(False)
 
     def fail() -> None:
         Conv.default_act = nn.ReLU()

@@ -186,7 +186,6 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
             return None, reason
         if (reason := why_no_file(label_file)) not in ("", "no such file"):
             return None, f"its labels: {reason}"
-        classes = len(self.data["names"])
         if not self.single_cls:
             _check_class_ids(label_file, classes)
         with untouched(im_file) as checked:
