@@ -6,6 +6,7 @@ a depth and finite numbers, and text loses what a terminal would take for an ins
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
@@ -21,6 +22,7 @@ MIB = 1 << 20
 TEXT = 64 * MIB
 """Of a plan or a description: the plan of the widest known network has less than one."""
 _YAML = MIB  # ImageNet's 21,841 names take half of it
+_PAGE = 100_000  # characters
 _EVENTS = 150_000
 _LONGEST = 4096  # characters of one YAML value: 1:1:1:... is a number whose reading takes the square of its length
 _DEEPEST = 32
@@ -39,6 +41,11 @@ def printable(text: object, limit: int = 400) -> str:
     if not found.isprintable():
         found = "".join(c if c.isprintable() else " " if c.isspace() else "\ufffd" for c in found)
     return found if len(found) <= limit else found[: limit - 1] + "…"
+
+
+def on_a_page(text: str) -> str:
+    """A text for HTML: escaped, without control characters."""
+    return html.escape(printable(text, _PAGE))
 
 
 def why_no_file(path: str | Path) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from seqprune.engine.record import Record
 from seqprune.engine.sequential import StepReport
+from seqprune.plain import on_a_page as escape
 from seqprune.report.record import accuracies, compare
 
 _STYLE = """

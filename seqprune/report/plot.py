@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+
+from seqprune.plain import on_a_page as escape
 
 Point = tuple[float, float]
 

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from seqprune.engine.listener import Listener
 from seqprune.engine.sequential import StepReport
+from seqprune.plain import printable
 from seqprune.report.console import step_block
 
 
@@ -43,6 +44,7 @@ class Screen:
         return Listener(self.stage, self.progress_by, self.step, self.warning)
 
     def stage(self, name: str, total: int | None) -> None:
+        name = printable(name)
         self.progress.reset(self.task, description=name, total=total, images="")
         if not self.console.is_terminal:
             self.console.print(name, markup=False)
@@ -65,4 +67,4 @@ class Screen:
         self.console.print(step_block(report, self.steps))
 
     def warning(self, text: str) -> None:
-        self.console.print(Text.assemble(("warning: ", "yellow"), text))
+        self.console.print(Text.assemble(("warning: ", "yellow"), printable(text, 2000)))

@@ -67,7 +67,7 @@ def resolve(data: str | Path, needs: Sequence[str] = ("train", "val")) -> dict[s
         known = path.is_file() and str(data) == path.name
         if not known:
             raise DataError(f"{data}: no such file, and no dataset known by that name; give the path of a data YAML")
-    content = datayaml.read(path, needs)
+    content, copy = datayaml.read(path, needs), path
     try:
         with contained(), tempfile.TemporaryDirectory(prefix="seqprune-") as folder:
             if known:  # the package's own file, with its own script
@@ -88,7 +88,8 @@ def resolve(data: str | Path, needs: Sequence[str] = ("train", "val")) -> dict[s
         subprocess.CalledProcessError,
     ) as error:
         cause = "could not be fetched" if known else "cannot be used"
-        raise DataError(f"{data}: the data set {cause} ({one_line(error)}); check where its images are") from error
+        why = one_line(str(error).replace(str(copy), str(data)))
+        raise DataError(f"{data}: the data set {cause} ({why}); check where its images are") from error
     return found | {"yaml_file": str(path)}
 
 

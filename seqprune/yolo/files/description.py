@@ -8,8 +8,8 @@ take numbers, words that they compare, and lists of those. It is checked wheneve
 
 from __future__ import annotations
 
-import ast
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +44,11 @@ _WORDS = frozenset(
 )
 _TEXT_MODELS = frozenset(
     ("clip:ViT-B/32", "mobileclip:blt", "mobileclip:b", "mobileclip2:b", "mobileclip2:s0", "mobileclip2:s2")
+)
+_NUMBER = r"(?:True|False|-?\d{1,5}(?:\.\d{0,9})?(?:e-?\d)?)"
+_PART = rf"\s*(?:[a-z_]{{1,20}}\s*=\s*)?{_NUMBER}\s*"
+_ACTIVATION = re.compile(
+    rf"(?:torch\.)?nn\.(?P<name>\w{{1,20}})\((?P<given>(?:{_PART}(?:,{_PART}){{0,5}})?)\)", re.ASCII
 )
 _WIDEST = 65_536
 _LAYERS = 1_000
@@ -84,26 +89,32 @@ def layer_of(text: Any) -> nn.Module:
     Raises:
         UntrustedError: it is anything else.
     """
+    found = _ACTIVATION.fullmatch(text.strip()) if is_name(text, 200) else None
+    if found is None or found["name"] not in _ACTIVATIONS:
+        raise _no_activation(text)
+    pairs = [part.strip().rpartition("=") for part in found["given"].split(",") if part.strip()]
+    named = {name.strip(): _plain(value.strip()) for name, equals, value in pairs if equals}
     try:
-        call = ast.parse(text.strip(), mode="eval").body if is_name(text, 200) else None
-        if not isinstance(call, ast.Call):
-            raise ValueError("no call")
-        room, _, name = ast.unparse(call.func).rpartition(".")
-        if room not in ("nn", "torch.nn") or name not in _ACTIVATIONS:
-            raise ValueError("no activation of torch.nn")
-        given = [ast.literal_eval(value) for value in call.args]
-        named = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
-        if not all(
-            is_number(value, -_WIDEST, _WIDEST) or isinstance(value, bool) for value in (*given, *named.values())
-        ):
-            raise ValueError("no plain number")
-        made: nn.Module = getattr(nn, name)(*given, **named)
-    except (SyntaxError, ValueError, TypeError, RuntimeError, MemoryError) as error:
-        raise UntrustedError(
-            f"the activation {printable(text, 80)!r} in the model's YAML is code, not a layer of torch.nn with plain "
-            "arguments; write one such as nn.ReLU()"
-        ) from error
+        made: nn.Module = getattr(nn, found["name"])(
+            *(_plain(value) for _, equals, value in pairs if not equals), **named
+        )
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _no_activation(text) from error
     return made
+
+
+def _plain(value: str) -> bool | float:
+    """A number or a truth value as it is written in an activation."""
+    if value in ("True", "False"):
+        return value == "True"
+    return float(value) if set(value) & set(".e") else int(value)
+
+
+def _no_activation(text: Any) -> UntrustedError:
+    return UntrustedError(
+        f"the activation {printable(text, 80)!r} in the model's YAML is code, not a layer of torch.nn with plain "
+        "arguments; write one such as nn.ReLU()"
+    )
 
 
 def _refused(what: str, why: str) -> UntrustedError:

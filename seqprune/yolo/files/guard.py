@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+import torchvision
 from ultralytics.data import utils as data_utils
 from ultralytics.nn import tasks
 
@@ -73,6 +74,11 @@ def _stand(stack: ExitStack) -> None:
         stack.enter_context(replaced(module, "check_det_dataset", _data))
     for module in _holding(data_utils.load_dataset_cache_file, "load_dataset_cache_file"):
         stack.enter_context(replaced(module, "load_dataset_cache_file", _no_cache))
+    if convert := getattr(data_utils, "convert_ndjson_to_yolo_if_needed", None):  # it fetches what a file lists
+        for module in _holding(convert, "convert_ndjson_to_yolo_if_needed"):
+            stack.enter_context(replaced(module, "convert_ndjson_to_yolo_if_needed", lambda data, *_, **__: data))
+    get_model = torchvision.models.get_model  # a description has random weights: none are fetched for it
+    stack.enter_context(replaced(torchvision.models, "get_model", lambda name, **_: get_model(name, weights=None)))
     parse = tasks.parse_model
 
     def parsed(description: Any, *args: Any, **named: Any) -> Any:

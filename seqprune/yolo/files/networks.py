@@ -15,7 +15,9 @@ from ultralytics.nn.modules import Conv, RTDETRDecoder
 from seqprune.errors import ModelError
 from seqprune.plain import printable
 from seqprune.yolo.files.bounded import bounded
+from seqprune.yolo.files.contained import one_line
 from seqprune.yolo.files.description import check_description
+from seqprune.yolo.files.unpickle import UNREADABLE
 
 try:
     distilling: Any = import_module("ultralytics.nn.distill_model")
@@ -42,10 +44,13 @@ def build(task: str, description: Mapping[str, Any], classes: int) -> nn.Module:
     if not isinstance(task, str) or task not in NETWORKS:
         raise ModelError(f"no network for {printable(task, 60)} can be built; give one for {', '.join(NETWORKS)}")
     wanted: Any = NETWORKS[task]
-    with bounded():
-        network: nn.Module = wanted(
-            deepcopy(dict(description)), ch=description.get("channels", 3), nc=classes, verbose=False
-        )
+    try:
+        with bounded():
+            network: nn.Module = wanted(
+                deepcopy(dict(description)), ch=description.get("channels", 3), nc=classes, verbose=False
+            )
+    except UNREADABLE as error:
+        raise ModelError(f"the network that is described cannot be built ({one_line(error)}); correct it") from error
     return network.eval()
 
 

@@ -9,6 +9,7 @@ numbers.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from types import FunctionType, MethodType
 from typing import Any
@@ -24,6 +25,9 @@ from seqprune.yolo.files.known import FORWARDS
 from seqprune.yolo.files.pruned import without_bar
 from seqprune.yolo.files.settings import numbers_of, plain_settings
 
+_HOOKS = frozenset(key for key in vars(nn.Module()) if "hooks" in key)
+_DISTILLING = "ultralytics.nn.distill_model"
+_NAME = re.compile(r"[\w-]{1,100}", re.ASCII)
 _MODULES = 100_000
 _CLASSES = 100_000
 
@@ -97,17 +101,23 @@ def _check_module(module: nn.Module, name: str) -> None:
         if not isinstance(entries, dict):
             raise _Wrong(f"{type(module).__name__} {name} has no {key[1:]}")
         for inner, value in entries.items():
-            if not is_name(inner, 100) or "." in inner or not (value is None or isinstance(value, kind)):
+            if not _NAME.fullmatch(str(inner)[:200]) or not (value is None or isinstance(value, kind)):
                 raise _Wrong(f"{type(module).__name__} {name} has a {type(value).__name__} among its {key[1:]}")
     if not isinstance(held.get("training"), bool):
         raise _Wrong(f"{type(module).__name__} {name} is neither training nor not")
     for key, value in held.items():
-        if not isinstance(key, str) or (key.endswith(("_hooks", "_pre_hooks")) and value):
+        if not isinstance(key, str) or (key in _HOOKS and not _are_harmless(value)):
             raise _Wrong(f"{type(module).__name__} {name} carries hooks")
         shadowed = getattr(type(module), key, None)
         is_right = isinstance(value, FunctionType | MethodType) if key in FORWARDS else key == "type" and is_name(value)
         if isinstance(shadowed, FunctionType) and not is_right:  # "type" is Ultralytics' name of the layer
             raise _Wrong(f"{type(module).__name__} {name} has a {type(value).__name__} for its {printable(key, 40)}")
+
+
+def _are_harmless(hooks: Any) -> bool:
+    """None, or those with which Ultralytics compares a student with its teacher in the midst of a training."""
+    values = list(hooks.values()) if isinstance(hooks, dict) else [hooks]
+    return all(value is None or isinstance(value, bool) or type(value).__module__ == _DISTILLING for value in values)
 
 
 def _check_own(network: nn.Module) -> None:

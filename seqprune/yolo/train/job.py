@@ -20,7 +20,7 @@ from seqprune.yolo.files.guard import guarded
 from seqprune.yolo.files.load import LoadedDetector, load
 from seqprune.yolo.files.networks import NETWORKS
 from seqprune.yolo.files.pruned import TRAINERS, is_masked, remember
-from seqprune.yolo.files.unpickle import read
+from seqprune.yolo.files.unpickle import UNREADABLE, read
 from seqprune.yolo.train import trainer as trainers
 from seqprune.yolo.train.teacher import load_teacher
 from seqprune.yolo.train.tuning import FAILED, check_names
@@ -119,7 +119,13 @@ def resume(
     if checkpoint.get("epoch", -1) < 0:
         raise InputError(f"{last}: no run to resume, it was finished or never begun; leave out --resume")
     _check_sizes(arguments or {})
-    best = trainers.run_of(last) / "weights" / "best.pt"
+    folder = trainers.run_of(last)
+    for file in (folder, folder / "weights", *folder.iterdir(), *(folder / "weights").iterdir()):
+        if file.is_symlink():
+            raise InputError(
+                f"{file}: is a link, and what it leads to would be written over; put the file itself there"
+            )
+    best = folder / "weights" / "best.pt"
     if not trust and best.exists():
         read(best)  # Ultralytics opens it at the end: what cannot be read then is refused before an hour's work
     overrides = dict(arguments or {}) | {"task": loaded.task, "mode": "train", "model": str(last), "resume": str(last)}
@@ -156,11 +162,12 @@ def _run(
             _check_taken(trainer.args, overrides)
         else:
             trainer.model = trainer.get_model(weights=_carrying(loaded))
+        failures = (*FAILED, *UNREADABLE) if trainer.resume else FAILED  # what is resumed, a file says
         if on_epoch is not None and not trainer.ddp:  # what follows into other processes must be plain
             trainer.add_callback("on_train_epoch_end", lambda it: on_epoch(it.epoch + 1, it.epochs))
         try:
             trainer.train()
-        except FAILED as error:
+        except failures as error:
             raise TrainingError(f"training failed: {one_line(error)}") from error
     best = trainer.best if trainer.best.exists() else trainer.last
     if not best.exists():
