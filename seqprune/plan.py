@@ -20,6 +20,9 @@ from seqprune.plain import UnreadableError, is_name, is_whole, json_of, printabl
 FORMAT = 1
 _MOST = 10_000_000  # channels of a layer
 
+Shapes = tuple[tuple[tuple[int, ...], str], ...]
+"""Shape and dtype of the inputs that a graph was traced with."""
+
 
 @dataclass(frozen=True)
 class LayerKeep:

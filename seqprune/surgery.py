@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -12,22 +12,15 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from seqprune.errors import ModelError, SeqPruneError, VerificationError
-from seqprune.graph import outputs, trace, widths
+from seqprune.graph import proof, trace, widths
+from seqprune.graph.beside import repeated
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
 from seqprune.graph.copying import copied
-from seqprune.graph.values import NETWORK_FAILS, cloned, first_line, leaves
-from seqprune.plan import PrunePlan
+from seqprune.graph.proof import TOLERANCE as TOLERANCE
+from seqprune.graph.proof import Difference as Difference
+from seqprune.plan import PrunePlan, Shapes
 
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How far two models are apart: ``max_rel`` is ``max_abs`` over the largest reference value, tensor by tensor."""
-
-    max_abs: float
-    max_rel: float
+log = logging.getLogger(__name__)
 
 
 def mask(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None) -> nn.Module:
@@ -94,6 +87,7 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
     graph = graph or graph_for(model, plan)
     removed = plan.removed_groups(graph)
     small = copied(model)
+    fold_constants(small, plan, graph, removed)
     stated = [(module, widths.held(module)) for module in small.modules()]
     cuts: dict[tuple[str, str], list[Slice]] = {}
     for cut in graph.slices:
@@ -108,6 +102,11 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
         _update_widths(small.get_submodule(path))
     for module, facts in stated:
         widths.update(module, facts)
+    for same in repeated(model, graph, removed):
+        if same.clear:
+            setattr(small.get_submodule(same.module), same.attribute, same.after[0])
+        else:
+            log.log(logging.WARNING if same.named else logging.INFO, "%s: left as it is, set it if it is theirs", same)
     for width in graph.widths:
         counts = [int((~removed[section]).sum()) for section in width.sections]
         setattr(small.get_submodule(width.module), width.attribute, counts if width.many else counts[0])
@@ -182,26 +181,64 @@ def _update_widths(module: nn.Module) -> None:
 
 def graph_for(model: nn.Module, plan: PrunePlan) -> ChannelGraph:
     """Traces ``model`` on inputs of the shapes the plan was made with."""
+    return trace(model, _zeros(model, plan.inputs))
+
+
+def _zeros(model: nn.Module, inputs: Shapes) -> tuple[torch.Tensor, ...]:
     parameter = next(model.parameters())
-    inputs = tuple(
+    return tuple(
         torch.zeros(
             shape,
             dtype=parameter.dtype if "float" in dtype else getattr(torch, dtype),
             device=parameter.device,
         )
-        for shape, dtype in plan.inputs
+        for shape, dtype in inputs
     )
-    return trace(model, inputs)
+
+
+def fold_constants(small: nn.Module, plan: PrunePlan, graph: ChannelGraph, removed: BoolArray) -> None:
+    """Adds to biases, in place, what their layers make of removed channels that are constants, as after a sigmoid.
+
+    The constants are those of the masked network, seen in a pass: which number it is hangs on its weights alone.
+    """
+    gone = {path: np.flatnonzero(removed[graph.weight_inputs[path]]) for path in graph.folds}
+    gone = {path: index for path, index in gone.items() if len(index)}
+    if not gone:
+        return
+    masked = copied(small).eval()
+    masker(plan, graph)(masked)
+    seen: dict[str, torch.Tensor] = {}
+    for path, index in gone.items():
+        dim = -1 if isinstance(masked.get_submodule(path), nn.Linear) else 1
+
+        def see(_m: Any, given: Any, named: Any, path: str = path, index: Any = index, dim: int = dim) -> None:
+            read = given[0] if given else named["input"]
+            found = read.index_select(dim, torch.from_numpy(index).to(read.device))
+            seen[path] = found.movedim(dim, 0).flatten(1)[:, 0].double()
+
+        masked.get_submodule(path).register_forward_pre_hook(see, with_kwargs=True)
+    with torch.no_grad():
+        masked(*_zeros(masked, graph.inputs))
+        for path, index in gone.items():
+            layer: Any = small.get_submodule(path)
+            rows = layer.weight.double()[:, torch.from_numpy(index).to(layer.weight.device), ...]
+            rows = rows.reshape(*rows.shape[:2], -1).sum(2)
+            layer.bias.copy_(layer.bias.double() + rows @ seen[path])
 
 
 def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: float | None = None) -> Difference:
-    """Measures whether both models compute the same in inference.
+    """Measures whether both models compute the same in inference, and tries what they run elsewhere.
+
+    That is, where the masked model runs it: its own ``fuse``, the same with gradients on, another size of image, a
+    first step of training, and what :func:`seqprune.graph.proof.register_form` states. Where float32 finds a
+    difference, float64 decides.
 
     Args:
         masked: the reference.
         small: the compact model.
         example_inputs: real input of the model, a tensor or a tuple of arguments.
-        tolerance: greatest relative difference; by default 1e-4 in float32, 1e-10 in float64.
+        tolerance: greatest relative difference; by default 1e-4 in float32, 1e-10 in float64. Where one is given, no
+            other precision is tried.
 
     Raises:
         ModelError: the masked model does not run on this input.
@@ -209,47 +246,8 @@ def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: 
             difference is above the tolerance.
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    reference = _run(masked, inputs, ModelError, "the masked model does not run on the example inputs")
-    result = _run(small, inputs, VerificationError, "the compact model does not run where the masked one does")
-    if not reference:
-        raise VerificationError("the network returns no floating-point tensor: there is nothing to compare")
-    if [t.shape for t in reference] != [t.shape for t in result]:
-        raise VerificationError(
-            "the compact model returns tensors of other shapes than the masked one; please report this"
-        )
-    max_abs = max_rel = 0.0
-    for a, b in zip(reference, result, strict=True):
-        if a.numel():
-            error = float((a.double() - b.double()).abs().max())
-            scale = float(a.double().abs().max())
-            max_abs = max(max_abs, error) if not math.isnan(error) else math.nan
-            max_rel = max(max_rel, error / scale if scale else error) if not math.isnan(error) else math.nan
-    limit = TOLERANCE[next(small.parameters()).dtype] if tolerance is None else tolerance
-    if not max_rel <= limit:
-        raise VerificationError(
-            f"the compact model differs from the masked one by {max_rel:.2e} of the largest value, {limit:.0e} is "
-            "allowed; NaN means that the weights or the input hold values that are not finite"
-        )
-    return Difference(max_abs, max_rel)
-
-
-def _run(model: nn.Module, inputs: tuple[Any, ...], error: type[SeqPruneError], what: str) -> list[torch.Tensor]:
-    try:
-        return _outputs(model, inputs)
-    except NETWORK_FAILS as raised:
-        hint = "check the input" if error is ModelError else "please report this, with the network"
-        raise error(f"{what} ({first_line(raised)}); {hint}") from raised
-
-
-def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
-    modes = {m: m.training for m in model.modules()}
-    try:
-        with torch.no_grad():
-            out = model.eval()(*cloned(inputs))
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    return [t for t in leaves(outputs.read(model, out)) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    found = proof.compare(masked, small, inputs, tolerance)
+    return replace(found, tried=proof.elsewhere(masked, small, inputs, tolerance))
 
 
 def count_active_channels(layer: nn.Module) -> int:

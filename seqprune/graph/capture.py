@@ -22,12 +22,16 @@ from seqprune.errors import ModelError
 from seqprune.graph import outputs
 from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.copying import copied
-from seqprune.graph.counts import counts_in, watch_held
+from seqprune.graph.counts import counts_in
+from seqprune.graph.held import watch_attributes, watch_held
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.standins import standing_in
+from seqprune.graph.standins import standin_for, standing_in
 from seqprune.graph.unwatched import refuse, wrap_scripted
-from seqprune.graph.values import NETWORK_FAILS, OPAQUE, Value, cloned, first_line, leaves, tensors_in
+from seqprune.graph.values import NETWORK_FAILS, OPAQUE, Value, cloned, doubled, first_line, leaves, tensors_in
 from seqprune.graph.watch import CallWatch, OperatorWatch
+
+PATIENCE = 3
+"""Modules that a trace gives their plain numbers back one by one, before it does so for all."""
 
 
 def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> ChannelGraph:
@@ -45,10 +49,7 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
     if not tensors_in(inputs):
         raise ModelError("there is no tensor in the example inputs: give tensors, in tuples, lists or dictionaries")
     refuse(model)
-    try:
-        copy, recorder, notes = _traced(model, inputs, eager=False)
-    except NotRunning:  # perhaps since a number of channels is a count, which not all code in C takes
-        copy, recorder, notes = _traced(model, inputs, eager=True)
+    copy, recorder, notes = _traced_as_it_runs(model, inputs)
     unrun = [n for n, m in copy.named_modules() if m._parameters and n not in recorder.ran]
     if unrun:
         notes += (f"{len(unrun)} modules with parameters never ran: {', '.join(unrun[:5])}{' …' * (len(unrun) > 5)}",)
@@ -57,23 +58,52 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
 
 
 class NotRunning(ModelError):
-    """The network raised an error."""
+    """The network raised an error.
+
+    Attributes:
+        where: module path.
+    """
+
+    where = ""
 
 
-def _traced(model: nn.Module, inputs: tuple[Any, ...], eager: bool) -> tuple[nn.Module, Recorder, tuple[str, ...]]:
+def _traced_as_it_runs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[nn.Module, Recorder, tuple[str, ...]]:
+    """A trace with counts, as far as the network runs with them: not all code in C takes them for numbers."""
+    unwatched: set[str] = set()
+    while len(unwatched) <= PATIENCE:
+        try:
+            return _traced(model, inputs, eager=False, unwatched=unwatched)
+        except NotRunning as error:
+            if error.where in unwatched:
+                break
+            unwatched.add(error.where)
+    try:
+        return _traced(model, inputs, eager=False, unwatched=None)
+    except NotRunning:
+        return _traced(model, inputs, eager=True, unwatched=None)
+
+
+def _traced(
+    model: nn.Module, inputs: tuple[Any, ...], eager: bool, unwatched: set[str] | None
+) -> tuple[nn.Module, Recorder, tuple[str, ...]]:
     """The copy that was run, what was written down, and notes.
 
     Args:
         model: the network.
         inputs: its arguments.
         eager: whether its code gets plain numbers of channels, which are pinned as soon as they are read.
+        unwatched: modules of whose attributes nothing is to be seen; ``None`` for all.
     """
     copy = copied(model).eval().requires_grad_(False)  # what runs with gradients is run, none is kept
     wrap_scripted(copy)
     recorder = Recorder(copy)
     recorder.reader.eager = eager
+    recorder.folding = all(isinstance(given, torch.Tensor) for given in inputs)
     if not eager:
         watch_held(copy, recorder.reader)
+    if unwatched is not None:
+        stated = {path for path, module in copy.named_modules() if standin_for(module) is not None}
+        recorder.watched = watch_attributes(copy, recorder.reader, stated | unwatched)
     with _paths(copy, recorder), standing_in(copy):
         with torch.no_grad():
             _run(copy, inputs, recorder)
@@ -81,7 +111,7 @@ def _traced(model: nn.Module, inputs: tuple[Any, ...], eager: bool) -> tuple[nn.
 
 
 def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
-    recorder.stack.clear()
+    recorder.begin()
     inputs = cloned(inputs)
     for tensor in tensors_in(inputs):
         if tensor.is_floating_point() and tensor.dim() > 1:
@@ -93,11 +123,12 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
         with OperatorWatch(watch), watch:
             out = model(*inputs)
     except NETWORK_FAILS as error:
-        where = recorder.failed_in or "the network"
-        raise NotRunning(
-            f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: {where} raised "
-            f"{first_line(error)}; check the weights and the input size"
-        ) from error
+        failed = NotRunning(
+            f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: "
+            f"{recorder.failed_in or 'the network'} raised {first_line(error)}; check the weights and the input size"
+        )
+        failed.where = recorder.failed_in
+        raise failed from error
     finally:
         recorder.reader.settle()
     returned = list(leaves(outputs.read(model, out)))
@@ -110,21 +141,20 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
 
 
 def _run_training(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> tuple[str, ...]:
-    """The same in training mode, on a batch of two, which BatchNorm needs where an image shrinks to one pixel.
+    """The same in training mode, on a batch of two.
 
-    With gradients: a network may ask ``torch.is_grad_enabled()`` which layers to run.
+    With gradients on: a network may ask ``torch.is_grad_enabled()`` which layers to run.
     """
     model.train()
-    doubled = tuple(torch.cat([t, t]) if isinstance(t, torch.Tensor) and t.shape[:1] == (1,) else t for t in inputs)
     note = ""
-    for gradients, eager in ((True, recorder.reader.eager), (True, True), (False, True)):
-        recorder.reader.eager = eager
+    for gradients in (True, True, False):
         try:
             with torch.set_grad_enabled(gradients):
-                _run(model, doubled, recorder)
+                _run(model, doubled(inputs), recorder)
             return ()
         except ModelError as error:
             note = f"training mode was not traced: {error}"
+            recorder.stop_watching()
     return (note,)
 
 

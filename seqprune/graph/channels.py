@@ -122,6 +122,8 @@ class ChannelGraph:
         pinned: ``[group_count]``, groups that may not be removed.
         inputs: shape and dtype of the example inputs, ``((1, 3, 64, 64), "float32")`` each.
         notes: what the trace could not look at.
+        folds: layers whose bias takes up what their weight makes of channels that are constant once removed.
+        unread: modules and attributes, whole numbers that no pass did anything with.
     """
 
     all_layers: tuple[Layer, ...]
@@ -132,6 +134,8 @@ class ChannelGraph:
     inputs: tuple[tuple[tuple[int, ...], str], ...]
     notes: tuple[str, ...] = ()
     widths: tuple[Width, ...] = ()
+    unread: tuple[tuple[str, str], ...] = ()
+    folds: tuple[str, ...] = ()
 
     @property
     def group_count(self) -> int:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
-from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from seqprune.graph.channels import IntArray
@@ -28,28 +27,17 @@ class Held:
 
     Attributes:
         module: module path of the owner.
-        tensors: pairs of tensor and dimension, the first that is cut counts.
+        tensors: pairs of tensor and dimension, the first that is cut counts; none where only the attribute tells, of
+            which it is seen what it counts when it is handed on for channels.
         attribute: the attribute that holds the number.
+        number: what it holds.
     """
 
     module: str
     tensors: tuple[tuple[str, int], ...]
     attribute: str = ""
+    number: int = 0
 
-
-HELD: Mapping[type[nn.Module], Mapping[str, tuple[tuple[str, int], ...]]] = {
-    nn.modules.conv._ConvTransposeNd: {
-        "in_channels": (("weight", 0),),
-        "out_channels": (("weight", 1), ("bias", 0), ("weight", 0)),
-    },
-    nn.modules.conv._ConvNd: {"in_channels": (("weight", 1), ("weight", 0)), "out_channels": (("weight", 0),)},
-    nn.Linear: {"in_features": (("weight", 1),), "out_features": (("weight", 0),)},
-    nn.modules.batchnorm._NormBase: {"num_features": (("weight", 0), ("running_mean", 0))},
-    nn.GroupNorm: {"num_channels": (("weight", 0),)},
-    nn.PReLU: {"num_parameters": (("weight", 0),)},
-}
-"""Kind of module -> attribute -> the tensors and dimensions that tell its channels. The number of groups is not among
-them: torch's own forward hands it on, and the rules know what it means."""
 
 Source = IntArray | Held
 """What is counted: the atoms themselves, or what a module holds of them by the end of a trace."""
@@ -83,15 +71,6 @@ class Reader:
 def place(frame: Any) -> object:
     """Where a frame stands: the very call in the very code."""
     return id(frame), frame.f_code, frame.f_lasti
-
-
-def watch_held(model: nn.Module, reader: Reader) -> None:
-    """Puts counts in the place of the numbers of channels that torch's own modules hold, in a copy that is traced."""
-    for path, module in model.named_modules():
-        for kind, attributes in HELD.items():
-            for attribute, tensors in attributes.items() if isinstance(module, kind) else ():
-                if type(number := vars(module).get(attribute)) is int:
-                    module.__dict__[attribute] = Count(number, Held(path, tensors, attribute), reader, path)
 
 
 class Count:

@@ -19,6 +19,8 @@ class Facts(Protocol):
 
     def counted(self, module: str, attribute: str) -> IntArray | None: ...
 
+    def state_width(self, module: str, attribute: str, atoms: IntArray) -> None: ...
+
     def pin(self, atoms: IntArray, reason: str) -> None: ...
 
     def tie(self, left: IntArray, right: IntArray, reason: str) -> None: ...
@@ -33,9 +35,17 @@ class Deferred:
     used: list[tuple[Source, str]] = field(default_factory=list)
     equal: list[tuple[Source, Source, str]] = field(default_factory=list)
     tied: list[tuple[Source, Source, str]] = field(default_factory=list)
+    blind: bool = False
+    """Whether a pass ran in which nobody saw what the code does with attributes."""
+
+    def touched(self) -> set[tuple[str, str]]:
+        """Modules and attributes that did anything in a pass."""
+        pairs = [source for left, right, _ in (*self.equal, *self.tied) for source in (left, right)]
+        return _attributes([*pairs, *(source for source, _ in self.used)])
 
     def settle(self, facts: Facts) -> None:
         """Tells the recorder, which knows by now what every tensor holds."""
+        self._state_widths(facts)
         for bind, pairs in ((facts.tie, self.tied), (_balance(facts), self.equal)):
             for left, right, reason in pairs:
                 one, other = counted(facts, left), counted(facts, right)
@@ -46,6 +56,21 @@ class Deferred:
         for source, reason in self.used:
             if (atoms := counted(facts, source)) is not None:
                 facts.pin(atoms, reason)
+
+    def _state_widths(self, facts: Facts) -> None:
+        """An attribute that code hands on for channels, and uses for nothing else, follows them."""
+        fixed = _attributes([source for source, _ in self.used])
+        for left, right, _ in (*self.tied, *self.equal) if not self.blind else ():
+            for held, other in ((left, right), (right, left)):
+                if not isinstance(held, Held) or held.tensors or (held.module, held.attribute) in fixed:
+                    continue
+                known, atoms = facts.counted(held.module, held.attribute), counted(facts, other)
+                if known is None and atoms is not None and len(atoms) == held.number:
+                    facts.state_width(held.module, held.attribute, atoms)
+
+
+def _attributes(sources: Iterable[Source]) -> set[tuple[str, str]]:
+    return {(s.module, s.attribute) for s in sources if isinstance(s, Held) and not s.tensors}
 
 
 def _balance(facts: Facts) -> Callable[[IntArray, IntArray, str], None]:

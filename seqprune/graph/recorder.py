@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,19 +11,13 @@ import numpy as np
 import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from torch import nn
 
 from seqprune.graph.channels import Balance, Barrier, BoolArray, ChannelGraph, IntArray, Layer, Slice, Width
-from seqprune.graph.counts import Reader, Source
+from seqprune.graph.counts import Held, Reader, Source
 from seqprune.graph.deferred import Deferred
-from seqprune.graph.remembered import Remembered, Storages
-from seqprune.graph.values import FIXED, OPAQUE, NoRule, Value, tensors_in
-
-
-@dataclass(frozen=True)
-class Owner:
-    module: str
-    tensor: str
+from seqprune.graph.held import unwatch
+from seqprune.graph.tensors import Owner, Tensors
+from seqprune.graph.values import FIXED, OPAQUE, NoRule, tensors_in
 
 
 @dataclass
@@ -41,20 +36,17 @@ class _LayerAtoms:
 
 
 @dataclass
-class Recorder:
+class Recorder(Tensors):
     """Collects facts during a run; :meth:`finish` turns them into a :class:`ChannelGraph`.
 
     Rules call ``value``, ``new_layer``, ``cut``, ``tie``, ``pin``, ``balance`` and ``width``; nothing else writes.
     """
 
-    model: nn.Module
     stack: list[str] = field(default_factory=list)
     ran: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._values: Remembered[Value] = Remembered()
-        self._storages = Storages()
-        self._owners: dict[int, list[Owner]] = {}
+        super().__post_init__()
         self._atom_count = 1
         self._ties: list[tuple[IntArray, IntArray]] = []
         self._pins: list[tuple[IntArray, str]] = [(np.array([FIXED]), "not the output of a layer")]
@@ -65,55 +57,18 @@ class Recorder:
         self._barriers: dict[tuple[str, str, str], Barrier] = {}
         self._foreign: dict[int, str] = {}
         self._deferred = Deferred()
+        self.watched: list[Held] = []
+        self.folding = True  # whether a pass can be run again, to see the constants
+        self._pass = 0
+        self._read: Counter[tuple[int, int]] = Counter()
+        self._folds: dict[int, IntArray] = {}
         self.reader = Reader(self.count_used, self.counts_agree)
-        self._views: Remembered[torch.Tensor] = Remembered()
-        for path, module in self.model.named_modules():
-            tensors = (*module._parameters.items(), *module._buffers.items())
-            for name, tensor in tensors:
-                if tensor is not None:
-                    self._owners.setdefault(id(tensor), []).append(Owner(path, name))
 
     # ---- values ------------------------------------------------------------------------------------
 
     @property
     def module(self) -> str:
         return self.stack[-1] if self.stack else ""
-
-    def value(self, tensor: torch.Tensor) -> Value | None:
-        """Channels of ``tensor``, ``None`` where it does not depend on the network's input."""
-        return self._values.get(tensor)
-
-    def followed(self, tensor: torch.Tensor) -> Value:
-        """Channels of ``tensor``, which a rule cannot do without.
-
-        Raises:
-            NoRule: the tensor does not depend on the network's input; the operator is then a barrier.
-        """
-        value = self.value(tensor)
-        if value is None:
-            raise NoRule("a constant takes part where channels were expected")
-        return value
-
-    def set_value(self, tensor: torch.Tensor, value: Value) -> None:
-        self._values.set(tensor, value)
-        self._storages.add(tensor, value)
-
-    def tracked(self, tree: Any) -> list[torch.Tensor]:
-        """The tensors in ``tree`` that depend on the network's input."""
-        return [t for t in tensors_in(tree) if self.value(t) is not None]
-
-    def owners(self, tensor: torch.Tensor) -> list[Owner]:
-        """The modules that hold this very tensor as a parameter or buffer."""
-        return self._owners.get(id(tensor), [])
-
-    def adopt_view(self, view: torch.Tensor, parameter: torch.Tensor) -> None:
-        """Takes ``view`` for ``parameter``: the same numbers, with dimensions of size one around them."""
-        self._views.set(view, parameter)
-
-    def parameter(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The parameter or buffer that ``tensor`` is a view of, else ``tensor`` itself."""
-        found = self._views.get(tensor)
-        return tensor if found is None else found
 
     def enter(self, path: str) -> None:
         self.ran.add(path)
@@ -173,6 +128,23 @@ class Recorder:
             if known.atoms is not atoms:
                 self.tie(known.atoms, atoms, "held by one tensor that is used twice")
 
+    def begin(self) -> None:
+        """A pass starts."""
+        self.stack.clear()
+        self._pass += 1
+
+    def reads(self, weight: torch.Tensor) -> None:
+        """States that a layer reads with this weight."""
+        self._read[self._pass, id(weight)] += 1
+
+    def fold(self, weight: torch.Tensor, atoms: IntArray) -> None:
+        """States that channels which are constant once removed go into the bias of the layer with this weight."""
+        if not self.folding:
+            self.pin(atoms, "constant once removed, and the inputs are no plain tensors to find the constants with")
+        elif self._pass > 1 and id(weight) not in self._folds:
+            self.pin(atoms, "constant once removed, in training only")
+        self._folds[id(weight)] = atoms
+
     def tie(self, left: IntArray, right: IntArray, reason: str) -> None:
         """Atoms at the same position stay or go together."""
         left, right = left.ravel(), right.ravel()
@@ -195,6 +167,10 @@ class Recorder:
     def width(self, attribute: str, *sections: IntArray, many: bool = False) -> None:
         """States that an attribute of the running module holds how many channels there are."""
         self._widths[self.module, attribute] = (tuple(s.ravel() for s in sections), many)
+
+    def state_width(self, module: str, attribute: str, atoms: IntArray) -> None:
+        """The same for an attribute of any module, found by what its code does with it."""
+        self._widths[module, attribute] = ((atoms,), False)
 
     def barrier(self, op: str, args: Any, reason: str) -> None:
         """Pins all that reaches an operator, and says so."""
@@ -220,16 +196,22 @@ class Recorder:
                 self.pin_storage(tensor, op)
                 self.set_value(tensor, OPAQUE)
 
-    def shares_memory(self, tree: Any) -> bool:
-        """Whether a tensor in ``tree`` lies in memory that depends on the network's input."""
-        return any(self._storages.of(t) for t in tensors_in(tree))
-
     def pin_counted(self, tree: Any) -> None:
         """Pins channels whose number the code reads: what it does with the number cannot be seen."""
         for tensor in self.tracked(tree):
             value = self.followed(tensor)
             if value.atoms is not None:
                 self.count_used(value.atoms, self.module)
+
+    def stop_watching(self) -> None:
+        """From here on the modules of the copy hold plain numbers."""
+        unwatch(self.model)
+        self._deferred.blind = self.reader.eager = True
+
+    def counts_equal(self, left: Source, right: Source) -> None:
+        """As many channels stay here as there, since the code hands one number on for both."""
+        where = self.module or "the network"
+        self._deferred.equal.append((left, right, f"{where} splits them by a width it holds"))
 
     def count_used(self, source: Source, module: str) -> None:
         """Pins what is counted by a number that the code of ``module`` computes with."""
@@ -270,6 +252,9 @@ class Recorder:
                 for (module, tensor, _), cut in self._cuts.items():
                     if (module, tensor) == (owner.module, owner.tensor):
                         self.pin(cut.atoms, reason)
+        for weight, atoms in self._folds.items():
+            if max(self._read[number + 1, weight] for number in range(self._pass)) > 1:
+                self.pin(atoms, "one layer reads them, constant once removed, at more than one place")
         seen = len(self._pins)
         self._deferred.settle(self)
         self._pins = self._pins[seen:] + self._pins[:seen]  # what is read comes before what is done with it
@@ -290,11 +275,18 @@ class Recorder:
             pinned=pinned,
             inputs=inputs,
             notes=notes,
+            unread=self._unread(),
+            folds=tuple(self._owners[weight][0].module for weight in self._folds),
             widths=tuple(
                 Width(module, attribute, tuple(groups[s] for s in sections), many)
                 for (module, attribute), (sections, many) in self._widths.items()
             ),
         )
+
+    def _unread(self) -> tuple[tuple[str, str], ...]:
+        touched = self._deferred.touched()
+        held = () if self._deferred.blind else self.watched
+        return tuple((h.module, h.attribute) for h in held if (h.module, h.attribute) not in touched)
 
     def _unique_balances(self) -> Iterator[tuple[tuple[IntArray, ...], str]]:
         seen = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,11 +42,18 @@ class Value:
         atoms: ``[channels]`` along ``dim``; ``None`` where the channels could not be followed.
         dim: the channel dimension, non-negative.
         zero: whether a removed channel is exactly zero here. After a sigmoid it is not.
+        constant: whether a removed channel that is not zero is one number everywhere, whatever the input.
     """
 
     atoms: IntArray | None
     dim: int = 1
     zero: bool = True
+    constant: bool = False
+
+    @property
+    def steady(self) -> bool:
+        """Whether a removed channel is one number everywhere, zero or not."""
+        return self.zero or self.constant
 
     @property
     def opaque(self) -> bool:
@@ -85,6 +92,15 @@ def leaves(tree: Any, known: frozenset[int] = frozenset()) -> Iterator[Any]:
             yield from leaves(inside, known | {id(leaf)})
 
 
+def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], tree: Any) -> Any:
+    return tree_map(lambda leaf: function(leaf) if isinstance(leaf, torch.Tensor) else leaf, tree)
+
+
+def doubled(tree: Any) -> Any:
+    """A batch of two for one of one, which BatchNorm needs in training where an image shrinks to one pixel."""
+    return map_tensors(lambda t: torch.cat([t, t]) if t.shape[:1] == (1,) else t, tree)
+
+
 def cloned(tree: Any) -> Any:
     """The same with tensors of their own: a network may work in place on what it is given."""
-    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, tree)
+    return map_tensors(torch.Tensor.clone, tree)

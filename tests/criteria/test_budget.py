@@ -14,7 +14,7 @@ from torch import nn
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.budget.criteria import Scoring, scores
 from seqprune.budget.price import Price, operations
-from seqprune.budget.spread import TOLERANCE, by_scores, pools
+from seqprune.budget.spread import TOLERANCE, by_scores, pools, protected
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
 
@@ -166,3 +166,21 @@ def test_what_was_met_once_is_not_asked_again(detector: tuple[nn.Module, Channel
             0.7,
             share=lambda removed: share(price, removed) * (1 + 0.05 * noise.standard_normal()),
         )
+
+
+def test_a_path_protects_what_lies_in_it_and_no_namesake() -> None:
+    """``--protect model.1`` protected ``model.10`` too, and no test asked."""
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 3, 1) for _ in range(12)), nn.Sequential(nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1))
+    )
+    graph = trace(model, torch.zeros(1, 3, 4, 4))
+
+    def names(*paths: str) -> list[str]:
+        found = protected(graph, paths)
+        return [layer.name for layer in graph.all_layers if found[layer.groups].all()]
+
+    assert names("1") == names("1.") == ["1"]
+    assert names("12") == ["12.0", "12.1"]
+    assert names("1", "12.0") == ["1", "12.0"]
+    with pytest.raises(InputError, match=r"no layer in '12\.2' to protect"):
+        protected(graph, ["12.2"])

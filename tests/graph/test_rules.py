@@ -85,12 +85,7 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
-        (torch.sigmoid, "not zero once removed"),
-        (lambda x: x + 1, "not zero once removed"),
-        (torch.exp, "not zero once removed"),
-        (lambda x: x.clamp(1, 2), "not zero once removed"),
         (lambda x: nn.functional.pad(x, (1, 1), value=1.0), "not zero once removed"),
-        (lambda x: nn.functional.softplus(x), "not zero once removed"),
         (lambda x: x.cumsum(1), "no rule for this operator"),
         (lambda x: x.softmax(1), "mixes channels"),
         (lambda x: x[:, [0, 1, 2, 3]], "indexed by a tensor"),

@@ -42,7 +42,7 @@ def expand_as(r: Recorder, out: torch.Tensor, x: torch.Tensor, other: torch.Tens
 @rule(*LOSES_ZERO, dims=ANY)
 def loses_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     value = r.followed(x)
-    return Value(value.known(), value.dim, zero=False)
+    return Value(value.known(), value.dim, zero=False, constant=value.steady)
 
 
 @rule(*KEEPS_ZERO_LIMITED, dims=ANY)
@@ -53,7 +53,7 @@ def limited(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwarg
     require(all(v is None or isinstance(v, int | float) for v in limits.values()), "limits are tensors")
     low, high = limits.get(names[0]), limits.get(names[1])
     # hardtanh without arguments limits to [-1, 1], which keeps zero as no limits would.
-    return Value(value.known(), value.dim, value.zero and (low or 0) <= 0 <= (high or 0))
+    return Value(value.known(), value.dim, value.zero and (low or 0) <= 0 <= (high or 0), value.steady)
 
 
 @rule("pow", dims=ANY)
@@ -61,7 +61,7 @@ def power(r: Recorder, out: torch.Tensor, x: Any, exponent: Any) -> Value:
     require(isinstance(x, torch.Tensor) and isinstance(exponent, int | float), "only tensor ** number is followed")
     value = r.followed(x)
     require(exponent >= 0 or not value.zero, "zero to a negative power is infinite")
-    return Value(value.known(), value.dim, value.zero and exponent > 0)
+    return Value(value.known(), value.dim, value.zero and exponent > 0, value.steady)
 
 
 @rule("softmax", "log_softmax", dims=ANY)
@@ -118,9 +118,11 @@ def _join(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> V
         require(r.owners(held), "combines channels with a constant that has one entry per channel")
         require(other.numel() == len(atoms), "a parameter with more than one entry per channel")
         r.cut(held, held.shape.index(len(atoms)), atoms, None if product else 0.0)
-        return Value(atoms, dim, value.zero)
+        return Value(atoms, dim, value.zero, value.constant)
     adds = not product and not (isinstance(other, int | float) and other == 0)
-    return Value(atoms, dim, value.zero and not adds)
+    # A tensor that no module holds may be another one in every pass, and one with rows and columns is no one number.
+    one = isinstance(other, int | float) or (other.numel() == 1 and bool(r.owners(r.parameter(other))))
+    return Value(atoms, dim, value.zero and not adds, value.steady and one)
 
 
 def _join_tracked(
@@ -140,7 +142,7 @@ def _join_tracked(
     if len(a) == len(b):
         r.tie(a, b, f"joined element-wise in {r.module or 'the network'} with channels that cannot be removed")
         zero = (left.zero or right.zero) if product else (left.zero and right.zero)
-        return Value(a, dim, zero)
+        return Value(a, dim, zero, left.steady and right.steady)
     one, many = (left, right) if len(a) == 1 else (right, left)
     require(len(one.known()) == 1, "operands of different channel counts")
     r.pin(one.known(), f"one channel that {r.module or 'the network'} spreads over all others")

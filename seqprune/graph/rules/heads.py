@@ -60,7 +60,7 @@ def gate_heads(r: Recorder, out: torch.Tensor, x: torch.Tensor, gates: torch.Ten
     if gate is not None and gate.atoms is not None:
         r.pin(gate.atoms, f"{r.module} has a gate for each of its {heads} heads")
     r.balance(list(value.known().reshape(heads, -1)), f"channels of the {heads} heads of {r.module}")
-    return value
+    return Value(value.known(), value.dim, value.zero)
 
 
 @rule("split_sizes", dims=ANY)

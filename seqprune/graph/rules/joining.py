@@ -10,6 +10,7 @@ import torch
 
 from seqprune.graph import widths
 from seqprune.graph.channels import IntArray
+from seqprune.graph.counts import counts_in, is_count, plain
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import FIXED, Value
@@ -27,7 +28,7 @@ def concatenate(r: Recorder, out: torch.Tensor, tensors: Sequence[torch.Tensor],
     if dim == followed[0].dim:
         # torch takes an empty list of numbers for a part of any shape
         parts = [_atoms_along(v, t, dim) for v, t in zip(values, tensors, strict=True) if t.dim() == out.dim()]
-        return Value(np.concatenate(parts), dim, zero)
+        return Value(np.concatenate(parts), dim, zero, all(v.steady for v in followed))
     return _side_by_side(r, values, followed, followed[0].dim, zero)
 
 
@@ -74,11 +75,29 @@ def chunk(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, chunks: int
 @rule("split", "split_with_sizes", dims=ANY)
 def split(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, size: Any, dim: int = 0) -> list[Value]:
     value = r.followed(x)
-    if positive(dim, x.dim()) != value.dim:
+    if positive(plain(dim), x.dim()) != value.dim:
+        for count in counts_in(size):
+            count.use()
         return [value] * len(out)
     sizes = [part.shape[value.dim] for part in out]
+    if counts_in(size):
+        return _counted_sections(r, value, sizes, size)
     require(len(set(sizes)) == 1 and _held_in_attribute(r, sizes[0]), "the split sizes are numbers in the code")
     return _sections(r, value, len(out), f"{r.module} splits them by a width it holds")
+
+
+def _counted_sections(r: Recorder, value: Value, sizes: list[int], size: Any) -> list[Value]:
+    """Each section stays as wide as the number it was asked by; those of plain numbers stay whole."""
+    sections = np.split(value.known(), np.cumsum(sizes)[:-1])
+    asked = [size] * len(sizes) if is_count(size) else list(size)
+    require(not is_count(size) or len(set(sizes)) == 1, "the last section is smaller")
+    for section, number in zip(sections, asked, strict=True):
+        if is_count(number):
+            r.counts_equal(section, number.source)
+            r.balance([section], f"a section that {r.module or 'the network'} splits off")
+        else:
+            r.pin(section, "the split sizes are numbers in the code")
+    return [Value(section, value.dim, value.zero) for section in sections]
 
 
 def _held_in_attribute(r: Recorder, size: int) -> bool:

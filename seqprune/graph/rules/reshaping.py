@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqprune.graph.counts import is_count, sizes_of
+from seqprune.graph.counts import counts_in, is_count, sizes_of
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import NoRule, Value
@@ -17,7 +17,10 @@ from seqprune.graph.values import NoRule, Value
 VIEWS = frozenset("view reshape unsqueeze getitem".split())
 # Their rules know what becomes of a number of channels that the code hands to them.
 FOLLOWS_COUNTS = frozenset(
-    "view reshape expand conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d".split()
+    [
+        *"view reshape expand split split_with_sizes".split(),
+        *(f"conv{kind}{space}d" for kind in ("", "_transpose") for space in (1, 2, 3)),
+    ]
 )
 
 
@@ -57,21 +60,29 @@ def view(r: Recorder, out: torch.Tensor, x: torch.Tensor, *shape: Any, **kwargs:
     value = r.followed(x)
     asked = sizes_of(kwargs.get("shape", shape))
     require(asked, "changes the type, not the shape")
-    counts = [at for at, size in enumerate(asked) if is_count(size)]
-    places = counts or [at for at, size in enumerate(asked) if size == -1]
     before, inner = (math.prod(sizes) for sizes in (x.shape[: value.dim], x.shape[value.dim + 1 :]))
-    require(
-        len(places) == 1 and math.prod(out.shape[: places[0]]) == before,
-        "the channel count is written out in the new shape",
-    )
-    at = places[0]
+    at = next((at for at in range(out.dim()) if is_place(asked[at]) and math.prod(out.shape[:at]) == before), None)
+    if at is None:
+        raise NoRule("the channel count is written out in the new shape")
     behind = math.prod(out.shape[at + 1 :])
-    if counts:
+    use_others(asked, at)
+    if is_count(asked[at]):
         require(behind == inner, "another number of channels takes their place")
         r.tie_counted(value.known(), asked[at].source)
         return Value(value.known(), at, value.zero)
     require(behind and inner % behind == 0, "cuts the channels into heads or groups")
     return Value(np.repeat(value.known(), inner // behind), at, value.zero)
+
+
+def is_place(size: Any) -> bool:
+    """Whether a size in a new shape follows the channels: their number, or what is left over."""
+    return is_count(size) or size == -1
+
+
+def use_others(asked: Sequence[Any], at: int) -> None:
+    """Numbers that are handed to a call for anything but its channels, which stand at ``at``."""
+    for count in counts_in([size for place, size in enumerate(asked) if place != at]):
+        count.use()
 
 
 @rule("view_as", "reshape_as", dims=ANY)
@@ -90,10 +101,10 @@ def expand(r: Recorder, out: torch.Tensor, x: torch.Tensor, *shape: Any, **kwarg
     value = r.followed(x)
     asked = sizes_of(kwargs.get("size", shape))
     dim = value.dim + out.dim() - x.dim()
-    counts = [at for at, size in enumerate(asked) if is_count(size)]
-    require(counts in ([], [dim]) and out.shape[dim] == len(value.known()), "spreads one channel over many")
-    require(counts or asked[dim] == -1, "the channel count is written out in the new shape")
-    if counts:
+    require(out.shape[dim] == len(value.known()), "spreads one channel over many")
+    require(is_place(asked[dim]), "the channel count is written out in the new shape")
+    use_others(asked, dim)
+    if is_count(asked[dim]):
         r.tie_counted(value.known(), asked[dim].source)
     return Value(value.known(), dim, value.zero)
 

@@ -19,7 +19,7 @@ def pooling(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwarg
     value = r.followed(x)
     require(isinstance(out, torch.Tensor), "returns indices")
     require(value.dim == 1 and x.dim() == out.dim(), "the channels are not in dimension 1")
-    return value
+    return Value(value.known(), 1, value.zero)  # a mean over padding makes another number of a constant
 
 
 # With one dimension fewer than batch, channels and space, torch takes the channels for space and pools over them.
@@ -40,7 +40,10 @@ def padding(
 ) -> Value:
     channels = r.followed(x)
     require(not any(_reach(pad, x, channels.dim)), "pads channels")
-    return Value(channels.known(), channels.dim, channels.zero and (mode != "constant" or not value))
+    repeats = mode != "constant"
+    return Value(
+        channels.known(), channels.dim, channels.zero and (repeats or not value), channels.constant and repeats
+    )
 
 
 def _reach(pad: Sequence[int], x: torch.Tensor, dim: int) -> Sequence[int]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import IntArray
-from seqprune.graph.counts import is_count, plain
+from seqprune.graph.counts import counts_in, is_count, plain
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, require, rule
 from seqprune.graph.unwatched import computed_weight
@@ -22,18 +22,48 @@ def _require_held(r: Recorder, held: bool) -> None:
     require(held, f"the weight is computed, by {why}" if why else "the weight is computed, not a parameter of a module")
 
 
-def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int) -> IntArray:
-    """Atoms that a weight reads along ``dim``; removed ones must arrive as zeros."""
+def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.Tensor, why_not: str | None) -> IntArray:
+    """Atoms that a weight reads along ``dim``; removed ones must arrive as zeros, or as constants that can be folded.
+
+    ``why_not`` says why the reader's bias cannot take up a constant; empty where it can, ``None`` where it need not,
+    since what the weight makes of such a channel is removed with it.
+    """
+    r.reads(weight)
     value = r.value(x)
     if value is None or value.atoms is None:
         return np.full(channels, FIXED)
     require(value.dim == dim, f"reads dimension {dim} while the channels lie in dimension {value.dim}")
-    if not value.zero:
+    if value.zero or (value.constant and why_not is None):
+        return value.atoms
+    if value.constant and not why_not:
+        r.fold(weight, value.atoms)
+    else:
+        more = f", and {why_not}" if value.constant else ""
         r.pin(
             value.atoms,
-            f"{r.module} reads channels that are not zero once removed (sigmoid, added constant …)",
+            f"{r.module} reads channels that are not zero once removed (sigmoid, added constant …){more}",
         )
     return value.atoms
+
+
+def _no_fold(r: Recorder, weight: torch.Tensor, bias: torch.Tensor | None, padding: Any = 0) -> str:
+    """Why the bias of a layer cannot take up what its weight makes of a constant channel; empty where it can."""
+    own = r.model.get_submodule(r.module)
+    if bias is None:
+        return "it has no bias to take up a constant"
+    if not isinstance(own, _FOLDING) or type(own).forward not in _OWN_FORWARDS or own.weight is not weight:
+        return "its code is not that of torch's own layer"
+    if len(r.owners(weight)) > 1 or len(r.owners(bias)) > 1:
+        return "it shares its weights with another"
+    pads = plain(padding, read=False)
+    pads = (pads,) if isinstance(pads, int | str) else tuple(pads)
+    if any(pad not in (0, "valid") for pad in pads):
+        return "its border of zeros is no part of a constant"
+    return ""
+
+
+_FOLDING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_OWN_FORWARDS = tuple(kind.forward for kind in _FOLDING)
 
 
 def convolution(
@@ -50,9 +80,13 @@ def convolution(
     _require_held(r, bool(r.owners(weight)))
     _require_held(r, bias is None or (bool(r.owners(bias)) and bias.shape == weight.shape[:1]))
     channels = input.shape[1]
-    read = _read(r, input, 1, channels)
     written, groups = groups, plain(groups, read=False)
-    if groups > 1 and groups == channels:
+    for count in counts_in((stride, padding, dilation)):
+        count.use()
+    depthwise = groups > 1 and groups == channels
+    why_not = "it has groups" if groups > 1 else _no_fold(r, weight, bias, padding)
+    read = _read(r, input, 1, channels, weight, None if depthwise else why_not)
+    if depthwise:
         _require_counted(r, weight, written, read)
         return _depthwise(r, read, weight, bias)
     require(written is groups, "the number of groups is a number of channels")
@@ -100,8 +134,10 @@ def transposed_convolution(
     _require_held(r, bool(r.owners(weight)))
     _require_held(r, bias is None or (bool(r.owners(bias)) and bias.shape == (groups * weight.shape[1],)))
     channels = input.shape[1]
-    read = _read(r, input, 1, channels)
+    read = _read(r, input, 1, channels, weight, "it is transposed")
     written, groups = groups, plain(groups, read=False)
+    for count in counts_in((stride, padding, output_padding, dilation)):
+        count.use()
     if groups > 1 and groups == channels:
         _require_counted(r, weight, written, read)
         atoms = np.repeat(read, weight.shape[1])
@@ -145,7 +181,7 @@ def linear(
     _require_held(r, bool(r.owners(weight)))
     _require_held(r, bias is None or (bool(r.owners(bias)) and bias.shape == weight.shape[:1]))
     dim = input.dim() - 1
-    read = _read(r, input, dim, input.shape[dim])
+    read = _read(r, input, dim, input.shape[dim], weight, _no_fold(r, weight, bias))
     atoms = r.new_layer(weight, weight.shape[0])
     _cut_output(r, weight, 0, bias, atoms)
     r.cut(weight, 1, read, None)

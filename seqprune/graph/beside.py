@@ -1,0 +1,89 @@
+"""Whole numbers in modules that repeat the width of a layer beside them, and are read only after training.
+
+A block that is made into one convolution for deployment knows its ``in_channels``; no pass reads it, so nothing in a
+trace tells what it counts. It equals the width of a layer in the block: if that is cut, it is to follow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from seqprune.graph.channels import BoolArray, ChannelGraph
+
+DEPTH = 2
+"""How far down a layer may lie from the module whose attribute repeats its width: a block, its Conv, its conv."""
+
+WIDTH_NAME = re.compile(r"chan|feat|plane|filt|dim|width|hidden|embed|unit|inp|oup|^c(h|in|out|_|\d)*$|^n_?f$")
+IN_NAME = re.compile(r"(^|_)in(_|p|c|f|$)|^inp|^c(in|1)$|^in(channels|planes|features|dim)")
+OUT_NAME = re.compile(r"(^|_)out(_|p|c|f|$)|^oup|^c(out|2)$|^out(channels|planes|features|dim)")
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """An attribute that equals the width of layers beside it, some of which lose channels.
+
+    Attributes:
+        module: module path.
+        attribute: name of the attribute.
+        before: what it holds.
+        after: the widths, once pruned, of the layers that it may mean; it follows where they agree.
+    """
+
+    module: str
+    attribute: str
+    before: int
+    after: tuple[int, ...]
+
+    @property
+    def named(self) -> bool:
+        """Whether its name is that of a width: ``stride`` may be 16 by chance."""
+        return WIDTH_NAME.search(self.attribute) is not None
+
+    @property
+    def clear(self) -> bool:
+        return self.named and len(self.after) == 1
+
+    def __str__(self) -> str:
+        counts = " or ".join(map(str, self.after))
+        return f"{self.module or 'the network'}.{self.attribute} is {self.before}, layers beside it have {counts} now"
+
+
+def repeated(model: nn.Module, graph: ChannelGraph, removed: BoolArray) -> list[Repeated]:
+    """The attributes that no pass of the trace read and that equal a width that changes.
+
+    Args:
+        model: the network before it is cut.
+        graph: its channel graph.
+        removed: ``[group_count]``, the groups that leave.
+    """
+    found = []
+    for path, attribute in graph.unread:
+        before = vars(model.get_submodule(path)).get(attribute)
+        if type(before) is not int:
+            continue
+        widths = [(inner, after) for inner, width, after in _widths(model, graph, removed, path) if width == before]
+        for wanted, name in ((True, IN_NAME), (False, OUT_NAME)):
+            if name.search(attribute) and any(inner is wanted for inner, _ in widths):
+                widths = [(inner, after) for inner, after in widths if inner is wanted]
+        after = tuple(sorted({after for _, after in widths}))
+        if after and after != (before,):
+            found.append(Repeated(path, attribute, before, after))
+    return found
+
+
+def _widths(model: nn.Module, graph: ChannelGraph, removed: BoolArray, path: str) -> Iterator[tuple[bool, int, int]]:
+    """Of the layers in a module: whether it is what they read, how many channels it is, and how many stay."""
+    start = f"{path}." if path else ""
+    for inner, module in model.get_submodule(path).named_modules():
+        weight = getattr(module, "weight", None)
+        if inner.count(".") >= DEPTH or not isinstance(weight, torch.Tensor) or weight.dim() < 2:
+            continue
+        name = f"{start}{inner}".rstrip(".")
+        for groups, reads in ((graph.weight_inputs.get(name), True), (graph.weight_outputs.get(name), False)):
+            if groups is not None:
+                yield reads, groups.size, int((~removed[groups]).sum())

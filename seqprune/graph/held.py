@@ -1,0 +1,61 @@
+"""Numbers of channels that modules hold in attributes, as counts while a copy is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+
+from torch import nn
+
+from seqprune.graph import widths
+from seqprune.graph.counts import Count, Held, Reader, is_count
+
+HELD: Mapping[type[nn.Module], Mapping[str, tuple[tuple[str, int], ...]]] = {
+    nn.modules.conv._ConvTransposeNd: {
+        "in_channels": (("weight", 0),),
+        "out_channels": (("weight", 1), ("bias", 0), ("weight", 0)),
+    },
+    nn.modules.conv._ConvNd: {"in_channels": (("weight", 1), ("weight", 0)), "out_channels": (("weight", 0),)},
+    nn.Linear: {"in_features": (("weight", 1),), "out_features": (("weight", 0),)},
+    nn.modules.batchnorm._NormBase: {"num_features": (("weight", 0), ("running_mean", 0))},
+    nn.GroupNorm: {"num_channels": (("weight", 0),)},
+    nn.PReLU: {"num_parameters": (("weight", 0),)},
+}
+"""Kind of module -> attribute -> the tensors and dimensions that tell its channels. The number of groups is not among
+them: torch's own forward hands it on, and the rules know what it means."""
+
+
+def watch_held(model: nn.Module, reader: Reader) -> None:
+    """Puts counts in the place of the numbers of channels that torch's own modules hold, in a copy that is traced."""
+    for path, module in model.named_modules():
+        for kind, attributes in HELD.items():
+            for attribute, tensors in attributes.items() if isinstance(module, kind) else ():
+                if type(number := vars(module).get(attribute)) is int:
+                    module.__dict__[attribute] = Count(number, Held(path, tensors, attribute, number), reader, path)
+
+
+def watch_attributes(model: nn.Module, reader: Reader, unwatched: Container[str]) -> list[Held]:
+    """The same for every whole number above one that other modules hold, as far as nobody stated what it is.
+
+    Args:
+        model: the copy.
+        reader: whom the counts tell.
+        unwatched: paths of modules whose numbers stay plain.
+    """
+    watched = []
+    for path, module in model.named_modules():
+        if path in unwatched or type(module).__module__.startswith("torch."):
+            continue
+        stated = widths.held(module)
+        for name, number in list(vars(module).items()):
+            if type(number) is int and number > 1 and name not in stated:
+                watched.append(held := Held(path, (), name, number))
+                module.__dict__[name] = Count(number, held, reader, path)
+    return watched
+
+
+def unwatch(model: nn.Module) -> None:
+    """Gives the modules of a copy their plain numbers back."""
+    for module in model.modules():
+        for name, number in list(vars(module).items()):
+            if is_count(number):
+                module.__dict__[name] = number.number

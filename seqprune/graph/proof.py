@@ -1,0 +1,245 @@
+"""The proof that two networks compute the same: on real input, and in what a network runs elsewhere.
+
+In float32 a near tie may fall the other way, as in a head that keeps its best candidates: what float32 finds different
+is computed again in float64, whose own tolerance decides. Beyond the forward pass of inference the networks are
+compared fused, where they can be, with gradients on, and on another size of image; and both do a first training step.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from seqprune.errors import ModelError, VerificationError
+from seqprune.graph import outputs
+from seqprune.graph.copying import copied
+from seqprune.graph.values import NETWORK_FAILS, cloned, doubled, first_line, leaves, map_tensors, tensors_in
+
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two models are apart: ``max_rel`` is ``max_abs`` over the largest reference value, tensor by tensor.
+
+    Attributes:
+        precision: in which it was measured.
+        tried: what was compared, or done, beside the forward pass.
+    """
+
+    max_abs: float
+    max_rel: float
+    precision: str = "float32"
+    tried: tuple[str, ...] = ()
+
+
+Form = Callable[[nn.Module], nn.Module | None]
+
+FORMS: dict[str, Form] = {}
+"""Name -> a function that gives a copy of a network the form in which it runs elsewhere, ``None`` if it has none."""
+
+
+def register_form(name: str, form: Form) -> None:
+    """States a form in which networks of a family run elsewhere, as in their exporter, to be compared in as well."""
+    FORMS[name] = form
+
+
+def fused(model: nn.Module) -> nn.Module | None:
+    """The network after its own ``fuse``, which may return another one."""
+    fuse = getattr(model, "fuse", None)
+    if not callable(fuse):
+        return None
+    quiet = {"verbose": False} if "verbose" in inspect.signature(fuse).parameters else {}
+    found = fuse(**quiet)
+    return found if isinstance(found, nn.Module) else model
+
+
+register_form("fused", fused)
+
+
+def compare(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...], tolerance: float | None) -> Difference:
+    """The difference of two networks' outputs in inference.
+
+    Raises:
+        ModelError: the masked network does not run on this input, or returns nothing to compare.
+        VerificationError: the other one does not, or differs by more than is allowed.
+    """
+    kind = next((p.dtype for p in small.parameters() if p.dtype in TOLERANCE), torch.float32)
+    try:
+        return _compared(masked, small, inputs, TOLERANCE[kind] if tolerance is None else tolerance, kind)
+    except VerificationError:
+        if tolerance is not None or kind is torch.float64:
+            raise
+        try:
+            doubled = map_tensors(lambda t: t.double() if t.is_floating_point() else t, inputs)
+            one, other = (copied(model).double() for model in (masked, small))
+            return _compared(one, other, doubled, TOLERANCE[torch.float64], torch.float64)
+        except (VerificationError, ModelError):
+            pass  # what was found first is said
+        raise
+
+
+def elsewhere(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...], tolerance: float | None) -> tuple[str, ...]:
+    """What else both networks run, and do alike; what the masked one does not run is left out.
+
+    Raises:
+        VerificationError: the compact network does not run what the masked one runs, or differs there.
+    """
+    tried = []
+    least = inputs
+    for name, one, other, given in _ways(masked, small, inputs):
+        if name in tried:
+            continue
+        try:
+            compare(one, other, given, tolerance)
+        except ModelError:
+            continue
+        except VerificationError as error:
+            raise VerificationError(f"{name}: {error}") from error
+        tried.append(name)
+        least = min(least, given, key=_numbers)
+    devices = {p.device for p in masked.parameters() if p.is_cuda}
+    with torch.random.fork_rng(devices=devices):
+        if _train_once(masked, least) is None:
+            if (failed := _train_once(small, least)) is not None:
+                raise VerificationError(
+                    f"a training step fails in the compact model ({first_line(failed)}) and not in the masked one; "
+                    "please report this, with the network"
+                )
+            tried.append("training step")
+    return tuple(tried)
+
+
+def _numbers(inputs: tuple[Any, ...]) -> int:
+    return sum(t.numel() for t in tensors_in(inputs))
+
+
+def _ways(
+    masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...]
+) -> Iterator[tuple[str, nn.Module, nn.Module, tuple[Any, ...]]]:
+    for name, form in FORMS.items():
+        try:
+            one = form(copied(masked).eval())
+        except NETWORK_FAILS:
+            continue
+        if one is None:
+            continue
+        try:
+            other = form(copied(small).eval())
+        except NETWORK_FAILS as error:
+            raise VerificationError(
+                f"{name}: the compact model cannot be brought into this form ({first_line(error)}), the masked one "
+                "can; please report this, with the network"
+            ) from error
+        if other is not None:
+            yield name, one, other, inputs
+    yield "gradients on", _WithGradients(masked), _WithGradients(small), inputs
+    for sizes in _other_sizes(inputs):
+        yield "another size", masked, small, sizes
+
+
+class _WithGradients(nn.Module):
+    """A network that is asked to compute as in training, in the mode it is in."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any) -> Any:
+        with torch.enable_grad():
+            return outputs.read(self.model, self.model(*inputs))
+
+
+def _other_sizes(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The same images at half of the size, or with more rows and columns, whichever the network takes."""
+    images = [t for t in tensors_in(inputs) if t.dim() == 4 and t.is_floating_point()]
+    if not images:
+        return
+
+    def resized(height: int, width: int) -> tuple[Any, ...]:
+        def one(t: torch.Tensor) -> torch.Tensor:
+            image = t.dim() == 4 and t.is_floating_point()
+            return nn.functional.interpolate(t, (height, width)) if image else t
+
+        return tuple(map_tensors(one, inputs))
+
+    height, width = images[0].shape[2:]
+    yield resized(max(1, height // 2), max(1, width // 2))
+    yield resized(height + 32, width + 64)
+
+
+def _train_once(model: nn.Module, inputs: tuple[Any, ...]) -> BaseException | None:
+    """A step of training on a copy: its forward pass and the gradients of what it returns; the error, if any."""
+    copy = copied(model).train()
+    for parameter in copy.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    try:
+        with torch.enable_grad():
+            found = [t for t in _tensors(outputs.read(copy, copy(*cloned(doubled(inputs))))) if t.requires_grad]
+            torch.stack([t.double().square().mean() for t in found]).sum().backward()  # type: ignore[no-untyped-call]
+    except NETWORK_FAILS as error:
+        return error
+    return None
+
+
+def _compared(
+    masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...], limit: float, kind: torch.dtype
+) -> Difference:
+    try:
+        reference = _outputs(masked, inputs)
+    except NETWORK_FAILS as raised:
+        raise ModelError(
+            f"the masked model does not run on the example inputs ({first_line(raised)}); check the input"
+        ) from raised
+    if not reference:
+        raise VerificationError("the network returns no floating-point tensor: there is nothing to compare")
+    try:
+        result = _outputs(small, inputs)
+    except NETWORK_FAILS as raised:
+        raise VerificationError(
+            f"the compact model does not run where the masked one does ({first_line(raised)}); please report "
+            "this, with the network"
+        ) from raised
+    if [t.shape for t in reference] != [t.shape for t in result]:
+        raise VerificationError(
+            "the compact model returns tensors of other shapes than the masked one; please report this"
+        )
+    found = _difference(reference, result)
+    if not found.max_rel <= limit:
+        raise VerificationError(
+            f"the compact model differs from the masked one by {found.max_rel:.2e} of the largest value, {limit:.0e} "
+            "is allowed; NaN means that the weights or the input hold values that are not finite"
+        )
+    return replace(found, precision=str(kind).removeprefix("torch."))
+
+
+def _difference(reference: Sequence[torch.Tensor], result: Sequence[torch.Tensor]) -> Difference:
+    max_abs = max_rel = 0.0
+    for a, b in zip(reference, result, strict=True):
+        if a.numel():
+            error = float((a.double() - b.double()).abs().max())
+            scale = float(a.double().abs().max())
+            max_abs = max(max_abs, error) if not math.isnan(error) else math.nan
+            max_rel = max(max_rel, error / scale if scale else error) if not math.isnan(error) else math.nan
+    return Difference(max_abs, max_rel)
+
+
+def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
+    modes = {m: m.training for m in model.modules()}
+    try:
+        with torch.no_grad():
+            out = model.eval()(*cloned(inputs))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return [t.detach() for t in _tensors(outputs.read(model, out))]
+
+
+def _tensors(out: Any) -> list[torch.Tensor]:
+    return [t for t in leaves(out) if isinstance(t, torch.Tensor) and t.is_floating_point()]

@@ -1,0 +1,76 @@
+"""The tensors of a network that runs: whose parameters they are, and which channels lie in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from seqprune.graph.remembered import Remembered, Storages
+from seqprune.graph.values import NoRule, Value, tensors_in
+
+
+@dataclass(frozen=True)
+class Owner:
+    module: str
+    tensor: str
+
+
+@dataclass
+class Tensors:
+    """What is known of single tensors, by the very object."""
+
+    model: nn.Module
+
+    def __post_init__(self) -> None:
+        self._values: Remembered[Value] = Remembered()
+        self._storages = Storages()
+        self._owners: dict[int, list[Owner]] = {}
+        self._views: Remembered[torch.Tensor] = Remembered()
+        for path, module in self.model.named_modules():
+            tensors = (*module._parameters.items(), *module._buffers.items())
+            for name, tensor in tensors:
+                if tensor is not None:
+                    self._owners.setdefault(id(tensor), []).append(Owner(path, name))
+
+    def value(self, tensor: torch.Tensor) -> Value | None:
+        """Channels of ``tensor``, ``None`` where it does not depend on the network's input."""
+        return self._values.get(tensor)
+
+    def followed(self, tensor: torch.Tensor) -> Value:
+        """Channels of ``tensor``, which a rule cannot do without.
+
+        Raises:
+            NoRule: the tensor does not depend on the network's input; the operator is then a barrier.
+        """
+        value = self.value(tensor)
+        if value is None:
+            raise NoRule("a constant takes part where channels were expected")
+        return value
+
+    def set_value(self, tensor: torch.Tensor, value: Value) -> None:
+        self._values.set(tensor, value)
+        self._storages.add(tensor, value)
+
+    def tracked(self, tree: Any) -> list[torch.Tensor]:
+        """The tensors in ``tree`` that depend on the network's input."""
+        return [t for t in tensors_in(tree) if self.value(t) is not None]
+
+    def owners(self, tensor: torch.Tensor) -> list[Owner]:
+        """The modules that hold this very tensor as a parameter or buffer."""
+        return self._owners.get(id(tensor), [])
+
+    def adopt_view(self, view: torch.Tensor, parameter: torch.Tensor) -> None:
+        """Takes ``view`` for ``parameter``: the same numbers, with dimensions of size one around them."""
+        self._views.set(view, parameter)
+
+    def parameter(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The parameter or buffer that ``tensor`` is a view of, else ``tensor`` itself."""
+        found = self._views.get(tensor)
+        return tensor if found is None else found
+
+    def shares_memory(self, tree: Any) -> bool:
+        """Whether a tensor in ``tree`` lies in memory that depends on the network's input."""
+        return any(self._storages.of(t) for t in tensors_in(tree))

@@ -1,0 +1,215 @@
+"""Channels that are constant once removed: the bias of their reader takes the constant, or they stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from networks import random_plan, randomise
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
+from seqprune import PrunePlan, compact, mask, trace, verify
+from seqprune.graph import ChannelGraph
+
+X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+WIDTH = 6
+Code = Callable[[Any, torch.Tensor], torch.Tensor]
+
+
+class Net(nn.Module):
+    """A convolution, code, and a reader."""
+
+    def __init__(self, code: Code, last: nn.Module | None = None) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, WIDTH, 3, padding=1), last or nn.Conv2d(WIDTH, 2, 1)
+        self.shift, self.slope = nn.Parameter(torch.rand(1) + 0.5), nn.Parameter(torch.rand(WIDTH, 1, 1) + 0.5)
+        self.register_buffer("offset", torch.tensor(0.25))
+        self.rows = nn.Parameter(torch.rand(1, 1, 6, 6))
+        self.deep = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
+        self.norm = nn.BatchNorm2d(WIDTH)
+        self.code = code
+        randomise(self, 0)
+        self.double().eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.code(self, self.first(x)))
+
+
+def exact(model: nn.Module) -> ChannelGraph:
+    graph = trace(model, X)
+    for seed in range(3):
+        plan = random_plan(graph, seed)
+        masked, small = mask(model, plan, graph), compact(model, plan, graph)
+        verify(masked, small, X)
+        verify(small, compact(masked, plan, graph), X)
+        torch.testing.assert_close(masked.train()(X), small.train()(X), rtol=1e-8, atol=1e-8)
+        again = trace(small.eval(), X)
+        verify(mask(small, p := random_plan(again, seed), again), compact(small, p, again), X)
+    return graph
+
+
+FOLDED: dict[str, Code] = {
+    "a number": lambda m, x: F.relu(x) + 0.5,
+    "a number before it": lambda m, x: 1 - x,
+    "a parameter": lambda m, x: F.relu(x) + m.shift,
+    "a buffer": lambda m, x: x - m.offset,
+    "sigmoid": lambda m, x: torch.sigmoid(x),
+    "hard sigmoid": lambda m, x: F.hardsigmoid(x),
+    "softplus": lambda m, x: F.softplus(x, beta=2.0),
+    "exponential": lambda m, x: x.exp(),
+    "limits above zero": lambda m, x: x.clamp(1, 2),
+    "an upper limit below zero": lambda m, x: x.clamp(max=-0.1),
+    "power": lambda m, x: (x.sigmoid() + 1) ** -2,
+    "one after the other": lambda m, x: torch.tanh(3 * F.relu(x + 1) / 2 - 0.25).abs(),
+    "scaled by channel": lambda m, x: (x + 1) * m.slope,
+    "both joined": lambda m, x: x.sigmoid() + x.cos(),
+    "gated by another": lambda m, x: (x + 2) * (x.sigmoid() + 1),
+    "zero and constant": lambda m, x: x + x.sigmoid(),
+    "reflected border": lambda m, x: F.pad(x.sigmoid(), (1, 1, 1, 1), mode="reflect"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_the_bias_of_the_reader_takes_the_constant(name: str) -> None:
+    """``x + 0.5`` pinned every channel before it: "not zero once removed"."""
+    graph = exact(Net(FOLDED[name]))
+    assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
+    assert graph.folds == ("last",)
+
+
+READERS: dict[str, nn.Module] = {
+    "three by three without a border": nn.Conv2d(WIDTH, 2, 3),
+    "three by three": nn.Conv2d(WIDTH, 2, 3, padding="valid", stride=2),
+    "a border of its own": nn.Conv2d(WIDTH, 2, 3, padding=1, padding_mode="reflect"),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_readers_that_take_a_constant(name: str) -> None:
+    assert exact(Net(FOLDED["sigmoid"], READERS[name])).by_name["first"].free.all()
+
+
+def test_a_linear_layer_takes_a_constant() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(108, WIDTH), nn.Sigmoid(), nn.Linear(WIDTH, 2)).double().eval()
+    graph = exact(net)
+    assert graph.by_name["1"].free.all()
+    assert graph.folds == ("3",)
+
+
+def test_a_reader_that_is_called_by_name() -> None:
+    class Named(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(input=self.first(x).sigmoid())
+
+    assert exact(Named(lambda m, x: x)).by_name["first"].free.all()
+
+
+def test_parts_side_by_side() -> None:
+    class Side(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.Conv2d(11, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.cat([self.a(x).sigmoid(), F.relu(self.b(x)), x], 1))
+
+    graph = exact(Side().double().eval())
+    assert graph.by_name["a"].free.all()
+    assert graph.by_name["b"].free.all()
+
+
+@pytest.mark.parametrize(
+    "code", [lambda m, x: F.relu(m.deep(x.sigmoid())), lambda m, x: F.relu(m.norm(x + 0.5))], ids=["depthwise", "norm"]
+)
+def test_what_has_a_weight_a_channel_makes_zeros_of_constants(code: Code) -> None:
+    graph = exact(Net(code))
+    assert graph.by_name["first"].free.all()
+    assert graph.folds == ()
+
+
+class Own(nn.Conv2d):
+    """A layer with code of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(2 * x)
+
+
+PINNED: dict[str, tuple[Code, nn.Module | None, str]] = {
+    "border of zeros": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 3, padding=1), "border of zeros"),
+    "border around a point": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 1, padding=1), "border of zeros"),
+    "same border": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 3, padding="same"), "border of zeros"),
+    "border of one side": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 3, padding=(0, 1)), "border of zeros"),
+    "no bias": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 1, bias=False), "no bias"),
+    "groups": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 1, groups=2), "it has groups"),
+    "transposed": (FOLDED["sigmoid"], nn.ConvTranspose2d(WIDTH, 2, 2, 2), "it is transposed"),
+    "code of its own": (FOLDED["sigmoid"], Own(WIDTH, 2, 1), "its code is not that of torch's own layer"),
+    "padded by zeros": (lambda m, x: F.pad(x.sigmoid(), (1, 1)), None, "not zero once removed"),
+    "padded means": (lambda m, x: F.avg_pool2d(x.sigmoid(), 3, padding=1), None, "not zero once removed"),
+    "rows and columns": (lambda m, x: x + m.rows, None, "not zero once removed"),
+    "noise": (lambda m, x: x + torch.rand(1, dtype=x.dtype), None, "not zero once removed"),
+    "shares over space": (lambda m, x: x.flatten(2).softmax(-1).unsqueeze(-1), None, "not zero once removed"),
+    "one spread over all": (lambda m, x: x.sigmoid() * m.last.bias.sum(), None, "not zero once removed"),
+}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_what_no_bias_can_take_stays(name: str) -> None:
+    code, last, reason = PINNED[name]
+    model = Net(code, last)
+    layer = trace(model, X).by_name["first"]
+    assert not layer.free.any()
+    assert reason in layer.reason
+
+
+def test_two_layers_that_share_a_weight() -> None:
+    model = Net(lambda m, x: x.sigmoid())
+    model.twin = nn.Conv2d(WIDTH, 2, 1).double()
+    model.twin.weight = model.last.weight
+    model.code = lambda m, x: x.sigmoid()
+    layer = trace(model, X).by_name["first"]
+    assert not layer.free.any()
+    assert "shares its weights" in layer.reason
+
+
+def test_one_layer_that_reads_two_constants() -> None:
+    class Twice(Net):
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.last(self.first(x).sigmoid()), self.last(self.first(x).exp())
+
+    layer = trace(Twice(FOLDED["sigmoid"]), X).by_name["first"]
+    assert not layer.free.any()
+    assert "at more than one place" in layer.reason
+
+
+def test_a_constant_in_training_alone() -> None:
+    model = Net(lambda m, x: x + 0.5 if m.training else x)
+    layer = trace(model, X).by_name["first"]
+    assert not layer.free.any()
+    assert "in training only" in layer.reason
+
+
+def test_inputs_that_are_no_plain_tensors() -> None:
+    class Takes(Net):
+        def forward(self, given: dict[str, torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
+            return super().forward(given["image"])
+
+    layer = trace(Takes(FOLDED["sigmoid"]), ({"image": X},)).by_name["first"]
+    assert not layer.free.any()
+    assert "no plain tensors" in layer.reason
+
+
+def test_the_unpruned_network_and_what_is_kept_are_not_touched() -> None:
+    model = Net(FOLDED["a number"])
+    bias = model.last.bias.detach().clone()
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"first": [0, 2]})
+    small = compact(model, plan, graph)
+    assert torch.equal(model.last.bias, bias)
+    wanted = bias + 0.5 * model.last.weight[:, [1, 3, 4, 5], 0, 0].sum(1)
+    torch.testing.assert_close(small.last.bias, wanted, rtol=0, atol=1e-12)
+    assert small.last.bias.requires_grad
+    assert not small.last._forward_pre_hooks
+    assert torch.equal(compact(model, PrunePlan.from_keep(graph, {}), graph).last.bias, bias)

@@ -1,0 +1,273 @@
+"""The proof: float64 decides where float32 cannot, and what a network runs elsewhere is compared as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from seqprune import verify
+from seqprune.errors import ModelError, VerificationError
+from seqprune.graph import proof
+
+X = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0)) + 1
+FORWARD = ("gradients on", "another size", "training step")
+
+
+class Summing(nn.Module):
+    """Adds three numbers in an order; with rounding, the order matters."""
+
+    def __init__(self, order: tuple[int, int, int], factor: float = 1.0, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1e8, 1.0, -1e8], dtype=dtype))
+        self.order, self.factor = order, factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second, third = (self.weight[at] for at in self.order)
+        return ((first + second) + third) * self.factor + 0 * x.sum()
+
+
+def test_float64_decides_where_float32_finds_a_difference() -> None:
+    """RT-DETR keeps its best candidates: a near tie fell the other way, and a correct result was refused."""
+    one, other = Summing((0, 1, 2)), Summing((0, 2, 1))
+    assert (one(X).item(), other(X).item()) == (0.0, 1.0)
+    found = verify(one, other, X)
+    assert (found.max_rel, found.precision) == (0.0, "float64")
+    assert one.weight.dtype == other.weight.dtype == torch.float32
+    assert verify(one, one, X).precision == "float32"
+
+
+def test_float64_refuses_what_float32_refused_for_a_reason() -> None:
+    with pytest.raises(VerificationError, match=r"differs from the masked one by 1\.00e\+00 .* 1e-04 is allowed"):
+        verify(Summing((0, 1, 2)), Summing((0, 2, 1), factor=1 + 1e-9), X)
+
+
+def test_a_tolerance_that_is_given_is_kept() -> None:
+    with pytest.raises(VerificationError, match="1e-02 is allowed"):
+        verify(Summing((0, 1, 2)), Summing((0, 2, 1)), X, tolerance=1e-2)
+
+
+def test_float64_has_no_second_chance() -> None:
+    one, other = (Summing((0, 1, 2), factor, torch.float64) for factor in (1.0, 1 + 1e-9))
+    with pytest.raises(VerificationError, match="1e-10 is allowed"):
+        verify(one, other, X.double())
+    assert verify(one, one, X.double()).precision == "float64"
+
+
+class Net(nn.Module):
+    """Multiplies by two, and does what it is told in one place."""
+
+    def __init__(self, **does: Any) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 1, 1, bias=False)
+        nn.init.constant_(self.layer.weight, 2.0)
+        self.does = does
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(x)
+        for place, seen in {
+            "gradients": torch.is_grad_enabled() and not self.training,
+            "training": self.training,
+            "small": x.shape[2] < 6,
+            "large": x.shape[2] > 6,
+        }.items():
+            if seen and place in self.does:
+                y = self.does[place](y)
+        return y
+
+
+class Fusing(Net):
+    """Has a ``fuse`` of its own, which returns nothing, itself, or another network."""
+
+    def fuse(self) -> Any:
+        if "fails" in self.does:
+            raise RuntimeError("two\nlines")
+        if "other" in self.does:
+            return Net()
+        self.layer.weight.data *= self.does.get("factor", 1)
+        return self if "itself" in self.does else None
+
+
+class Quiet(Fusing):
+    def fuse(self, verbose: bool = True) -> Any:  # type: ignore[override]
+        assert not verbose
+        return super().fuse()
+
+
+class Bare(nn.Module):
+    fuse = True  # no function
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Fusing(), Fusing()),
+        (Fusing(itself=1), Fusing(itself=1)),
+        (Fusing(other=1), Fusing(other=1)),
+        (Fusing(factor=3), Fusing(factor=3)),
+        (Quiet(), Quiet()),
+    ],
+)
+def test_what_is_fused_is_compared(one: nn.Module, other: nn.Module) -> None:
+    assert verify(one, other, X).tried == ("fused", *FORWARD)
+    assert float(one.layer.weight.detach().mean()) == 2.0
+
+
+def test_what_has_no_fuse_is_not_fused() -> None:
+    assert verify(Net(), Net(), X).tried == FORWARD
+    assert verify(Bare(), Bare(), X).tried == FORWARD
+
+
+def test_what_the_masked_network_cannot_do_is_left_out() -> None:
+    assert verify(Fusing(fails=1), Fusing(fails=1), X).tried == FORWARD
+
+    def fail(y: torch.Tensor) -> torch.Tensor:
+        raise ValueError("not here")
+
+    for place, left in (("gradients", "gradients on"), ("training", "training step")):
+        net = Net(**{place: fail})
+        assert verify(net, net, X).tried == tuple(name for name in FORWARD if name != left)
+    assert verify(net := Net(small=fail), net, X).tried == FORWARD  # a larger image does
+    assert "another size" not in verify(net := Net(small=fail, large=fail), net, X).tried
+
+
+def double(y: torch.Tensor) -> torch.Tensor:
+    return 2 * y
+
+
+def fail(y: torch.Tensor) -> torch.Tensor:
+    raise KeyError("two\nlines")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        (Fusing(), Fusing(factor=3), r"fused: the compact model differs"),
+        (Fusing(), Fusing(fails=1), r"fused: the compact model cannot be brought into this form \(RuntimeError: two\)"),
+        (Net(), Net(gradients=double), r"gradients on: the compact model differs"),
+        (Net(), Net(gradients=fail), r"gradients on: the compact model does not run"),
+        (Net(), Net(small=double), r"another size: the compact model differs"),
+        (Net(), Net(small=lambda y: y[:, :, 1:]), r"another size: the compact model returns tensors of other shapes"),
+        (Net(), Net(training=fail), r"a training step fails in the compact model \(KeyError: .two"),
+        (Net(), Net(training=lambda y: y.detach()), r"a training step fails in the compact model"),
+    ],
+)
+def test_what_differs_elsewhere_is_refused(one: nn.Module, other: nn.Module, message: str) -> None:
+    with pytest.raises(VerificationError, match=f"^{message}") as caught:
+        verify(one, other, X)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_larger_image_is_tried_where_a_smaller_one_does_not_run() -> None:
+    with pytest.raises(VerificationError, match=r"^another size: the compact model differs"):
+        verify(Net(small=fail), Net(small=fail, large=double), X)
+
+
+def test_inputs_without_images_have_no_other_size() -> None:
+    assert verify(nn.Linear(3, 2), nn.Linear(3, 2), torch.zeros(2, 3), tolerance=10).tried == (
+        "gradients on",
+        "training step",
+    )
+
+
+def test_images_in_dictionaries_are_made_smaller_and_masks_of_numbers_stay() -> None:
+    seen = []
+
+    class Takes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 1, 1)
+
+        def forward(self, given: dict[str, torch.Tensor], ids: torch.Tensor) -> torch.Tensor:
+            seen.append((given["image"].shape[2:], ids.shape[1:]))
+            assert len(given["image"]) == len(ids)
+            return self.layer(given["image"])
+
+    net = Takes()
+    verify(net, net, ({"image": X}, torch.zeros(1, 1, 6, 6, dtype=torch.int64)))
+    assert {shape for _, shape in seen} == {torch.Size([1, 6, 6])}
+    assert {shape for shape, _ in seen} == {torch.Size([6, 6]), torch.Size([3, 3])}
+
+
+@pytest.fixture
+def forms() -> Iterator[None]:
+    before = dict(proof.FORMS)
+    yield
+    proof.FORMS.clear()
+    proof.FORMS.update(before)
+
+
+@pytest.mark.usefixtures("forms")
+def test_a_form_that_others_state() -> None:
+    """As an exporter, which puts another ``forward`` in the place of a module's own."""
+
+    def exported(model: nn.Module) -> nn.Module | None:
+        if not isinstance(model, Net):
+            return None
+        factor = model.does.get("exported", 1)
+        model.forward = lambda x: type(model).forward(model, x) * factor  # type: ignore[method-assign]
+        return model
+
+    proof.register_form("exported", exported)
+    assert verify(Net(), Net(), X).tried == ("exported", *FORWARD)
+    assert verify(Bare(), Bare(), X).tried == FORWARD
+    with pytest.raises(VerificationError, match=r"^exported: the compact model differs"):
+        verify(Net(), Net(exported=2), X)
+
+
+def test_random_numbers_and_modes_are_left_as_they_were() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2), nn.Dropout(0.5)).train()
+    net[1].eval()
+    torch.manual_seed(3)
+    wanted = torch.rand(3)
+    torch.manual_seed(3)
+    statistics = net[1].running_mean.clone()
+    verify(net, net, X)
+    assert torch.equal(torch.rand(3), wanted)
+    assert [m.training for m in net.modules()] == [True, True, False, True]
+    assert torch.equal(net[1].running_mean, statistics)
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_frozen_networks_are_trained_too() -> None:
+    net = Net().requires_grad_(False)
+    assert verify(net, net, X).tried == FORWARD
+    assert not net.layer.weight.requires_grad
+
+
+@pytest.mark.parametrize("returns", [lambda y: None, lambda y: y.argmax()])
+def test_nothing_to_compare(returns: Callable[[torch.Tensor], Any]) -> None:
+    class Returns(Net):
+        def forward(self, x: torch.Tensor) -> Any:
+            return returns(self.layer(x))
+
+    with pytest.raises(VerificationError, match="returns no floating-point tensor"):
+        verify(Returns(), Returns(), X)
+
+
+def test_an_input_that_the_masked_network_does_not_take() -> None:
+    with pytest.raises(ModelError, match=r"^the masked model does not run on the example inputs \(RuntimeError: "):
+        verify(Net(), Net(), torch.rand(1, 5, 2, 2))
+
+
+def test_the_greatest_difference_of_all_outputs_counts() -> None:
+    class Many(Net):
+        def forward(self, x: torch.Tensor) -> Any:
+            y = self.layer(x)
+            return {"first": y[:0], "second": [y + self.does.get("late", 0)], "last": (0 * y, y)}
+
+    found = verify(Many(), Many(late=1e-3), X, tolerance=1.0)
+    assert found.max_abs == pytest.approx(1e-3, rel=1e-2)
+    assert found.max_rel == pytest.approx(1e-3 / float(Many()(X)["second"][0].detach().abs().max()), rel=1e-2)
+    off = verify(Summing((0, 2, 1), 0.0), Summing((0, 2, 1), 0.5), X, tolerance=1.0)
+    assert (off.max_abs, off.max_rel) == (0.5, 0.5)  # over nothing there is no share

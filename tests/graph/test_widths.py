@@ -1,0 +1,385 @@
+"""Widths that modules remember: stated, seen in a pass, or beside a cut layer; and what owners of modules state."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from networks import SplitBlock, random_plan, randomise
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
+from seqprune import PrunePlan, compact, mask, trace, verify
+from seqprune.errors import InputError
+from seqprune.graph import ChannelGraph, operator, register_rule, register_standin, register_widths, widths
+from seqprune.graph.rules.table import DIMS, RULES
+from seqprune.graph.standins import STANDINS
+from seqprune.graph.values import Value
+
+X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """What a test states is forgotten after it."""
+    tables = (STANDINS, RULES, DIMS, widths._REGISTERED)
+    before = [dict(table) for table in tables]
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
+
+
+def net(block: nn.Module, reads: int = 8) -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), block, nn.Conv2d(reads, 2, 1))
+    randomise(model, 0)
+    return model.double().eval()
+
+
+def every_other(graph: ChannelGraph) -> PrunePlan:
+    """Every other group leaves, as far as constraints allow."""
+    odd = (np.arange(graph.group_count) % 2 == 1) & ~graph.pinned
+    return PrunePlan.from_removed(graph, graph.legalise(odd, -np.arange(graph.group_count, dtype=float), ~graph.pinned))
+
+
+def exact(model: nn.Module) -> tuple[ChannelGraph, PrunePlan, Any]:
+    graph = trace(model, X)
+    plan = every_other(graph)
+    small = compact(model, plan, graph)
+    verify(mask(model, plan, graph), small, X)
+    for seed in range(3):
+        again = trace(small, X)
+        verify(mask(small, p := random_plan(again, seed), again), compact(small, p, again), X)
+    return graph, plan, small
+
+
+# ---- stated ---------------------------------------------------------------------------------------------------
+
+
+class Halves(SplitBlock):
+    """As Ultralytics' C2f: ``half`` is read by the exporter's own forward alone."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 8, 4, 1, shortcut=True)
+        self.half = 4
+
+
+class Variant(Halves):
+    """As users write them: a subclass that adds a little."""
+
+
+class Otherwise(Halves):
+    """A subclass whose ``half`` is something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.half = 3
+
+
+class Without(Halves):
+    """A subclass without the layer that the base has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.cv1 = self.cv1, nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.cv2(torch.cat([self.first(x), self.first(x)[:, :4]], 1))
+
+
+@pytest.mark.parametrize(("kind", "half"), [(Halves, 2), (Variant, 2), (Otherwise, 3), (Without, 4)])
+def test_subclasses_inherit_what_their_base_states_where_it_holds(kind: type[Halves], half: int) -> None:
+    """A user's subclass of C2f exported wrongly: classes were matched by exact name, and ``c`` kept its width."""
+    register_widths(Halves, half=("cv1.conv", 2))
+    model = net(kind())
+    graph = trace(model, X)
+    name = "2.first.conv" if kind is Without else "2.cv1.conv"
+    removed = ~graph.pinned
+    removed[graph.by_name[name].groups[[0, 2, 4, 5]]] = False
+    for layer in graph.all_layers:
+        if name not in (layer.name, *graph.coupled(layer.name)):
+            removed[layer.groups] = False
+    plan = PrunePlan.from_removed(graph, removed)
+    small = compact(model, plan, graph)
+    verify(mask(model, plan, graph), small, X)
+    assert small[2].half == half
+
+
+def test_statements_that_name_no_class_or_no_layer() -> None:
+    with pytest.raises(InputError, match="is no class of modules"):
+        register_widths("pkg.C2f", c="cv1")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="is no class of modules"):
+        register_standin(dict, lambda self, x: x)  # type: ignore[arg-type]
+    for fact in (3, ("cv1",), ("cv1", 2.0), (2, "cv1")):
+        with pytest.raises(InputError, match=r"c=.* names no layer: give its path, or \(path, divisor\)"):
+            register_widths(Halves, c=fact)  # type: ignore[arg-type]
+
+
+# ---- seen in a pass ---------------------------------------------------------------------------------------------
+
+
+class Splitting(nn.Module):
+    """Cuts by numbers it holds, as PConv and many blocks with halves do."""
+
+    def __init__(self, first: int, rest: int) -> None:
+        super().__init__()
+        self.first, self.rest = first, rest
+        self.make = nn.Conv2d(8, first + rest, 1)
+        self.part = nn.Conv2d(first, first, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b = torch.split(self.make(x), [self.first, self.rest], 1)
+        return torch.cat([self.part(a), b], 1)
+
+
+class Equal(Splitting):
+    """Sections of one width, given once."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b = self.make(x).split(self.first, 1)
+        return torch.cat([self.part(a), b], dim=1)
+
+
+class Mixed(Splitting):
+    """One of the sizes is written out."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b = self.make(x).split((self.first, 6), dim=1)
+        return torch.cat([self.part(a), b], dim=1)
+
+
+class Kernel(nn.Module):
+    """A depthwise kernel of its own, with its number of groups in an attribute."""
+
+    def __init__(self, also: str = "") -> None:
+        super().__init__()
+        self.width, self.also = 8, also
+        self.register_buffer("blur", torch.full((8, 1, 3, 3), 1 / 9))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = F.conv2d(x, self.blur, padding=1, groups=self.width)
+        if self.also == "factor":
+            return y / self.width
+        if self.also == "rows":
+            return y.view(2, -1, 36).split(self.width, 2)[0].unsqueeze(-1)
+        if self.also == "stride":
+            return F.conv2d(y, self.blur, padding=1, groups=8, stride=self.width)
+        if self.also == "shape":
+            return y.view(2, -1, 36)[:, :, :32].view(2, -1, self.width, 4)
+        return y
+
+
+@pytest.mark.parametrize(("block", "names"), [(Splitting(2, 6), ("first", "rest")), (Equal(), ("first",))])
+def test_sections_by_numbers_that_a_module_holds(block: nn.Module, names: tuple[str, ...]) -> None:
+    graph, _, small = exact(net(block))
+    assert graph.by_name["2.make"].free.all()
+    assert small[2].part.in_channels == small[2].first < block.first
+    assert {w.attribute for w in graph.widths} == set(names)
+    assert small[2].make.out_channels == small[2].first + (small[2].rest if len(names) > 1 else small[2].first)
+
+
+def test_a_section_of_a_written_size_stays_whole() -> None:
+    graph, _, small = exact(net(Mixed(2, 6)))
+    assert graph.by_name["2.make"].free.tolist() == [True] * 2 + [False] * 6
+    assert "split sizes are numbers in the code" in graph.by_name["2.make"].reason
+    assert (small[2].first, small[2].rest) == (1, 6)
+
+
+def test_as_many_groups_as_an_attribute_says() -> None:
+    graph, _, small = exact(net(Kernel()))
+    assert graph.by_name["0"].free.all()
+    assert small[2].width == small[2].blur.shape[0] < 8
+
+
+@pytest.mark.parametrize("also", ["factor", "rows", "stride", "shape"])
+def test_an_attribute_that_is_used_for_more_does_not_change(also: str) -> None:
+    _, _, small = exact(net(Kernel(also)))
+    assert small[2].width == 8
+
+
+def test_code_that_takes_no_counts_runs_with_plain_numbers() -> None:
+    """``chunk`` wants an int in C: its module alone loses what a count would tell."""
+
+    class Chunks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = 2
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b = x.chunk(self.parts, 1)
+            return torch.cat([b, a], 1)
+
+    graph, _, small = exact(net(nn.Sequential(Chunks(), Kernel())))
+    assert graph.by_name["0"].free.all()
+    assert small[2][0].parts == 2
+    assert small[2][1].width == small[2][1].blur.shape[0] < 8
+
+
+def test_more_such_modules_than_are_tried_one_by_one() -> None:
+    class Chunks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = 2
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat(x.chunk(self.parts, 1), 1)
+
+    graph, _, _ = exact(net(nn.Sequential(*(Chunks() for _ in range(6)))))
+    assert graph.by_name["0"].free.all()
+    assert graph.unread == ()
+
+
+class TrainingUses(nn.Module):
+    """Hands its width on in inference, and computes with it in training, where nothing can be watched any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 8
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            return x * float(torch.arange(self.width).sum())
+        return x.view(2, self.width, 6, 6)
+
+
+def test_what_could_not_be_watched_in_training_does_not_change() -> None:
+    graph, _, _ = exact(net(TrainingUses()))
+    assert not graph.by_name["0"].free.any()
+    assert graph.unread == ()
+
+
+# ---- beside a cut layer -----------------------------------------------------------------------------------------
+
+
+class Reparameterised(nn.Module):
+    """Knows its widths for the step that makes one convolution of its branches."""
+
+    def __init__(self, inputs: int = 8, outputs: int = 8, **more: int) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = inputs, outputs
+        self.a = nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs))
+        self.b = nn.Sequential(nn.Conv2d(inputs, outputs, 1), nn.BatchNorm2d(outputs))
+        vars(self).update(more)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(self.a(x) + self.b(x))
+
+    def deploy(self) -> nn.Conv2d:
+        """Fails where the attributes are not as the branches are."""
+        made = nn.Conv2d(self.in_channels, self.out_channels, 3, padding=1).double()
+        with torch.no_grad():
+            made.weight.zero_()
+            for conv, norm in (self.a, self.b):
+                scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+                weight = F.pad(conv.weight, [(3 - conv.kernel_size[0]) // 2] * 4) * scale[:, None, None, None]
+                made.weight += weight
+        return made
+
+
+@pytest.mark.parametrize("widths_", [(8, 8), (8, 12)])
+def test_the_widths_of_a_block_that_is_fused_for_deployment(widths_: tuple[int, int]) -> None:
+    """``in_channels`` kept what the block was built with: only the deploy step, after training, reads it."""
+    _, _, small = exact(net(Reparameterised(*widths_), widths_[1]))
+    block = small[2]
+    assert (block.in_channels, block.out_channels) == (block.a[0].in_channels, block.a[0].out_channels)
+    assert block.in_channels < 8
+    assert block.deploy().weight.shape == block.a[0].weight.shape
+
+
+def test_the_number_of_a_whole_network() -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.num_features = 12
+            self.body, self.head = nn.Sequential(nn.Conv2d(3, 12, 1), nn.ReLU()), nn.Conv2d(12, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(x))
+
+    _, _, small = exact(Whole().double().eval())
+    assert small.num_features == small.head.in_channels == 6
+
+
+def test_what_is_unclear_is_named_and_left(caplog: pytest.LogCaptureFixture) -> None:
+    model = net(Reparameterised(8, 8, width=8, stride=8, max_size=7))
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2, 3, 4]})
+    with caplog.at_level(logging.INFO, "seqprune"):
+        small = compact(model, plan, graph)
+    assert (small[2].in_channels, small[2].out_channels, small[2].width, small[2].stride) == (3, 5, 8, 8)
+    told = {record.message.split(":")[0]: record.levelname for record in caplog.records}
+    assert told == {
+        "2.width is 8, layers beside it have 3 or 5 now": "WARNING",
+        "2.stride is 8, layers beside it have 3 or 5 now": "INFO",
+    }
+
+
+def test_a_number_that_is_no_width_by_name_is_left_even_where_all_agree() -> None:
+    model = net(Reparameterised(8, 8, stride=8))
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2]})
+    small = compact(model, plan, graph)
+    assert (small[2].in_channels, small[2].out_channels, small[2].stride) == (3, 3, 8)
+
+
+def test_a_network_that_loses_nothing_beside_it_is_left() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 6, 1), Reparameterised(6, 8), nn.Conv2d(8, 2, 1))
+    model = model.double().eval()
+    graph = trace(model, X)
+    small = compact(model, PrunePlan.from_keep(graph, {"0": [0, 1]}), graph)
+    assert (small[3].in_channels, small[3].out_channels) == (6, 8)
+
+
+# ---- rules and stand-ins of one's own -----------------------------------------------------------------------------
+
+
+class Cut(nn.Module):
+    """Computes with a number of channels in a way that nobody sees through."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        half = x.shape[1] // 2
+        return torch.cat([x[:, half:], x[:, :half]], 1)
+
+
+class CutAgain(Cut):
+    pass
+
+
+class CutOtherwise(Cut):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * x.shape[1]
+
+
+def test_a_standin_of_ones_own() -> None:
+    assert not exact(net(Cut()))[0].by_name["0"].free.any()
+    register_standin(Cut, lambda self, x: torch.cat(x.chunk(2, 1)[::-1], 1))
+    assert exact(net(Cut()))[0].by_name["0"].free.all()
+    assert exact(net(CutAgain()))[0].by_name["0"].free.all()
+    assert not exact(net(CutOtherwise()))[0].by_name["0"].free.any()
+
+
+def test_a_rule_of_ones_own() -> None:
+    @operator
+    def doubled(x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, x.cumsum(3)], 1)
+
+    class Doubled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return doubled(x)
+
+    barrier = trace(net(Doubled(), 16), X).barriers[0]
+    assert (barrier.op, barrier.reason) == ("doubled", "no rule for this operator")
+
+    @register_rule("doubled", dims=4)
+    def rule(r: Any, out: torch.Tensor, x: torch.Tensor) -> Value:
+        value = r.followed(x)
+        return Value(torch.as_tensor(value.known()).repeat(2).numpy(), 1, value.zero)
+
+    assert exact(net(Doubled(), 16))[0].by_name["0"].free.all()
