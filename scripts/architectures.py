@@ -7,7 +7,6 @@ names as arguments measure those alone and print their rows.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import sys
 import warnings
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "architectures")]
 
+import memory  # noqa: E402
 import torch  # noqa: E402
 import torchvision  # noqa: E402
 import torchvision_zoo  # noqa: E402
@@ -57,12 +57,13 @@ values of the image (Faster R-CNN, SSDlite); `seqprune.trace` refuses others (Ma
 
 
 def child(zoo: ModuleType, name: str, results: Any) -> None:
+    memory.begin()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")
     model, inputs = zoo.build(name)
     exact = inputs[0].dtype == torch.float64
     seen = measure(model, inputs)
-    results.put((seen, exact, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20))
+    results.put((seen, exact, memory.peak() / 2**30))
 
 
 def look(zoo: ModuleType, name: str) -> tuple[Measured, bool, float] | None:

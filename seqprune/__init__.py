@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seqprune.engine.listener import Listener
     from seqprune.engine.modules import restore
     from seqprune.engine.sequential import StepReport
     from seqprune.graph import ChannelGraph, trace
     from seqprune.plan import PrunePlan
-    from seqprune.run import PruneResult, prune
+    from seqprune.report.result import PruneResult
+    from seqprune.run import prune
     from seqprune.surgery import compact, count_active_channels, keep_masked, mask, verify
 
 # The first use of a name imports what it needs: torch takes seconds, and `seqprune --help` needs none of it.
 _HOME = {
     "ChannelGraph": "graph",
+    "Listener": "engine.listener",
     "PrunePlan": "plan",
-    "PruneResult": "run",
+    "PruneResult": "report.result",
     "StepReport": "engine.sequential",
     "compact": "surgery",
     "count_active_channels": "surgery",
@@ -31,6 +34,7 @@ _HOME = {
 
 __all__ = [
     "ChannelGraph",
+    "Listener",
     "PrunePlan",
     "PruneResult",
     "StepReport",
@@ -46,6 +50,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return metadata.version("seqprune")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

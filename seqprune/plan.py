@@ -24,7 +24,7 @@ Shapes = tuple[tuple[tuple[int, ...], str], ...]
 """Shape and dtype of the inputs that a graph was traced with."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerKeep:
     """What stays of one layer.
 
@@ -44,8 +44,11 @@ class LayerKeep:
     def removed(self) -> int:
         return self.channels - len(self.keep)
 
+    def __repr__(self) -> str:
+        return f"LayerKeep({self.name}: {len(self.keep)} of {self.channels} channels stay)"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class PrunePlan:
     """Frozen, hashable and complete: every layer that loses channels is in it, front to back.
 
@@ -59,6 +62,10 @@ class PrunePlan:
 
     layers: tuple[LayerKeep, ...]
     inputs: tuple[tuple[tuple[int, ...], str], ...]
+
+    def __repr__(self) -> str:
+        stay, whole = sum(len(entry.keep) for entry in self.layers), sum(entry.channels for entry in self.layers)
+        return f"PrunePlan({len(self.layers)} layers lose channels, {stay:,} of their {whole:,} stay)"
 
     @classmethod
     def from_keep(cls, graph: ChannelGraph, keep: Mapping[str, Iterable[int]]) -> PrunePlan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqprune.engine.listener import Listener
+from seqprune.engine.listener import Listener, together
 from seqprune.engine.modules import Evaluate
 from seqprune.engine.outputs import Outputs
 from seqprune.engine.record import Record
@@ -25,7 +25,9 @@ from seqprune.observe.device import as_device
 from seqprune.observe.inputs import Inputs
 from seqprune.observe.ranks import Ranks, connect
 from seqprune.observe.shelf import CACHE_BYTES
+from seqprune.report import summary
 from seqprune.report.result import PruneResult, RunFolder
+from seqprune.report.screen import Screen
 
 
 def prune(
@@ -57,6 +59,7 @@ def prune(
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
     val: bool = True,
+    classes: Collection[str | int] | None = None,
     trust: bool = False,
     example_inputs: Inputs = None,
     evaluate: Evaluate | None = None,
@@ -64,6 +67,7 @@ def prune(
     fixed: Sequence[str] = (),
     folder: str | Path | None = None,
     listener: Listener | None = None,
+    progress: bool | None = None,
 ) -> PruneResult:
     """Prunes a trained network front to back: one of Ultralytics', or any other ``torch.nn.Module``.
 
@@ -79,6 +83,8 @@ def prune(
         images, imgsz, batch, device, cache_bytes, cache_half, amp, val: see :class:`seqprune.engine.settings.Look`.
         finetune, finetune_step, distill, training: the ``epochs``, ``step_epochs``, ``distill`` and ``arguments`` of
             :class:`seqprune.engine.settings.Train`; Ultralytics' networks only.
+        classes: cut an Ultralytics network down to these of its classes, by name or number, before it is pruned;
+            objects of others are left out.
         trust: load a ``.pt`` whatever it holds; it may run code.
         example_inputs: what a module takes, where there are no data.
         evaluate: measures a module's accuracy, by name; top-1 and top-5 on the labelled ``val`` data without it.
@@ -87,6 +93,8 @@ def prune(
         folder: where findings are kept as they come, and results at the end. Where an earlier run of the same was
             killed there, this one goes on from what it found, to the same bits.
         listener: told what is going on.
+        progress: whether steps and a bar are shown as on the command line; left out, before a prompt or in a notebook
+            without a listener.
 
     Under ``torchrun`` the processes share the images and all of them return the same plan and model; only the first
     measures accuracy and speed, so the records of the others lack them.
@@ -96,6 +104,11 @@ def prune(
         VerificationError: compact and masked model differ; nothing is returned then.
         TrainingError, MeasurementError: what came after the pruning failed; their ``result`` holds what was pruned.
     """
+    given = dict(locals())
+    if progress or (progress is None and listener is None and summary.is_interactive()):
+        with Screen() as screen:
+            heard = screen.listener if listener is None else together(screen.listener, listener)
+            return prune(**given | {"listener": heard, "progress": False})
     module = model if isinstance(model, nn.Module) and not _is_ultralytics(model) else None
     look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val)
     choose = Choose(
@@ -104,6 +117,10 @@ def prune(
     )  # fmt: skip
     train = Train(finetune, finetune_step, distill, training or {})
     told, ranks = listener or Listener(), connect()
+    if module is None:
+        from seqprune.yolo.files.load import check_there
+
+        check_there(model)
     check_together(choose, train, ranks.count, bool(data))
     where = own_device(as_device(str(device)), ranks)
     tuner: Any = None
@@ -117,7 +134,9 @@ def prune(
         from seqprune.yolo.train.tuning import Tuner, check_names
 
         check_names(train.arguments)
-        subject, look = yolo_subject(model, data or "", look, choose, train, device=where, trust=trust, told=told)
+        subject, look = yolo_subject(
+            model, data or "", look, choose, train, device=where, trust=trust, classes=classes, told=told
+        )
         arguments = {"imgsz": look.imgsz, "batch": batch, "device": str(device), "seed": seed, **train.arguments}
         tuner = Tuner(data, arguments | {"teacher": subject.model if distill else None}, told.stage)
     home = RunFolder(None if folder is None or ranks.count > 1 else Path(folder))

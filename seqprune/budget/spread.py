@@ -86,8 +86,9 @@ def prefix_for(
     left = 0.0 if low < len(order) else share(found)
     if left > budget.target * (1 + TOLERANCE):
         raise InputError(
-            f"a target of {budget.target:g} cannot be met, {left:.3f} stays at the least: protect less, lower the "
-            "floor, or take a greater target"
+            f"a target of {budget.target:g} cannot be met, {left:.3f} stays at the least, with it {budget.floor:g} of "
+            "every layer: take a greater target (--target), protect less (--protect), or round counts up by less "
+            "(--round-to 1)"
         )
     return found
 

@@ -40,16 +40,23 @@ def finetune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run; give its --data.")] = False,
     project: Annotated[Path | None, typer.Option(show_default="runs/finetune", help="Folder of all runs.")] = None,
     name: Annotated[str | None, typer.Option(show_default="the model's name", help="Folder of this run.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Keep these of the model's classes: names or numbers, with commas between.")
+    ] = None,
     trust: Trust = False,
 ) -> None:
     """Train a pruned network on in the shape it has; a masked one stays masked."""
     from seqprune.report.folder import free_folder
     from seqprune.report.screen import Screen
 
-    if resume and (epochs, project, name) != (None,) * 3:
-        raise InputError("--resume goes on with its run's epochs and folder: leave out --epochs, --name, --project")
+    if resume and (epochs, project, name, classes) != (None,) * 4:
+        raise InputError(
+            "--resume goes on with its run's epochs, classes and folder: leave out --epochs, --name, --project, "
+            "--classes"
+        )
     if not resume and (data is None or epochs is None):
-        raise InputError("--data and --epochs are missing: name the images and the passes over them, or --resume a run")
+        missing = "--data and --epochs are missing: name the images and the passes over them, or --resume a run"
+        raise InputError(first_the_file(model, missing))
     options = {"imgsz": imgsz, "batch": batch, "device": device, "patience": patience, "seed": seed}
     options["distill_model"] = distill
     arguments = {key: value for key, value in options.items() if value is not None} | settings(set_ or ())
@@ -68,6 +75,8 @@ def finetune(
             if resume:
                 result = train.resume(model, data, **told)
             else:
+                kept = None if classes is None else classes.split(",")
+                told |= {"classes": kept, "warn": screen.warning}
                 result = train.train(model, data or "", target, epochs=epochs or 0, **told)
         except KeyboardInterrupt:
             last = target / "weights" / "last.pt"
@@ -78,6 +87,19 @@ def finetune(
                 )
             raise
     screen.console.print(trained(result))
+
+
+def first_the_file(model: str, missing: str) -> str:
+    """What is missing; a file of weights that does not exist is named before anything else."""
+    if Path(model).exists():
+        return missing
+    from seqprune.yolo.files.load import check_there
+
+    try:
+        check_there(model)
+    except InputError as error:
+        return f"{error}; {missing}"
+    return missing
 
 
 def settings(given: list[str] | tuple[str, ...]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from seqprune.cli.commands import first_the_file
 from seqprune.errors import InputError
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")]
@@ -21,7 +22,9 @@ Seed = Annotated[int, typer.Option(help="Of every random choice.")]
 
 def sensitivity(
     model: Model,
-    data: Annotated[str, typer.Option(help="Dataset YAML with labelled val images.")],
+    data: Annotated[
+        str | None, typer.Option(help="Dataset YAML with labelled val images.", show_default="required")
+    ] = None,
     layers: Annotated[
         str | None, typer.Option(show_default="all that can be pruned", help="Module paths, with commas between.")
     ] = None,
@@ -39,6 +42,7 @@ def sensitivity(
     ] = None,
 ) -> None:
     """Prune one layer at a time at several ratios and show what each costs."""
+    data = _both(model, data)
     shares = _numbers(ratios, "--ratios")
     if out is not None and (
         out.suffix != ".json" or not out.parent.is_dir() or out.exists() or out.with_suffix(".html").exists()
@@ -72,7 +76,10 @@ def sensitivity(
 
 def compare(
     model: Model,
-    data: Annotated[str, typer.Option(help="Dataset YAML: methods look at train, accuracy is measured on val.")],
+    data: Annotated[
+        str | None,
+        typer.Option(help="Dataset YAML: methods look at train, accuracy is measured on val.", show_default="required"),
+    ] = None,
     target: Annotated[str, typer.Option(help="Shares that stay: params=0.8,0.6, or flops=0.8.")] = "params=0.8",
     methods: Annotated[
         str,
@@ -94,6 +101,7 @@ def compare(
     """Prune with several methods to equal parameters and measure them on the same images, fine-tuned alike or not."""
     from seqprune.report.folder import fill, free_folder
 
+    data = _both(model, data)
     unit, _, shares = target.partition("=")
     if unit not in ("params", "flops"):
         raise InputError(
@@ -125,6 +133,16 @@ def compare(
     _show(screen.console, f"fine-tuned for {finetune} epochs" if finetune else "no training", *found.cells())
     written = fill(folder, found.write)
     screen.console.print(f"results in {written}: compare.json, compare.md, compare.html", markup=False)
+
+
+def _both(model: str, data: str | None) -> str:
+    """
+    Raises:
+        InputError: there is no data; a file of weights that is missing too is named first.
+    """
+    if data is None:
+        raise InputError(first_the_file(model, "--data is missing: name the images that accuracy is measured on"))
+    return data
 
 
 def _numbers(text: str, option: str) -> list[float]:

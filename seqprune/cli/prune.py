@@ -25,7 +25,7 @@ ASKED: dict[str, Any] = {
     **{"match": str, "mode": str, "device": str, "protect": list, "layers": (int, list), "blocks": list},
     **{"keep": (str, float, int), "round_to": int, "images": int, "imgsz": int, "batch": int, "cache_bytes": int},
     **{"cache_half": bool, "amp": bool, "finetune": int, "finetune_step": int, "distill": bool, "seed": int},
-    **{"val": bool},
+    **{"val": bool, "classes": list},
 }
 
 
@@ -94,6 +94,9 @@ def prune(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
     no_val: Annotated[bool, typer.Option("--no-val", help="Do not measure accuracy before and after.")] = False,
+    classes: Annotated[
+        str | None, typer.Option(help="Keep these of the model's classes: names or numbers, with commas between.")
+    ] = None,
     project: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/prune"),
     name: Annotated[str | None, typer.Option(show_default="the model's name", help="Folder of this run.")] = None,
     resume: Annotated[
@@ -121,6 +124,7 @@ def prune(
         **{"round_to": round_to, "images": images, "imgsz": imgsz, "batch": batch, "device": device, "mode": mode},
         **{"cache_bytes": cache_bytes, "cache_half": cache_half, "amp": amp, "finetune": finetune},
         **{"finetune_step": finetune_step, "distill": distill, "seed": seed, "val": not no_val},
+        "classes": None if classes is None else classes.split(","),
     }
     if is_follower():
         _run(asked, None, trust)

@@ -23,3 +23,16 @@ class Listener:
     progress: Callable[[int], None] = lambda _done: None
     step: Callable[[StepReport], None] = lambda _report: None
     warning: Callable[[str], None] = lambda _text: None
+
+
+def together(*listeners: Listener) -> Listener:
+    """One that tells all of them."""
+
+    def tell(name: str) -> Callable[..., None]:
+        def call(*what: object) -> None:
+            for listener in listeners:
+                getattr(listener, name)(*what)
+
+        return call
+
+    return Listener(tell("stage"), tell("progress"), tell("step"), tell("warning"))

@@ -86,14 +86,14 @@ class Record:
     seed: int
     mode: str
     finetune: int
-    settings: dict[str, Any]
-    versions: dict[str, str]
-    steps: tuple[StepReport, ...]
+    settings: dict[str, Any] = field(repr=False)
+    versions: dict[str, str] = field(repr=False)
+    steps: tuple[StepReport, ...] = field(repr=False)
     verify: Difference
     before: Size
     after: Size
     unreadable: tuple[str, ...] = ()
-    repairs: tuple[Repair, ...] = ()
+    repairs: tuple[Repair, ...] = field(default=(), repr=False)
 
     def to_json(self) -> str:
         return json.dumps(_plain(asdict(self)), indent=2, allow_nan=False) + "\n"

@@ -91,7 +91,7 @@ class Sensitivity:
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         """Head and cells of the table."""
-        head = ["layer", "ratio", "channels", "parameters", "mAP50-95", "drop"]
+        head = ["layer", "kept", "channels", "parameters", "mAP50-95", "drop"]
         return head, [
             [
                 p.layer + (f" and {len(p.members) - 1} more" if len(p.members) > 1 else ""),

@@ -22,9 +22,8 @@ def step_block(step: StepReport, number: int) -> Text:
     text.append(f"step {number}{block}  {step.layer}\n", "bold")
     if step.status == "skipped":
         text.append(f"  skipped: {step.reason}\n", "yellow")
-    ratio = step.removed / step.channels
     text.append(f"  original channels {step.channels}  keep {step.active_after}  remove {step.removed}")
-    text.append(f"  ratio {ratio:.3f}  active/total {step.active_after}/{step.channels}\n")
+    text.append(f"  kept {step.active_after / step.channels:.3f}  active/total {step.active_after}/{step.channels}\n")
     if step.objects or step.status == "skipped":
         text.append(f"  objects {step.objects}  classes {len(step.classes)}  k {step.k}  {step.seconds:.1f} s")
     others = [name for name in step.members if name != step.layer]

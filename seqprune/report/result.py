@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from seqprune.atomic import replacing
-from seqprune.engine.record import Record
+from seqprune.engine.record import Record, Size
 from seqprune.engine.sequential import StepReport
 from seqprune.engine.settings import Choose, Look, Train, as_plain
 from seqprune.engine.state import State
 from seqprune.engine.task import Task
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.plan import PrunePlan
+from seqprune.report import summary
 from seqprune.report.html import write_html
 
 FILES = ("weights/pruned.pt", "plan.json", "report.json", "report.html")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PruneResult:
     """What came out.
 
@@ -34,12 +35,33 @@ class PruneResult:
     model: nn.Module
     plan: PrunePlan
     record: Record
-    task: Task = field(repr=False)
+    task: Task
 
     @property
     def steps(self) -> tuple[StepReport, ...]:
         """One report a layer, front to back."""
         return self.record.steps
+
+    @property
+    def before(self) -> Size:
+        """Size, speed and accuracy of the network that was given."""
+        return self.record.before
+
+    @property
+    def after(self) -> Size:
+        """The same of the pruned one."""
+        return self.record.after
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What was measured of the pruned network: ``params``, ``gflops``, ``file_bytes``, ``map50_95`` …"""
+        return summary.measured(self.record.after)
+
+    def __repr__(self) -> str:
+        return summary.text(self.record)
+
+    def _repr_html_(self) -> str:
+        return summary.html(self.record)
 
     @property
     def names(self) -> dict[int, str]:

@@ -36,11 +36,13 @@ _HOME = {
     "OBBTrainer": "train.trainer",
     "PoseTrainer": "train.trainer",
     "Profile": "task.profile",
+    "RTDETRTrainer": "train.trainer",
     "SegmentationTrainer": "train.trainer",
     "finetune": "train.tuning",
     "gflops": "task.profile",
     "latency_ms": "task.profile",
     "parameters": "task.profile",
+    "rebuild": "train.facade",
     "save_pt": "files.save",
 }
 
@@ -55,11 +57,13 @@ __all__ = [
     "OBBTrainer",
     "PoseTrainer",
     "Profile",
+    "RTDETRTrainer",
     "SegmentationTrainer",
     "finetune",
     "gflops",
     "latency_ms",
     "parameters",
+    "rebuild",
     "save_pt",
 ]
 

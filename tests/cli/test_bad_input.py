@@ -64,6 +64,14 @@ def project(tmp_path: Path) -> Path:
         (("prune", "nowhere.pt", "--data", "d.yaml"), "nowhere.pt: no such file; check the path"),
         (("inspect", "nowhere.pt"), "nowhere.pt: no such file; check the path"),
         (("inspect", "nowhere.yaml"), "nowhere.yaml"),
+        (("prune", "nowhere.pt"), "nowhere.pt: no such file; check the path"),
+        (("prune", "nowhere.pt", "--preset", "none", "--batch", "0"), "nowhere.pt: no such file; check the path"),
+        (("prune", "nowhere.yaml"), "nowhere.yaml: no such file, and no model YAML"),
+        (("prune", "nowhere.safetensors"), "nowhere.safetensors: no such file"),
+        (("finetune", "nowhere.pt"), "nowhere.pt: no such file; check the path; --data and --epochs are missing"),
+        (("compare", "nowhere.pt"), "nowhere.pt: no such file; check the path"),
+        (("sensitivity", "nowhere.pt"), "nowhere.pt: no such file; check the path"),
+        (("sensitivity", MODEL), "--data is missing"),
     ],
 )
 def test_usage_and_numbers(
@@ -93,6 +101,13 @@ def test_layers_blocks_and_data(run: Any, args: tuple[str, ...], said: str, data
     assert code == 2
     assert said in one_line(err)
     assert not project.exists()
+
+
+def test_a_target_that_cannot_be_met_names_the_options(run: Any, project: Path) -> None:
+    """ "Lower the floor" named no option: there is none."""
+    code, _, err = run("prune", MODEL, "--preset", "fast", "--target", "params=0.001", "--project", project)
+    assert code == 2
+    assert "take a greater target (--target), protect less (--protect), or round counts up by less" in one_line(err)
 
 
 def test_a_file_that_is_no_checkpoint(run: Any, tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_sizes_change_by_a_share_and_accuracies_by_a_difference() -> None:
 def test_a_step_reads_like_a_pruning_log() -> None:
     assert step_block(PRUNED, 2).plain.splitlines() == [
         "step 2  block 5  model.5.conv",
-        "  original channels 256  keep 118  remove 138  ratio 0.539  active/total 118/256",
+        "  original channels 256  keep 118  remove 138  kept 0.461  active/total 118/256",
         "  objects 512  classes 2  k 118  1.5 s",
     ]
     assert f"  skipped: {WHY}\n" in step_block(SKIPPED, 3).plain

@@ -152,7 +152,6 @@ def _empty(folder: Path) -> None:
     [
         (lambda root: shutil.rmtree(root), "no such folder; for classification give one with train and val"),
         (lambda root: shutil.rmtree(root / "train"), "has no folder train"),
-        (lambda root: shutil.rmtree(root / "val"), "has no folder val or test"),
         (lambda root: shutil.rmtree(root / "train" / "red"), "has one class, green; give a folder for each of two"),
         (lambda root: (root / "train" / "blue").mkdir(), "has 3 classes but the model has 2"),
         (lambda root: (root / "train" / "red").rename(root / "train" / "blue"), "blue is no class of the model"),

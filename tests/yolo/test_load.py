@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,13 @@ def test_a_seed_fixes_random_weights_and_leaves_the_generator() -> None:
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_fused_file_is_refused_because_its_batchnorm_is_gone(tiny: nn.Module, tmp_path: Path) -> None:
+    """It was "untrusted": the layers' other forward, which fuse() puts in its place, is no name that is let through."""
+    fused = deepcopy(tiny).fuse(verbose=False)
+    torch.save({"model": fused, "ema": None, "train_args": {}}, tmp_path / "fused.pt")
+    for given in (tmp_path / "fused.pt", fused):
+        with pytest.raises(ModelError, match="BatchNorm layers were fused away") as caught:
+            load(given)
+        assert "trust" not in str(caught.value)

@@ -20,6 +20,8 @@ from seqprune.yolo.files.save import save_pt
 from seqprune.yolo.task.predict import predict
 from seqprune.yolo.task.proof import AS_IT_IS, AS_SETS, DOUBLE, difference_of_sets, prove
 from seqprune.yolo.task.validate import validate
+from seqprune.yolo.train.job import train
+from seqprune.yolo.train.tuning import finetune
 
 NAMES = {0: "green", 1: "red"}
 
@@ -122,6 +124,28 @@ def test_a_head_that_does_not_choose_is_compared_in_order(tiny: nn.Module) -> No
     with pytest.raises(VerificationError):
         prove(tiny, broken, torch.rand(1, 3, 64, 64))
     assert prove(tiny, deepcopy(tiny), torch.rand(1, 3, 64, 64)) == (Difference(0.0, 0.0), AS_IT_IS)
+
+
+def test_what_only_export_runs_is_proven_too(tiny: nn.Module) -> None:
+    """A subclass of C2f kept the width it remembered: the pruned network exported wrongly, and only then."""
+    broken = deepcopy(tiny)
+    broken.model[4].c -= 1
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(tiny(image)[0], broken(image)[0])
+    with pytest.raises(VerificationError, match=r"C2f by forward_split, which splits at a width that was not updated"):
+        prove(tiny, broken, image)
+    assert prove(tiny, deepcopy(tiny), image)[1] == AS_IT_IS
+
+
+@pytest.mark.slow
+def test_it_is_trained_in_its_shape(queries: nn.Module, data_yaml: Path, tmp_path: Path) -> None:
+    small = seqprune.prune(queries, preset="fast", target="params=0.95", round_to=1, imgsz=64)
+    path = small.save(tmp_path / "rt.pt")
+    done = train(path, data_yaml, tmp_path / "run", epochs=1, arguments={"imgsz": 64, "device": "cpu", "batch": 4})
+    assert load(done.best).plan == small.plan
+    assert "train/giou_loss" in (done.folder / "results.csv").read_text()
+    assert finetune(small.model, data_yaml, epochs=1, imgsz=64, plan=small.plan).names == NAMES
 
 
 def test_boxes_are_in_pixels(queries: nn.Module) -> None:

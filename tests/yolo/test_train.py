@@ -118,7 +118,6 @@ def test_training_stops_early_without_gain(
 @pytest.mark.parametrize(
     ("change", "arguments", "said"),
     [
-        ("names: [green, red, blue]", {}, "has 3 classes but the model has 2"),
         ("val: images/nowhere", {}, "cannot be used"),
         ("train: unlabelled", {}, "no labelled object"),
         ("", {"imgsz": 0}, "imgsz=0"),

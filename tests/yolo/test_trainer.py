@@ -14,7 +14,7 @@ from torch import nn
 from ultralytics import YOLO
 
 import seqprune
-from seqprune.errors import DataError, InputError, ModelError, TrainingError
+from seqprune.errors import InputError, ModelError, TrainingError
 from seqprune.plan import PrunePlan
 from seqprune.yolo.files.load import load
 from seqprune.yolo.files.save import save_pt
@@ -189,12 +189,9 @@ def test_impossible_arguments_are_refused(tiny: nn.Module, data_yaml: Path, argu
     assert "\n" not in str(caught.value)
 
 
-def test_another_number_of_classes_and_a_fused_model_are_refused(tiny: nn.Module, data_yaml: Path) -> None:
+def test_a_fused_model_is_refused(tiny: nn.Module, data_yaml: Path) -> None:
     with pytest.raises(ModelError, match="fused"):
         finetune(deepcopy(tiny).fuse(verbose=False), data_yaml, **SMALL)
-    tiny.names = {0: "one"}
-    with pytest.raises(DataError, match="has 2 classes but the model has 1"):
-        finetune(tiny, data_yaml, **SMALL)
 
 
 def test_a_shape_that_is_not_the_plans_is_refused(tiny: nn.Module, narrow, mask_plan, data_yaml: Path) -> None:

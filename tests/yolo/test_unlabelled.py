@@ -90,3 +90,13 @@ def test_a_relative_root_is_found_from_a_yaml_without_val(
 def test_training_says_that_it_needs_labels(tiny: nn.Module, unlabelled: Path) -> None:
     with pytest.raises(DataError, match="no labelled object"):
         finetune(tiny, unlabelled, epochs=1, imgsz=64)
+
+
+@pytest.mark.parametrize("task", ["classify"])
+def test_a_folder_without_val_suffices_to_prune_a_classifier(network: nn.Module, images: Path, task: str) -> None:
+    shutil.rmtree(images / "val")
+    result, said = prune(network, images, finetune=1)
+    assert result.record.after.params < result.record.before.params
+    assert len(said) > 0
+    assert "accuracy is not measured" in "".join(said)
+    assert prune(network, images, val=False)[0].metrics.keys() == result.metrics.keys()

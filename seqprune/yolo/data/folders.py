@@ -19,7 +19,7 @@ from ultralytics.data.dataset import ClassificationDataset
 from ultralytics.data.utils import check_cls_dataset, verify_image
 from ultralytics.nn.autobackend import check_class_names
 
-from seqprune.errors import DataError
+from seqprune.errors import DataError, UnlabelledError
 from seqprune.yolo.data.classes import check_classes
 from seqprune.yolo.data.dataset import resolve, untouched
 from seqprune.yolo.files.contained import contained, one_line
@@ -38,17 +38,21 @@ def describe(data: str | Path, task: str, needs: Sequence[str] = ("train", "val"
         DataError: As :func:`resolve_folder` for classification, else as :func:`seqprune.yolo.data.dataset.resolve`.
     """
     if task == "classify":
-        return str(data), resolve_folder(data)
+        return str(data), resolve_folder(data, needs)
     description = resolve(data, needs)
     return str(description.get("yaml_file", data)), description
 
 
-def resolve_folder(data: str | Path) -> dict[str, Any]:
+def resolve_folder(data: str | Path, needs: Sequence[str] = ("train", "val")) -> dict[str, Any]:
     """Read which classes and splits a folder of images to classify has.
+
+    Args:
+        data: The folder.
+        needs: Splits that it must have beside ``train``.
 
     Returns:
         Ultralytics' description: ``names`` (id to folder, sorted), ``nc``, and the folders ``train`` and ``val``, which
-        is ``test`` where there is no other.
+        is ``test`` where there is no other, and None where there is neither.
 
     Raises:
         DataError: There is no such folder, or it lacks a split, two classes, or images.
@@ -62,8 +66,8 @@ def resolve_folder(data: str | Path) -> dict[str, Any]:
             found: dict[str, Any] = check_cls_dataset(str(data), split="val")
     except (OSError, ValueError) as error:
         raise DataError(f"{data}: the images cannot be used ({one_line(error)}); check its folder train") from error
-    if found["val"] is None:
-        raise DataError(f"{data}: has no folder val or test; accuracy is measured there, with a folder a class")
+    if found["val"] is None and "val" in needs:
+        raise UnlabelledError(f"{data}: has no folder val or test; accuracy is measured there, with a folder a class")
     if len(found["names"]) < 2:
         raise DataError(f"{data}: has one class, {found['names'][0]}; give a folder for each of two classes or more")
     return found

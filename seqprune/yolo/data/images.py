@@ -225,7 +225,7 @@ class ClassificationImages(FileImages):
     ) -> None:
         _at_least_one(imgsz=imgsz, batch=batch, images=images)
         _check_split(split)
-        description = resolve_folder(data)
+        description = resolve_folder(data, needs=(split,))
         folders: dict[int, str] = description["names"]
         self.names = folders if names is None else fitting_names(folders, names, str(data))
         with contained():

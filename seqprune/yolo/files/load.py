@@ -16,7 +16,7 @@ from ultralytics.engine.model import Model
 from ultralytics.nn import tasks as networks
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
-from seqprune.errors import ModelError
+from seqprune.errors import ModelError, UntrustedError
 from seqprune.plain import UnreadableError, printable, why_no_file
 from seqprune.plan import PrunePlan
 from seqprune.yolo.data.classes import ITEM
@@ -41,6 +41,10 @@ _EXPORTS = {
     ".xml": "OpenVINO",
 }
 _HEAVY = ("model", "ema", "optimizer")
+_FUSED = (
+    "its BatchNorm layers were fused away, as predicting and exporting do, and with them what channels are judged and "
+    "repaired by; give the file as it was trained, or load it afresh from that"
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,10 @@ def load(
     try:
         with contained(), guarded(trust):
             opened = YOLO(str(path))
+    except UntrustedError as error:
+        if "forward_fuse" in str(error):  # what fuse() puts in the place of a layer's forward
+            raise ModelError(f"{path}: {_FUSED}") from error
+        raise
     except UNREADABLE as error:
         raise ModelError(_diagnosis(path, error, trust)) from error
     try:
@@ -152,12 +160,26 @@ def _from_yaml(path: Path, tasks: Collection[str]) -> LoadedDetector:
     return _loaded(built.model, str(path), None, built.task, tasks)
 
 
+def check_there(model: object) -> None:
+    """Raise ModelError where a file is named that does not exist: said before anything else that is missing."""
+    if not isinstance(model, str | Path) or Path(model).exists():
+        return
+    if Path(model).suffix.lower() not in (".yaml", ".yml"):
+        _check_file(Path(model))
+        return
+    try:
+        with contained():
+            networks.yaml_model_load(str(model))
+    except FileNotFoundError as error:
+        raise ModelError(f"{model}: no such file, and no model YAML of Ultralytics' by that name") from error
+
+
 def _check_file(path: Path) -> None:
     """Raise ModelError where the file plainly is no checkpoint, before any of it is unpickled."""
     if path.suffix.lower() in _EXPORTS:
         kind = _EXPORTS[path.suffix.lower()]
         raise ModelError(f"{path}: an exported {kind} model has no layers to prune; give the .pt it was exported from")
-    if path.suffix.lower() != ".pt":
+    if path.suffix.lower() not in (".pt", SUFFIX):
         raise ModelError(f"{path}: weights end in .pt and architectures in .yaml; give one of those")
     if (reason := why_no_file(path)) == "no such file":
         if str(path) in GITHUB_ASSETS_NAMES:
@@ -225,9 +247,7 @@ def _loaded(
     if task is None or kind != task:
         raise ModelError(f"{source}: holds a {type(module).__name__}, not an Ultralytics detector; give one for {aim}")
     if is_fused(module):
-        raise ModelError(
-            f"{source}: its BatchNorm layers were fused away by a prediction; load it afresh from its file"
-        )
+        raise ModelError(f"{source}: {_FUSED}")
     module = module.float().cpu().eval()
     module.task = task
     forget_inputs(module)

@@ -21,6 +21,7 @@ from torch import nn
 from seqprune.errors import ModelError
 from seqprune.plan import PrunePlan
 from seqprune.surgery import weight_rows
+from seqprune.yolo.files.networks import by_queries
 
 TRAINERS = {
     "detect": "DetectionTrainer",
@@ -29,6 +30,7 @@ TRAINERS = {
     "obb": "OBBTrainer",
     "classify": "ClassificationTrainer",
 }
+_QUERIES = "RTDETRTrainer"
 _PLAN = "seqprune_plan"
 # Ultralytics takes a name with "nn." in it for one of torch's: the sentence must not contain that.
 _BAR = (
@@ -41,9 +43,14 @@ def remember(model: Any, plan: str) -> None:
     """Let a network carry its plan (JSON), and bar its rebuilding; in place."""
     forget(model)
     setattr(model, _PLAN, plan)
-    sentence = _BAR.format(TRAINERS.get(getattr(model, "task", "detect"), "DetectionTrainer"))
+    sentence = _BAR.format(trainer_of(model))
     model.yaml = deepcopy(model.yaml)
     model.yaml["backbone"].insert(0, [-1, 1, sentence, []])
+
+
+def trainer_of(model: nn.Module) -> str:
+    """Name of the trainer that keeps a network's shape."""
+    return _QUERIES if by_queries(model) else TRAINERS.get(getattr(model, "task", "detect"), "DetectionTrainer")
 
 
 def forget(model: Any) -> PrunePlan | None:

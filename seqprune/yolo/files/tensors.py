@@ -27,6 +27,7 @@ from seqprune.plan import PrunePlan
 from seqprune.surgery import fill, verify
 from seqprune.yolo.files.bounded import bounded
 from seqprune.yolo.files.contained import contained, one_line
+from seqprune.yolo.files.heads import knows_some, mark_some, with_classes
 from seqprune.yolo.files.networks import NETWORKS, build, example, forget_inputs
 from seqprune.yolo.files.pruned import forget, remember
 from seqprune.yolo.files.save import permit
@@ -66,6 +67,7 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
         "format": FORMAT,
         "task": task,
         "names": {str(number): name for number, name in names.items()},
+        "some_classes": knows_some(copy),
         "imgsz": imgsz,
         "yaml": copy.yaml,
         "plan": None if plan_json is None else json.loads(plan_json),
@@ -131,8 +133,11 @@ def _is_width(value: Any) -> bool:
 def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], path: Path) -> nn.Module:
     """The described network with these tensors."""
     names = {int(number): printable(name, 300) for number, name in description["names"].items()}
+    classes = description["yaml"].get("nc", len(names))  # with which it was built, whatever it knows by now
     with contained():
-        network: Any = build(description["task"], description["yaml"], len(names))
+        network: Any = build(description["task"], description["yaml"], classes)
+    if classes != len(names):
+        network = with_classes(network, [*names.values()])
     if strange := sorted(network.state_dict().keys() ^ tensors.keys()):
         raise ModelError(f"{path}: {strange[0]} is in only one of the tensors and the description; copy both again")
     fill(network, tensors)
@@ -144,5 +149,7 @@ def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], p
     forget_inputs(network)
     network.names, network.nc, network.task = names, len(names), description["task"]
     network.args = plain_settings({"task": description["task"], "imgsz": description["imgsz"] or 640})
+    mark_some(network, bool(description.get("some_classes")))
+    network.args = {"task": description["task"], "imgsz": description["imgsz"] or 640}
     rebuilt: nn.Module = network
     return rebuilt

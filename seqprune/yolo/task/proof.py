@@ -21,6 +21,7 @@ from seqprune.errors import VerificationError
 from seqprune.graph import outputs
 from seqprune.graph.values import cloned, leaves
 from seqprune.surgery import TOLERANCE, Difference, verify
+from seqprune.yolo.files.contained import one_line
 
 AS_IT_IS, AS_SETS, DOUBLE = "float32", "float32, detections as sets", "float64"
 Tensors = list[torch.Tensor]
@@ -38,8 +39,39 @@ def prove(masked: nn.Module, small: nn.Module, images: torch.Tensor) -> tuple[Di
         The difference, and one of ``AS_IT_IS``, ``AS_SETS``, ``DOUBLE``.
 
     Raises:
-        VerificationError: as :func:`seqprune.surgery.verify`, whichever way they are compared.
+        VerificationError: as :func:`seqprune.surgery.verify`, whichever way they are compared; or what the exporter
+            puts in the place of a module's forward computes something else.
     """
+    found = _compared(masked, small, images)
+    check_split(small, images)
+    return found
+
+
+def check_split(small: nn.Module, images: torch.Tensor) -> None:
+    """Compare a network with itself as Ultralytics' exporter runs it: C2f and its like by ``forward_split``.
+
+    That code alone reads a width which the module remembers, so a wrong one shows nowhere before.
+
+    Raises:
+        VerificationError: they differ, or the exporter's way does not run.
+    """
+    split = deepcopy(small)
+    changed = [module for module in split.modules() if callable(getattr(module, "forward_split", None))]
+    if not changed:
+        return
+    for module in changed:
+        module.forward = module.forward_split  # type: ignore[assignment]
+    try:
+        verify(small, split, images)
+    except (RuntimeError, VerificationError) as error:
+        kinds = ", ".join(sorted({type(module).__name__ for module in changed}))
+        raise VerificationError(
+            f"export would run {kinds} by forward_split, which splits at a width that was not updated "
+            f"({one_line(error)}): state the widths that your modules remember, see docs/modules.md"
+        ) from error
+
+
+def _compared(masked: nn.Module, small: nn.Module, images: torch.Tensor) -> tuple[Difference, str]:
     try:
         return verify(masked, small, images), AS_IT_IS
     except VerificationError:

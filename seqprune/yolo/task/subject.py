@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from seqprune.engine.settings import Choose, Look, Train
 from seqprune.observe.batch import Noise
 from seqprune.surgery import compact
 from seqprune.yolo.data.images import FileImages, images_for
+from seqprune.yolo.files.heads import knows_some, only_classes
 from seqprune.yolo.files.load import LoadedDetector, load
-from seqprune.yolo.files.networks import NETWORKS
+from seqprune.yolo.files.networks import NETWORKS, names_of
 from seqprune.yolo.files.pruned import is_masked
 from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import image_channels, padded, trace_detector
@@ -37,6 +39,7 @@ def yolo_subject(
     device: torch.device,
     trust: bool,
     told: Listener,
+    classes: Collection[str | int] | None = None,
 ) -> tuple[Subject, Look]:
     """The network, its graph and its images, and what is looked at with the size of the images filled in.
 
@@ -44,6 +47,9 @@ def yolo_subject(
         InputError: weights, data, names or numbers that cannot be used.
     """
     detector = _settled(load(model, tasks=NETWORKS, trust=trust, seed=choose.seed), told)
+    if classes is not None:
+        cut = only_classes(detector.model, classes)
+        detector = replace(detector, model=cut, names=names_of(cut))
     if train.distill:
         check_student(detector.model)
     classifies = detector.task == "classify"
@@ -79,6 +85,7 @@ def images_to_look_at(
         names=detector.names,
         seed=choose.seed,
         labelled=choose.way.asks_for_labels,
+        some=knows_some(detector.model),
     )
     if seen.unreadable:
         told.warning(f"left out as unreadable, {len(seen.unreadable)}: {', '.join(seen.unreadable[:5])}")

@@ -18,6 +18,7 @@ from seqprune.observe.streaming import Blocks
 from seqprune.plan import PrunePlan
 from seqprune.surgery import Difference
 from seqprune.yolo.data.images import FileImages
+from seqprune.yolo.files.heads import knows_some
 from seqprune.yolo.files.networks import is_fixed
 from seqprune.yolo.files.save import bytes_of, save_pt
 from seqprune.yolo.files.tensors import SUFFIX, save_pair
@@ -85,8 +86,9 @@ class YoloTask:
     def accuracy(self, model: nn.Module) -> Mapping[str, float]:
         if self.validation is None:
             return {}
-        look = validate_classes if self.classifies else validate
-        return asdict(look(model, **self.validation))
+        if self.classifies:
+            return asdict(validate_classes(model, **self.validation))
+        return asdict(validate(model, **self.validation, some=knows_some(model)))
 
     def prove(self, masked: nn.Module, small: nn.Module, inputs: torch.Tensor) -> tuple[Difference, str]:
         return prove(masked, small, inputs)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from seqprune.yolo.data.classes import ITEM
 from seqprune.yolo.data.folders import describe
 from seqprune.yolo.files.contained import contained, one_line
 from seqprune.yolo.files.guard import guarded
+from seqprune.yolo.files.heads import knows_some, only_classes, shapes_with
 from seqprune.yolo.files.load import LoadedDetector, load
 from seqprune.yolo.files.networks import NETWORKS
-from seqprune.yolo.files.pruned import TRAINERS, is_masked, remember
+from seqprune.yolo.files.pruned import is_masked, remember, trainer_of
 from seqprune.yolo.files.unpickle import UNREADABLE, read
 from seqprune.yolo.train import trainer as trainers
 from seqprune.yolo.train.teacher import load_teacher
@@ -37,6 +39,8 @@ def train(
     arguments: Mapping[str, Any] | None = None,
     on_epoch: Callable[[int, int], None] | None = None,
     trust: bool = False,
+    classes: Collection[str | int] | None = None,
+    warn: Callable[[str], None] = lambda _text: None,
 ) -> Trained:
     """Train a network, for any task, in the shape it has, as Ultralytics trains.
 
@@ -49,6 +53,8 @@ def train(
             ``distill_model`` is the file of a teacher, the network before it was pruned.
         on_epoch: Told how many epochs are done, and of how many.
         trust: Load ``model`` and the teacher whatever they hold.
+        classes: Cut the network down to these of its classes, by name or number, before it is trained.
+        warn: Told what may not be meant.
 
     Raises:
         InputError: The model, the teacher, the data or an argument cannot be used.
@@ -63,16 +69,26 @@ def train(
     loaded = load(model, tasks=NETWORKS, trust=trust)
     if loaded.plan is not None:
         is_masked(loaded.model, loaded.plan)  # refuses what is not in the plan's shape
+    else:
+        warn(f"{model} was not pruned: it is trained as it is, in the shape it has")
     teacher = None
     if source is not None:
         teacher = load_teacher(source, loaded.model, trust=trust)
         given["distill_model"] = str(Path(source).absolute() if Path(source).exists() else source)  # for resuming
+    described, description = describe(data, loaded.task)
+    if classes is not None:
+        loaded = replace(loaded, model=only_classes(loaded.model, classes))
+    elif not knows_some(loaded.model) and loaded.names != ITEM and len(description["names"]) != len(loaded.names):
+        warn(
+            f"{data} has {len(description['names'])} classes, the model {len(loaded.names)}: the last layers of its "
+            "head are made anew, classes that it knows by name keep theirs"
+        )
     overrides = {"plots": False, "verbose": False} | given
     overrides |= {
         "task": loaded.task,
         "mode": "train",
         "model": str(model),
-        "data": describe(data, loaded.task)[0],
+        "data": described,
         "epochs": epochs,
         "project": str(folder.parent.absolute()),
         "name": folder.name,
@@ -154,7 +170,7 @@ def _run(
         stack.enter_context(contained())
         stack.enter_context(guarded(trust))
         try:
-            trainer = getattr(trainers, TRAINERS[loaded.task])(overrides=overrides)
+            trainer = getattr(trainers, trainer_of(loaded.model))(overrides=overrides)
         except _REFUSED as error:
             raise InputError(f"training arguments or data: {one_line(error)}") from error
         trainer.teacher = teacher
@@ -163,6 +179,7 @@ def _run(
         else:
             trainer.model = trainer.get_model(weights=_carrying(loaded))
         failures = (*FAILED, *UNREADABLE) if trainer.resume else FAILED  # what is resumed, a file says
+        shapes = shapes_with(loaded.model, len(trainer.data["names"]))
         if on_epoch is not None and not trainer.ddp:  # what follows into other processes must be plain
             trainer.add_callback("on_train_epoch_end", lambda it: on_epoch(it.epoch + 1, it.epochs))
         try:
@@ -173,7 +190,7 @@ def _run(
     if not best.exists():
         raise TrainingError(f"training left no checkpoint in {trainer.wdir}; look for an error of its processes")
     result = load(best, tasks=NETWORKS, trust=trust)
-    trainers.check_trained(result.model, trainers.shapes_of(loaded.model), loaded.plan, None)
+    trainers.check_trained(result.model, shapes, loaded.plan, None)
     if loaded.plan is not None:
         loaded.plan.save(trainer.save_dir / "plan.json")
     metrics = trainer.metrics or (result.checkpoint or {}).get("train_metrics") or {}

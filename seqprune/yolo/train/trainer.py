@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.models.rtdetr import train as rtdetr
 from ultralytics.models.yolo import classify, detect, obb, pose, segment
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import strip_optimizer, unwrap_model
@@ -23,11 +24,12 @@ from ultralytics.utils.torch_utils import strip_optimizer, unwrap_model
 from seqprune.errors import DataError, InputError, ModelError, TrainingError
 from seqprune.plan import PrunePlan
 from seqprune.surgery import graph_for, masker
-from seqprune.yolo.data.classes import check_classes
-from seqprune.yolo.data.dataset import ReadOnlyDataset, build
+from seqprune.yolo.data.classes import fitted
+from seqprune.yolo.data.dataset import ReadOnlyDataset, ReadOnlyStretched, build
 from seqprune.yolo.data.folders import ReadOnlyFolder, describe, fitting_names
 from seqprune.yolo.files.guard import guarded
-from seqprune.yolo.files.networks import forget_inputs, is_fixed, is_fused, released, student_of
+from seqprune.yolo.files.heads import knows_some, with_classes
+from seqprune.yolo.files.networks import forget_inputs, is_fixed, is_fused, names_of, released, student_of
 from seqprune.yolo.files.pruned import is_masked, plan_of
 from seqprune.yolo.files.settings import plain_settings
 from seqprune.yolo.train.teacher import handed_over, load_teacher
@@ -52,6 +54,7 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
     plan: PrunePlan | None = None
     mask: Callable[[nn.Module], None] | None = None
     shapes: Shapes
+    data: Any
     teacher: nn.Module | None = None
     """Who teaches; read from ``distill_model`` where it is not given."""
 
@@ -97,8 +100,11 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
         """A trainable copy of ``weights`` in its own shape; without weights, the network of ``cfg``.
 
+        Where the data has another number of classes, the last layers of the head are made anew for them; a network
+        that was cut down to some of its classes keeps those, and objects of the others are left out.
+
         Raises:
-            ModelError: The weights have another number of classes than the data, or were fused.
+            ModelError: The weights were fused, or cannot be given the classes of the data.
             InputError: ``pretrained`` asks for other weights than the model's, or the teacher cannot be used.
         """
         pretrained = self.args.pretrained
@@ -115,12 +121,18 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
                 "the model's BatchNorm layers were fused away by a prediction; load it afresh from its file"
             )
         self.find_teacher(model)
-        names: Any = model.names
-        check_classes(self.data, len(names), str(self.args.data))
+        self.find_classes(model)
+        if len(self.data["names"]) != len(names_of(model)):
+            model = with_classes(model, [*self.data["names"].values()])
         forget_inputs(model)
         for name, parameter in model.named_parameters():
             parameter.requires_grad = not is_fixed(name)  # as Ultralytics trains
         return model
+
+    def find_classes(self, model: nn.Module) -> None:
+        """Count the data's classes as a network does that knows some of them."""
+        if knows_some(model) and set(names_of(model).values()) <= set(self.data["names"].values()):
+            self.data = fitted(self.data, names_of(model), str(self.args.data), some=True)
 
     def find_teacher(self, student: nn.Module) -> None:
         """Read the teacher's file, where there is to be one and nobody gave it.
@@ -136,6 +148,7 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
         """Set up as Ultralytics does, then mask."""
         if isinstance(self.model, nn.Module):
             self.find_teacher(self.model)  # in the processes of several GPUs, which are handed the network
+            self.find_classes(student_of(self.model))
         with handed_over(lambda: self.teacher):
             result = super()._setup_train(*args, **kwargs)
         network = self.network()
@@ -228,6 +241,14 @@ class _ReadsBoxes(KeepsShape):
 
 class DetectionTrainer(_ReadsBoxes, detect.DetectionTrainer):  # type: ignore[misc]
     """Ultralytics' detection trainer in the shape of the network it is given; see :class:`KeepsShape`."""
+
+
+class RTDETRTrainer(KeepsShape, rtdetr.RTDETRTrainer):  # type: ignore[misc]
+    """The same for detectors of queries, whose images are stretched."""
+
+    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> ReadOnlyDataset:
+        """The split's images and labels, read only."""
+        return build(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=32, kind=ReadOnlyStretched)
 
 
 class SegmentationTrainer(_ReadsBoxes, segment.SegmentationTrainer):  # type: ignore[misc]

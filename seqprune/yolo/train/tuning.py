@@ -17,14 +17,15 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from seqprune.errors import InputError, TrainingError
 from seqprune.observe.device import as_device
 from seqprune.plan import PrunePlan
-from seqprune.yolo.data.classes import fitted
+from seqprune.yolo.data.classes import ITEM, fitted
 from seqprune.yolo.data.folders import describe
 from seqprune.yolo.files.contained import contained, one_line
+from seqprune.yolo.files.heads import shapes_with
 from seqprune.yolo.files.networks import forget_inputs, names_of, released
-from seqprune.yolo.files.pruned import TRAINERS, forget, remember
+from seqprune.yolo.files.pruned import forget, remember, trainer_of
 from seqprune.yolo.train import trainer as trainers
 from seqprune.yolo.train.teacher import check_student
-from seqprune.yolo.train.trainer import check_trained, shapes_of
+from seqprune.yolo.train.trainer import check_trained
 
 FAILED = (RuntimeError, ValueError, AssertionError, OSError, subprocess.CalledProcessError, pickle.PicklingError)
 """What training fails with."""
@@ -55,9 +56,9 @@ class _Quiet(trainers.KeepsShape):
         """Nothing was saved that could be evaluated."""
 
 
-def _quiet(task: str, described: Mapping[str, Any]) -> type[_Quiet]:
-    """The trainer for a task, quietened, on data that was described."""
-    return type("QuietTrainer", (_Quiet, getattr(trainers, TRAINERS[task])), {"described": described})
+def _quiet(model: nn.Module, described: Mapping[str, Any]) -> type[_Quiet]:
+    """The trainer of a network, quietened, on data that was described."""
+    return type("QuietTrainer", (_Quiet, getattr(trainers, trainer_of(model))), {"described": described})
 
 
 def finetune(
@@ -108,17 +109,18 @@ def finetune(
         check_student(model)
         arguments["distill_model"] = "teacher.pt"  # a name only: the teacher is handed over
     described, description = describe(data, task, needs=("train",))
-    if task != "classify":
-        description = fitted(description, names_of(model), str(data))
-        description["val"] = description["val"] or description["train"]  # Ultralytics opens both; nothing is measured
+    if task != "classify" and names_of(model) == ITEM:
+        description = fitted(description, ITEM, str(data))
+    description["val"] = description["val"] or description["train"]  # Ultralytics opens both; nothing is measured
     with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():
         arguments |= {"data": described, "project": folder, "name": "run"}
         try:
-            trainer = _quiet(task, description)(overrides=arguments)
+            trainer = _quiet(model, description)(overrides=arguments)
         except (SyntaxError, TypeError, ValueError) as error:
             raise InputError(f"training arguments: {one_line(error)}") from error
         trainer.teacher = None if teacher is None else deepcopy(teacher).float()
         trainer.model = trainer.get_model(weights=model)
+        shapes = shapes_with(model, len(trainer.data["names"]))
         if plan is not None:
             remember(trainer.model, plan.to_json())
         try:
@@ -131,10 +133,10 @@ def finetune(
     result.args = deepcopy(getattr(model, "args", {}))
     if broken := [name for name, tensor in result.state_dict().items() if not tensor.isfinite().all()]:
         raise TrainingError(f"training diverged: {broken[0]} is not finite; use a smaller lr0")
-    check_trained(result, shapes_of(model), trainer.plan, trainer.mask)
+    check_trained(result, shapes, trainer.plan, trainer.mask)
     wanted = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     for name, parameter in result.named_parameters():
-        parameter.requires_grad = wanted[name]
+        parameter.requires_grad = wanted[name]  # other classes have other rows, not other names
     trained: nn.Module = result
     return trained
 
