@@ -18,6 +18,7 @@ from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Observation, Predict, Progress, match_objects, observe
 from seqprune.observe.forward import Forward
+from seqprune.observe.lanes import joined
 from seqprune.observe.ranks import ALONE, Ranks, share
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan, find_layer
@@ -168,7 +169,8 @@ def prune_sequentially(
     """
     settings = settings or Settings()
     order = front_to_back(graph, layers)
-    mine, forward = share(images, ranks), forward or Forward()
+    forward = forward or Forward()
+    mine = joined(share(images, ranks), model, ranks)
     look = partial(observe, images=mine, progress=progress, stream=stream, forward=forward, ranks=ranks)
     match = None
     if predict is not None:

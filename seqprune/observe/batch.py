@@ -27,6 +27,7 @@ class Batch:
         boxes: ``[M, 4]`` float32, ``x1 y1 x2 y2`` in pixels of ``images``: an object is seen at the cell under its
             centre. Without them it fills its image, and the mean over all cells is its vector.
         number: which of all batches it is, the same in every pass and every share of them.
+        filler: how many images at the end only fill it up: they hold no object and do not count.
     """
 
     images: Inputs
@@ -34,6 +35,7 @@ class Batch:
     classes: torch.Tensor
     boxes: torch.Tensor | None = None
     number: int = 0
+    filler: int = 0
 
     @property
     def count(self) -> int:

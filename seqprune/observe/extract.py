@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,10 +16,11 @@ from seqprune.errors import ModelError
 from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.forward import Forward
 from seqprune.observe.inputs import height_width
+from seqprune.observe.lanes import Lanes
 from seqprune.observe.match import centre_cells, matched_objects
 from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.observe.running import RunningMoments
-from seqprune.observe.streaming import BlockStream, Pass, whole_passes
+from seqprune.observe.streaming import BlockStream, Pass, Run, whole_passes
 from seqprune.select.moments import ClassMoments
 
 Predict = Callable[[nn.Module, torch.Tensor], list[torch.Tensor]]
@@ -41,11 +43,15 @@ class Observation:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What was seen of one batch."""
+    """What was seen of one batch: classes ``[M]`` and by layer vectors ``[M, channels]`` of its objects."""
 
     images: int
-    objects: int = 0
-    moments: dict[str, RunningMoments] = field(default_factory=dict)
+    kinds: torch.Tensor
+    vectors: dict[str, torch.Tensor]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process may not have this one's GPU, and would begin to use it.
+        return _Seen, (self.images, self.kinds.cpu(), {name: rows.cpu() for name, rows in self.vectors.items()})
 
 
 def observe(
@@ -78,28 +84,28 @@ def observe(
         ModelError: a layer was not reached or does not return a feature map.
     """
     forward = forward or Forward()
-    device = next(model.parameters()).device
+    lanes = Lanes(model, forward)
     running: dict[str, RunningMoments] = {}
     objects = 0
-    passes = whole_passes(model, images) if stream is None else stream.passes(model, layers, images, forward)
+    passes = whole_passes(model, images) if stream is None else stream.passes(model, layers, images, lanes=lanes)
     for number in count():
         ahead = next(passes, None)
         mine = None
         if ahead is not None:
             chosen = ahead.batch if matched is None else ahead.batch.select(matched[number])
-            mine = _look(model, layers, ahead, chosen, classes, forward)
+            mine = _look(layers, ahead, chosen, lanes)
         everyones = [seen for seen in ranks.gather(mine) if seen is not None]
         if not everyones:
             break
         for seen in everyones:
-            objects += seen.objects
-            for name, moments in seen.moments.items():
+            objects += len(seen.kinds)
+            for name, rows in seen.vectors.items():
                 if name not in running:
-                    running[name] = RunningMoments.empty(classes, moments.mean.shape[1], device)
-                running[name].merge(moments.to(device))
+                    running[name] = RunningMoments(classes, rows.shape[1], lanes.device)
+                running[name].add(rows.to(lanes.device), seen.kinds.to(lanes.device))
         if progress is not None:
             progress(sum(seen.images for seen in everyones))
-    empty = {name: RunningMoments.empty(classes, 0, device) for name in layers if name not in running}
+    empty = {name: RunningMoments(classes, 0, lanes.device) for name in layers if name not in running}
     return Observation({n: (running | empty)[n].result() for n in layers}, objects)
 
 
@@ -111,43 +117,39 @@ def match_objects(
     forward: Forward | None = None,
 ) -> list[torch.Tensor]:
     """Per batch, ``[M]`` bool: the objects that ``model`` finds (a prediction of their class, IoU > 0.5)."""
-    forward = forward or Forward()
-    device = next(model.parameters()).device
+    lanes = Lanes(model, forward or Forward())
     # One buffer: small tensors that stay between large ones that go would keep memory in holes.
     matched, sizes = bytearray(), []
     for batch in images:
-        parts = forward(batch.count, device, partial(_predicted, model, predict, batch))
+        parts = lanes(batch.images, partial(_predicted, predict, batch))
         found = matched_objects(batch, [boxes for part in parts for boxes in part])
         matched += found.numpy().tobytes()
         sizes.append(len(found))
         if progress is not None:
-            progress(batch.count)
+            progress(batch.count - batch.filler)
     flags = torch.frombuffer(matched, dtype=torch.bool) if matched else torch.zeros(0, dtype=torch.bool)
     return list(torch.split(flags, sizes))
 
 
-def _predicted(model: nn.Module, predict: Predict, batch: Batch, part: slice) -> list[torch.Tensor]:
+def _predicted(predict: Predict, batch: Batch, model: nn.Module, part: slice) -> list[torch.Tensor]:
     return predict(model, batch.input(model, part))
 
 
-def _look(model: nn.Module, layers: Sequence[str], ahead: Pass, chosen: Batch, classes: int, forward: Forward) -> _Seen:
-    """The moments of one batch's chosen objects; where there are none, the network is not run."""
+def _look(layers: Sequence[str], ahead: Pass, chosen: Batch, lanes: Lanes) -> _Seen:
+    """The vectors of one batch's chosen objects; where there are none, the network is not run."""
+    images = ahead.images - chosen.filler
     if not len(chosen.classes):
-        return _Seen(ahead.images)
-    device = next(model.parameters()).device
-    run = ahead.ready()
-    parts = forward(ahead.images, device, partial(_object_vectors, model, layers, run, chosen))
+        return _Seen(images, chosen.classes, {})
+    parts = lanes(ahead.batch.images, partial(_object_vectors, layers, ahead.ready(), chosen))
     kinds = torch.cat([kinds for _, kinds in parts])
-    vectors = {name: torch.cat([found[name] for found, _ in parts]) for name in layers}
-    moments = {name: RunningMoments.of(rows, kinds, classes) for name, rows in vectors.items()}
-    return _Seen(ahead.images, len(kinds), moments)
+    return _Seen(images, kinds, {name: torch.cat([found[name] for found, _ in parts]) for name in layers})
 
 
 def _object_vectors(
-    model: nn.Module, layers: Sequence[str], run: Callable[[slice], object], batch: Batch, part: slice
+    layers: Sequence[str], run: Run, batch: Batch, model: nn.Module, part: slice
 ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """Of the objects in the images of ``part``: ``[M, channels]`` by layer, and their classes."""
-    outputs = _outputs(model, layers, partial(run, part))
+    outputs = _outputs(model, layers, partial(run, part, model))
     mine = (batch.image_index >= part.start) & (batch.image_index < part.stop)
     device = next(model.parameters()).device
     where = (batch.image_index[mine] - part.start).to(device)

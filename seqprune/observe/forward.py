@@ -25,8 +25,15 @@ class Forward:
         self.amp, self.warn = amp, warn
         self.parts = 1
 
-    def __call__(self, images: int, device: torch.device, run: Callable[[slice], T]) -> list[T]:
-        """What ``run`` returns for each part of a batch of ``images``, in order.
+    def once(self, device: torch.device, run: Callable[[slice], T], part: slice) -> T:
+        """What ``run`` returns for ``part``."""
+        with torch.no_grad(), torch.autocast(device.type, enabled=self.amp):
+            return run(part)
+
+    def __call__(
+        self, images: int, device: torch.device, run: Callable[[slice], T], most: int | None = None
+    ) -> list[T]:
+        """What ``run`` returns for each part of a batch of ``images``, ``most`` of them at a time, in order.
 
         Where it runs out of memory, it is called again for halves of the part that failed, and never for an image
         beyond; what it sums up along the way it must not sum up twice (see :class:`Once`).
@@ -35,13 +42,13 @@ class Forward:
             InputError: not even one image fits in the memory.
         """
         found: list[T] = []
-        parts = self._parts(0, images, images)
+        most = most or images
+        parts = self._parts(0, images, images, most)
         while parts:
             part = parts[0]
             size = part.stop - part.start
             try:
-                with torch.no_grad(), torch.autocast(device.type, enabled=self.amp):
-                    found.append(run(part))
+                found.append(self.once(device, run, part))
             except torch.cuda.OutOfMemoryError as error:
                 if size == 1:
                     raise InputError(
@@ -54,11 +61,11 @@ class Forward:
             self.parts *= 2
             torch.cuda.empty_cache()
             self.warn(f"CUDA ran out of memory with {size} images at a time: {ceil(images / self.parts)} from now on")
-            parts = self._parts(part.start, part.stop, images) + self._parts(part.stop, images, images)
+            parts = self._parts(part.start, part.stop, images, most) + self._parts(part.stop, images, images, most)
         return found
 
-    def _parts(self, start: int, stop: int, images: int) -> list[slice]:
-        size = max(1, ceil(images / self.parts))
+    def _parts(self, start: int, stop: int, images: int, most: int) -> list[slice]:
+        size = max(1, min(most, ceil(images / self.parts)))
         return [slice(at, min(at + size, stop)) for at in range(start, stop, size)]
 
 

@@ -84,9 +84,9 @@ class Shelf:
         """The objects of the batch."""
         if kept.batch is not None:
             return kept.batch
-        _, number, parts = torch.load(cast(Path, kept.file), mmap=True, weights_only=True)
+        _, (number, filler), parts = torch.load(cast(Path, kept.file), mmap=True, weights_only=True)
         images, index, classes, boxes = (None if part is None else part.clone() for part in parts)
-        return Batch(images, index, classes, boxes, number)  # type: ignore[arg-type]
+        return Batch(images, index, classes, boxes, number, filler)  # type: ignore[arg-type]
 
     def read(self, kept: Kept, device: torch.device) -> Outputs:
         """The outputs on ``device``, in the type they had; unsigned bytes stay where they are."""
@@ -149,7 +149,7 @@ class Shelf:
         file = self._path() / f"{next(self._number)}.pt"
         parts = (batch.images, batch.image_index, batch.classes, batch.boxes)
         try:
-            torch.save(({source: t.cpu() for source, t in outputs.items()}, batch.number, parts), file)
+            torch.save(({source: t.cpu() for source, t in outputs.items()}, (batch.number, batch.filler), parts), file)
         except (OSError, RuntimeError) as error:  # torch words a full disk as a RuntimeError
             self._tell("failed", f"block outputs cannot be written: {str(error).splitlines()[0]}")
             file.unlink(missing_ok=True)

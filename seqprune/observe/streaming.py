@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -16,6 +17,7 @@ from torch import nn
 from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.forward import Forward
 from seqprune.observe.inputs import as_input
+from seqprune.observe.lanes import Lanes
 from seqprune.observe.shelf import CACHE_BYTES, Kept, Outputs, Shelf
 from seqprune.select.layers import block_of
 
@@ -51,6 +53,12 @@ class Blocks:
         return output
 
 
+class Run(Protocol):
+    """Runs a part of a batch."""
+
+    def __call__(self, part: slice, lane: nn.Module | None = None) -> object: ...
+
+
 @dataclass(frozen=True)
 class Pass:
     """One batch and the way of running it.
@@ -58,12 +66,13 @@ class Pass:
     Attributes:
         batch: its objects; the images may have lost their pixels, not their size.
         images: how many there are.
-        ready: brings the batch to where the pass begins and returns what runs a part of its images from there.
+        ready: brings the batch to where the pass begins and returns what runs a part of its images from there, through
+            the network of the pass or through its copy in a lane.
     """
 
     batch: Batch
     images: int
-    ready: Callable[[], Callable[[slice], object]]
+    ready: Callable[[], Run]
 
 
 @dataclass
@@ -105,9 +114,14 @@ class BlockStream:
         self.shelf.clear()
 
     def passes(
-        self, model: nn.Module, layers: Sequence[str], images: LabelledImages, forward: Forward | None = None
+        self,
+        model: nn.Module,
+        layers: Sequence[str],
+        images: LabelledImages,
+        forward: Forward | None = None,
+        lanes: Lanes | None = None,
     ) -> Iterator[Pass]:
-        """Every batch with what runs ``model`` through ``layers``."""
+        """Every batch with what runs ``model`` through ``layers``; brought there in ``lanes`` where they are given."""
         wanted = [block for name in layers if (block := block_of(name)) is not None]
         first, last = min(wanted), max(wanted)
         forward = forward or Forward()
@@ -122,7 +136,7 @@ class BlockStream:
                 yield Pass(position, position.count, lambda run=run: run)  # type: ignore[misc]
             else:
                 batch = self.shelf.objects(position.kept)
-                ready = partial(self._ready, model, position, batch, first, last, forward)
+                ready = partial(self._ready, model, position, batch, first, last, lanes or forward)
                 yield Pass(batch, position.kept.images, ready)
                 held.append(position)
         self._positions = None if self._outgrown else held
@@ -143,13 +157,16 @@ class BlockStream:
             self.warn("neither memory nor disk holds the block outputs: every step runs the network from the start")
 
     def _ready(
-        self, model: nn.Module, position: _Position, batch: Batch, first: int, last: int, forward: Forward
-    ) -> Callable[[slice], object]:
+        self, model: nn.Module, position: _Position, batch: Batch, first: int, last: int, runs: Forward | Lanes
+    ) -> Run:
         device = next(model.parameters()).device
         live = self.shelf.read(position.kept, device)
         if position.next < first:
             advance = partial(self._advance, model, position.next, first, live)
-            parts = forward(position.kept.images, device, advance)
+            if isinstance(runs, Lanes):
+                parts = runs(batch.images, lambda lane, part: advance(part, lane))
+            else:
+                parts = runs(position.kept.images, device, advance)
             live = {source: torch.cat([part[source] for part in parts]) for source in parts[0]}
             self._keep(position, batch, first, live)
         return partial(self._advance, model, first, last + 1, live)
@@ -164,13 +181,15 @@ class BlockStream:
         elif not again:
             self._give_up()
 
-    def _advance(self, model: nn.Module, start: int, stop: int, live: Outputs, part: slice) -> Outputs:
+    def _advance(
+        self, model: nn.Module, start: int, stop: int, live: Outputs, part: slice, lane: nn.Module | None = None
+    ) -> Outputs:
         """Runs a part of a batch through blocks ``start`` to ``stop - 1``, dropping what nothing reads any more."""
         live = {source: output[part] for source, output in live.items()}
         if start == 0:
             live[IMAGE] = as_input(live[IMAGE], model)
         for block in range(start, stop):
-            live[block] = self.blocks.run(model, block, live)
+            live[block] = self.blocks.run(lane or model, block, live)
             for source in [s for s in live if self._last_use.get(s, s) <= block]:
                 del live[source]
         return live
@@ -182,5 +201,5 @@ def whole_passes(model: nn.Module, images: LabelledImages) -> Iterator[Pass]:
         yield Pass(batch, batch.count, partial(_from_the_start, model, batch))
 
 
-def _from_the_start(model: nn.Module, batch: Batch) -> Callable[[slice], object]:
-    return lambda part: batch.run(model, part)
+def _from_the_start(model: nn.Module, batch: Batch) -> Run:
+    return lambda part, lane=None: batch.run(lane or model, part)
