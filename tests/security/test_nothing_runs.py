@@ -31,7 +31,7 @@ from seqprune.yolo.files.tensors import save_pair
 from seqprune.yolo.files.unpickle import read
 
 ATTACKS = int(os.environ.get("SEQPRUNE_ATTACKS", "10000"))
-SECONDS = 10.0
+SECONDS, WAITING = 10.0, 60.0  # of the processor, which others may share, and on the wall
 # Of a thousand: what takes microseconds is tried most.
 SHARES = {
     "pickles": 560,
@@ -236,11 +236,11 @@ KINDS: dict[str, Callable[..., Callable[[], object]]] = {
 def test_nothing_runs_hangs_or_ends_in_a_traceback(kind: str, watch: Watch, tiny: nn.Module) -> None:
     folder, marker = Path(watch.folder), str(Path(watch.folder) / malice.MARK)
     first = 0 if ATTACKS <= 10_000 else 1_000_000
-    slowest, failed = 0.0, []
+    failed: list[str] = []
     for number in range(first, first + ATTACKS * SHARES[kind] // 1000):
         draw = random.Random(f"{kind} {number}")  # noqa: S311 - no secret
         attack = KINDS[kind](draw, folder, marker, tiny)
-        start = time.monotonic()
+        start, worked = time.monotonic(), time.process_time()
         watch.on = True
         try:
             attack()
@@ -251,10 +251,9 @@ def test_nothing_runs_hangs_or_ends_in_a_traceback(kind: str, watch: Watch, tiny
             failed.append(f"{number}: {error!r:.300}")
         finally:
             watch.on = False
-        seconds = time.monotonic() - start
-        slowest = max(slowest, seconds)
-        if watch.seen or os.path.exists(marker) or seconds > SECONDS:
-            failed.append(f"{number}: {watch.seen} {seconds:.1f} s")
+        waited, worked = time.monotonic() - start, time.process_time() - worked
+        if watch.seen or os.path.exists(marker) or worked > SECONDS or waited > WAITING:
+            failed.append(f"{number}: {watch.seen} {worked:.1f} of {waited:.1f} s")
             watch.seen.clear()
     assert not failed, "\n".join(failed[:20])
 

@@ -51,12 +51,22 @@ def read(path: Path, needs: Sequence[str] = ("train", "val")) -> dict[str, Any]:
         is_right, wanted = _KEYS[key]
         if not is_right(value):
             raise DataError(f"{path}: {key}: {printable(value, 60)} is not {wanted}; correct it")
+    root = Path(str(found.get("path") or path.parent))
+    for key in _SPLITS:
+        for value in found.get(key, []) if isinstance(found.get(key), list) else [found.get(key) or "images"]:
+            if _is_everything((root / value).resolve()):
+                raise DataError(f"{path}: {key}: {value} is no folder of a data set but the whole machine; correct it")
     if "nc" in found:
         found["nc"] = int(float(found["nc"]))
     if "names" in found:
         found["names"] = _shown(found["names"])
     found["path"] = str(found.get("path") or path.parent)
     return found
+
+
+def _is_everything(folder: Path) -> bool:
+    """Whether looking for images below would go through all files there are, or through what are none."""
+    return len(folder.parts) == 1 or folder.parts[1:2] in [("proc",), ("sys",), ("dev",)]
 
 
 def _shown(names: Any) -> Any:

@@ -20,7 +20,7 @@ from seqprune.errors import ModelError
 # YOLOv8x-P6 has 97 million values and takes 2e10 multiplications on 256 pixels, YOLOv9e is built in 6,800 operations.
 _VALUES = 400_000_000
 _LARGEST = 200_000_000
-_MULTIPLICATIONS = 100_000_000_000
+_MULTIPLICATIONS = 50_000_000_000
 _OPERATIONS = 20_000
 
 

@@ -28,7 +28,7 @@ from seqprune.yolo.files.settings import numbers_of, plain_settings
 _HOOKS = frozenset(key for key in vars(nn.Module()) if "hooks" in key)
 _DISTILLING = "ultralytics.nn.distill_model"
 _NAME = re.compile(r"[\w-]{1,100}", re.ASCII)
-_MODULES = 100_000
+_MODULES = 20_000
 _CLASSES = 100_000
 
 
@@ -86,7 +86,7 @@ def _check_tree(network: nn.Module) -> list[nn.Module]:
         module, above, name = waiting.pop()
         found.append(module)
         if id(module) in above or len(found) > _MODULES:
-            raise _Wrong(f"{name} contains itself")
+            raise _Wrong(f"{name} contains itself" if id(module) in above else f"it has more than {_MODULES} layers")
         _check_module(module, name)
         inner = above | {id(module)}
         waiting += ((child, inner, key) for key, child in vars(module)["_modules"].items() if child is not None)

@@ -43,15 +43,16 @@ from seqprune.yolo.files.known import (
 )
 
 _DEEPEST = 120  # a network in a network is ten to twenty
-_PICKLE = 8 << 20  # bytes; YOLOv8x and its optimizer take less than one million
+_PICKLE = 8 << 20  # bytes
+_STEPS = 2_000_000  # YOLOv9e twice and its optimizer take 750,000
 Storage = Callable[[str, int, int], torch.UntypedStorage]
 
 
 class _Short:
     """The part of a file that a pickle may take, which is read instruction by instruction."""
 
-    def __init__(self, file: io.BytesIO, left: int = _PICKLE) -> None:
-        self.file, self.left = file, left
+    def __init__(self, file: io.BytesIO) -> None:
+        self.file, self.left, self.steps = file, _PICKLE, _STEPS
 
     def read(self, count: int) -> bytes:
         return self._counted(self.file.read(count))
@@ -61,8 +62,9 @@ class _Short:
 
     def _counted(self, found: bytes) -> bytes:
         self.left -= len(found)
-        if self.left < 0:
-            raise Damaged(f"its pickle is longer than {_PICKLE >> 20} MiB, which is no network's")
+        self.steps -= 1
+        if self.left < 0 or self.steps < 0:
+            raise Damaged(f"its pickle is longer than {_PICKLE >> 20} MiB or {_STEPS:,} steps, which is no network's")
         return found
 
 
