@@ -1,7 +1,8 @@
-"""What is given back so that constraints hold: the fewest channels, the best ones, until nothing is left to do."""
+"""A graph's answers, and what is given back so that constraints hold: the fewest channels, the best ones."""
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from weakref import ref
 
 import numpy as np
@@ -120,3 +121,48 @@ def test_a_trace_keeps_no_activation() -> None:
     alive: list[int] = []
     trace(Deep(), torch.rand(1, 3, 4, 4))
     assert alive == [1, 1]
+
+
+def test_members_and_coupled_layers() -> None:
+    graph = graph_of([[0, 1], [1, 2], [3], [2, 2]])
+    assert graph.members == {
+        0: (("layer0", 0),),
+        1: (("layer0", 1), ("layer1", 0)),
+        2: (("layer1", 1), ("layer3", 0), ("layer3", 1)),
+        3: (("layer2", 0),),
+    }
+    assert graph.coupled("layer0") == ("layer1",)
+    assert graph.coupled("layer1") == ("layer0", "layer3")
+    assert graph.coupled("layer2") == ()
+    assert graph.order == {"layer0": 0, "layer1": 1, "layer2": 2, "layer3": 3}
+
+
+def test_bundles_follow_balances_as_far_as_they_reach() -> None:
+    graph = graph_of([[0, 1], [2, 3], [4, 5], [6]], ([[0, 1], [2, 3]], [[2, 3], [4, 5]]))
+    assert [bundle.groups.tolist() for bundle in graph.bundles("layer0")] == [[0, 1], [2, 3], [4, 5]]
+    assert [bundle.groups.tolist() for bundle in graph.bundles("layer3")] == [[6]]
+    twice = graph_of([[0, 1], [1, 1, 0]]).bundles("layer0")
+    assert [bundle.groups.tolist() for bundle in twice] == [[0], [1]]
+    assert {name: at.tolist() for name, at in twice[1].columns.items()} == {"layer0": [[1]], "layer1": [[0, 1]]}
+
+
+def test_a_section_may_be_uneven_or_empty() -> None:
+    graph = graph_of([[0, 1, 2, 3]], ([[0, 1], [2, 3]],))
+    assert graph.unbalanced(removed(graph)) is None
+    assert graph.unbalanced(removed(graph, 0, 2)) is None
+    assert graph.unbalanced(removed(graph, 0)) == (graph.balances[0], (1, 2))
+    assert graph.unbalanced(removed(graph, 0, 1, 2, 3)) == (graph.balances[0], (0, 0))
+
+
+def test_what_a_weight_reads_and_makes() -> None:
+    graph = trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)), torch.zeros(1, 3, 2, 2))
+    assert graph.weight_inputs["2"].tolist() == graph.weight_outputs["0"].tolist() == graph.by_name["0"].groups.tolist()
+    assert graph.weight_inputs.keys() == graph.weight_outputs.keys() == {"0", "2"}
+    assert graph.weight_outputs["2"].tolist() == graph.by_name["2"].groups.tolist()
+
+
+def test_an_answer_cannot_be_changed() -> None:
+    graph = trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)), torch.zeros(1, 3, 2, 2))
+    for answer, name in ((graph, "pinned"), (graph.all_layers[0], "free"), (graph.slices[0], "dim")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(answer, name, None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -236,6 +238,26 @@ def test_more_such_modules_than_are_tried_one_by_one() -> None:
     assert graph.unread == ()
 
 
+class Grouped(nn.Module):
+    """Compares its number with a size of a weight that is cut per group of the convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.each = 4
+        self.conv = nn.Conv2d(8, 8, 1, groups=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.each == self.conv.weight.shape[1]
+        return self.conv(x)
+
+
+def test_a_number_of_one_group_is_not_taken_for_that_of_all() -> None:
+    graph, _, small = exact(net(Grouped()))
+    assert not graph.by_name["0"].free.any()
+    assert small[2].each == 4
+    assert not graph.widths
+
+
 class TrainingUses(nn.Module):
     """Hands its width on in inference, and computes with it in training, where nothing can be watched any more."""
 
@@ -305,6 +327,36 @@ def test_the_number_of_a_whole_network() -> None:
 
     _, _, small = exact(Whole().double().eval())
     assert small.num_features == small.head.in_channels == 6
+
+
+class Rows(nn.Module):
+    """Linear layers over the channels, one of them far down, and numbers that repeat their widths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dim, self.hidden_dim, self.out_dim = 8, 12, 10
+        self.body = nn.Sequential(nn.Linear(8, 12), nn.Sequential(nn.ReLU(), nn.Sequential(nn.Linear(12, 10))))
+        self.last = nn.Linear(10, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(F.relu(self.body(x.movedim(1, -1)))).movedim(-1, 1)
+
+
+def test_layers_beside_a_module_lie_at_most_two_levels_down() -> None:
+    model = net(nn.Sequential(Rows()))
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(
+        graph, {"0": [0, 1, 2], "2.0.body.0": [0, 1], "2.0.body.1.1.0": [0], "2.0.last": [0, 1, 2]}
+    )
+    block: Any = compact(model, plan, graph)[2][0]
+    assert (block.dim, block.hidden_dim, block.out_dim) == (3, 2, 1)
+    inner: Any = nn.Module()
+    inner.dim, inner.far = 12, nn.Sequential(nn.Sequential(nn.Linear(12, 12)))
+    inner.forward = inner.far.forward
+    far = nn.Sequential(nn.Linear(3, 12), inner, nn.Linear(12, 2)).double().eval()
+    graph = trace(far, torch.randn(4, 3, dtype=torch.float64))
+    plan = PrunePlan.from_keep(graph, {"0": [0, 1], "1.far.0.0": [0, 1]})
+    assert compact(far, plan, graph)[1].dim == 12
 
 
 def test_what_is_unclear_is_named_and_left(caplog: pytest.LogCaptureFixture) -> None:
@@ -383,3 +435,20 @@ def test_a_rule_of_ones_own() -> None:
         return Value(torch.as_tensor(value.known()).repeat(2).numpy(), 1, value.zero)
 
     assert exact(net(Doubled(), 16))[0].by_name["0"].free.all()
+
+
+def test_the_page_says_what_holds() -> None:
+    """What ``docs/modules.md`` states of one's own modules, run as it stands."""
+    page = Path(__file__).parents[2] / "docs" / "modules.md"
+    code = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)[-1]
+    names: dict[str, Any] = {"torch": torch, "nn": nn, "__name__": __name__}
+    exec(compile(code, str(page), "exec"), names)  # noqa: S102
+    _, _, small = exact(names["Halves"]().double().eval())
+    assert small.half == small.cv1.out_channels // 2 < 8
+    assert exact(net(names["Swap"]()))[0].by_name["0"].free.all()
+
+    class Cumulated(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return names["cumulated"](x)
+
+    assert exact(net(Cumulated()))[0].by_name["0"].free.all()
