@@ -58,7 +58,7 @@ def test_accuracy_is_top_1_and_top_5(
     assert "mAP" not in out
     report = json.loads((tmp_path / "runs" / "one" / "report.json").read_text())
     for when in ("before", "after"):
-        assert report[when].keys() == {"params", "gflops", "latency_ms", "top1", "top5"}
+        assert report[when].keys() == {"params", "gflops", "latency_ms", "file_bytes", "top1", "top5"}
         assert 0 <= report[when]["top1"] <= report[when]["top5"] == 1
     assert report["steps"][0]["objects"] == 18
     page = (tmp_path / "runs" / "one" / "report.html").read_text()

@@ -27,7 +27,13 @@ YAMLS = {f"yolov8n{suffix}.yaml": task for task, suffix in SUFFIX.items()} | {
 
 def network(source: str, task: str, names: Sequence[str]) -> nn.Module:
     torch.manual_seed(0)
-    cfg = yaml_model_load(source) | {"nc": len(names)}
+    try:
+        cfg = yaml_model_load(source)
+    except FileNotFoundError:
+        pytest.skip(f"this release of Ultralytics has no {source}")
+    cfg |= {"nc": len(names)}
+    if "rtdetr" in source:
+        cfg["head"][-1][3] = ["nc", 256, 40]  # queries, of which older releases want no more than there are cells
     kind = RTDETRDetectionModel if "rtdetr" in source else NETWORKS[task]
     model = kind(cfg, verbose=False).eval()  # type: ignore[call-arg]
     model.names, model.task, model.args = dict(enumerate(names)), task, {"imgsz": 64, "task": task}  # type: ignore[assignment]

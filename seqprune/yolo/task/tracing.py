@@ -9,10 +9,19 @@ from torch import nn
 
 from seqprune.graph import ChannelGraph, trace
 
+_QUERIED = (8, 16, 32)
+"""Strides of the maps that RT-DETR chooses its queries from, in pixels."""
+
 
 def trace_detector(model: nn.Module) -> ChannelGraph:
-    """Channel graph of an Ultralytics network, traced on the smallest image all its strides divide."""
-    return trace(model, grey_image(model, 2 * _stride(model)))
+    """Channel graph of an Ultralytics network, traced on the smallest image all its strides divide.
+
+    Detectors of queries choose these from the cells, of which older releases need as many.
+    """
+    side, queries = 2 * _stride(model), max(int(getattr(module, "num_queries", 0)) for module in model.modules())
+    while sum((side // stride) ** 2 for stride in _QUERIED) < queries:
+        side += _stride(model)
+    return trace(model, grey_image(model, side))
 
 
 def grey_image(model: nn.Module, imgsz: int) -> torch.Tensor:
