@@ -150,7 +150,7 @@ def check_together(choose: Choose, train: Train, processes: int, has_data: bool)
     way = choose.way
     if not has_data and (way.looks_at_images or train.epochs):
         raise InputError(
-            "these settings look at images: give data (--data), or prune with preset fast (--preset fast) and no more"
+            "these settings look at images: give --data (data= in Python), or prune with preset fast and no more"
         )
     if processes > 1 and train.epochs + train.step_epochs:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
