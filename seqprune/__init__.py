@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from seqprune.engine.listener import Listener
     from seqprune.engine.modules import restore
-    from seqprune.engine.sequential import StepReport
+    from seqprune.engine.steps import StepReport
     from seqprune.graph import ChannelGraph, trace
     from seqprune.plan import PrunePlan
     from seqprune.report.result import PruneResult
@@ -21,7 +21,7 @@ _HOME = {
     "Listener": "engine.listener",
     "PrunePlan": "plan",
     "PruneResult": "report.result",
-    "StepReport": "engine.sequential",
+    "StepReport": "engine.steps",
     "compact": "surgery",
     "count_active_channels": "surgery",
     "mask": "surgery",

@@ -20,8 +20,9 @@ from seqprune.engine.findings import (
 )
 from seqprune.engine.listener import Listener
 from seqprune.engine.presets import Way
-from seqprune.engine.sequential import Done, Settings, StepReport, prune_sequentially, reports
+from seqprune.engine.sequential import prune_sequentially
 from seqprune.engine.state import State, give
+from seqprune.engine.steps import Done, Settings, StepReport, reports
 from seqprune.engine.task import Task
 from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import Images

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from seqprune.engine.sequential import Done, StepReport
+from seqprune.engine.steps import Done, StepReport
 from seqprune.observe.patches import Drawn
 from seqprune.observe.relevance import Relevance
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from seqprune.engine.sequential import StepReport
+from seqprune.engine.steps import StepReport
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import cast
 
 from seqprune.budget.criteria import CRITERIA, FROM_IMAGES, FROM_LABELS
 from seqprune.budget.target import Target
-from seqprune.engine.sequential import Settings
+from seqprune.engine.steps import Settings
 from seqprune.errors import InputError
 from seqprune.repair.recover import STEPS, Recover
 

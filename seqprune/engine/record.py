@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from seqprune.engine.sequential import StepReport
+from seqprune.engine.steps import StepReport
 from seqprune.plan import PrunePlan
 from seqprune.repair.recover import Repair
 from seqprune.surgery import Difference

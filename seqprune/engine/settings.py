@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from seqprune.engine.presets import Way, settings_of, way_of
-from seqprune.engine.sequential import Settings
+from seqprune.engine.steps import Settings
 from seqprune.errors import InputError
 from seqprune.observe.shelf import CACHE_BYTES
 
@@ -62,7 +62,7 @@ class Choose:
             target by scores of its channels.
         layers: how many layers to choose, or their module paths in any order (``seed``); 3 where left out.
         blocks: top-level modules to choose from, where layers are not named (``seed``); 1 to 5 where left out.
-        keep, represent, match, round_to: see :class:`seqprune.engine.sequential.Settings`; override the preset. With a
+        keep, represent, match, round_to: see :class:`seqprune.engine.steps.Settings`; override the preset. With a
             ratio to keep, or a target, counts are rounded up to a multiple of 8 unless ``round_to`` says otherwise.
         target: ``params=0.8``, ``flops=0.6`` or ``latency=0.7``: what stays (``accurate``, ``fast``).
         recover: ``ls``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where held-out images

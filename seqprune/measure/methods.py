@@ -15,7 +15,7 @@ from seqprune.budget.target import Target
 from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.fast import fast_plan
 from seqprune.engine.presets import ROUND_TO, Way
-from seqprune.engine.sequential import Match, Settings
+from seqprune.engine.steps import Match, Settings
 from seqprune.engine.task import Task
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph

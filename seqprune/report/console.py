@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seqprune.engine.record import Record, Trained
-from seqprune.engine.sequential import StepReport
+from seqprune.engine.steps import StepReport
 from seqprune.graph.channels import ChannelGraph, Layer
 from seqprune.repair.recover import Repair
 from seqprune.report.record import compare

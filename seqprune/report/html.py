@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seqprune.engine.record import Record
-from seqprune.engine.sequential import StepReport
+from seqprune.engine.steps import StepReport
 from seqprune.plain import on_a_page as escape
 from seqprune.report.record import accuracies, compare
 

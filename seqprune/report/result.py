@@ -10,9 +10,9 @@ from torch import nn
 
 from seqprune.atomic import replacing
 from seqprune.engine.record import Record, Size
-from seqprune.engine.sequential import StepReport
 from seqprune.engine.settings import Choose, Look, Train, as_plain
 from seqprune.engine.state import State
+from seqprune.engine.steps import StepReport
 from seqprune.engine.task import Task
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.plan import PrunePlan

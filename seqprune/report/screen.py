@@ -7,7 +7,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.text import Text
 
 from seqprune.engine.listener import Listener
-from seqprune.engine.sequential import StepReport
+from seqprune.engine.steps import StepReport
 from seqprune.plain import printable
 from seqprune.report.console import step_block
 

@@ -52,7 +52,7 @@ def choose(
         moments: one entry per member layer of the channel groups; column i of each belongs to group i.
         importance: ``[channels]``, decides within a cluster unless ``represent`` is ``medoid``.
         keep: where k comes from: a knee of the scores, or the share of channels in (0, 1].
-        represent: see :class:`seqprune.engine.sequential.Settings`.
+        represent: see :class:`seqprune.engine.steps.Settings`.
         seed: of the embedding and the clustering.
         min_samples: classes with fewer objects are left out.
 

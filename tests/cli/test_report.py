@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from seqprune.engine.record import Measurements, Record
-from seqprune.engine.sequential import StepReport
+from seqprune.engine.steps import StepReport
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.report.console import step_block
 from seqprune.report.folder import fill, free_folder

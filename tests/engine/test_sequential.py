@@ -8,7 +8,8 @@ import torch
 from detectors import CLASSES, Detector, Images, find_all
 
 from seqprune import PrunePlan, compact, count_active_channels, trace, verify
-from seqprune.engine.sequential import Settings, StepReport, front_to_back, prune_sequentially
+from seqprune.engine.sequential import front_to_back, prune_sequentially
+from seqprune.engine.steps import Settings, StepReport
 from seqprune.errors import InputError, PlanError, VerificationError
 from seqprune.graph import ChannelGraph
 

@@ -11,7 +11,8 @@ from networks import Unit, randomise
 from torch import nn
 
 from seqprune import compact, trace, verify
-from seqprune.engine.sequential import Settings, prune_sequentially
+from seqprune.engine.sequential import prune_sequentially
+from seqprune.engine.steps import Settings
 from seqprune.observe.batch import Batch
 from seqprune.observe.extract import match_objects, observe
 from seqprune.observe.inputs import as_input

@@ -13,7 +13,8 @@ from detectors import CLASSES, Detector, Images, find_all
 from torch import nn
 
 from seqprune import trace
-from seqprune.engine.sequential import Settings, prune_sequentially
+from seqprune.engine.sequential import prune_sequentially
+from seqprune.engine.steps import Settings
 from seqprune.observe.batch import Batch
 from seqprune.observe.extract import observe
 from seqprune.observe.forward import Forward

@@ -15,7 +15,8 @@ import torch
 from detectors import CLASSES, Detector, Images, find_all
 
 from seqprune import trace
-from seqprune.engine.sequential import Settings, prune_sequentially
+from seqprune.engine.sequential import prune_sequentially
+from seqprune.engine.steps import Settings
 from seqprune.observe.batch import Share
 from seqprune.observe.ranks import ALONE, connect, share
 from seqprune.observe.streaming import Blocks, BlockStream

@@ -11,7 +11,8 @@ import torch
 from detectors import CLASSES, Detector, Images
 
 from seqprune import trace
-from seqprune.engine.sequential import Settings, prune_sequentially
+from seqprune.engine.sequential import prune_sequentially
+from seqprune.engine.steps import Settings
 from seqprune.observe.extract import observe
 from seqprune.observe.shelf import Shelf
 from seqprune.observe.streaming import Blocks, BlockStream

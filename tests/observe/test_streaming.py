@@ -9,7 +9,8 @@ from detectors import CLASSES, Detector, Images
 from torch import nn
 
 from seqprune import trace
-from seqprune.engine.sequential import Settings, prune_sequentially
+from seqprune.engine.sequential import prune_sequentially
+from seqprune.engine.steps import Settings
 from seqprune.observe.extract import observe
 from seqprune.observe.streaming import Blocks, BlockStream
 

@@ -13,7 +13,8 @@ from typing import Literal
 import pytest
 import torch
 
-from seqprune.engine.sequential import Settings, prune_sequentially
+from seqprune.engine.sequential import prune_sequentially
+from seqprune.engine.steps import Settings
 from seqprune.plan import PrunePlan
 from seqprune.run import PruneResult, choose, prune
 from seqprune.yolo.data.images import DetectionImages

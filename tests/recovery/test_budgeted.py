@@ -18,7 +18,7 @@ from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.budget.price import Price, operations
 from seqprune.budget.second_order import choose_globally
 from seqprune.budget.spread import Budget, protected
-from seqprune.engine.sequential import reports
+from seqprune.engine.steps import reports
 from seqprune.errors import InputError
 
 INPUT = torch.zeros(1, 3, 32, 32)
