@@ -1,32 +1,59 @@
-"""Files that are there whole or not at all, whenever the process dies."""
+"""Files that are there whole or not at all: written under another name beside their place, brought to disk, renamed."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from uuid import uuid4
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; what was written takes its name at the end.
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A name to write to, in the folder of ``path``, which takes the place of ``path`` at the end of the block.
 
-    Where the writing fails nothing is left of it, and what was under the name before stays.
+    A process that dies leaves the old file or the new one and never a part of it; at worst a hidden ``.NAME-….tmp``
+    beside it. Where the block fails, ``path`` is as it was and nothing is left.
+
+    Raises:
+        OSError: the file cannot be written there.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem[:80]}-{uuid4().hex[:12]}{path.suffix}")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+        _synced(temporary)
+        temporary.chmod(0o666 & ~umask())  # temporary files are private, results are not
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    if os.name == "posix":
+        _synced(path.parent)  # the new name, too, has to outlive a failure of power
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes a text file in UTF-8."""
-    with replacing(path) as temporary:
+    """``text`` in UTF-8.
+
+    Raises:
+        OSError: the file cannot be written there.
+    """
+    with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def umask() -> int:
+    """Permissions that new files do not get."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _synced(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -30,6 +30,10 @@ class UnlabelledError(DataError):
     """There is no labelled object where one is needed, or no images to measure on."""
 
 
+class ChangedError(SeqPruneError):
+    """The images that accuracy is measured on changed while a run went on."""
+
+
 class PlanError(InputError):
     """A keep set is impossible, or a plan belongs to another model."""
 

@@ -188,6 +188,7 @@ class PrunePlan:
         return plan
 
     def save(self, path: str | Path) -> None:
+        """Writes it as JSON, whole or not at all."""
         write_text(path, self.to_json())
 
     @classmethod

@@ -102,6 +102,7 @@ def prune(
     Raises:
         InputError: weights, data, names or numbers that cannot be used.
         VerificationError: compact and masked model differ; nothing is returned then.
+        ChangedError: the ``val`` images were others after pruning than before.
         TrainingError, MeasurementError: what came after the pruning failed; their ``result`` holds what was pruned.
     """
     given = dict(locals())
@@ -112,8 +113,8 @@ def prune(
     module = model if isinstance(model, nn.Module) and not _is_ultralytics(model) else None
     look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val)
     choose = Choose(
-        preset, layers, blocks, keep, represent, match if module is None or preset != "seed" else "all", round_to, target, recover,
-        tuple(protect), criterion, mode, seed,
+        preset, layers, blocks, keep, represent, match if module is None or preset != "seed" else "all",
+        round_to, target, recover, tuple(protect), criterion, mode, seed,
     )  # fmt: skip
     train = Train(finetune, finetune_step, distill, training or {})
     told, ranks = listener or Listener(), connect()
@@ -148,6 +149,7 @@ def prune(
 def _run(job: Callable[..., Outcome], task: Task, tuner: Any, home: RunFolder) -> PruneResult:
     """
     Raises:
+        ChangedError: the ``val`` images were others after pruning than before.
         TrainingError, MeasurementError: what was pruned before is in their ``result``, and in the run's folder.
     """
 

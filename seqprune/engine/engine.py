@@ -30,6 +30,7 @@ from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
+from seqprune.observe.scratch import remove_leftovers
 from seqprune.observe.shelf import CACHE_BYTES
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
@@ -235,5 +236,6 @@ def streams_for(
     warn: Callable[[str], None] = lambda _text: None,
 ) -> tuple[BlockStream, ...]:
     """Two, for a pruned network and the unpruned beside it; none without memory or an order of blocks."""
+    remove_leftovers(warn)
     structure = task.blocks(model) if cache_bytes else None
     return () if structure is None else tuple(BlockStream(structure, cache_bytes, half, warn) for _ in range(2))

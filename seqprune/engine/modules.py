@@ -50,6 +50,7 @@ class ModuleTask:
     fixed: tuple[str, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
     predict: None = field(default=None, init=False)
+    unreadable_val: tuple[str, ...] = field(default=(), init=False)
     classifies: bool = field(default=True, init=False)
 
     @property

@@ -93,6 +93,7 @@ class Record:
     before: Size
     after: Size
     unreadable: tuple[str, ...] = ()
+    unreadable_val: tuple[str, ...] = ()
     repairs: tuple[Repair, ...] = field(default=(), repr=False)
 
     def to_json(self) -> str:

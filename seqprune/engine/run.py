@@ -150,6 +150,7 @@ def run(
         raise failure from error
     record = replace(
         record,
+        unreadable_val=task.unreadable_val,
         before=replace(record.before, latency_ms=slow),
         after=replace(after, latency_ms=fast, file_bytes=record.after.file_bytes),
     )

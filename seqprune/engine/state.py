@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from seqprune.atomic import replacing, write_text
+from seqprune.atomic import atomic, write_text
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.plain import UnreadableError, json_of, text_of
 
@@ -110,7 +110,7 @@ class State:
             return
         whole = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
         try:
-            with replacing(path) as temporary:
+            with atomic(path) as temporary:
                 save_file(whole, temporary, metadata={"about": json.dumps(about)})
         except (OSError, SafetensorError) as error:
             raise _unwritten(path, error) from error

@@ -80,6 +80,10 @@ class Task(Protocol):
             VerificationError: they do not.
         """
 
+    @property
+    def unreadable_val(self) -> tuple[str, ...]:
+        """What was left out of the measurements of accuracy."""
+
     def save(self, model: nn.Module, path: Path, plan: PrunePlan, half: bool = True) -> Path:
         """Writes weights, and what was pruned; a name that ends in ``.safetensors`` asks for tensors without code."""
 

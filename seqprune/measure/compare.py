@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from seqprune.atomic import write_text
 from seqprune.budget.target import Target
 from seqprune.engine.listener import Listener
 from seqprune.engine.task import Task
@@ -21,6 +22,7 @@ from seqprune.measure.methods import Method, method
 from seqprune.report.plot import document, key, lines, table
 from seqprune.yolo.data.subset import train_subsets
 from seqprune.yolo.files.load import load
+from seqprune.yolo.task.measured import SameImages
 from seqprune.yolo.task.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import trace_detector
@@ -160,7 +162,7 @@ class Comparison:
     def write(self, folder: Path) -> None:
         """Writes ``compare.json``, ``compare.md`` and ``compare.html`` into a folder that exists."""
         for ending, text in (("json", self.to_json()), ("md", self.to_markdown()), ("html", self.to_html())):
-            (folder / f"compare.{ending}").write_text(text, encoding="utf-8")
+            write_text(folder / f"compare.{ending}", text)
 
 
 def compare(
@@ -228,7 +230,9 @@ def compare(
     )
     tasks = [YoloTask(sample, detector.names, imgsz) for sample in seen]
     tell = on_row or (lambda _row: None)
-    bench = _Bench(detector.model, graph, tasks, data, count, imgsz, batch, str(device), seed, finetune, told, tell)
+    same = SameImages(told.warning)
+    about = (detector.model, graph, tasks)
+    bench = _Bench(*about, data, count, imgsz, batch, str(device), seed, finetune, told, tell, same)
     told.stage("measure unpruned", None)
     rows, networks = [bench.measured(Row(UNPRUNED, 1.0), detector.model)], [detector.model]
     tell(rows[0])
@@ -274,6 +278,7 @@ class _Bench:
     finetune: int
     told: Listener
     tell: Callable[[Row], None]
+    same: SameImages
 
     @cached_property
     def whole(self) -> float:
@@ -302,6 +307,7 @@ class _Bench:
 
     def measured(self, row: Row, network: nn.Module) -> Row:
         accuracy = validate(network, self.data, imgsz=self.imgsz, batch=self.batch, device=self.device)
+        self.same.check(accuracy.images)
         params, operations = parameters(network), gflops(network, self.imgsz)
         share = (params if self.count == "params" else operations) / self.whole
         return replace(

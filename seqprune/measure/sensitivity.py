@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from seqprune.atomic import write_text
 from seqprune.budget.criteria import FROM_IMAGES, FloatArray, scores
 from seqprune.budget.price import Price
 from seqprune.budget.spread import pools
@@ -25,6 +28,7 @@ from seqprune.surgery import compact
 from seqprune.yolo import DetectionImages
 from seqprune.yolo.data.subset import sampled
 from seqprune.yolo.files.load import load
+from seqprune.yolo.task.measured import SameImages
 from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import trace_detector
 from seqprune.yolo.task.validate import validate
@@ -114,8 +118,9 @@ class Sensitivity:
         page = path.with_suffix(".html")
         for file, text in ((path, self.to_json()), (page, self.to_html())):
             try:
-                with file.open("x", encoding="utf-8") as opened:
-                    opened.write(text)
+                if os.path.lexists(file):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                write_text(file, text)
             except OSError as error:
                 raise InputError(f"{file} cannot be written ({error.strerror}): give another --out") from error
         return path, page
@@ -172,11 +177,13 @@ def sensitivity(
         groups = np.sort(np.concatenate([bundle.groups for bundle in graph.bundles(name)]))
         units.setdefault(groups.tobytes(), (name, groups))
     price = Price(detector.model, graph)
-    points = []
+    points, same = [], SameImages(told.warning)
     with sampled(data, images, seed) as described:
 
         def measure(network: nn.Module) -> float:
-            return validate(network, described, imgsz=imgsz, batch=batch, device=str(device)).map50_95
+            accuracy = validate(network, described, imgsz=imgsz, batch=batch, device=str(device))
+            same.check(accuracy.images)
+            return accuracy.map50_95
 
         told.stage("measure unpruned", None)
         whole = measure(detector.model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
@@ -13,6 +12,7 @@ from typing import cast
 import torch
 
 from seqprune.observe.batch import Batch
+from seqprune.observe.scratch import Scratch
 
 Outputs = dict[int, torch.Tensor]
 CACHE_BYTES = 4 << 30
@@ -52,7 +52,7 @@ class Shelf:
         self.memory, self.half, self.warn = memory, half, warn
         self._used = {"device": 0, "memory": 0, "disk": 0}
         self._room: dict[str, int] = {}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Scratch | None = None
         self._number = count()
         self._told: set[str] = set()
 
@@ -107,7 +107,7 @@ class Shelf:
         self._used = dict.fromkeys(self._used, 0)
         self._room.clear()
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.remove()
             self._folder = None
 
     def _at_rest(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -141,8 +141,8 @@ class Shelf:
 
     def _path(self) -> Path:
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="seqprune-blocks-")
-        return Path(self._folder.name)
+            self._folder = Scratch()
+        return self._folder.path
 
     def _written(self, outputs: Outputs, batch: Batch) -> Path | None:
         """The file. Objects go into it too: small tensors that stay between large ones that go keep memory in holes."""

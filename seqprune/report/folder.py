@@ -9,6 +9,7 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
+from seqprune.atomic import umask
 from seqprune.errors import InputError, SeqPruneError
 
 
@@ -66,7 +67,7 @@ def fill(target: Path, write: Callable[[Path], object]) -> Path:
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
             write(staging)
-            staging.chmod(0o777 & ~_umask())  # temporary folders are private, results are not
+            staging.chmod(0o777 & ~umask())  # temporary folders are private, results are not
             return _rename(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -89,9 +90,3 @@ def _rename(staging: Path, target: Path) -> Path:
 def _next_free(project: Path, stem: str) -> Path:
     names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
     return next(project / name for name in names if not os.path.lexists(project / name))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from seqprune.atomic import write_text
 from seqprune.engine.record import Record
 from seqprune.engine.steps import StepReport
 from seqprune.plain import on_a_page as escape
@@ -49,7 +50,7 @@ dt { color: var(--quiet); } dd { margin: 0; overflow-wrap: anywhere; }
 
 def write_html(record: Record, path: str | Path) -> None:
     """Writes the page of a run."""
-    Path(path).write_text(page(record), encoding="utf-8")
+    write_text(path, page(record))
 
 
 def page(record: Record) -> str:
@@ -64,7 +65,8 @@ def page(record: Record) -> str:
         _bars(record.steps),
         "<h2>Steps, front to back</h2>",
         _steps(record.steps),
-        _left_out(record.unreadable),
+        _left_out("Unreadable images, left out", record.unreadable),
+        _left_out("Unreadable images, left out of the measurements", record.unreadable_val),
         '<div class="columns">',
         f"<div><h2>Settings</h2>{_pairs(_settings(record))}</div>",
         f"<div><h2>Versions</h2>{_pairs(record.versions)}</div>",
@@ -147,10 +149,10 @@ def _steps(steps: Iterable[StepReport]) -> str:
     return _table(head, rows)
 
 
-def _left_out(names: tuple[str, ...]) -> str:
+def _left_out(title: str, names: tuple[str, ...]) -> str:
     if not names:
         return ""
-    return f"<h2>Unreadable images, left out</h2>\n<p>{len(names)}: {escape(', '.join(names))}</p>"
+    return f"<h2>{title}</h2>\n<p>{len(names)}: {escape(', '.join(names))}</p>"
 
 
 def _settings(record: Record) -> dict[str, Any]:

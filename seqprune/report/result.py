@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from seqprune.atomic import replacing
+from seqprune.atomic import atomic
 from seqprune.engine.record import Record, Size
 from seqprune.engine.settings import Choose, Look, Train, as_plain
 from seqprune.engine.state import State
@@ -85,10 +85,10 @@ class PruneResult:
         """Writes ``report.json``, or a page with plots where the name ends in ``.html``."""
         path = Path(path)
         if path.suffix == ".html":
-            with replacing(path) as temporary:
+            with atomic(path) as temporary:
                 write_html(self.record, temporary)
         else:
-            with replacing(path) as temporary:
+            with atomic(path) as temporary:
                 temporary.write_text(self.record.to_json(), encoding="utf-8")
         return path
 

@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from seqprune.engine.listener import Listener
+from seqprune.errors import ChangedError
 from seqprune.plan import PrunePlan
+from seqprune.run import prune
 
 MODEL = "yolov8n.yaml"
 QUICK = ("--match", "all", "--imgsz", "64", "--keep", "0.5", "--no-val")
@@ -104,6 +107,37 @@ def test_unreadable_images_are_left_out_and_named(run: Any, data: Path, tmp_path
     report = json.loads((tmp_path / "runs" / "yolov8n" / "report.json").read_text())
     assert report["unreadable"] == ["03.png"]
     assert report["settings"]["images"] == 11
+
+
+def test_unreadable_validation_images_are_named_as_well(run: Any, data: Path, tmp_path: Path) -> None:
+    """They were left out without a word, and the accuracy was that of the others."""
+    root = tmp_path / "data"
+    shutil.copytree(data.parent, root)
+    (root / "images" / "val" / "01.png").write_text("no image")
+    code, out, err = run(
+        "prune", MODEL, "--data", root / data.name, *QUICK[:-1], "--layers", 1, "--project", tmp_path / "runs"
+    )
+    assert (code, err) == (0, "")
+    (warning,) = (line for line in out.splitlines() if line.startswith("warning: "))
+    assert "accuracy is measured on, 1: 01.png" in warning
+    folder = tmp_path / "runs" / "yolov8n"
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["unreadable"], report["unreadable_val"]) == ([], ["01.png"])
+    assert "left out of the measurements" in (folder / "report.html").read_text()
+
+
+def test_other_images_before_and_after_are_an_error(data: Path, tmp_path: Path) -> None:
+    """The difference of two accuracies means nothing where they were measured on different images."""
+    root = tmp_path / "data"
+    shutil.copytree(data.parent, root)
+
+    def begins(name: str, _images: int | None) -> None:
+        if name == "measure after":
+            (root / "images" / "val" / "01.png").write_text("no image")
+
+    options: Any = {"match": "all", "imgsz": 64, "keep": 0.5, "layers": 1}
+    with pytest.raises(ChangedError, match=r"on 2 images before and on 1 after: 1 gone .*01\.png"):
+        prune(MODEL, root / data.name, listener=Listener(stage=begins), **options)
 
 
 def test_the_demo_keeps_its_files_where_it_is_told_to(

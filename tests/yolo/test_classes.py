@@ -134,7 +134,11 @@ def test_nothing_is_written_and_what_cannot_be_read_is_left_out(
     assert sum(len(batch.images) for batch in seen) == seen.image_count == 12
     assert seen.unreadable == ("red/1.png",)
     assert "left out" in caplog.text
-    validate_classes(network, images, imgsz=32)
+    (images / "val" / "red" / "broken.png").write_bytes(b"no image")
+    before = listing(images)
+    measured = validate_classes(network, images, imgsz=32).images
+    assert measured.unreadable == ("red/broken.png",)
+    assert "broken" not in "".join(measured.used)
     finetune(network, images, epochs=1, imgsz=32, batch=4, cache="disk")
     assert listing(images) == before
     (images / "train" / "red" / "3.png").unlink()

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import pickletools
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from copy import deepcopy
@@ -19,6 +17,7 @@ import ultralytics
 from torch import nn
 from ultralytics.utils import DEFAULT_CFG_DICT
 
+from seqprune.atomic import atomic
 from seqprune.errors import InputError, ModelError
 from seqprune.yolo.files.contained import one_line
 from seqprune.yolo.files.networks import forget_inputs
@@ -142,31 +141,14 @@ def _fits_half(model: nn.Module) -> bool:
 def _replace(path: Path, checkpoint: dict[str, Any]) -> None:
     """Write ``checkpoint`` beside ``path`` and put it in its place."""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        _check_foreign(temporary)
-        permit(temporary)
-        os.replace(temporary, path)
+        with atomic(path) as temporary:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+            _check_foreign(temporary)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
     except _UNPICKLED as error:
         raise ModelError(f"the model cannot be pickled ({one_line(error)}); remove hooks and closures") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def permit(file: Path) -> None:
-    """Give a temporary file (private by default) the permissions an ordinary new file has."""
-    umask = os.umask(0)
-    os.umask(umask)
-    file.chmod(0o666 & ~umask)
 
 
 def _check_foreign(file: Path) -> None:

@@ -8,8 +8,6 @@ at its full width; every layer then takes the widths of its tensors, and those m
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from seqprune.atomic import atomic
 from seqprune.errors import InputError, ModelError, PlanError, VerificationError
 from seqprune.plain import UnreadableError, is_whole, json_of, printable, text_of, why_no_file
 from seqprune.plan import PrunePlan
@@ -30,7 +29,6 @@ from seqprune.yolo.files.contained import contained, one_line
 from seqprune.yolo.files.heads import knows_some, mark_some, with_classes
 from seqprune.yolo.files.networks import NETWORKS, build, example, forget_inputs
 from seqprune.yolo.files.pruned import forget, remember
-from seqprune.yolo.files.save import permit
 from seqprune.yolo.files.settings import plain_settings
 from seqprune.yolo.files.unpickle import UNREADABLE
 from seqprune.yolo.task.tracing import trace_detector
@@ -84,13 +82,9 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
     except (VerificationError, RuntimeError) as error:
         raise ModelError(f"its YAML does not describe this network ({one_line(error)}); save it as a .pt") from error
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
-            staged = Path(folder) / path.name
-            save_file(tensors, staged, metadata={"format": "pt"})
-            staged.with_suffix(".json").write_text(text, encoding="utf-8")
-            for file in (staged.with_suffix(".json"), staged):
-                permit(file)
-                os.replace(file, path.parent / file.name)
+        with atomic(path) as tensors_file, atomic(path.with_suffix(".json")) as described:
+            save_file(tensors, tensors_file, metadata={"format": "pt"})
+            described.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
     return path

@@ -21,6 +21,7 @@ from seqprune.yolo.files.heads import knows_some, only_classes
 from seqprune.yolo.files.load import LoadedDetector, load
 from seqprune.yolo.files.networks import NETWORKS, names_of
 from seqprune.yolo.files.pruned import is_masked
+from seqprune.yolo.task.measured import SameImages
 from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import image_channels, padded, trace_detector
 from seqprune.yolo.train.teacher import check_student
@@ -63,6 +64,7 @@ def yolo_subject(
         detector.task,
         {"data": data, "imgsz": imgsz, "batch": look.batch, "device": str(device)},
         detector.source,
+        SameImages(told.warning),
     )
     kind = ClassMeasurements if classifies else Measurements
     return Subject(detector.model, graph, task, kind, detector.source, str(data)), look

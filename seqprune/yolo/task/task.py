@@ -25,11 +25,12 @@ from seqprune.yolo.files.tensors import SUFFIX, save_pair
 from seqprune.yolo.task.blocks import blocks_of
 from seqprune.yolo.task.gradients import loss_gradients
 from seqprune.yolo.task.judge import judge_for
+from seqprune.yolo.task.measured import SameImages
 from seqprune.yolo.task.predict import predict
 from seqprune.yolo.task.probe import probe_for
 from seqprune.yolo.task.proof import prove
 from seqprune.yolo.task.tracing import grey_image
-from seqprune.yolo.task.validate import validate, validate_classes
+from seqprune.yolo.task.validate import ClassMetrics, Metrics, validate, validate_classes
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class YoloTask:
         validation: how accuracy is measured: arguments of :func:`seqprune.yolo.task.validate.validate`; ``None``
             measures none.
         source: where the network came from.
+        same: holds all measurements to the images of the first.
     """
 
     images: FileImages | Noise
@@ -52,6 +54,7 @@ class YoloTask:
     kind: str = "detect"
     validation: Mapping[str, Any] | None = field(default=None, repr=False)
     source: str = ""
+    same: SameImages = field(default_factory=lambda: SameImages(lambda _text: None), repr=False)
 
     @property
     def classes(self) -> int:
@@ -86,9 +89,17 @@ class YoloTask:
     def accuracy(self, model: nn.Module) -> Mapping[str, float]:
         if self.validation is None:
             return {}
+        found: Metrics | ClassMetrics
         if self.classifies:
-            return asdict(validate_classes(model, **self.validation))
-        return asdict(validate(model, **self.validation, some=knows_some(model)))
+            found = validate_classes(model, **self.validation)
+        else:
+            found = validate(model, **self.validation, some=knows_some(model))
+        self.same.check(found.images)
+        return {name: value for name, value in asdict(found).items() if isinstance(value, float)}
+
+    @property
+    def unreadable_val(self) -> tuple[str, ...]:
+        return self.same.unreadable
 
     def prove(self, masked: nn.Module, small: nn.Module, inputs: torch.Tensor) -> tuple[Difference, str]:
         return prove(masked, small, inputs)

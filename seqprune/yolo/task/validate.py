@@ -29,6 +29,7 @@ from seqprune.yolo.data.dataset import ReadOnlyDataset, ReadOnlyStretched, build
 from seqprune.yolo.data.folders import ReadOnlyFolder, fitting_names, resolve_folder
 from seqprune.yolo.files.contained import contained, one_line, replaced
 from seqprune.yolo.files.networks import by_queries, names_of
+from seqprune.yolo.task.measured import NO_IMAGES, Images
 from seqprune.yolo.task.predict import UNLIMITED_SECONDS
 
 
@@ -43,6 +44,7 @@ class Metrics:
         recall: Mean recall at the same confidence.
         by_objects: mAP50-95 again, each class counted by its objects instead of all alike: of few images it says more,
             where most classes have an object or two. ``nan`` without an object.
+        images: What it was measured on.
     """
 
     map50_95: float
@@ -50,6 +52,7 @@ class Metrics:
     precision: float
     recall: float
     by_objects: float = math.nan
+    images: Images = NO_IMAGES
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,12 @@ class ClassMetrics:
     Attributes:
         top1: Share of images whose class is the most probable one.
         top5: Share of images whose class is among the five most probable.
+        images: What it was measured on.
     """
 
     top1: float
     top5: float
+    images: Images = NO_IMAGES
 
 
 class _Unheard(BaseValidator):  # type: ignore[misc]
@@ -182,13 +187,15 @@ def validate(
         "val": False,  # else Ultralytics scores official COCO splits with a package it installs itself
     }
     with replaced(validators, "check_det_dataset", lambda *_, **__: dict(description)):  # with classes as the network's
-        stats, metrics = _measure(kind, model, task, arguments, imgsz, batch, device)
+        stats, validator = _measure(kind, model, task, arguments, imgsz, batch, device)
+    metrics = validator.metrics
     return Metrics(
         map50_95=float(stats[f"metrics/mAP50-95({letter})"]),
         map50=float(stats[f"metrics/mAP50({letter})"]),
         precision=float(stats[f"metrics/precision({letter})"]),
         recall=float(stats[f"metrics/recall({letter})"]),
         by_objects=_by_objects(getattr(metrics, name), metrics.nt_per_class),
+        images=Images.of(validator.dataloader.dataset),
     )
 
 
@@ -216,8 +223,9 @@ def validate_classes(
     _check_numbers(imgsz, batch)
     classes = fitting_names(resolve_folder(data)["names"], names_of(model), str(data))
     kind = type("_OurClasses", (_Classes,), {"classes": classes})
-    stats, _ = _measure(kind, model, "classify", {"data": str(data), "split": "val"}, imgsz, batch, device)
-    return ClassMetrics(float(stats["metrics/accuracy_top1"]), float(stats["metrics/accuracy_top5"]))
+    stats, validator = _measure(kind, model, "classify", {"data": str(data), "split": "val"}, imgsz, batch, device)
+    seen = Images.of(validator.dataloader.dataset)
+    return ClassMetrics(float(stats["metrics/accuracy_top1"]), float(stats["metrics/accuracy_top5"]), seen)
 
 
 def _measure(
@@ -229,7 +237,7 @@ def _measure(
     batch: int,
     device: str | torch.device,
 ) -> tuple[Mapping[str, float], Any]:
-    """What one of our validators says of a copy of the model, by Ultralytics' names, and all that it measured."""
+    """What one of our validators says of a copy of the model, by Ultralytics' names, and the validator."""
     where = as_device(device)
     copy = deepcopy(model).float().eval()
     with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():
@@ -251,7 +259,7 @@ def _measure(
             stats: Mapping[str, float] = validator(model=copy)
         except RuntimeError as error:
             raise ModelError(f"the model cannot be validated: {one_line(error)}") from error
-    return stats, validator.metrics
+    return stats, validator
 
 
 def _by_objects(found: Any, objects: Any) -> float:
