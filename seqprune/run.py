@@ -99,8 +99,8 @@ def prune(
     module = model if isinstance(model, nn.Module) and not _is_ultralytics(model) else None
     look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val)
     choose = Choose(
-        preset, layers, blocks, keep, represent, match if module is None else "all", round_to, target, recover,
-        tuple(protect), criterion, mode, seed,
+        preset, layers, blocks, keep, represent, match if module is None or preset != "seed" else "all", round_to,
+        target, recover, tuple(protect), criterion, mode, seed,
     )  # fmt: skip
     train = Train(finetune, finetune_step, distill, training or {})
     told, ranks = listener or Listener(), connect()
