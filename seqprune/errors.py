@@ -1,8 +1,8 @@
 """One family of exceptions.
 
 Every message says what was seen, the likely cause, and what to do, on one line. The command line turns
-an :class:`InputError` into exit code 2 and every other :class:`SeqPruneError` into exit code 1; anything
-else is a bug and surfaces with its traceback.
+an :class:`InputError` into exit code 2 and every other :class:`SeqPruneError`, a :class:`LostError` too, into exit code
+1; anything else is a bug and surfaces with its traceback.
 """
 
 
@@ -32,6 +32,10 @@ class UnlabelledError(DataError):
 
 class ChangedError(SeqPruneError):
     """The images that accuracy is measured on changed while a run went on."""
+
+
+class LostError(DataError):
+    """Images that were there when a run began are gone: the work failed (exit code 1), and what was found stays."""
 
 
 class PlanError(InputError):

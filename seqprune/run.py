@@ -153,18 +153,18 @@ def _run(job: Callable[..., Outcome], task: Task, tuner: Any, home: RunFolder) -
         TrainingError, MeasurementError: what was pruned before is in their ``result``, and in the run's folder.
     """
 
-    def finished(out: Outcome, record: Record) -> PruneResult:
-        return home.finish(PruneResult(out.model, out.plan, record, task))
+    def finished(out: Outcome, record: Record, whole: bool = True) -> PruneResult:
+        return home.finish(PruneResult(out.model, out.plan, record, task), whole)
 
     try:
         out = job(on_pruned=partial(home.save_weights, task), **({} if tuner is None else {"tune": tuner}))
     except MeasurementError as error:
         if isinstance(error.result, Outcome):
-            error.result = finished(error.result, error.result.record)
+            error.result = finished(error.result, error.result.record, whole=False)
         raise
     if tuner is None or tuner.failure is None:
         return finished(out, out.record)
-    tuner.failure.result = finished(out, replace(out.record, finetune=0))
+    tuner.failure.result = finished(out, replace(out.record, finetune=0), whole=False)
     raise tuner.failure
 
 

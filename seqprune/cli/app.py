@@ -26,9 +26,10 @@ from rich.text import Text
 from seqprune.cli import commands, measuring
 from seqprune.cli.console import conclude, screen_for
 from seqprune.cli.console import console as console_for
+from seqprune.cli.failures import said
 from seqprune.cli.interrupts import Stopped
 from seqprune.cli.prune import prune as prune_command
-from seqprune.errors import InputError, SeqPruneError
+from seqprune.errors import InputError, LostError, SeqPruneError
 from seqprune.plain import printable
 
 app = typer.Typer(
@@ -146,7 +147,8 @@ def call(args: Sequence[str]) -> int:
     _prepare(debug)
     try:
         command = typer.main.get_command(app)
-        code = int(command.main(args, prog_name="seqprune", standalone_mode=False) or 0)
+        with said():
+            code = int(command.main(args, prog_name="seqprune", standalone_mode=False) or 0)
     except (typer.Abort, KeyboardInterrupt):
         code = _INTERRUPTED  # what typer of later versions answers by itself
     except Stopped as stopped:
@@ -154,6 +156,8 @@ def call(args: Sequence[str]) -> int:
     except _UsageError as error:
         where = getattr(getattr(error, "ctx", None), "command_path", "seqprune")
         return _fail(f"{error.format_message().rstrip('.')}; see `{where} --help`", 2, debug)
+    except LostError as error:
+        return _fail(str(error), 1, debug)
     except InputError as error:
         return _fail(str(error), 2, debug)
     except SeqPruneError as error:

@@ -27,6 +27,10 @@ class Stopped(BaseException):
         self.code = 128 + number
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C while there is something to go on from."""
+
+
 @contextmanager
 def interruptible(how: str) -> Iterator[None]:
     """While this lasts, SIGTERM and SIGHUP raise :class:`Stopped`, and no signal waits for a long operation.
@@ -41,7 +45,7 @@ def interruptible(how: str) -> Iterator[None]:
 
     def stop(number: int, _frame: FrameType | None) -> None:
         reached.set()
-        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+        raise Interrupted if number == signal.SIGINT else Stopped(number)
 
     before = {number: signal.signal(number, stop) for number in (*SIGNALS, signal.SIGINT)}
     read, write = os.pipe()
@@ -51,7 +55,7 @@ def interruptible(how: str) -> Iterator[None]:
     watch.start()
     try:
         yield
-    except (KeyboardInterrupt, Stopped):
+    except (Interrupted, Stopped):
         _say(how)
         raise
     finally:

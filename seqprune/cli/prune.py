@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from seqprune.cli.commands import Trust
 from seqprune.cli.console import conclude, is_follower, screen_for
+from seqprune.cli.resuming import absolute, asked_of, new_run, resumable
 from seqprune.errors import InputError, MeasurementError, TrainingError
-from seqprune.plain import UnreadableError, json_of, text_of
 
-if TYPE_CHECKING:
-    pass
-
-RUN = "run.json"
-"""In a run's folder: what was asked for, so that it can be resumed."""
 ASKED: dict[str, Any] = {
     **{"model": str, "data": str, "preset": str, "target": str, "criterion": str, "recover": str, "represent": str},
     **{"match": str, "mode": str, "device": str, "protect": list, "layers": (int, list), "blocks": list},
@@ -113,7 +105,7 @@ def prune(
     if resume is not None:
         if model is not None or data is not None:
             raise InputError("--resume goes on with its run's model, data and settings: leave them out")
-        _run(asked_of(resume), resume, trust)
+        _run(asked_of(resume, ASKED, "prune"), resume, trust)
         return
     if model is None:
         raise InputError("MODEL is missing: give weights (.pt), or --resume RUN; see `seqprune prune --help`")
@@ -129,15 +121,10 @@ def prune(
     if is_follower():
         _run(asked, None, trust)
         return
-    from seqprune.report.folder import claimed, free_folder
+    from seqprune.report.folder import free_folder
 
-    folder = claimed(free_folder(project, name, Path(model).stem or "model"))
-    (folder / RUN).write_text(json.dumps(absolute(asked), indent=2) + "\n", encoding="utf-8")
-    try:
+    with new_run(free_folder(project, name, Path(model).stem or "model"), absolute(asked)) as folder:
         _run(asked, folder, trust)
-    except InputError:
-        shutil.rmtree(folder, ignore_errors=True)  # what cannot be used leaves nothing
-        raise
 
 
 def _run(asked: dict[str, Any], folder: Path | None, trust: bool) -> None:
@@ -146,49 +133,21 @@ def _run(asked: dict[str, Any], folder: Path | None, trust: bool) -> None:
         TrainingError, MeasurementError: what was done is saved and said; the work as a whole failed.
     """
     from seqprune import run
-    from seqprune.cli.interrupts import interruptible
     from seqprune.report.result import FILES, PruneResult
 
     failure: TrainingError | MeasurementError | None = None
-    how = "" if folder is None else f"`seqprune prune --resume {folder}` goes on from here"
-    with screen_for(folder is None) as screen, interruptible(how):
+    with screen_for(folder is None) as screen, resumable("prune", folder):
         try:
             result = run.prune(**asked, folder=folder, trust=trust, listener=screen.listener)
         except (TrainingError, MeasurementError) as error:
             if not isinstance(error.result, PruneResult):
                 raise
             result, failure = error.result, error
-    if folder is None:
-        return
-    conclude(screen.console, result)
-    screen.console.print(f"results in {folder}: {', '.join(FILES)}", markup=False)
-    if failure is not None:
-        raise failure
-
-
-def asked_of(folder: Path) -> dict[str, Any]:
-    """What a run was asked for, as its folder says.
-
-    Raises:
-        InputError: it is no run's folder, or says something that no run is asked for.
-    """
-    path = folder / RUN
-    try:
-        found = json_of(text_of(path))
-    except UnreadableError as error:
-        raise InputError(f"{path}: {error}; give the folder of a run of `seqprune prune`") from error
-    if not isinstance(found, dict) or set(found) != set(ASKED) or not isinstance(found["model"], str):
-        raise InputError(f"{path} is none that `seqprune prune` wrote: give the folder of a run of it")
-    for name, value in found.items():
-        if value is not None and not isinstance(value, ASKED[name]):
-            raise InputError(f"{path}: {name} is a {type(value).__name__}, as no run has it: begin anew")
-    return found
-
-
-def absolute(asked: dict[str, Any]) -> dict[str, Any]:
-    """The same with paths that mean the same from another folder."""
-    paths = {name: asked[name] for name in ("model", "data") if asked[name] and os.path.exists(asked[name])}
-    return asked | {name: str(Path(path).absolute()) for name, path in paths.items()}
+        if folder is not None:
+            conclude(screen.console, result)
+            screen.console.print(f"results in {folder}: {', '.join(FILES)}", markup=False)
+        if failure is not None:
+            raise failure
 
 
 def ratio(keep: str | None) -> str | float | None:

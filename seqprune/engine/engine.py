@@ -178,8 +178,11 @@ class Engine:
             InputError: the target cannot be met, or nothing of a path to protect.
         """
         known = self.state.read_plain("plan")
-        plan = self._ordered(way, round_to, protect, seed, relevance) if known is None else PrunePlan.from_json(known)
-        self.state.write_plain("plan", plan.to_json())
+        if known is None:
+            plan = self._ordered(way, round_to, protect, seed, relevance)
+            self.state.write_plain("plan", plan.to_json())
+        else:
+            plan = PrunePlan.from_json(known)
         steps = tuple(reports(self.graph, plan))
         for step in steps:
             self.told.step(step)

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
+from seqprune.atomic import atomic, write_text
 from seqprune.engine.batches import Batches
 from seqprune.engine.outputs import Outputs, asked, found, judge_of, kinds_of, probe_of, variances_of
 from seqprune.engine.task import Judge
@@ -111,10 +112,12 @@ class ModuleTask:
         """The state and the plan, without code: tensors and a JSON beside them, or a ``.pt`` of plain values."""
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         if path.suffix == SUFFIX:
-            save_file({name: tensor.clone() for name, tensor in state.items()}, path)
-            path.with_suffix(".json").write_text(json.dumps({"format": 1, "plan": plan.to_json()}), encoding="utf-8")
+            with atomic(path) as temporary:
+                save_file({name: tensor.clone() for name, tensor in state.items()}, temporary)
+            write_text(path.with_suffix(".json"), json.dumps({"format": 1, "plan": plan.to_json()}))
         else:
-            torch.save({"state": state, "plan": plan.to_json()}, path)
+            with atomic(path) as temporary:
+                torch.save({"state": state, "plan": plan.to_json()}, temporary)
         return path
 
 

@@ -128,24 +128,25 @@ class RunFolder:
             weights.parent.mkdir(parents=True, exist_ok=True)
             task.save(model, weights, plan)
             plan.save(self.folder / FILES[1])
-        except OSError as error:
+        except (OSError, RuntimeError, InputError) as error:  # torch words a full disk as a RuntimeError
             raise SeqPruneError(f"the results cannot be written to {self.folder} ({error}); check its disk") from error
 
-    def finish(self, result: PruneResult) -> PruneResult:
-        """Writes the reports; what was kept on the way is not needed any more.
+    def finish(self, result: PruneResult, whole: bool = True) -> PruneResult:
+        """Writes the reports; what was kept on the way is not needed any more where the run is ``whole``.
 
         Raises:
             SeqPruneError: they cannot be written.
         """
         if self.folder is not None:
             try:
-                for name in FILES[2:]:
+                for name in reversed(FILES[2:]):  # the numbers last: with them a run is over
                     result.report(self.folder / name)
             except OSError as error:
                 raise SeqPruneError(
                     f"the report cannot be written to {self.folder} ({error}); check its disk"
                 ) from error
-            self.state.clear()
+            if whole:
+                self.state.clear()
         return result
 
 

@@ -12,7 +12,9 @@ import pytest
 import torch
 from detectors import Detector
 
+from seqprune.engine.batches import Batches
 from seqprune.engine.engine import streams_for
+from seqprune.engine.modules import ModuleTask
 from seqprune.observe.scratch import PREFIX, Scratch, remove_leftovers
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="folders are locked on POSIX alone")
@@ -51,7 +53,7 @@ def test_block_outputs_of_a_killed_process_are_removed_and_of_a_live_one_are_not
             owner.send_signal(signal.SIGKILL)
         owner.wait()
     assert file.is_file()
-    streams_for(Detector(), warn=told.append)
+    streams_for(ModuleTask(Detector(), Batches(lambda: [torch.zeros(1, 3, 32, 32)])), Detector(), warn=told.append)
     assert not any(temporary.iterdir())
     assert len(told) == 1
     assert str(file.parent) in told[0]

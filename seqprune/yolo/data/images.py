@@ -18,7 +18,7 @@ import cv2
 import torch
 from ultralytics.cfg import get_cfg
 
-from seqprune.errors import DataError
+from seqprune.errors import DataError, LostError
 from seqprune.observe.batch import Batch
 from seqprune.yolo.data.classes import fitted
 from seqprune.yolo.data.dataset import ReadOnlyDataset, resolve
@@ -112,12 +112,16 @@ class FileImages:
         return range(len(self._dataset))[number * self.batch : (number + 1) * self.batch]
 
     def _load(self, index: int) -> dict[str, Any]:
-        """Decode one image and bring it to its size."""
+        """Decode one image and bring it to its size.
+
+        Raises:
+            LostError: it could be read when it was listed, and cannot be now.
+        """
         try:
             item: dict[str, Any] = self._dataset[index]
         except (OSError, ValueError, RuntimeError, cv2.error) as error:
             file = self._dataset.im_files[index]
-            raise DataError(f"{file}: cannot be decoded ({one_line(error)}); replace or remove it") from error
+            raise LostError(f"{file}: cannot be decoded ({one_line(error)}); put it back, or begin anew") from error
         return item
 
 

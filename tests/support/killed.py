@@ -1,0 +1,114 @@
+"""Runs that are killed: each in a process of its own, forked from one that has imported what a run needs."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import torch
+from networks import Unit, randomise
+from torch import nn
+
+from seqprune import atomic
+from seqprune.engine import state
+from seqprune.run import prune
+
+CLASSES, SIDE, BATCH = 3, 16, 8
+SEED: dict[str, Any] = {"preset": "seed", "layers": ["stem.conv", "middle.conv", "block.conv"], "keep": 0.5}
+ACCURATE: dict[str, Any] = {"preset": "accurate", "target": "params=0.7", "round_to": 1}
+
+
+class Network(nn.Module):
+    """A residual block and a map of classes, four pixels a cell."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self.stem = Unit(3, 12, act=1)
+        self.middle = Unit(12, 16, act=1)
+        self.down = nn.Conv2d(16, 16, 3, stride=4, padding=1)
+        self.block = Unit(16, 16, act=1)
+        self.head = nn.Conv2d(16, CLASSES, 1)
+        randomise(self, seed)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.down(self.middle(self.stem(x))).relu()
+        return self.head(x + self.block(x))
+
+
+def batches(seed: int = 0) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Noise in which every object is a bright pixel of its class's colour, two to an image."""
+    draw = torch.Generator().manual_seed(seed)
+    for _ in range(3):
+        inputs = torch.rand(BATCH, 3, SIDE, SIDE, generator=draw)
+        places = torch.stack(
+            [torch.arange(2 * BATCH) % BATCH, *torch.randint(0, SIDE, (2, 2 * BATCH), generator=draw)], 1
+        )
+        kinds = torch.randint(0, CLASSES, (2 * BATCH,), generator=draw)
+        inputs[places[:, 0], kinds, places[:, 1], places[:, 2]] += 3
+        yield inputs, kinds, places
+
+
+def work(folder: Path, options: dict[str, Any], last: int | None = None) -> None:
+    """One run, which keeps whatever it can; ``last``: see :func:`die_at`."""
+    torch.set_num_threads(1)
+    state.EVERY = 0.0
+    if last is not None:
+        die_at(last)
+    prune(Network(), batches, folder=folder, **options)
+
+
+def die_at(last: int) -> None:
+    """Odd: after the new file of number ``last // 2`` took its name; even: right before."""
+    replace, written = os.replace, iter(range(1 << 30))
+
+    def dying(source: Any, target: Any) -> None:
+        number = -1 if Path(target).exists() else next(written)
+        if number * 2 == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+        if number * 2 + 1 == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    atomic.os.replace = dying  # type: ignore[attr-defined]
+
+
+def warm() -> None:
+    """Everything that a run imports on its way."""
+    torch.set_num_threads(1)
+    for options in (SEED, ACCURATE):
+        prune(Network(), batches, **options)
+
+
+def forked() -> Any:
+    """Starts processes in a few milliseconds each: forked from one that has run a run."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["warmed"])
+    known = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # its own path is ours only from Python 3.13 on
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH")
+        if known is not None:
+            os.environ["PYTHONPATH"] = known
+    return context
+
+
+def outcome(folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Plan and weights of a finished run of a module."""
+    saved = torch.load(folder / "weights" / "pruned.pt", weights_only=True)
+    return json.loads((folder / "plan.json").read_text()), saved["state"]
+
+
+def same(one: tuple[Any, dict[str, torch.Tensor]], other: tuple[Any, dict[str, torch.Tensor]]) -> bool:
+    """Bit for bit."""
+    (plan, tensors), (plan2, tensors2) = one, other
+    alike = plan == plan2 and tensors.keys() == tensors2.keys()
+    return alike and all(torch.equal(tensor, tensors2[name]) for name, tensor in tensors.items())
