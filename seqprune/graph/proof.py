@@ -139,7 +139,8 @@ def _ways(
             ) from error
         if other is not None:
             yield name, one, other, inputs
-    yield "gradients on", _WithGradients(masked), _WithGradients(small), inputs
+    # In copies: what a network keeps of a pass with gradients could not be copied afterwards.
+    yield "gradients on", _WithGradients(copied(masked)), _WithGradients(copied(small)), inputs
     for sizes in _other_sizes(inputs):
         yield "another size", masked, small, sizes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -237,6 +238,20 @@ def test_random_numbers_and_modes_are_left_as_they_were() -> None:
     assert [m.training for m in net.modules()] == [True, True, False, True]
     assert torch.equal(net[1].running_mean, statistics)
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_networks_that_keep_what_they_computed_can_be_copied_afterwards() -> None:
+    """After the proof ``deepcopy`` failed: the network held an activation with its gradient's history."""
+
+    class Keeps(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.kept = super().forward(x)
+            return self.kept
+
+    net = Keeps()
+    assert verify(net, net, X).tried == FORWARD
+    assert net.kept.grad_fn is None
+    deepcopy(net)
 
 
 def test_frozen_networks_are_trained_too() -> None:
