@@ -293,3 +293,38 @@ def test_a_fused_network_is_refused_as_one(tmp_path: Path) -> None:
     yolo.save(tmp_path / "fused.pt")
     with pytest.raises(ModelError, match="fused away"):
         load(tmp_path / "fused.pt")
+
+
+def test_what_is_small_in_the_file_and_endless_in_memory_is_refused(tiny: nn.Module, tmp_path: Path) -> None:
+    """Layers that hold each other twice are a thousand million after thirty; a pickle of single bytes takes minutes."""
+    inner = nn.Module()
+    for _ in range(30):
+        outer = nn.Module()
+        outer.one = outer.other = inner
+        inner = outer
+    tiny.extra = inner
+    torch.save({"model": tiny}, tmp_path / "m.pt")
+    with pytest.raises(ModelError, match="more than 20000 layers"):
+        load(tmp_path / "m.pt")
+    with zipfile.ZipFile(tmp_path / "m.pt", "w") as file:
+        file.writestr("m/data.pkl", b"\x80\x02" + b"N0" * 1_100_000 + b"N.")
+        file.writestr("m/version", "3\n")
+    with pytest.raises(ModelError, match="2,000,000 steps"):
+        load(tmp_path / "m.pt")
+    with pytest.raises(ModelError, match="nested without end"):
+        read(pickled(tmp_path / "m.pt", b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b"."))
+
+
+def pickled(path: Path, program: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("m/data.pkl", program)
+        file.writestr("m/version", "3\n")
+    return path
+
+
+def test_a_data_set_is_not_the_whole_machine(tmp_path: Path) -> None:
+    path = tmp_path / "d.yaml"
+    for folder in ("/", "/proc"):
+        path.write_text(f"train: {folder}\nval: x\nnames: [a]\n")
+        with pytest.raises(DataError, match="the whole machine"):
+            resolve(path)
