@@ -20,11 +20,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqprune.budget.target import Target, price_of
-from seqprune.engine.presets import ROUND_TO
+from seqprune.budget.factoring import share_left
+from seqprune.budget.target import Target
+from seqprune.engine.presets import BY, ROUND_TO
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.measure.methods import accurately
 from seqprune.observe.inputs import as_input
+from seqprune.surgery import compact
 from seqprune.yolo.data.images import DetectionImages
 from seqprune.yolo.data.subset import listed
 from seqprune.yolo.files.load import LoadedDetector, load
@@ -135,7 +137,14 @@ def halves(data: str, detector: LoadedDetector, imgsz: int) -> list[list[Path]]:
 
 
 def measure(
-    detector: LoadedDetector, fit: Path, test: Path, target: Target, imgsz: int, round_to: int, parts: bool
+    detector: LoadedDetector,
+    fit: Path,
+    test: Path,
+    target: Target,
+    imgsz: int,
+    round_to: int,
+    parts: bool,
+    by: tuple[str, ...] = BY,
 ) -> list[str]:
     """Prunes by one half and says, line by line, what the other half says of it."""
     model, graph = detector.model, trace_detector(detector.model)
@@ -144,14 +153,15 @@ def measure(
         for half in (fit, test)
     )
     task = YoloTask(images, detector.names, imgsz)
-    pruned, plan = accurately(model, graph, task, target, round_to=round_to)
+    pruned, plan = accurately(model, graph, task, target, round_to=round_to, by=by)
 
     def accuracy(network: nn.Module) -> Metrics:
         return validate(network, test, imgsz=imgsz, batch=16)
 
     whole = accuracy(model)
-    share = price_of(target, model, graph, task.example(model)).share(plan.removed_groups(graph))
+    share = share_left(model, compact(pruned, plan, None if plan.factors else graph), target.kind, task.example(model))
     lines = [f"{layer.name} {len(layer.keep)}/{layer.channels}" for layer in plan.layers]
+    lines += [f"{factor.block} {factor.first} first, {factor.rank} between" for factor in plan.factors]
 
     def line(name: str, found: Metrics) -> str:
         by_objects = f"by objects {found.by_objects:.4f} = {found.by_objects / whole.by_objects:.1%}"
@@ -183,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", required=True, help="params=0.9, flops=0.8")
     parser.add_argument("--imgsz", type=int, default=640)
     parser.add_argument("--round-to", type=int, default=ROUND_TO)
+    parser.add_argument("--by", default=",".join(BY), help="moves: channels, factors")
     parser.add_argument("--swap", action="store_true", help="fit to the second half")
     parser.add_argument("--parts", action="store_true", help="ask where the loss sits")
     parser.add_argument("--set", action="append", default=[], metavar="MODULE.NAME=NUMBER")
@@ -194,7 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         fitted, others = (second, first) if given.swap else (first, second)
         about = detector.names, image_channels(detector.model)
         with listed(fitted, *about) as fit, listed(others, *about) as test:
-            for text in measure(detector, fit, test, target, given.imgsz, given.round_to, given.parts):
+            by = tuple(given.by.split(","))
+            for text in measure(detector, fit, test, target, given.imgsz, given.round_to, given.parts, by):
                 print(text)  # noqa: T201 - a program
     except SeqPruneError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ import numpy as np
 from seqprune.atomic import write_text
 from seqprune.errors import PlanError
 from seqprune.graph.channels import BoolArray, ChannelGraph, Layer
+from seqprune.graph.factor import Factor
 from seqprune.plain import UnreadableError, is_name, is_whole, json_of, printable, text_of
 
-FORMAT = 1
+FORMAT = 2
+CHANNELS_ONLY = 1
+"""The format of plans that hold nothing but keep sets, which earlier versions read."""
 _MOST = 10_000_000  # channels of a layer
 
 Shapes = tuple[tuple[tuple[int, ...], str], ...]
@@ -58,10 +61,15 @@ class PrunePlan:
     Attributes:
         layers: the layers that lose channels, in execution order.
         inputs: shape and dtype of the example inputs the graph was traced with.
+        factors: blocks whose convolution is made of two before channels leave; layers are those of the network that
+            this gives.
+        imgsz: side in pixels of the images that the result is meant for, where that was chosen too.
     """
 
     layers: tuple[LayerKeep, ...]
     inputs: tuple[tuple[tuple[int, ...], str], ...]
+    factors: tuple[Factor, ...] = ()
+    imgsz: int | None = None
 
     def __repr__(self) -> str:
         stay, whole = sum(len(entry.keep) for entry in self.layers), sum(entry.channels for entry in self.layers)
@@ -140,6 +148,8 @@ class PrunePlan:
 
     def __and__(self, other: PrunePlan) -> PrunePlan:
         """Keeps what both keep. The result is checked against a graph when it is applied."""
+        if (self.factors, self.imgsz) != (other.factors, other.imgsz):
+            raise PlanError("the plans factor other blocks, or are for other sizes of images: join plans that agree")
         mine, theirs = ({layer.name: layer for layer in plan.layers} for plan in (self, other))
         for name in mine.keys() & theirs.keys():
             if mine[name].channels != theirs[name].channels:
@@ -151,7 +161,7 @@ class PrunePlan:
         for name in mine.keys() & theirs.keys():
             stay = sorted({*mine[name].keep} & {*theirs[name].keep})
             joined[name] = replace(mine[name], keep=tuple(stay))
-        return PrunePlan(tuple(sorted(joined.values(), key=lambda e: e.position)), self.inputs)
+        return replace(self, layers=tuple(sorted(joined.values(), key=lambda e: e.position)))
 
     # ---- JSON --------------------------------------------------------------------------------------
 
@@ -161,7 +171,12 @@ class PrunePlan:
         ]
         inputs = [{"shape": list(shape), "dtype": dtype} for shape, dtype in self.inputs]
         rows = ",\n".join("    " + json.dumps(layer) for layer in layers)
-        return f'{{\n  "format": {FORMAT},\n  "inputs": {json.dumps(inputs)},\n  "layers": [\n{rows}\n  ]\n}}\n'
+        more, number = "", CHANNELS_ONLY
+        if self.factors or self.imgsz:
+            pairs = ",\n".join("    " + json.dumps(asdict(factor)) for factor in self.factors)
+            more, number = f'  "imgsz": {json.dumps(self.imgsz)},\n  "factors": [\n{pairs}\n  ],\n', FORMAT
+        inputs_line = f'  "inputs": {json.dumps(inputs)},\n'
+        return f'{{\n  "format": {number},\n{inputs_line}{more}  "layers": [\n{rows}\n  ]\n}}\n'
 
     @classmethod
     def from_json(cls, text: str) -> PrunePlan:
@@ -172,13 +187,15 @@ class PrunePlan:
         """
         try:
             data = json_of(text)
-            if data["format"] != FORMAT:
+            if data["format"] not in (CHANNELS_ONLY, FORMAT):
                 raise PlanError(
                     f"the plan has format {printable(data['format'], 40)}, this version reads {FORMAT}; make it anew"
                 )
             plan = cls(
                 tuple(_layer_from(entry) for entry in data["layers"]),
                 tuple((_counts(entry["shape"]), _name(entry["dtype"])) for entry in data["inputs"]),
+                tuple(_factor_from(entry) for entry in data.get("factors", ())),
+                None if data.get("imgsz") is None else _counts((data["imgsz"],))[0],
             )
         except (UnreadableError, KeyError, TypeError, ValueError, AttributeError) as error:
             why = str(error) if isinstance(error, UnreadableError) else f"{type(error).__name__}: {printable(error)}"
@@ -226,6 +243,13 @@ def find_layer(graph: ChannelGraph, name: str) -> Layer:
 def _layer_from(entry: Mapping[str, Any]) -> LayerKeep:
     position, channels = _counts((entry["position"], entry["channels"]))
     return LayerKeep(_name(entry["name"]), position, channels, _counts(entry["keep"]))
+
+
+def _factor_from(entry: Mapping[str, Any]) -> Factor:
+    (rank,) = _counts((entry["rank"],))
+    if entry["first"] not in ("column", "row") or rank < 1:
+        raise ValueError(f"a factor of {printable(entry['first'], 40)} first with {rank} channels between")
+    return Factor(_name(entry["block"]), entry["first"], rank)
 
 
 def _counts(values: Iterable[Any]) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from torch import nn
 from seqprune.engine.listener import Listener, together
 from seqprune.engine.modules import Evaluate
 from seqprune.engine.outputs import Outputs
+from seqprune.engine.presets import BY
 from seqprune.engine.record import Record
 from seqprune.engine.run import Outcome, run
 from seqprune.engine.settings import Choose, Look, Mode, Train, check_together
@@ -48,6 +49,7 @@ def prune(
     mode: Mode = "compact",
     target: str | None = None,
     recover: str | None = None,
+    by: Sequence[str] = BY,
     protect: Sequence[str] = (),
     criterion: str | None = None,
     cache_bytes: int = CACHE_BYTES,
@@ -78,7 +80,8 @@ def prune(
             fine-tuning and for accuracy. For any other a data loader, see
             :data:`seqprune.engine.batches.Loader`, or a dictionary of loaders ``train`` and ``val``; labels are needed
             by preset ``seed`` alone. May be left out where nothing is chosen or repaired by images (``fast``).
-        preset, layers, blocks, keep, represent, match, round_to, mode, target, recover, protect, criterion, seed: see
+        preset, layers, blocks, keep, represent, match, round_to, mode, target, recover, by, protect, criterion,
+            seed: see
             :class:`seqprune.engine.settings.Choose`.
         images, imgsz, batch, device, cache_bytes, cache_half, amp, val: see :class:`seqprune.engine.settings.Look`.
         finetune, finetune_step, distill, training: the ``epochs``, ``step_epochs``, ``distill`` and ``arguments`` of
@@ -114,7 +117,7 @@ def prune(
     look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val)
     choose = Choose(
         preset, layers, blocks, keep, represent, match if module is None or preset != "seed" else "all",
-        round_to, target, recover, tuple(protect), criterion, mode, seed,
+        round_to, target, recover, tuple(protect), criterion, tuple(by), mode, seed,
     )  # fmt: skip
     train = Train(finetune, finetune_step, distill, training or {})
     told, ranks = listener or Listener(), connect()
@@ -124,6 +127,7 @@ def prune(
         check_there(model)
     check_together(choose, train, ranks.count, bool(data))
     where = own_device(as_device(str(device)), ranks)
+    home = RunFolder(None if folder is None or ranks.count > 1 else Path(folder))
     tuner: Any = None
     if module is not None:
         _only_for_ultralytics(train, match)
@@ -136,11 +140,25 @@ def prune(
 
         check_names(train.arguments)
         subject, look = yolo_subject(
-            model, data or "", look, choose, train, device=where, trust=trust, classes=classes, told=told
+            model,
+            data or "",
+            look,
+            choose,
+            train,
+            device=where,
+            trust=trust,
+            classes=classes,
+            told=told,
+            state=home.state,
         )
-        arguments = {"imgsz": look.imgsz, "batch": batch, "device": str(device), "seed": seed, **train.arguments}
+        arguments = {
+            "imgsz": subject.sized[1] if subject.sized else look.imgsz,
+            "batch": batch,
+            "device": str(device),
+            "seed": seed,
+            **train.arguments,
+        }
         tuner = Tuner(data, arguments | {"teacher": subject.model if distill else None}, told.stage)
-    home = RunFolder(None if folder is None or ranks.count > 1 else Path(folder))
     home.begin(look, choose, train)
     job = partial(run, subject, look, choose, train, device=where, ranks=ranks, told=told, state=home.state)
     return _run(job, subject.task, tuner, home)

@@ -16,6 +16,7 @@ from seqprune.graph import proof, trace, widths
 from seqprune.graph.beside import repeated
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
 from seqprune.graph.copying import copied
+from seqprune.graph.factor import shaped
 from seqprune.graph.proof import TOLERANCE as TOLERANCE
 from seqprune.graph.proof import Difference as Difference
 from seqprune.plan import PrunePlan, Shapes
@@ -32,8 +33,8 @@ def mask(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None) -
     Raises:
         PlanError: the plan is not for this model.
     """
-    masked = copied(model)
-    masker(plan, graph or graph_for(model, plan))(masked)
+    masked = copied(shaped(model, plan.factors))
+    masker(plan, graph or graph_for(masked, plan))(masked)
     return masked
 
 
@@ -77,13 +78,14 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
     Equal to ``mask(model, plan)`` on every input up to floating point.
 
     Args:
-        model: the unpruned or the masked model.
+        model: the unpruned or the masked model, with the plan's factors or without; they are made of the weights then.
         plan: what stays.
-        graph: the model's graph, traced anew where it is left out.
+        graph: that of the model with its factors, traced anew where it is left out.
 
     Raises:
         PlanError: the plan is not for this model.
     """
+    model = shaped(model, plan.factors)
     graph = graph or graph_for(model, plan)
     removed = plan.removed_groups(graph)
     small = copied(model)

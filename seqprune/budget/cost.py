@@ -36,9 +36,9 @@ def gflops(model: nn.Module, inputs: Inputs) -> float:
 
 
 def latencies_ms(
-    models: Sequence[nn.Module], inputs: Inputs, device: str | torch.device = "cpu", runs: int = 20
+    models: Sequence[nn.Module], inputs: Sequence[Inputs], device: str | torch.device = "cpu", runs: int = 20
 ) -> list[float]:
-    """Median milliseconds of one forward pass of each model.
+    """Median milliseconds of one forward pass of each model on inputs of its own.
 
     The models take turns, so that a machine that slows down meanwhile slows all of them. Copies as they are:
     eager, not fused, in their own precision. Five passes of each to warm up are not counted.
@@ -50,14 +50,14 @@ def latencies_ms(
         raise InputError(f"runs={runs} must be at least 1")
     where = as_device(device)
     copies = [deepcopy(model).eval().to(where) for model in models]
-    inputs = mapped(lambda each: each.to(where, copy=True), inputs)
+    given = [mapped(lambda each: each.to(where, copy=True), each) for each in inputs]
     seconds: list[list[float]] = [[] for _ in copies]
     with torch.inference_mode():
         for run in range(_WARM_UP + runs):
-            for copy, taken in zip(copies, seconds, strict=True):
+            for copy, each, taken in zip(copies, given, seconds, strict=True):
                 _wait(where)
                 start = time.perf_counter()
-                call(copy, inputs)
+                call(copy, each)
                 _wait(where)
                 if run >= _WARM_UP:
                     taken.append(time.perf_counter() - start)

@@ -65,7 +65,7 @@ def measured_share(
         small = compact(model, PrunePlan.from_removed(graph, removed), graph)
         if target.kind == "flops":
             return _multiplied(small, inputs) / price.whole
-        before, after = latencies_ms([model, small], inputs, next(model.parameters()).device)
+        before, after = latencies_ms([model, small], [inputs, inputs], next(model.parameters()).device)
         return after / before
 
     return share

@@ -14,7 +14,7 @@ from seqprune.errors import InputError, MeasurementError, TrainingError
 
 ASKED: dict[str, Any] = {
     **{"model": str, "data": str, "preset": str, "target": str, "criterion": str, "recover": str, "represent": str},
-    **{"match": str, "mode": str, "device": str, "protect": list, "layers": (int, list), "blocks": list},
+    **{"match": str, "mode": str, "device": str, "protect": list, "by": list, "layers": (int, list), "blocks": list},
     **{"keep": (str, float, int), "round_to": int, "images": int, "imgsz": int, "batch": int, "cache_bytes": int},
     **{"cache_half": bool, "amp": bool, "finetune": int, "finetune_step": int, "distill": bool, "seed": int},
     **{"val": bool, "classes": list},
@@ -50,6 +50,9 @@ def prune(
         str | None,
         typer.Option(show_default="ls with accurate", help="Repairs without training: ls, bias, bn or none."),
     ] = None,
+    by: Annotated[
+        str, typer.Option(metavar="MOVES", help="What accurate may do: of channels, factors, size, with commas.")
+    ] = "channels",
     protect: Annotated[list[str] | None, typer.Option(help="Module path to spare; may be repeated.")] = None,
     layers: Annotated[
         int | None, typer.Option(show_default="3", help="How many layers to choose from the blocks.")
@@ -111,7 +114,14 @@ def prune(
         raise InputError("MODEL is missing: give weights (.pt), or --resume RUN; see `seqprune prune --help`")
     asked = {
         **{"model": model, "data": data, "preset": preset, "target": target, "criterion": criterion},
-        **{"recover": recover, "protect": protect or [], "layers": layer or layers, "keep": ratio(keep)},
+        **{
+            "recover": recover,
+            "by": [move.strip() for move in by.split(",")],
+            "protect": protect or [],
+            "layers": layer or layers,
+            "keep": ratio(keep),
+        },
+        **{"by": [move.strip() for move in by.split(",")]},
         **{"blocks": None if blocks is None else list(parse_blocks(blocks)), "represent": represent, "match": match},
         **{"round_to": round_to, "images": images, "imgsz": imgsz, "batch": batch, "device": device, "mode": mode},
         **{"cache_bytes": cache_bytes, "cache_half": cache_half, "amp": amp, "finetune": finetune},

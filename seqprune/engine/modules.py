@@ -18,6 +18,7 @@ from seqprune.engine.batches import Batches
 from seqprune.engine.outputs import Outputs, asked, found, judge_of, kinds_of, probe_of, variances_of
 from seqprune.engine.task import Judge
 from seqprune.errors import ModelError
+from seqprune.graph import ChannelGraph, trace
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.inputs import Inputs, call
 from seqprune.observe.relevance import Probe
@@ -60,6 +61,10 @@ class ModuleTask:
 
     def example(self, model: nn.Module) -> Inputs:
         return next(iter(self.images)).input(model, slice(1))
+
+    def trace(self, model: nn.Module) -> ChannelGraph:
+        example = next(iter(self.images)).input(model, slice(2))
+        return trace(model, example if isinstance(example, tuple) else (example,))
 
     @cached_property
     def _kinds(self) -> tuple[list[bool], list[float]]:

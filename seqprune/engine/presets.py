@@ -18,6 +18,9 @@ PRESETS = ("seed", *WHOLE)
 TARGET = "params=0.8"
 CRITERION = "lamp"
 """Of preset ``fast``: under one threshold it kept the most of all that need no image, see ``docs/results.md``."""
+MOVES = ("channels", "factors", "size")
+"""What preset ``accurate`` may do: take channels out, make a convolution of two, take smaller images."""
+BY = ("channels",)
 ROUND_TO = 8
 """Channel counts under a keep ratio or a target are rounded up to a multiple of this: odd counts were seen to run
 slower than the unpruned layer. A knee is left as it comes."""
@@ -31,11 +34,13 @@ class Way:
         target: what the whole network is pruned to; ``None`` where layers are pruned front to back.
         recover: see :mod:`seqprune.repair.recover`.
         criterion: scores the channels of the whole network; ``None`` where it is not chosen by scores.
+        by: moves that are allowed, of ``MOVES``.
     """
 
     target: Target | None
     recover: Recover
     criterion: str | None = None
+    by: tuple[str, ...] = BY
 
     @property
     def looks_at_images(self) -> bool:
@@ -50,11 +55,17 @@ class Way:
     @property
     def weighs_errors(self) -> bool:
         """Whether it has to be known where they matter to what is detected."""
-        return (self.target is not None and self.criterion is None) or self.recover == "ls"
+        chooses = self.target is not None and self.target.share < 1 and self.criterion is None
+        return chooses or self.recover == "ls"
 
 
 def way_of(
-    preset: str, target: str | None, recover: str | None, protect: Sequence[str], criterion: str | None = None
+    preset: str,
+    target: str | None,
+    recover: str | None,
+    protect: Sequence[str],
+    criterion: str | None = None,
+    by: Sequence[str] = BY,
 ) -> Way:
     """
     Raises:
@@ -64,15 +75,22 @@ def way_of(
         raise InputError(f"preset {preset} prunes a few layers to no target: take --preset accurate or fast")
     if preset != "fast" and criterion is not None:
         raise InputError(f"preset {preset} chooses by no criterion: take --preset fast")
+    if preset != "accurate" and tuple(by) != BY:
+        raise InputError(
+            f"preset {preset} takes channels out and does nothing else: take --preset accurate, or leave out by"
+        )
+    if not by or any(move not in MOVES for move in by):
+        raise InputError(f"by={','.join(by)!r} is not known: choose of {', '.join(MOVES)}")
     chosen = recover or ("ls" if preset == "accurate" else "none")
     if chosen not in STEPS:
         raise InputError(f"recover={chosen!r} is not known: choose {', '.join(STEPS)}")
-    if (by := criterion or CRITERION) not in CRITERIA:
-        raise InputError(f"there is no criterion {by!r}: choose {', '.join(CRITERIA)}")
+    if (scores := criterion or CRITERION) not in CRITERIA:
+        raise InputError(f"there is no criterion {scores!r}: choose {', '.join(CRITERIA)}")
     return Way(
         Target.parse(target or TARGET) if preset in WHOLE else None,
         cast(Recover, chosen),
-        by if preset == "fast" else None,
+        scores if preset == "fast" else None,
+        tuple(move for move in MOVES if move in by),
     )
 
 

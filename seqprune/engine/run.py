@@ -13,8 +13,10 @@ import torch
 from torch import nn
 
 from seqprune.budget.cost import gflops, latencies_ms, parameters
-from seqprune.engine.engine import Chosen, Engine, streams_for
+from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.listener import Listener
+from seqprune.engine.moves import Decided, decide
+from seqprune.engine.presets import Way
 from seqprune.engine.record import ClassMeasurements, Measurements, Record, Size, versions
 from seqprune.engine.sequential import front_to_back
 from seqprune.engine.settings import Choose, Look, Train
@@ -44,6 +46,8 @@ class Subject:
         task: what is asked of it.
         kind: what holds its measurements.
         source, data: what they are called in reports; ``data`` is empty where there are no images.
+        sized: where the size of the images is one of the moves, the task at the size that was chosen, that size, and
+            the way with what is left of its target to the other moves.
     """
 
     model: nn.Module
@@ -52,6 +56,7 @@ class Subject:
     kind: type[Size] = Measurements
     source: str = ""
     data: str = ""
+    sized: tuple[Task, int, Way] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,8 @@ def run(
         MeasurementError: what was pruned cannot be measured; its ``result`` holds the outcome without that.
     """
     told, state = told or Listener(), state or State()
-    task, graph = subject.task, subject.graph
+    graph = subject.graph
+    task, size, way = subject.sized or (subject.task, None, choose.way)
     measures = bool(look.val and subject.data and not ranks.rank)
     if choose.way.target is None and task.classes == 1:
         raise InputError(
@@ -104,7 +110,7 @@ def run(
     names = [] if choose.way.target else layers_for(graph, choose.layers, choose.blocks)
     state.same("network", fingerprint(subject.model), "the network")
     state.same("images", task.images.fingerprint(), "the images")
-    before = _measured(subject, subject.model, measures, "before", told, state)
+    before = _measured(subject.kind, subject.task, subject.model, measures, "before", told, state)
     engine = Engine(
         deepcopy(subject.model).to(device),
         graph,
@@ -114,14 +120,16 @@ def run(
         told,
         state,
     )
-    chosen, repairs = _pruned(engine, names, choose, train, tune, ranks)
+    decided, repairs = _pruned(engine, way, names, choose, train, tune, ranks)
+    chosen = decided.chosen
+    chosen = replace(chosen, plan=replace(chosen.plan, imgsz=size))
     masked = chosen.masked.cpu()
-    small = compact(masked, chosen.plan, graph)
+    small = compact(masked, chosen.plan, decided.engine.graph)
     first = next(iter(task.images))
     difference, compared = task.prove(masked, small, first.input(small, slice(2)))
     pruned = _trained(small if choose.mode == "compact" else masked, chosen.plan, train.epochs, tune, state)
     on_pruned(pruned, chosen.plan)
-    size = _size(subject, pruned, {})
+    size_after = _size(subject.kind, task, pruned, {})
     record = Record(
         model=subject.source,
         data=subject.data,
@@ -129,21 +137,24 @@ def run(
         seed=choose.seed,
         mode=choose.mode,
         finetune=train.epochs,
-        settings=_settings(look, choose, train, task, bool(subject.data)) | {"verified_as": compared},
+        settings=_settings(look, choose, train, task, bool(subject.data))
+        | {"verified_as": compared, "size": size or look.imgsz},
         versions=versions(),
         steps=chosen.steps,
         verify=difference,
         repairs=repairs,
         before=replace(before, file_bytes=task.file_bytes(subject.model, None)),
-        after=replace(size, file_bytes=task.file_bytes(pruned, chosen.plan)),
+        after=replace(size_after, file_bytes=task.file_bytes(pruned, chosen.plan)),
         unreadable=tuple(task.images.unreadable),
     )
     try:
-        after = _measured(subject, pruned, before.has_accuracy, "after", told, State())
+        after = _measured(subject.kind, task, pruned, before.has_accuracy, "after", told, State())
         # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
         slow, fast = math.nan, math.nan
         if not ranks.rank:
-            slow, fast = latencies_ms([subject.model, pruned], task.example(subject.model), "cpu")
+            slow, fast = latencies_ms(
+                [subject.model, pruned], [subject.task.example(subject.model), task.example(pruned)], "cpu"
+            )
     except (SeqPruneError, OSError, RuntimeError, MemoryError) as error:
         failure = MeasurementError(f"what was pruned cannot be measured: {error}")
         failure.result = Outcome(pruned, chosen.plan, record)
@@ -158,10 +169,9 @@ def run(
 
 
 def _pruned(
-    engine: Engine, names: Sequence[str], choose: Choose, train: Train, tune: Tune, ranks: Ranks
-) -> tuple[Chosen, tuple[Any, ...]]:
+    engine: Engine, way: Way, names: Sequence[str], choose: Choose, train: Train, tune: Tune, ranks: Ranks
+) -> tuple[Decided, tuple[Any, ...]]:
     """What was chosen, its masked network repaired, and what became of the repairs."""
-    way = choose.way
     relevance = engine.weigh_errors() if way.weighs_errors else None
     if way.target is None:
         after_step = (lambda now, so_far: tune(now, so_far, train.step_epochs)) if train.step_epochs else None
@@ -170,17 +180,19 @@ def _pruned(
             first = next(iter(chosen.steps), None)
             why = "none was named" if first is None else f"{first.layer}: {first.reason or 'all of its channels stay'}"
             raise InputError(f"no layer could be pruned; {why}; or prune with preset accurate, which needs no classes")
+        decided = Decided(engine, chosen, relevance)
     else:
-        chosen = engine.to_target(
+        decided = decide(
+            engine,
             way,
             round_to=choose.settings.round_to,
             protect=choose.protect,
             seed=choose.seed,
             relevance=relevance,
         )
-    masked, repairs = engine.repair(chosen, way.recover, relevance)
+    masked, repairs = decided.engine.repair(decided.chosen, way.recover, decided.relevance)
     engine.close()
-    return replace(chosen, masked=masked), repairs
+    return replace(decided, chosen=replace(decided.chosen, masked=masked)), repairs
 
 
 def _trained(model: nn.Module, plan: PrunePlan, epochs: int, tune: Tune, state: State) -> nn.Module:
@@ -195,23 +207,25 @@ def _trained(model: nn.Module, plan: PrunePlan, epochs: int, tune: Tune, state: 
     return trained
 
 
-def _measured(subject: Subject, model: nn.Module, accuracy: bool, when: str, told: Listener, state: State) -> Size:
+def _measured(
+    kind: type[Size], task: Task, model: nn.Module, accuracy: bool, when: str, told: Listener, state: State
+) -> Size:
     """Size of a model, and its accuracy where that is wanted; its time is taken later."""
 
     def look() -> dict[str, float]:
         told.stage(f"measure {when}", None)
         try:
-            known = subject.task.accuracy(model) if accuracy else {}
+            known = task.accuracy(model) if accuracy else {}
         except UnlabelledError as why:
             told.warning(f"accuracy is not measured: {why}")
             return {}
         return {name: value for name, value in known.items() if math.isfinite(value)}
 
-    return _size(subject, model, state.plain(f"measured-{when}", look))
+    return _size(kind, task, model, state.plain(f"measured-{when}", look))
 
 
-def _size(subject: Subject, model: nn.Module, accuracy: Mapping[str, float]) -> Size:
-    return subject.kind.of(parameters(model), gflops(model, subject.task.example(model)), accuracy)
+def _size(kind: type[Size], task: Task, model: nn.Module, accuracy: Mapping[str, float]) -> Size:
+    return kind.of(parameters(model), gflops(model, task.example(model)), accuracy)
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -230,7 +244,7 @@ def _settings(look: Look, choose: Choose, train: Train, task: Task, has_data: bo
         (asdict(settings) if way.target is None else {"round_to": settings.round_to, "seed": settings.seed})
         | {"imgsz": look.imgsz, "batch": look.batch, "images": task.images.image_count, "device": str(look.device)}
         | {"finetune_step": train.step_epochs, "distill": train.distill, "target": choose.target}
-        | {"recover": way.recover, "protect": list(choose.protect), "criterion": way.criterion}
+        | {"recover": way.recover, "protect": list(choose.protect), "criterion": way.criterion, "by": list(way.by)}
         | {"verified_on": "images" if has_data else "noise"}
     )
 

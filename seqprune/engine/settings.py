@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
-from seqprune.engine.presets import Way, settings_of, way_of
+from seqprune.engine.presets import BY, Way, settings_of, way_of
 from seqprune.engine.steps import Settings
 from seqprune.errors import InputError
 from seqprune.observe.shelf import CACHE_BYTES
@@ -68,6 +68,7 @@ class Choose:
         recover: ``ls``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where held-out images
             say that it helps; ``ls`` by default for ``accurate``, ``none`` for the others.
         protect: module paths that stay whole (``accurate``, ``fast``).
+        by: moves that are allowed (``accurate``): ``channels``, ``factors``, ``size``.
         criterion: what scores the channels, see :mod:`seqprune.budget.criteria` (``fast``).
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
         seed: of every random choice.
@@ -84,6 +85,7 @@ class Choose:
     recover: str | None = None
     protect: Sequence[str] = ()
     criterion: str | None = None
+    by: Sequence[str] = BY
     mode: Mode = "compact"
     seed: int = 0
 
@@ -104,7 +106,7 @@ class Choose:
     @cached_property
     def way(self) -> Way:
         """Which engine runs, and what is repaired after it."""
-        return way_of(self.preset, self.target, self.recover, self.protect, self.criterion)
+        return way_of(self.preset, self.target, self.recover, self.protect, self.criterion, self.by)
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:
     faster = ("device", "cache_bytes", "val")
     found = {name: value for name, value in vars(look).items() if name not in faster}
     chosen = {entry.name: getattr(choose, entry.name) for entry in fields(choose)}
-    for name in ("layers", "blocks", "protect"):
+    for name in ("layers", "blocks", "protect", "by"):
         if chosen[name] is not None and not isinstance(chosen[name], int):
             chosen[name] = list(chosen[name])
     trained = {entry.name: getattr(train, entry.name) for entry in fields(train)}

@@ -15,7 +15,6 @@ from seqprune.engine.record import ClassMeasurements, ModuleMeasurements
 from seqprune.engine.run import Subject
 from seqprune.engine.settings import Look
 from seqprune.errors import InputError
-from seqprune.graph import trace
 from seqprune.observe.inputs import Inputs
 
 
@@ -53,11 +52,10 @@ def module_subject(
     images = Batches(loaders["train"], look.batch, look.images)
     validation = Batches(loaders["val"], look.batch) if look.val and loaders.get("val") is not None else None
     copy = deepcopy(model).cpu().eval()
-    example = next(iter(images)).input(copy, slice(2))
     task = ModuleTask(copy, images, validation, evaluate, outputs, tuple(fixed))
     return Subject(
         copy,
-        trace(copy, example if isinstance(example, tuple) else (example,)),
+        task.trace(copy),
         task,
         ModuleMeasurements if evaluate is not None else ClassMeasurements,
         source=type(model).__name__,

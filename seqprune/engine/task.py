@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import Images, LabelledImages
 from seqprune.observe.inputs import Inputs
 from seqprune.observe.relevance import Probe
@@ -46,6 +47,9 @@ class Task(Protocol):
 
     def example(self, model: nn.Module) -> Inputs:
         """One input, on the model's device, on which operations and time are counted."""
+
+    def trace(self, model: nn.Module) -> ChannelGraph:
+        """The channel graph of the network, or of what was made of it."""
 
     @property
     def predict(self) -> Callable[[nn.Module, Inputs], list[torch.Tensor]] | None:

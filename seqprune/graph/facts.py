@@ -40,3 +40,6 @@ SHAPE_ONLY_OUTPUTS: dict[str, frozenset[str]] = {
     )
 }
 """What the head reads, returned beside its predictions; every loss takes only heights and widths from it."""
+
+ONE_CONVOLUTION: dict[str, str] = {"ultralytics.nn.modules.conv.Conv": "conv"}
+"""Class -> submodule: a convolution that gets all of the class's only input, which nothing else in it reads."""

@@ -18,7 +18,7 @@ from seqprune.engine.listener import Listener
 from seqprune.engine.task import Task
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.graph.channels import ChannelGraph
-from seqprune.measure.methods import Method, method
+from seqprune.measure.methods import IMGSZ, Method, method, size_for
 from seqprune.report.plot import document, key, lines, table
 from seqprune.yolo.data.subset import train_subsets
 from seqprune.yolo.files.load import load
@@ -47,6 +47,7 @@ class Row:
         map50_95, map50: accuracy on the val images.
         seconds: that the pruning took, without fine-tuning.
         reason: why the method gave nothing; empty where it did.
+        imgsz: side of the images in pixels, where that is what the method changes.
         runs: mAP50-95 after each calibration subset, where there are several: all else is a mean over them then, but
             the latency, which is the first one's.
     """
@@ -62,6 +63,7 @@ class Row:
     seconds: float = 0.0
     reason: str = ""
     runs: tuple[float, ...] = ()
+    imgsz: int | None = None
 
     def __str__(self) -> str:
         """On one line, as soon as it is known."""
@@ -77,8 +79,8 @@ class Row:
         return f" ({min(self.runs):.4f}–{max(self.runs):.4f})" if self.runs else ""
 
     def plain(self) -> dict[str, Any]:
-        """As JSON holds it: without ``runs`` where there was one."""
-        return {name: value for name, value in asdict(self).items() if name != "runs" or value}
+        """As JSON holds it: without ``runs`` where there was one, and ``imgsz`` where it is that of all."""
+        return {name: value for name, value in asdict(self).items() if name not in ("runs", "imgsz") or value}
 
 
 def mean_of(rows: Sequence[Row]) -> Row:
@@ -249,7 +251,7 @@ def compare(
             networks.append(network)
             tell(row)
     told.stage("measure latency", None)
-    times = latencies_ms(networks, imgsz, "cpu")
+    times = latencies_ms(networks, [row.imgsz or imgsz for row in rows], "cpu")
     rows = [replace(row, latency_ms=taken) for row, taken in zip(rows, times, strict=True)]
     settings: dict[str, Any] = {"images": seen[0].image_count, "imgsz": imgsz, "batch": batch, "seed": seed}
     if finetune:
@@ -293,6 +295,8 @@ class _Bench:
         for number, sample in enumerate(self.samples):
             self.told.stage(what + (f", subset {number + 1}" if len(self.samples) > 1 else ""), None)
             start = time.perf_counter()
+            if row.method == IMGSZ:
+                row = replace(row, imgsz=size_for(self.model, self.imgsz, row.target))
             small = prune(self.model, self.graph, Target(self.count, row.target), sample, self.seed + number)
             seconds = time.perf_counter() - start
             if self.finetune:
@@ -306,9 +310,10 @@ class _Bench:
         return mean_of(runs), networks[0]
 
     def measured(self, row: Row, network: nn.Module) -> Row:
-        accuracy = validate(network, self.data, imgsz=self.imgsz, batch=self.batch, device=self.device)
+        size = row.imgsz or self.imgsz
+        accuracy = validate(network, self.data, imgsz=size, batch=self.batch, device=self.device)
         self.same.check(accuracy.images)
-        params, operations = parameters(network), gflops(network, self.imgsz)
+        params, operations = parameters(network), gflops(network, size)
         share = (params if self.count == "params" else operations) / self.whole
         return replace(
             row, params=params, share=share, gflops=operations, map50_95=accuracy.map50_95, map50=accuracy.map50

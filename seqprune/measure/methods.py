@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,8 @@ from seqprune.budget.spread import Spread
 from seqprune.budget.target import Target
 from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.fast import fast_plan
-from seqprune.engine.presets import ROUND_TO, Way
+from seqprune.engine.moves import decide
+from seqprune.engine.presets import BY, ROUND_TO, Way
 from seqprune.engine.steps import Match, Settings
 from seqprune.engine.task import Task
 from seqprune.errors import InputError, SeqPruneError
@@ -23,11 +25,14 @@ from seqprune.plan import PrunePlan
 from seqprune.repair.recover import Recover
 from seqprune.surgery import compact
 from seqprune.yolo.task.peers import PEERS, peer
-from seqprune.yolo.task.profile import parameters
+from seqprune.yolo.task.profile import gflops, parameters
+from seqprune.yolo.task.tracing import padded
 
 Method = Callable[[nn.Module, ChannelGraph, Target, Task, int], nn.Module]
 """Given a network, its graph, what stays, its task with images to look at and a seed, the pruned network: a
 new one, smaller, in inference mode; the one it was given stays as it is."""
+IMGSZ = "imgsz"
+"""The method that leaves the network as it is and takes smaller images."""
 FAR = 0.05
 """Of a target: so much more is not equal any more."""
 
@@ -129,6 +134,7 @@ def by_peer(name: str, model: nn.Module, _graph: ChannelGraph, target: Target, t
 
 def by_accurate(
     recover: Recover,
+    by: tuple[str, ...],
     model: nn.Module,
     graph: ChannelGraph,
     target: Target,
@@ -138,6 +144,9 @@ def by_accurate(
     """The preset ``accurate``: channels chosen over the whole network, and what is left fitted anew."""
     masked, plan = accurately(model, graph, task, target, recover=recover)
     return compact(masked, plan, graph)
+    """The preset ``accurate`` by some of its moves, chosen over the whole network, and what is left fitted anew."""
+    masked, plan = accurately(model, graph, task, target, recover=recover, by=by)
+    return compact(masked, plan, None if plan.factors else graph)
 
 
 def accurately(
@@ -148,14 +157,36 @@ def accurately(
     *,
     round_to: int = ROUND_TO,
     recover: Recover = "ls",
+    by: tuple[str, ...] = BY,
 ) -> tuple[nn.Module, PrunePlan]:
-    """The masked network of the preset ``accurate``, and what stays of it; see :mod:`seqprune.engine.accurate`."""
+    """The masked network of the preset ``accurate``, with the pairs of its plan, and what stays of it; see
+    :func:`seqprune.engine.moves.decide`."""
     engine = Engine(model, graph, task, streams_for(task, model))
     relevance = engine.weigh_errors()
-    chosen = engine.to_target(Way(target, recover), round_to=round_to, relevance=relevance)
-    masked, _ = engine.repair(chosen, recover, relevance)
+    decided = decide(engine, Way(target, recover, by=by), round_to=round_to, relevance=relevance)
+    masked, _ = decided.engine.repair(decided.chosen, recover, decided.relevance)
     engine.close()
-    return masked, chosen.plan
+    return masked, decided.chosen.plan
+
+
+def by_size(model: nn.Module, _graph: ChannelGraph, target: Target, _task: Task, _seed: int) -> nn.Module:
+    """The unpruned network: smaller images meet the target, see :func:`size_for`."""
+    if target.kind == "params":
+        raise SeqPruneError(f"{IMGSZ} leaves all parameters: compare at operations")
+    return deepcopy(model)
+
+
+def size_for(model: nn.Module, imgsz: int, share: float) -> int:
+    """The largest side in pixels at which the network has no more than a share of its operations.
+
+    Raises:
+        SeqPruneError: there is none.
+    """
+    stride, whole = int(max(getattr(model, "stride", (32,)))), gflops(model, imgsz)
+    for size in range(padded(imgsz, stride) - stride, 0, -stride):
+        if gflops(model, size) <= share * whole:
+            return size
+    raise SeqPruneError(f"no images are small enough for {share:g} of the operations")
 
 
 def _of_parameters(target: Target, name: str) -> float:
@@ -169,8 +200,10 @@ def _of_parameters(target: Target, name: str) -> float:
 
 
 METHODS: dict[str, Method] = {
-    "accurate": partial(by_accurate, "ls"),
-    "accurate-unrepaired": partial(by_accurate, "none"),
+    "accurate": partial(by_accurate, "ls", BY),
+    "accurate-unrepaired": partial(by_accurate, "none", BY),
+    "accurate-factors": partial(by_accurate, "ls", ("factors",)),
+    IMGSZ: by_size,
     "clusters": by_clusters,
     "topk-l1": partial(by_ratio, "l1"),
     "topk-random": partial(by_ratio, "random"),

@@ -99,7 +99,8 @@ class _Stage:
         """Weights and offsets of one convolution."""
         conv = cast(nn.Conv2d, self.pruned.get_submodule(name))
         offset = conv.bias is not None or self.reading.unit(name).norm is not None
-        weight = cast(nn.Conv2d, self.original.get_submodule(name)).weight.detach().double().flatten(1)
+        whole = cast(nn.Conv2d, self.original.get_submodule(name))
+        weight = (conv if _is_other(conv, whole) else whole).weight.detach().double().flatten(1)
         found = solve(weight, self.moments[name], inputs, ridge, offset)
         if ridge is None or name not in self.samples:
             return found
@@ -129,7 +130,8 @@ def refit(
 
     Args:
         original: the unpruned network, in inference mode.
-        masked: the same with the removed channels zero, on the same device.
+        masked: the same with the removed channels zero, on the same device. Where a convolution of it is the second of
+            a pair, it is fitted to the one of that name in ``original``; see :func:`seqprune.graph.factor.aligned`.
         graph: their channel graph.
         removed: ``[group_count]``.
         images: calibration images; their labels matter for which positions are looked at.
@@ -156,6 +158,7 @@ def refit(
     for number, names in enumerate(stages):
         cut_here = (groups for name in names for groups in (inputs.get(name), outputs.get(name)) if groups is not None)
         changed = changed or any(removed[groups].any() for groups in cut_here)
+        changed = changed or any(_is_other(masked.get_submodule(n), original.get_submodule(n)) for n in names)
         if not changed or number < start:
             continue
         bent = [name for name in names if weights and getattr(original.get_submodule(name), "groups", 1) == 1]
@@ -177,6 +180,11 @@ def refit(
             fitted.append(name)
         on_stage(number + 1)
     return tuple(fitted)
+
+
+def _is_other(conv: nn.Module, whole: nn.Module) -> bool:
+    """Whether a convolution is a factor of the one that it is fitted to."""
+    return getattr(conv, "kernel_size", None) != getattr(whole, "kernel_size", None)
 
 
 def _write(

@@ -127,6 +127,28 @@ def test_equal_operations_for_those_that_can(digits: Path) -> None:
         compare(weights_path(), digits, targets=[0.8], count="latency", methods=["l1"])
 
 
+def test_smaller_images_are_a_row_and_factors_another(digits: Path) -> None:
+    """Whoever tries a smaller size beat the preset at equal operations, and no table said so."""
+    found = compare(
+        *(weights_path(), digits),
+        targets=[0.6],
+        methods=["imgsz", "accurate-factors"],
+        count="flops",
+        imgsz=SIZE,
+        images=16,
+    )
+    whole, smaller, factors = found.rows
+    assert smaller.imgsz == 96
+    assert smaller.params == whole.params
+    assert smaller.share == pytest.approx(96**2 / SIZE**2, rel=0.01)
+    assert factors.share == pytest.approx(0.6, abs=0.03)
+    assert factors.map50_95 is not None
+    assert factors.map50_95 > 0.5 * whole.map50_95
+    assert [row.get("imgsz") for row in json.loads(found.to_json())["rows"]] == [None, 96, None]
+    (row,) = compare(weights_path(), digits, targets=[0.6], methods=["imgsz"], imgsz=SIZE, images=16).rows[1:]
+    assert row.reason == "imgsz leaves all parameters: compare at operations"
+
+
 def test_clusters_leave_what_their_ratio_was_chosen_for(data_yaml: Path, tiny: nn.Module) -> None:
     """How many channels stay is known before any image is seen, so that against top-k only the choice differs."""
     graph = trace_detector(tiny)

@@ -1,8 +1,9 @@
 """A network as a pair of files that hold no code: its tensors, and a description of what they belong to.
 
 ``pruned.safetensors`` holds the tensors, ``pruned.json`` beside it the model YAML, the task, the class names, the plan,
-and the numbers of channels that the code of some modules computes with (attention). The network is built from the YAML
-at its full width; every layer then takes the widths of its tensors, and those modules their numbers.
+the numbers of channels that the code of some modules computes with (attention), and which convolutions are made of two.
+The network is built from the YAML at its full width and factored; every layer then takes the widths of its tensors, and
+those modules their numbers.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from torch import nn
 
 from seqprune.atomic import atomic
 from seqprune.errors import InputError, ModelError, PlanError, VerificationError
-from seqprune.plain import UnreadableError, is_whole, json_of, printable, text_of, why_no_file
+from seqprune.graph.factor import Factor, factored, factors_of
+from seqprune.plain import UnreadableError, is_name, is_whole, json_of, printable, text_of, why_no_file
 from seqprune.plan import PrunePlan
 from seqprune.surgery import fill, verify
 from seqprune.yolo.files.bounded import bounded
@@ -33,7 +35,7 @@ from seqprune.yolo.files.settings import plain_settings
 from seqprune.yolo.files.unpickle import UNREADABLE
 from seqprune.yolo.task.tracing import trace_detector
 
-FORMAT = 1
+FORMAT, UNFACTORED = 2, 1
 SUFFIX = ".safetensors"
 
 
@@ -61,18 +63,22 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
         raise ModelError(f"a {type(copy).__name__} cannot be rebuilt from its YAML; save it as a .pt")
     arguments: Any = getattr(copy, "args", None)
     imgsz = arguments.get("imgsz") if isinstance(arguments, dict) else getattr(arguments, "imgsz", None)
+    described: Any = copy.yaml
+    with contained():
+        factors = factors_of(build(task, described, described.get("nc", len(names))), copy)
     description = {
-        "format": FORMAT,
+        "format": FORMAT if factors else UNFACTORED,
         "task": task,
         "names": {str(number): name for number, name in names.items()},
         "some_classes": knows_some(copy),
         "imgsz": imgsz,
-        "yaml": copy.yaml,
+        "yaml": described,
         "plan": None if plan_json is None else json.loads(plan_json),
         "widths": [
             [width.module, width.attribute, getattr(copy.get_submodule(width.module), width.attribute)]
             for width in trace_detector(copy).widths
         ],
+        "factors": [[factor.block, factor.first, factor.rank] for factor in factors],
         "versions": {"ultralytics": ultralytics.__version__, "torch": str(torch.__version__)},
     }
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in copy.state_dict().items()}
@@ -106,7 +112,7 @@ def load_pair(path: Path) -> nn.Module:
         tensors = load_file(path)
     except (UnreadableError, OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{path}: it or {beside.name} is damaged ({one_line(error)}); copy both again") from error
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
+    if not isinstance(description, dict) or description.get("format") not in (UNFACTORED, FORMAT):
         raise ModelError(f"{beside}: describes no network that this version knows; save it again with seqprune")
     try:
         network = _rebuilt(description, tensors, path)
@@ -117,6 +123,18 @@ def load_pair(path: Path) -> nn.Module:
     except (*UNREADABLE, PlanError) as error:
         raise ModelError(f"{path}: does not fit {beside.name} ({one_line(error)}); copy both again") from error
     return network
+
+
+def _factor(value: Any) -> Factor:
+    """Block, which of both comes first, and the channels between.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    block, first, rank = value
+    if not is_name(block) or first not in ("column", "row") or not is_whole(rank, 1, 1 << 20):
+        raise ValueError(f"{printable(value, 80)} is no factor")
+    return Factor(block, first, rank)
 
 
 def _is_width(value: Any) -> bool:
@@ -132,6 +150,7 @@ def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], p
         network: Any = build(description["task"], description["yaml"], classes)
     if classes != len(names):
         network = with_classes(network, [*names.values()])
+    network = factored(network, [_factor(factor) for factor in description.get("factors", ())])
     if strange := sorted(network.state_dict().keys() ^ tensors.keys()):
         raise ModelError(f"{path}: {strange[0]} is in only one of the tensors and the description; copy both again")
     fill(network, tensors)

@@ -40,10 +40,12 @@ def latency_ms(model: nn.Module, imgsz: int = 640, device: str | torch.device = 
 
 
 def latencies_ms(
-    models: Sequence[nn.Module], imgsz: int = 640, device: str | torch.device = "cpu", runs: int = 20
+    models: Sequence[nn.Module], imgsz: int | Sequence[int] = 640, device: str | torch.device = "cpu", runs: int = 20
 ) -> list[float]:
-    """Of each model, in turns, without decoding the image or suppressing boxes; see :mod:`seqprune.budget.cost`."""
-    return cost.latencies_ms(models, _image(models[0], imgsz), device, runs)
+    """Of each model, in turns, on one square image of one size or each of its own; see :mod:`seqprune.budget.cost`."""
+    sizes = [imgsz] * len(models) if isinstance(imgsz, int) else imgsz
+    images = [_image(model, size) for model, size in zip(models, sizes, strict=True)]
+    return cost.latencies_ms(models, images, device, runs)
 
 
 def profile(model: nn.Module, imgsz: int = 640, device: str | torch.device = "cpu", runs: int = 20) -> Profile:

@@ -14,6 +14,7 @@ from seqprune.engine.listener import Listener
 from seqprune.engine.record import ClassMeasurements, Measurements
 from seqprune.engine.run import Subject
 from seqprune.engine.settings import Choose, Look, Train
+from seqprune.engine.state import State
 from seqprune.observe.batch import Noise
 from seqprune.surgery import compact
 from seqprune.yolo.data.images import FileImages, images_for
@@ -22,6 +23,7 @@ from seqprune.yolo.files.load import LoadedDetector, load
 from seqprune.yolo.files.networks import NETWORKS, names_of
 from seqprune.yolo.files.pruned import is_masked
 from seqprune.yolo.task.measured import SameImages
+from seqprune.yolo.task.sized import left_to_others, sized
 from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import image_channels, padded, trace_detector
 from seqprune.yolo.train.teacher import check_student
@@ -41,6 +43,7 @@ def yolo_subject(
     trust: bool,
     told: Listener,
     classes: Collection[str | int] | None = None,
+    state: State | None = None,
 ) -> tuple[Subject, Look]:
     """The network, its graph and its images, and what is looked at with the size of the images filled in.
 
@@ -67,7 +70,44 @@ def yolo_subject(
         SameImages(told.warning),
     )
     kind = ClassMeasurements if classifies else Measurements
-    return Subject(detector.model, graph, task, kind, detector.source, str(data)), look
+    subject = Subject(detector.model, graph, task, kind, detector.source, str(data))
+    if "size" in choose.way.by:
+        size, share = _best_size(detector, str(data), look, choose, device, told, state or State())
+        smaller = replace(
+            task,
+            images=images_to_look_at(detector, data, look, size, choose, told),
+            imgsz=size,
+            validation={"data": data, "imgsz": size, "batch": look.batch, "device": str(device)},
+        )
+        subject = replace(subject, sized=(smaller, size, left_to_others(choose.way, share)))
+    return subject, look
+
+
+def _best_size(
+    detector: LoadedDetector,
+    data: str,
+    look: Look,
+    choose: Choose,
+    device: torch.device,
+    told: Listener,
+    state: State,
+) -> tuple[int, float]:
+    """The size of the images, and the share that is left to the other moves; found now or by an earlier run."""
+
+    def find() -> list[float]:
+        return list(
+            sized(
+                *(detector, data, choose.way, choose.settings.round_to, choose.protect, told),
+                imgsz=look.imgsz or DETECTED,
+                batch=look.batch,
+                images=look.images,
+                device=device,
+                seed=choose.seed,
+            )
+        )
+
+    size, share = state.plain("size", find)
+    return int(size), float(share)
 
 
 def images_to_look_at(

@@ -12,6 +12,7 @@ from torch import nn
 
 from seqprune.engine.task import Judge
 from seqprune.errors import ModelError
+from seqprune.graph import ChannelGraph
 from seqprune.observe.batch import LabelledImages, Noise
 from seqprune.observe.relevance import Probe
 from seqprune.observe.streaming import Blocks
@@ -29,7 +30,7 @@ from seqprune.yolo.task.measured import SameImages
 from seqprune.yolo.task.predict import predict
 from seqprune.yolo.task.probe import probe_for
 from seqprune.yolo.task.proof import prove
-from seqprune.yolo.task.tracing import grey_image
+from seqprune.yolo.task.tracing import grey_image, trace_detector
 from seqprune.yolo.task.validate import ClassMetrics, Metrics, validate, validate_classes
 
 
@@ -66,6 +67,9 @@ class YoloTask:
 
     def example(self, model: nn.Module) -> torch.Tensor:
         return grey_image(model, self.imgsz)
+
+    def trace(self, model: nn.Module) -> ChannelGraph:
+        return trace_detector(model)
 
     @property
     def predict(self) -> Callable[[nn.Module, torch.Tensor], list[torch.Tensor]]:
@@ -108,7 +112,8 @@ class YoloTask:
         about: dict[str, Any] = {"names": dict(self.names), "plan_json": plan.to_json()}
         if path.suffix == SUFFIX:
             return save_pair(model, path, **about)
-        return save_pt(model, path, **about, half=half)
+        arguments = {} if plan.imgsz is None else {"imgsz": plan.imgsz}
+        return save_pt(model, path, **about, train_args=arguments, half=half)
 
     def file_bytes(self, model: nn.Module, plan: PrunePlan | None) -> int | None:
         given = Path(self.source)

@@ -1,0 +1,89 @@
+"""The size of the images chosen with the other moves, by how well each candidate does on images held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+
+from seqprune.budget.size import Candidate, best, candidates, split
+from seqprune.budget.target import Target
+from seqprune.engine.engine import Engine, streams_for
+from seqprune.engine.listener import Listener
+from seqprune.engine.moves import decide
+from seqprune.engine.presets import Way
+from seqprune.errors import InputError
+from seqprune.surgery import compact
+from seqprune.yolo.data.images import DetectionImages
+from seqprune.yolo.data.subset import listed
+from seqprune.yolo.files.load import LoadedDetector
+from seqprune.yolo.task.profile import gflops, latencies_ms
+from seqprune.yolo.task.task import YoloTask
+from seqprune.yolo.task.tracing import image_channels, trace_detector
+from seqprune.yolo.task.validate import validate
+
+
+def sized(
+    detector: LoadedDetector,
+    data: str,
+    way: Way,
+    round_to: int,
+    protect: Sequence[str],
+    told: Listener,
+    *,
+    imgsz: int,
+    batch: int,
+    images: int | None,
+    device: torch.device,
+    seed: int,
+) -> tuple[int, float]:
+    """The size, and the share of the cost there that is left to the other moves; 1 where they have nothing to do.
+
+    Accuracy is that of the classes counted by their objects, which moves least for nothing on few images.
+
+    Raises:
+        InputError: a target that no size helps to meet, or a network whose accuracy cannot be measured by boxes.
+    """
+    target = way.target
+    assert target is not None  # noqa: S101 - only a preset with a target has moves
+    if target.kind == "params" or detector.task != "detect":
+        raise InputError(
+            f"smaller images bring nothing to {target.kind}={target.share:g}, or are not chosen for {detector.task}: "
+            "leave size out of the moves, or give a target of flops or latency for a detector"
+        )
+    model = detector.model
+
+    def cost(size: int) -> float:
+        return gflops(model, size) if target.kind == "flops" else latencies_ms([model], size, device)[0]
+
+    found = candidates(imgsz, target.share, cost, max(detector.stride, 32), others=way.by != ("size",))
+    about = detector.names, image_channels(model)
+    whole = DetectionImages(data, imgsz=imgsz, batch=batch, images=images, names=detector.names, seed=seed)
+    fitted, held = split(whole.files)
+    with listed(fitted, *about) as fit, listed(held, *about) as test:
+
+        def worth(each: Candidate) -> float:
+            told.stage(f"try {each.imgsz} pixels", None)
+            seen = DetectionImages(fit, imgsz=each.imgsz, batch=batch, stride=detector.stride, names=detector.names)
+            task = YoloTask(seen, detector.names, each.imgsz)
+            engine = Engine(deepcopy(model).to(device), trace_detector(model), task, streams_for(task, model))
+            relevance = engine.weigh_errors() if each.left < 1 else None
+            left = left_to_others(way, each.left)
+            decided = decide(engine, left, round_to=round_to, protect=protect, seed=seed, relevance=relevance)
+            repaired, chosen = decided.chosen.masked, decided.chosen
+            if each.left < 1:
+                repaired, _ = decided.engine.repair(chosen, way.recover, decided.relevance)
+            decided.engine.close()
+            small = compact(repaired, chosen.plan, decided.engine.graph)
+            return validate(small, test, imgsz=each.imgsz, batch=batch, device=str(device)).by_objects
+
+        chosen = best(found, worth) if len(found) > 1 else found[0]
+    return chosen.imgsz, chosen.left
+
+
+def left_to_others(way: Way, share: float) -> Way:
+    """The way to what is left of its target; nothing is repaired where nothing is done."""
+    assert way.target is not None  # noqa: S101 - only a preset with a target has moves
+    return replace(way, target=Target(way.target.kind, share), recover=way.recover if share < 1 else "none")

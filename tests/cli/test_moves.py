@@ -1,0 +1,127 @@
+"""``--by``: factors and the size of the images beside channels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ultralytics import YOLO
+
+from seqprune.demo import weights_path
+from seqprune.demo.scenes import write_scenes
+from seqprune.engine.listener import Listener
+from seqprune.plan import PrunePlan
+from seqprune.run import prune
+from seqprune.surgery import compact, verify
+from seqprune.yolo.files.load import load
+from seqprune.yolo.files.networks import example
+
+QUICK = ("--imgsz", "64", "--batch", "4", "--no-val")
+
+
+@pytest.mark.parametrize(("target", "measure"), [("params=0.9", "params"), ("flops=0.85", "gflops")])
+def test_factors_meet_the_target(run: Any, data: Path, tmp_path: Path, target: str, measure: str) -> None:
+    code, _, err = run(
+        *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--preset", "accurate", "--by", "factors"),
+        *("--target", target, "--project", tmp_path, "--name", "run"),
+    )
+    assert code == 0, err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    share = float(target.partition("=")[2])
+    assert share - 0.02 < report["after"][measure] / report["before"][measure] <= share
+    assert report["settings"]["by"] == ["factors"]
+    plan = PrunePlan.load(tmp_path / "run" / "plan.json")
+    assert plan.factors
+    assert not plan.layers
+    pruned = load(tmp_path / "run" / "weights" / "pruned.pt")
+    assert pruned.plan == plan
+    again = compact(load("yolov8n.yaml", seed=0).model, plan)
+    assert {n: t.shape for n, t in again.state_dict().items()} == {
+        n: t.shape for n, t in pruned.model.state_dict().items()
+    }
+
+
+@pytest.mark.slow
+def test_channels_leave_too_where_pairs_do_not_reach(run: Any, data: Path, tmp_path: Path) -> None:
+    code, _, err = run(
+        *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--preset", "accurate", "--by", "channels,factors"),
+        *("--target", "flops=0.5", "--project", tmp_path, "--name", "run"),
+    )
+    assert code == 0, err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["after"]["gflops"] / report["before"]["gflops"] == pytest.approx(0.5, abs=0.02)
+    plan = PrunePlan.load(tmp_path / "run" / "plan.json")
+    assert plan.factors
+    assert plan.layers
+    layers = [step["layer"] for step in report["steps"]]
+    assert len(layers) == len(set(layers))
+    pruned = load(tmp_path / "run" / "weights" / "pruned.pt").model
+    again = compact(load("yolov8n.yaml", seed=0).model, plan)
+    assert {n: t.shape for n, t in again.state_dict().items()} == {n: t.shape for n, t in pruned.state_dict().items()}
+
+
+def test_the_size_alone_leaves_the_network_as_it_is(run: Any, data: Path, tmp_path: Path) -> None:
+    """64 px is two strides: half of a side is the only smaller one."""
+    code, _, err = run(
+        *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--preset", "accurate", "--by", "size,factors"),
+        *("--target", "flops=0.3", "--project", tmp_path, "--name", "run"),
+    )
+    assert code == 0, err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["settings"]["by"] == ["factors", "size"]
+    assert report["settings"]["size"] == 32
+    assert report["after"]["gflops"] == pytest.approx(report["before"]["gflops"] / 4)
+    pruned = load(tmp_path / "run" / "weights" / "pruned.pt")
+    assert pruned.checkpoint is not None
+    assert pruned.checkpoint["train_args"]["imgsz"] == 32
+    assert pruned.plan is not None
+    assert pruned.plan.imgsz == 32
+    model = load("yolov8n.yaml", seed=0).model
+    assert verify(model, pruned.model, example(model), tolerance=0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--preset", "accurate", "--by", "magic"), "choose of channels, factors, size"),
+        (("--preset", "accurate", "--by", ""), "choose of channels, factors, size"),
+        (("--preset", "fast", "--by", "factors"), "take --preset accurate, or leave out by"),
+        (("--by", "factors"), "take --preset accurate, or leave out by"),
+        (("--preset", "accurate", "--by", "factors", "--protect", "model.99"), "there is no layer in 'model.99'"),
+        (("--preset", "accurate", "--by", "size", "--target", "params=0.5"), "smaller images bring"),
+    ],
+)
+def test_what_does_not_go_together_is_said(
+    run: Any, data: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    code, _, err = run("prune", "yolov8n.yaml", "--data", data, *QUICK, *arguments, "--project", tmp_path)
+    assert code == 2
+    assert said in err
+
+
+@pytest.mark.slow
+def test_sizes_are_tried_and_the_one_that_does_best_is_taken(digits: Path, tmp_path: Path) -> None:
+    """At 160 px, 128 leaves 0.94 of the operations to the pairs, and 96 alone is enough."""
+    told: list[str] = []
+    result = prune(
+        *(weights_path(), digits),
+        preset="accurate",
+        target="flops=0.6",
+        by=("factors", "size"),
+        imgsz=160,
+        batch=4,
+        val=False,
+        listener=Listener(stage=lambda name, _images: told.append(name)),
+    )
+    assert [stage for stage in told if stage.startswith("try")] == ["try 128 pixels", "try 96 pixels"]
+    assert result.plan.imgsz in (96, 128)
+    assert bool(result.plan.factors) == (result.plan.imgsz == 128)
+    assert result.record.after.gflops <= 0.6 * result.record.before.gflops
+    assert YOLO(result.save(tmp_path / "small.pt")).overrides["imgsz"] == result.plan.imgsz
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    return write_scenes(tmp_path / "digits", train=16, val=8, size=160, seed=0)

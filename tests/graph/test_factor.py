@@ -1,0 +1,134 @@
+"""A convolution made of two: the same at full rank, the nearest below it, and an ordinary network afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from networks import SplitBlock, Unit, randomise
+from torch import nn
+
+from seqprune import PrunePlan, compact, mask, trace, verify
+from seqprune.errors import PlanError
+from seqprune.graph import sole
+from seqprune.graph.factor import (
+    Factor,
+    First,
+    aligned,
+    approximation,
+    as_matrix,
+    factorable,
+    factored,
+    factors_of,
+    full_rank,
+)
+
+INPUT = torch.rand(2, 3, 11, 13, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+WAYS: tuple[First, ...] = ("column", "row")
+
+
+@pytest.fixture(autouse=True)
+def units(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Units give what they read to their convolution alone, as Ultralytics' do."""
+    monkeypatch.setattr(sole, "_REGISTERED", {f"{Unit.__module__}.Unit": "conv"})
+    return
+
+
+def network() -> nn.Module:
+    model = nn.Sequential(Unit(3, 8, act=1), Unit(8, 6, act=2, bias=True), SplitBlock(6, 5, 4, 2, shortcut=True))
+    model[1].conv.stride = (2, 2)
+    randomise(model, 0)
+    return model.double().eval()
+
+
+def whole(model: nn.Module, first: First) -> list[Factor]:
+    return [Factor(b, first, full_rank(model.get_submodule(c), first)) for b, c in factorable(model).items()]
+
+
+@pytest.mark.parametrize("first", WAYS)
+def test_at_full_rank_every_pair_is_its_layer(first: First) -> None:
+    model = network()
+    assert len(whole(model, first)) == 6  # 1x1 convolutions have nothing to split
+    both = factored(model, whole(model, first))
+    assert verify(model, both, INPUT, tolerance=1e-10).max_rel < 1e-12
+    assert verify(model, aligned(model, whole(model, first)), INPUT, tolerance=0.0).max_abs == 0
+
+
+@pytest.mark.parametrize("first", WAYS)
+@pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), [((3, 5), (2, 3), (1, 0), (2, 1)), (3, 1, 2, 1)])
+def test_whatever_the_geometry(first: First, kernel: int, stride: int, padding: int, dilation: int) -> None:
+    unit = Unit(3, 4)
+    unit.conv = nn.Conv2d(3, 4, kernel, stride, padding, dilation)
+    model = nn.Sequential(unit).double().eval()
+    assert verify(model, factored(model, whole(model, first)), INPUT, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("first", WAYS)
+def test_below_it_the_product_is_the_nearest_there_is(first: First) -> None:
+    weight = torch.randn(5, 4, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    values = torch.linalg.svdvals(as_matrix(weight, first))
+    for rank in (1, 4, 9):
+        one, two = approximation(weight, first, rank)
+        ones, twos = (one[..., 0], two[:, :, 0]) if first == "column" else (one[:, :, 0], two[..., 0])
+        near = torch.einsum("rih,orx->oihx" if first == "column" else "rix,orh->oihx", ones, twos)
+        assert float((near - weight).square().sum()) == pytest.approx(float(values[rank:].square().sum()))
+
+
+def test_channels_between_are_removed_like_all_others() -> None:
+    model = network()
+    factors = (Factor("0", "column", 7), Factor("2.m.0.1", "row", 9))
+    pairs = factored(model, factors)
+    graph = trace(pairs, INPUT)
+    assert {"0.0", "2.m.0.1.0"} <= {layer.name for layer in graph.layers if layer.free.all()}
+    keep = {"0.0": [0, 2, 5], "2.m.0.1.0": range(4), "0.1.conv": range(5)}
+    plan = replace(PrunePlan.from_keep(graph, keep), factors=factors)
+    small = compact(pairs, plan, graph)
+    assert verify(mask(model, plan), small, INPUT)
+    assert verify(compact(model, plan), small, INPUT, tolerance=0.0).max_abs == 0  # from the original weights
+    assert factors_of(model, small) == (Factor("0", "column", 3), Factor("2.m.0.1", "row", 4))
+    assert PrunePlan.from_json(plan.to_json()) == plan
+
+
+def test_plans_of_channels_alone_stay_what_they_were_and_old_ones_load() -> None:
+    plan = PrunePlan.from_keep(trace(network(), INPUT), {"0.conv": [1, 2]})
+    written = json.loads(plan.to_json())
+    assert written["format"] == 1
+    assert written.keys() == {"format", "inputs", "layers"}
+    assert PrunePlan.from_json(plan.to_json()) == plan
+    sized = replace(plan, imgsz=576)
+    assert json.loads(sized.to_json())["format"] == 2
+    assert PrunePlan.from_json(sized.to_json()) == sized
+    with pytest.raises(PlanError, match="join plans that agree"):
+        _ = plan & sized
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (Factor("9", "column", 2), "9 is no block whose convolution can be factored"),
+        (Factor("2.cv1", "column", 2), "2.cv1 is no block whose convolution can be factored"),
+        (Factor("0", "column", 10), "give 1 to 9"),
+        (Factor("0", "column", 0), "give 1 to 9"),
+    ],
+)
+def test_what_cannot_be_factored_is_said(factor: Factor, said: str) -> None:
+    with pytest.raises(PlanError, match=said):
+        factored(network(), [factor])
+
+
+@pytest.mark.parametrize("entry", [{"first": "diagonal"}, {"rank": 0}, {"rank": "many"}, {"block": None, "rank": None}])
+def test_a_damaged_factor_is_no_plan(entry: dict[str, object]) -> None:
+    factor = {"block": "0", "first": "row", "rank": 3} | entry
+    text = json.dumps({"format": 2, "inputs": [], "layers": [], "imgsz": None, "factors": [factor]})
+    with pytest.raises(PlanError, match="no pruning plan"):
+        PrunePlan.from_json(text)
+
+
+def test_a_block_at_two_places_is_left_alone() -> None:
+    """Replaced at one of its paths only, it would be another module at the other."""
+    unit = Unit(4, 4)
+    model = nn.Sequential(unit, Unit(4, 4), unit)
+    assert factorable(model) == {"1": "1.conv"}

@@ -1,0 +1,105 @@
+"""Curves of loss over cost, the filters behind them, and one price for all layers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from seqprune.budget.factor_curves import Curve, at_price, cheapest, curve, pair, saved
+from seqprune.graph.factor import First
+
+WAYS: tuple[First, ...] = ("column", "row")
+OUTPUTS, INPUTS, K = 5, 4, 3
+
+
+def drawn(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A weight, correlated patches ``[N, INPUTS · K · K]``, and what errors in each output matter."""
+    random = torch.Generator().manual_seed(seed)
+    weight = torch.randn(OUTPUTS, INPUTS, K, K, generator=random, dtype=torch.float64)
+    mix = torch.randn(INPUTS * K * K, INPUTS * K * K, generator=random, dtype=torch.float64)
+    patches = torch.randn(4000, INPUTS * K * K, generator=random, dtype=torch.float64) @ mix
+    return weight, patches - patches.mean(0), torch.rand(OUTPUTS, generator=random, dtype=torch.float64) + 0.1
+
+
+def curve_for(weight: torch.Tensor, patches: torch.Tensor, scale: torch.Tensor, first: First) -> Curve:
+    return curve(weight, patches.T @ patches / len(patches), scale, first, 1.0, 0.1)
+
+
+def error(weight: torch.Tensor, patches: torch.Tensor, scale: torch.Tensor, pair_: tuple[torch.Tensor, ...]) -> float:
+    """Mean squared, of the weighted outputs, computed by convolving."""
+    images = patches.reshape(-1, INPUTS, K, K)
+    wanted = torch.nn.functional.conv2d(images, weight)
+    found = torch.nn.functional.conv2d(torch.nn.functional.conv2d(images, pair_[0]), pair_[1])
+    return float(((wanted - found).flatten(1) * scale).square().sum(1).mean())
+
+
+@pytest.mark.parametrize("first", WAYS)
+def test_where_columns_are_unrelated_the_tail_of_the_spectrum_is_the_error(first: First) -> None:
+    weight, _, scale = drawn()
+    white = torch.eye(INPUTS * K * K, dtype=torch.float64)
+    way = curve(weight, white, scale, first, 1.0, 0.1)
+    for rank in (1, 4, 8, len(way.loss) - 1):
+        _, loss = pair(weight, white, scale, way, rank, steps=0)
+        assert loss == pytest.approx(float(way.loss[rank]), rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("first", WAYS)
+def test_the_loss_is_what_the_pair_loses_and_is_brought_down(first: First) -> None:
+    weight, patches, scale = drawn()
+    way = curve_for(weight, patches, scale, first)
+    covariance = patches.T @ patches / len(patches)
+    for rank in (2, 6, 10):
+        begun, before = pair(weight, covariance, scale, way, rank, steps=0)
+        found, loss = pair(weight, covariance, scale, way, rank)
+        assert error(weight, patches, scale, begun) == pytest.approx(before, rel=1e-2)
+        assert error(weight, patches, scale, found) == pytest.approx(loss, rel=1e-2)
+        assert loss < 0.97 * before
+    _, none = pair(weight, covariance, scale, way, min(OUTPUTS, INPUTS) * K)
+    assert none < 1e-3 * float(way.loss[0])
+
+
+def test_data_matter() -> None:
+    """Filters by the weights alone ignore that some of what they read never varies."""
+    weight, _, scale = drawn()
+    covariance = torch.eye(INPUTS * K * K, dtype=torch.float64)
+    covariance[: INPUTS * K * K // 2] *= 1e-6
+    blind = curve(weight, torch.eye(INPUTS * K * K, dtype=torch.float64), scale, "column", 1.0, 0.1)
+    seeing = curve(weight, covariance, scale, "column", 1.0, 0.1)
+    for rank in range(1, 7):
+        losses = [pair(weight, covariance, scale, way, rank, 0)[1] for way in (seeing, blind)]
+        assert losses[0] < losses[1]
+
+
+def test_what_varies_nowhere_is_still_made() -> None:
+    weight, _, scale = drawn()
+    nothing = torch.zeros(INPUTS * K * K, INPUTS * K * K, dtype=torch.float64)
+    way = curve(weight, nothing, scale, "row", 1.0, 0.1)
+    (one, two), loss = pair(weight, nothing, scale, way, 3)
+    assert one.isfinite().all()
+    assert two.isfinite().all()
+    assert loss >= 0
+
+
+def test_the_best_of_a_curve_is_the_best_of_all_its_points() -> None:
+    loss = torch.tensor([10.0, 4.0, 2.0, 1.0, 0.5, 0.0])
+    way = Curve("column", torch.eye(5), loss, whole=4.0, each=1.0)
+    for price in (0.0, 0.2, 0.6, 1.5, 3.0, 20.0):
+        points = [(price * way.whole, 0)] + [(float(loss[r]) + price * r, r) for r in range(1, 4)]
+        least = min(points)[0]
+        rank, found = way.best(price)
+        assert found == pytest.approx(least)
+        assert (found, rank) in [(pytest.approx(p), r) for p, r in points]
+    assert way.best(20.0, step=2)[0] == 2
+    assert way.best(20.0, step=4)[0] == 0  # as dear as the layer itself
+
+
+def test_more_is_saved_at_a_higher_price_and_the_least_that_is_enough_is_taken() -> None:
+    curves = {str(seed): [curve_for(*drawn(seed), first) for first in WAYS] for seed in range(4)}
+    savings = [saved(at_price(curves, price, 1)) for price in (1e-3, 1.0, 10.0, 100.0, 1e5)]
+    assert savings == sorted(savings)
+    assert savings[0] < savings[-1]
+    for wanted in (0.3, 1.0, 2.0):
+        chosen = cheapest(curves, lambda each, wanted=wanted: saved(each) >= wanted, 1)  # type: ignore[misc]
+        assert chosen is not None
+        assert wanted <= saved(chosen) <= wanted + 1.0
+    assert cheapest(curves, lambda each: saved(each) >= 5.0, 1) is None

@@ -1,0 +1,47 @@
+"""Which sizes of images are tried, and which is taken."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from seqprune.budget.size import LEAST_LEFT, MOST_LEFT, Candidate, best, candidates, split
+from seqprune.errors import InputError
+
+
+def area(size: int) -> float:
+    return float(size**2)
+
+
+@pytest.mark.parametrize("target", [0.9, 0.81, 0.72, 0.64, 0.5, 0.42, 0.3])
+def test_each_candidate_comes_to_the_target_and_the_size_alone_is_one(target: float) -> None:
+    found = candidates(640, target, area)
+    for each in found[:-1]:
+        assert LEAST_LEFT <= each.left <= MOST_LEFT
+        assert each.left * area(each.imgsz) == pytest.approx(target * area(640))
+    assert found[-1].left == 1
+    assert area(found[-1].imgsz) <= target * area(640) < area(found[-1].imgsz + 32)
+    assert [each.imgsz for each in found] == sorted((each.imgsz for each in found), reverse=True)
+
+
+def test_a_target_below_the_smallest_size_is_refused() -> None:
+    with pytest.raises(InputError, match="take a greater target"):
+        candidates(64, 0.01, area)
+
+
+def test_the_best_is_taken_and_what_cannot_be_measured_is_not() -> None:
+    found = [Candidate(640, 0.72), Candidate(608, 0.8), Candidate(576, 0.9), Candidate(544, 1.0)]
+    worths = {640: 0.3, 608: 0.5, 576: math.nan, 544: 0.4}
+    assert best(found, lambda each: worths[each.imgsz]).imgsz == 608
+    assert best(found, lambda each: math.nan).left == 0.8  # nothing to choose by: the middle
+
+
+def test_what_chooses_is_apart_from_what_is_fitted() -> None:
+    files = [Path(f"{number:02}.jpg") for number in range(18)]
+    fitted, held = split(files[::-1])
+    assert len(held) == 4
+    assert sorted([*fitted, *held]) == files
+    with pytest.raises(InputError, match="too few"):
+        split(files[:7])
