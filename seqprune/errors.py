@@ -30,10 +30,6 @@ class UnlabelledError(DataError):
     """There is no labelled object where one is needed, or no images to measure on."""
 
 
-class ChangedError(SeqPruneError):
-    """The images that accuracy is measured on changed while a run went on."""
-
-
 class LostError(DataError):
     """Images that were there when a run began are gone: the work failed (exit code 1), and what was found stays."""
 
@@ -68,3 +64,7 @@ class MeasurementError(SeqPruneError):
     """
 
     result: object = None
+
+
+class ChangedError(MeasurementError):
+    """The images that accuracy is measured on changed while a run went on."""

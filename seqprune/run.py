@@ -114,6 +114,10 @@ def prune(
             heard = screen.listener if listener is None else together(screen.listener, listener)
             return prune(**given | {"listener": heard, "progress": False})
     module = model if isinstance(model, nn.Module) and not _is_ultralytics(model) else None
+    if module is None:
+        from seqprune.yolo.files.load import check_there
+
+        check_there(model)
     look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val)
     choose = Choose(
         preset, layers, blocks, keep, represent, match if module is None or preset != "seed" else "all",
@@ -121,13 +125,9 @@ def prune(
     )  # fmt: skip
     train = Train(finetune, finetune_step, distill, training or {})
     told, ranks = listener or Listener(), connect()
-    if module is None:
-        from seqprune.yolo.files.load import check_there
-
-        check_there(model)
     check_together(choose, train, ranks.count, bool(data))
     where = own_device(as_device(str(device)), ranks)
-    home = RunFolder(None if folder is None or ranks.count > 1 else Path(folder))
+    home = RunFolder(None if folder is None else Path(folder), keeps=ranks.count == 1)
     tuner: Any = None
     if module is not None:
         _only_for_ultralytics(train, match)

@@ -155,6 +155,9 @@ def run(
             slow, fast = latencies_ms(
                 [subject.model, pruned], [subject.task.example(subject.model), task.example(pruned)], "cpu"
             )
+    except MeasurementError as error:
+        error.result = Outcome(pruned, chosen.plan, record)
+        raise
     except (SeqPruneError, OSError, RuntimeError, MemoryError) as error:
         failure = MeasurementError(f"what was pruned cannot be measured: {error}")
         failure.result = Outcome(pruned, chosen.plan, record)

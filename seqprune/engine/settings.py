@@ -94,7 +94,7 @@ class Choose:
             object.__setattr__(self, "blocks", tuple(self.blocks))
         _ = self.settings, self.way  # checked now, not after an hour
         if self.mode not in ("compact", "mask"):
-            raise InputError(f"mode={self.mode!r} is not known: choose compact or mask")
+            raise InputError(f"mode={self.mode!r} is not known: mode is compact or mask")
         if self.way.target is not None and (self.layers, self.blocks) != (None, None):
             raise InputError(f"preset {self.preset} chooses from the whole network: leave out layers and blocks")
 

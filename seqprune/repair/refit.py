@@ -130,8 +130,8 @@ def refit(
 
     Args:
         original: the unpruned network, in inference mode.
-        masked: the same with the removed channels zero, on the same device. Where a convolution of it is the second of
-            a pair, it is fitted to the one of that name in ``original``; see :func:`seqprune.graph.factor.aligned`.
+        masked: the same with the removed channels zero, on the same device. The second convolution of a pair is fitted
+            to the one of that name in ``original``; see :func:`seqprune.graph.factor.aligned`.
         graph: their channel graph.
         removed: ``[group_count]``.
         images: calibration images; their labels matter for which positions are looked at.

@@ -98,10 +98,12 @@ class RunFolder:
     """Where a run writes what it finds as it comes, and its results at the end; nowhere without a folder."""
 
     folder: Path | None = None
+    keeps: bool = True
+    """Whether findings are kept on the way: several processes have no state in common."""
 
     @property
     def state(self) -> State:
-        return State(None if self.folder is None else self.folder / "state")
+        return State(self.folder / "state" if self.folder is not None and self.keeps else None)
 
     def begin(self, look: Look, choose: Choose, train: Train) -> None:
         """Holds a run to the settings that it began with.

@@ -12,14 +12,15 @@ from networks import Unit
 from torch import nn
 
 from seqprune import PrunePlan, trace
+from seqprune.budget.cost import gflops, parameters
 from seqprune.budget.factoring import Factoring, observe
 from seqprune.budget.target import Target
 from seqprune.errors import InputError
 from seqprune.graph import sole
+from seqprune.observe.reading import reading_of
 from seqprune.observe.stages import stages_of
 from seqprune.repair.refit import refit
 from seqprune.surgery import verify
-from seqprune.yolo.task.profile import gflops, parameters
 
 INPUT = torch.zeros(1, 3, 32, 32)
 
@@ -37,14 +38,15 @@ def strided() -> nn.Module:
 
 
 def seen(kind: str) -> Factoring:
-    return observe(strided(), Images(), kind, imgsz=32)
+    model = strided()
+    return observe(model, Images(), kind, INPUT, reading_of(model, next(iter(Images()))))
 
 
-@pytest.mark.parametrize(("kind", "count"), [("params", parameters), ("flops", lambda m: gflops(m, 32))])
+@pytest.mark.parametrize(("kind", "count"), [("params", parameters), ("flops", lambda m: gflops(m, INPUT))])
 def test_costs_are_those_of_the_network_that_comes_out(kind: str, count: object) -> None:
     factoring = seen(kind)
     for share in (0.9, 0.75):
-        made = factoring.to_target(Target(kind, share), 32, 1)
+        made = factoring.to_target(Target(kind, share), INPUT, 1)
         left = count(made.model) / count(factoring.model)  # type: ignore[operator]
         assert share - 0.05 < left <= share
         assert verify(factoring.model, made.reference, INPUT, tolerance=0.0)
@@ -53,22 +55,23 @@ def test_costs_are_those_of_the_network_that_comes_out(kind: str, count: object)
             ways[0].whole - next(w for w in ways if w.first == factor.first).each * factor.rank
             for ways, factor in chosen.values()
         )
-        whole = parameters(factoring.model) if kind == "params" else 1e9 * gflops(factoring.model, 32) / 2
+        whole = parameters(factoring.model) if kind == "params" else 1e9 * gflops(factoring.model, INPUT) / 2
         assert 1 - saved / whole == pytest.approx(left, abs=1e-9)
 
 
 def test_what_cannot_be_met_is_said_and_what_is_protected_stays() -> None:
     factoring = seen("params")
     with pytest.raises(InputError, match="factors alone do not bring this network to params"):
-        factoring.to_target(Target("params", 0.1), 32, 1)
-    spared = observe(strided(), Images(), "params", imgsz=32, protect=("model.2", "model.3.conv"))
+        factoring.to_target(Target("params", 0.1), INPUT, 1)
+    about = (factoring.model, Images(), "params", INPUT, reading_of(factoring.model, next(iter(Images()))))
+    spared = observe(*about, protect=("model.2", "model.3.conv"))
     assert {block.split(".")[1] for block in spared.curves} == {"0", "1", "4"}
 
 
 def test_the_second_of_a_pair_is_fitted_to_what_the_layer_made() -> None:
     """The reference has other kernels: taken for one that did not change, a pair stayed as it was."""
     factoring = seen("params")
-    made = factoring.to_target(Target("params", 0.7), 32, 1)
+    made = factoring.to_target(Target("params", 0.7), INPUT, 1)
     graph = trace(made.model, INPUT)
     removed = PrunePlan((), graph.inputs).removed_groups(graph)
     stages = stages_of(made.reference, INPUT)

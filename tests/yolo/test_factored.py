@@ -43,7 +43,8 @@ def small(tiny: nn.Module, plan: PrunePlan) -> nn.Module:
 
 
 def test_both_kinds_of_file_bring_it_back_to_the_bit(small: nn.Module, plan: PrunePlan, tmp_path: Path) -> None:
-    save_pt(small, tmp_path / "m.pt", names=NAMES, plan_json=plan.to_json(), train_args={"imgsz": plan.imgsz})
+    about = {"names": NAMES, "plan_json": plan.to_json(), "train_args": {"imgsz": plan.imgsz}}
+    save_pt(small, tmp_path / "m.pt", **about, half=False)
     save_pair(small, tmp_path / "m.safetensors", names=NAMES, plan_json=plan.to_json())
     for name in ("m.pt", "m.safetensors"):
         found = load(tmp_path / name)
