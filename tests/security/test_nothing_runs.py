@@ -213,8 +213,8 @@ def networks(draw: random.Random, folder: Path, marker: str, tiny: Any) -> Calla
     )
     before = dict(vars(module))
     vars(module)[key] = malice.description(draw, marker) if key == "yaml" and draw.random() < 0.7 else odd
-    if draw.random() < 0.1:
-        module._modules = {**module._modules, "inner": draw.choice([tiny, module])}
+    if draw.random() < 0.1 and key != "_modules":
+        vars(module)["_modules"] = {**module._modules, "inner": draw.choice([tiny, module])}
     held = {
         "model": tiny,
         "epoch": draw.choice([-1, odd]),
