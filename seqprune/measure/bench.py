@@ -158,7 +158,7 @@ class Bench:
             if self.finetune:
                 self.told.stage(f"{what}, fine-tune {self.finetune} epochs", None)
                 how: dict[str, Any] = {"imgsz": self.imgsz, "batch": self.batch, "device": self.device}
-                small = tuned(small, self.data, epochs=self.finetune, seed=self.seed + number, **how)
+                small = tuned(small, self.data, epochs=self.finetune, seed=self.seed + number, state=self.state, **how)
             return self.measured(replace(row, seconds=seconds), small)
         except LostError:
             raise

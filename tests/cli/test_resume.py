@@ -1,4 +1,4 @@
-"""``seqprune prune`` that is ended by a signal, or refused, or fails: what is left, what is said, and how it goes on."""
+"""``seqprune prune`` ended by a signal, refused or failed: what is left, what is said, and how it goes on."""
 
 from __future__ import annotations
 

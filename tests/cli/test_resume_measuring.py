@@ -50,7 +50,6 @@ def test_compare_goes_on_with_the_next_row(
     run: Any, data: Path, tmp_path: Path, ends_at: Callable[..., list[int]]
 ) -> None:
     """Nine methods of an hour each, and nothing of them after a kill."""
-    methods = [part if part != "l1-global,clusters,random" else "l1-global,clusters,random" for part in COMPARE]
     assert run("compare", "yolov8n.yaml", "--data", data, *COMPARE, "--out", tmp_path / "whole").code == 0
     whole = json.loads((tmp_path / "whole" / "compare.json").read_text())
     out = tmp_path / "new" / "ended"
