@@ -160,6 +160,8 @@ def prune(
         }
         tuner = Tuner(data, arguments | {"teacher": subject.model if distill else None}, told.stage)
     home.begin(look, choose, train)
+    if tuner is not None:
+        tuner.state = home.state
     job = partial(run, subject, look, choose, train, device=where, ranks=ranks, told=told, state=home.state)
     return _run(job, subject.task, tuner, home)
 

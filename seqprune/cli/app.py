@@ -27,7 +27,7 @@ from seqprune.cli import commands, measuring
 from seqprune.cli.console import conclude, screen_for
 from seqprune.cli.console import console as console_for
 from seqprune.cli.failures import said
-from seqprune.cli.interrupts import Stopped
+from seqprune.cli.interrupts import Stopped, leave
 from seqprune.cli.prune import prune as prune_command
 from seqprune.errors import InputError, LostError, SeqPruneError
 from seqprune.plain import printable
@@ -137,7 +137,10 @@ def inspect(
 
 def main() -> None:
     """The entry point."""
-    sys.exit(call(sys.argv[1:]))
+    code = call(sys.argv[1:])
+    if code > 128:
+        leave(code)
+    sys.exit(code)
 
 
 def call(args: Sequence[str]) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 PATIENCE = 1.5
-"""Seconds until a process that is inside one long operation is ended from beside: what it kept is whole at any time."""
+"""Seconds until a process that has not ended by itself is ended from beside."""
 
 
 class Stopped(BaseException):
@@ -66,13 +69,29 @@ def interruptible(how: str) -> Iterator[None]:
 
 
 def _watch(read: int, reached: threading.Event, how: str) -> None:
-    """Ends the process where a signal came and Python's own handler was not reached in time."""
+    """Ends the process where a signal came and it has not ended by itself in time.
+
+    It may be inside an operation that Python's own handler waits for, or take long to leave: a busy machine, many
+    threads. What it kept is whole at any time.
+    """
     ours = {int(number) for number in (*SIGNALS, signal.SIGINT)}
     while data := os.read(read, 1):
-        if data[0] in ours and not reached.wait(PATIENCE):
+        if data[0] not in ours:
+            continue
+        deadline = time.monotonic() + PATIENCE
+        if not reached.wait(PATIENCE):
             _say(how)
-            os._exit(128 + data[0])
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        os._exit(128 + data[0])
     os.close(read)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process that a signal interrupted: without what Python tears down last, which takes seconds."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _say(how: str) -> None:

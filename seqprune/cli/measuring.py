@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from seqprune.cli.commands import first_the_file
+from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
 from seqprune.errors import InputError
 
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")]
+_COMMON: dict[str, Any] = {"model": str, "data": str, "imgsz": int, "batch": int, "device": str, "seed": int}
+SENSITIVITY = _COMMON | {"layers": list, "ratios": list, "criterion": str, "images": int, "out": str}
+COMPARE = _COMMON | {"targets": list, "count": str, "methods": list, "images": int, "subsets": int, "finetune": int}
+Model = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")
+]
+Resume = Annotated[
+    Path | None,
+    typer.Option(metavar="RUN", help="Go on with a run that was ended, in its folder; nothing else is given."),
+]
 Images = Annotated[int | None, typer.Option(show_default="all", help="A seeded sample of so many val images.")]
 Size = Annotated[int, typer.Option(help="Longer side of the images in pixels.")]
 BatchSize = Annotated[int, typer.Option("--batch", help="Images at a time.")]
@@ -21,10 +32,8 @@ Seed = Annotated[int, typer.Option(help="Of every random choice.")]
 
 
 def sensitivity(
-    model: Model,
-    data: Annotated[
-        str | None, typer.Option(help="Dataset YAML with labelled val images.", show_default="required")
-    ] = None,
+    model: Model = None,
+    data: Annotated[str | None, typer.Option(help="Dataset YAML with labelled val images.", show_default=False)] = None,
     layers: Annotated[
         str | None, typer.Option(show_default="all that can be pruned", help="Module paths, with commas between.")
     ] = None,
@@ -38,47 +47,58 @@ def sensitivity(
     device: Device = "cpu",
     seed: Seed = 0,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the numbers here (JSON), and a plot beside it (.html).")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the numbers here (JSON), and a plot beside it (.html); meanwhile to FILE.run, see --resume.",
+        ),
     ] = None,
+    resume: Resume = None,
 ) -> None:
     """Prune one layer at a time at several ratios and show what each costs."""
-    data = _both(model, data)
-    shares = _numbers(ratios, "--ratios")
-    if out is not None and (
-        out.suffix != ".json" or not out.parent.is_dir() or out.exists() or out.with_suffix(".html").exists()
-    ):
+    if resume is not None:
+        alone(model, data)
+        _sensitivity(asked_of(resume, SENSITIVITY, "sensitivity"), resume)
+        return
+    asked: dict[str, Any] = {"layers": layers.split(",") if layers else None, "ratios": _numbers(ratios, "--ratios")}
+    asked |= {"criterion": criterion, "images": images, "out": None if out is None else str(out.absolute())}
+    asked |= _common(model, data, imgsz, batch, device, seed)
+    if out is None:
+        _sensitivity(asked, None)
+        return
+    if out.suffix != ".json" or not out.parent.is_dir() or out.exists() or out.with_suffix(".html").exists():
         raise InputError(
             f"--out {out}: give a new file that ends in .json, in a folder that exists and holds no .html of that name"
         )
+    target = out.with_name(f"{out.name}.run")
+    if target.exists():
+        raise InputError(f"{target} is an unfinished run: `seqprune sensitivity --resume {target}`, or another --out")
+    with new_run(target, absolute(asked)) as folder:
+        _sensitivity(asked, folder)
 
+
+def _sensitivity(asked: dict[str, Any], folder: Path | None) -> None:
+    from seqprune.engine.state import State
     from seqprune.measure.sensitivity import sensitivity as measure
     from seqprune.report.screen import Screen
 
-    with Screen() as screen:
-        found = measure(
-            model,
-            data,
-            layers=layers.split(",") if layers else None,
-            ratios=shares,
-            criterion=criterion,
-            images=images,
-            imgsz=imgsz,
-            batch=batch,
-            device=device,
-            seed=seed,
-            listener=screen.listener,
-        )
-    _show(screen.console, f"unpruned mAP50-95 {found.map50_95:.4f}", *found.rows())
-    if out is not None:
-        numbers, page = found.write(out)
-        screen.console.print(f"numbers in {numbers}, plot in {page}", markup=False)
+    out = asked.pop("out")
+    with Screen() as screen, resumable("sensitivity", folder):
+        state = State(None if folder is None else folder / "state")
+        found = measure(**asked, listener=screen.listener, state=state)
+        _show(screen.console, f"unpruned mAP50-95 {found.map50_95:.4f}", *found.rows())
+        if out is not None:
+            numbers, page = found.write(out)
+            screen.console.print(f"numbers in {numbers}, plot in {page}", markup=False)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def compare(
-    model: Model,
+    model: Model = None,
     data: Annotated[
         str | None,
-        typer.Option(help="Dataset YAML: methods look at train, accuracy is measured on val.", show_default="required"),
+        typer.Option(help="Dataset YAML: methods look at train, accuracy is measured on val.", show_default=False),
     ] = None,
     target: Annotated[str, typer.Option(help="Shares that stay: params=0.8,0.6, or flops=0.8.")] = "params=0.8",
     methods: Annotated[
@@ -97,52 +117,61 @@ def compare(
     out: Annotated[Path, typer.Option(help="A new folder for the table, the numbers and the plot.")] = Path(
         "runs/compare"
     ),
+    resume: Resume = None,
 ) -> None:
     """Prune with several methods to equal parameters and measure them on the same images, fine-tuned alike or not."""
-    from seqprune.report.folder import fill, free_folder
+    if resume is not None:
+        alone(model, data)
+        _compare(asked_of(resume, COMPARE, "compare"), resume)
+        return
+    from seqprune.report.folder import free_folder
 
-    data = _both(model, data)
     unit, _, shares = target.partition("=")
     if unit not in ("params", "flops"):
         raise InputError(
             f"--target {target}: methods are compared at equal parameters, write params=0.8,0.6, or flops=0.8"
         )
-    targets = _numbers(shares, "--target")
-    folder = free_folder(out.parent, None, out.name)
+    asked: dict[str, Any] = {
+        "targets": _numbers(shares, "--target"),
+        "count": unit,
+        "methods": [n for n in methods.split(",") if n],
+    }
+    asked |= {"images": images, "subsets": subsets, "finetune": finetune}
+    asked |= _common(model, data, imgsz, batch, device, seed)
+    with new_run(free_folder(out.parent, None, out.name), absolute(asked)) as folder:
+        _compare(asked, folder)
 
+
+def _compare(asked: dict[str, Any], folder: Path) -> None:
+    from seqprune.engine.state import State
     from seqprune.measure.compare import compare as measure
     from seqprune.report.screen import Screen
 
-    with Screen() as screen:
+    with Screen() as screen, resumable("compare", folder):
+        state = State(folder / "state")
         found = measure(
-            model,
-            data,
-            targets=targets,
-            methods=[name for name in methods.split(",") if name],
-            count=unit,
-            images=images,
-            imgsz=imgsz,
-            batch=batch,
-            device=device,
-            seed=seed,
-            subsets=subsets,
-            finetune=finetune,
+            **asked,
             listener=screen.listener,
             on_row=lambda row: screen.console.print(str(row), markup=False),  # a machine may stop before the last one
+            state=state,
         )
-    _show(screen.console, f"fine-tuned for {finetune} epochs" if finetune else "no training", *found.cells())
-    written = fill(folder, found.write)
-    screen.console.print(f"results in {written}: compare.json, compare.md, compare.html", markup=False)
+        epochs = asked["finetune"]
+        _show(screen.console, f"fine-tuned for {epochs} epochs" if epochs else "no training", *found.cells())
+        found.write(folder)
+        state.clear()
+        screen.console.print(f"results in {folder}: compare.json, compare.md, compare.html", markup=False)
 
 
-def _both(model: str, data: str | None) -> str:
+def _common(model: str | None, data: str | None, imgsz: int, batch: int, device: str, seed: int) -> dict[str, Any]:
     """
     Raises:
-        InputError: there is no data; a file of weights that is missing too is named first.
+        InputError: there is no network, or there are no images.
     """
+    if model is None:
+        raise InputError("MODEL is missing: give weights (.pt) and a dataset YAML, or --resume RUN")
     if data is None:
         raise InputError(first_the_file(model, "--data is missing: name the images that accuracy is measured on"))
-    return data
+    return {"model": model, "data": data, "imgsz": imgsz, "batch": batch, "device": device, "seed": seed}
 
 
 def _numbers(text: str, option: str) -> list[float]:

@@ -9,7 +9,7 @@ import typer
 
 from seqprune.cli.commands import Trust
 from seqprune.cli.console import conclude, is_follower, screen_for
-from seqprune.cli.resuming import absolute, asked_of, new_run, resumable
+from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
 from seqprune.errors import InputError, MeasurementError, TrainingError
 
 ASKED: dict[str, Any] = {
@@ -106,8 +106,7 @@ def prune(
     if layer and (layers is not None or blocks is not None):
         raise InputError("--layer names the layers outright: leave out --layers and --blocks, or --layer")
     if resume is not None:
-        if model is not None or data is not None:
-            raise InputError("--resume goes on with its run's model, data and settings: leave them out")
+        alone(model, data)
         _run(asked_of(resume, ASKED, "prune"), resume, trust)
         return
     if model is None:

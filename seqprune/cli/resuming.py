@@ -17,7 +17,7 @@ from seqprune.errors import InputError, LostError, SeqPruneError
 from seqprune.plain import UnreadableError, json_of, text_of
 
 RUN = "run.json"
-"""In a run's folder: what was asked for."""
+"""In an unfinished run's folder: what was asked for."""
 _NOTES = {"settings.json", "network.json", "images.json"}
 """Of a run's state, what it was begun with: no finding."""
 
@@ -65,6 +65,8 @@ def resumable(command: str, folder: Path | None) -> Iterator[None]:
         try:
             with said():
                 yield
+                if folder is not None:
+                    (folder / RUN).unlink()  # it is finished
         except SeqPruneError as error:
             if (not isinstance(error, InputError) or isinstance(error, LostError)) and folder and not _is_bare(folder):
                 error.args = (f"{error}; {how}",)
@@ -86,13 +88,22 @@ def asked_of(folder: Path, known: Mapping[str, Any], command: str) -> dict[str, 
     try:
         found = json_of(text_of(path))
     except UnreadableError as error:
-        raise InputError(f"{path}: {error}; give the folder of a run of `seqprune {command}`") from error
+        raise InputError(f"{path}: {error}; give the folder of an unfinished run of `seqprune {command}`") from error
     if not isinstance(found, dict) or set(found) != set(known) or not isinstance(found["model"], str):
         raise InputError(f"{path} is none that `seqprune {command}` wrote: give the folder of a run of it")
     for name, value in found.items():
         if value is not None and not isinstance(value, known[name]):
             raise InputError(f"{path}: {name} is a {type(value).__name__}, as no run has it: begin anew")
     return found
+
+
+def alone(model: str | None, data: str | None) -> None:
+    """
+    Raises:
+        InputError: something is given beside ``--resume``.
+    """
+    if model is not None or data is not None:
+        raise InputError("--resume goes on with its run's model, data and settings: leave them out")
 
 
 def absolute(asked: Mapping[str, Any]) -> dict[str, Any]:

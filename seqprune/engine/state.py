@@ -7,6 +7,7 @@ is run. Without a folder nothing is kept.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from seqprune.plain import UnreadableError, json_of, text_of
 
 T = TypeVar("T")
 Tensors = Mapping[str, torch.Tensor]
+_NO_NUMBER = "no number"
 EVERY = 20.0
 """Seconds between two savings of a network that is being fitted."""
 
@@ -68,7 +70,7 @@ class State:
         if path is None or not path.exists():
             return None
         try:
-            return json_of(text_of(path))
+            return _decoded(json_of(text_of(path)))
         except UnreadableError as error:
             raise _damaged(path, error) from error
 
@@ -80,7 +82,7 @@ class State:
         path = self._made(name, "json")
         if path is not None:
             try:
-                write_text(path, json.dumps(value))
+                write_text(path, json.dumps(_encoded(value)))
             except OSError as error:
                 raise _unwritten(path, error) from error
 
@@ -95,7 +97,7 @@ class State:
             return None
         try:
             with safe_open(path, "pt") as file:
-                about = json_of((file.metadata() or {}).get("about", "null"))
+                about = _decoded(json_of((file.metadata() or {}).get("about", "null")))
                 return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
         except (SafetensorError, UnreadableError, OSError) as error:
             raise _damaged(path, error) from error
@@ -111,7 +113,7 @@ class State:
         whole = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
         try:
             with atomic(path) as temporary:
-                save_file(whole, temporary, metadata={"about": json.dumps(about)})
+                save_file(whole, temporary, metadata={"about": json.dumps(_encoded(about))})
         except (OSError, SafetensorError) as error:
             raise _unwritten(path, error) from error
 
@@ -182,6 +184,23 @@ def give(model: nn.Module, tensors: Tensors) -> None:
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
+
+
+def _encoded(value: Any) -> Any:
+    """The same with what JSON has no number for in words."""
+    if isinstance(value, dict):
+        return {key: _encoded(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encoded(entry) for entry in value]
+    return {_NO_NUMBER: str(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_NO_NUMBER}:
+            return float(value[_NO_NUMBER])
+        return {key: _decoded(entry) for key, entry in value.items()}
+    return [_decoded(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -3,97 +3,26 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from seqprune.atomic import write_text
-from seqprune.budget.target import Target
 from seqprune.engine.listener import Listener
-from seqprune.engine.task import Task
-from seqprune.errors import InputError, SeqPruneError
-from seqprune.graph.channels import ChannelGraph
-from seqprune.measure.methods import IMGSZ, Method, method, size_for
+from seqprune.engine.run import fingerprint
+from seqprune.engine.state import State
+from seqprune.errors import InputError
+from seqprune.measure.bench import COUNTED, Bench, Row
+from seqprune.measure.methods import method
 from seqprune.report.plot import document, key, lines, table
 from seqprune.yolo.data.subset import train_subsets
 from seqprune.yolo.files.load import load
 from seqprune.yolo.task.measured import SameImages
-from seqprune.yolo.task.profile import gflops, latencies_ms, parameters
 from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import trace_detector
-from seqprune.yolo.task.validate import validate
-from seqprune.yolo.train.tuning import finetune as tuned
-
-UNPRUNED = "unpruned"
-COUNTED = {"params": "parameters", "flops": "operations"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method at one target; what was not measured is ``None``.
-
-    Attributes:
-        method: its name, or ``unpruned``.
-        target: share that was asked for, of the parameters or operations.
-        params: parameters that stay.
-        share: the share that stays of what is counted.
-        gflops: of one image.
-        latency_ms: of one image, timed in turns with all others.
-        map50_95, map50: accuracy on the val images.
-        seconds: that the pruning took, without fine-tuning.
-        reason: why the method gave nothing; empty where it did.
-        imgsz: side of the images in pixels, where that is what the method changes.
-        runs: mAP50-95 after each calibration subset, where there are several: all else is a mean over them then, but
-            the latency, which is the first one's.
-    """
-
-    method: str
-    target: float
-    params: int | None = None
-    share: float | None = None
-    gflops: float | None = None
-    latency_ms: float | None = None
-    map50_95: float | None = None
-    map50: float | None = None
-    seconds: float = 0.0
-    reason: str = ""
-    runs: tuple[float, ...] = ()
-    imgsz: int | None = None
-
-    def __str__(self) -> str:
-        """On one line, as soon as it is known."""
-        name = self.method if self.method == UNPRUNED else f"{self.method} at {self.target:g}"
-        if self.params is None:
-            return f"{name}: {self.reason}"
-        accuracy = f"mAP50-95 {self.map50_95:.4f}{self.spread}"
-        return f"{name}: {self.params:,} parameters, {self.gflops:.2f} GFLOPs, {accuracy}"
-
-    @property
-    def spread(self) -> str:
-        """The least and the most that several subsets gave; empty of one."""
-        return f" ({min(self.runs):.4f}–{max(self.runs):.4f})" if self.runs else ""
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON holds it: without ``runs`` where there was one, and ``imgsz`` where it is that of all."""
-        return {name: value for name, value in asdict(self).items() if name not in ("runs", "imgsz") or value}
-
-
-def mean_of(rows: Sequence[Row]) -> Row:
-    """One row of several that differ only in what the method looked at; of one, that row."""
-    if len(rows) == 1:
-        return rows[0]
-
-    def mean(name: str) -> float:
-        return float(sum(getattr(row, name) for row in rows)) / len(rows)
-
-    means: dict[str, Any] = {name: mean(name) for name in ("share", "gflops", "map50_95", "map50", "seconds")}
-    accuracies = tuple(row.map50_95 for row in rows if row.map50_95 is not None)
-    return replace(rows[0], params=round(mean("params")), runs=accuracies, **means)
 
 
 @dataclass(frozen=True)
@@ -162,8 +91,8 @@ class Comparison:
         return document(f"Methods at equal {counted}", about, pictures, table(*self.cells()))
 
     def write(self, folder: Path) -> None:
-        """Writes ``compare.json``, ``compare.md`` and ``compare.html`` into a folder that exists."""
-        for ending, text in (("json", self.to_json()), ("md", self.to_markdown()), ("html", self.to_html())):
+        """Writes ``compare.html``, ``compare.md`` and ``compare.json`` into a folder that exists."""
+        for ending, text in (("html", self.to_html()), ("md", self.to_markdown()), ("json", self.to_json())):
             write_text(folder / f"compare.{ending}", text)
 
 
@@ -183,6 +112,7 @@ def compare(
     finetune: int = 0,
     listener: Listener | None = None,
     on_row: Callable[[Row], None] | None = None,
+    state: State | None = None,
 ) -> Comparison:
     """Prunes with each method to each target and measures what is left, without training unless it is asked for.
 
@@ -200,12 +130,14 @@ def compare(
             prunes with each of them, with a seed of its own, and its row has the mean and the spread.
         finetune: epochs on all ``train`` images afterwards, alike for every method, in the shape it left.
         listener: told what is going on.
-        on_row: called with each row, and with what each of several subsets gave before; latency is measured at the end.
+        on_row: called with each row, and with what each of several subsets gave before.
+        state: rows of an earlier comparison of the same that was ended; each row is kept there as it comes.
 
     A method that fails gives a row with its reason, and the others go on.
 
     Raises:
-        InputError: weights, data, names or numbers that cannot be used.
+        InputError: weights, data, names or numbers that cannot be used, or others than the state was begun with.
+        LostError: images are gone that were there.
     """
     chosen = {name: method(name) for name in methods}
     if subsets < 1 or finetune < 0:
@@ -231,28 +163,34 @@ def compare(
         seed=seed,
     )
     tasks = [YoloTask(sample, detector.names, imgsz) for sample in seen]
-    tell = on_row or (lambda _row: None)
-    same = SameImages(told.warning)
-    about = (detector.model, graph, tasks)
-    bench = _Bench(*about, data, count, imgsz, batch, str(device), seed, finetune, told, tell, same)
-    told.stage("measure unpruned", None)
-    rows, networks = [bench.measured(Row(UNPRUNED, 1.0), detector.model)], [detector.model]
+    tell, state = on_row or (lambda _row: None), state or State()
+    bench = Bench(
+        detector.model,
+        graph,
+        tasks,
+        data,
+        count,
+        imgsz,
+        batch,
+        str(device),
+        seed,
+        finetune,
+        told,
+        tell,
+        state,
+        SameImages(told.warning),
+    )
+    state.same("settings", repr((targets, list(methods), bench.about)), "what is asked for")
+    state.same("network", fingerprint(detector.model), "the network")
+    state.same("images", " ".join(sample.fingerprint() for sample in seen), "the images")
+    rows: list[Row] = [bench.unpruned]
+    failed: list[Row] = []
     tell(rows[0])
-    failed = []
     for target in targets:
         for name, prune in chosen.items():
-            try:
-                row, network = bench.pruned(Row(name, target), prune)
-            except SeqPruneError as error:
-                failed.append(Row(name, target, reason=str(error)))
-                tell(failed[-1])
-                continue
-            rows.append(row)
-            networks.append(network)
+            row = bench.pruned(Row(name, target), prune)
+            (failed if row.reason else rows).append(row)
             tell(row)
-    told.stage("measure latency", None)
-    times = latencies_ms(networks, [row.imgsz or imgsz for row in rows], "cpu")
-    rows = [replace(row, latency_ms=taken) for row, taken in zip(rows, times, strict=True)]
     settings: dict[str, Any] = {"images": seen[0].image_count, "imgsz": imgsz, "batch": batch, "seed": seed}
     if finetune:
         settings["finetune"] = finetune
@@ -262,59 +200,3 @@ def compare(
         files = [file for sample in seen for file in sample.files]
         settings["subsets"] = f"{subsets}, {'disjoint' if len(set(files)) == len(files) else 'overlapping'}"
     return Comparison(detector.source, str(data), settings, (*rows, *failed))
-
-
-@dataclass(frozen=True)
-class _Bench:
-    """What methods prune, what they look at, and how what they leave is measured."""
-
-    model: nn.Module
-    graph: ChannelGraph
-    samples: Sequence[Task]
-    data: str | Path
-    count: str
-    imgsz: int
-    batch: int
-    device: str
-    seed: int
-    finetune: int
-    told: Listener
-    tell: Callable[[Row], None]
-    same: SameImages
-
-    @cached_property
-    def whole(self) -> float:
-        """What is counted of the unpruned network."""
-        return parameters(self.model) if self.count == "params" else gflops(self.model, self.imgsz)
-
-    def pruned(self, row: Row, prune: Method) -> tuple[Row, nn.Module]:
-        """The row's mean over all samples, and the network that the first of them led to."""
-        runs: list[Row] = []
-        networks: list[nn.Module] = []
-        what = f"{row.method} at {row.target:g}"
-        for number, sample in enumerate(self.samples):
-            self.told.stage(what + (f", subset {number + 1}" if len(self.samples) > 1 else ""), None)
-            start = time.perf_counter()
-            if row.method == IMGSZ:
-                row = replace(row, imgsz=size_for(self.model, self.imgsz, row.target))
-            small = prune(self.model, self.graph, Target(self.count, row.target), sample, self.seed + number)
-            seconds = time.perf_counter() - start
-            if self.finetune:
-                self.told.stage(f"{what}, fine-tune {self.finetune} epochs", None)
-                how: dict[str, Any] = {"imgsz": self.imgsz, "batch": self.batch, "device": self.device}
-                small = tuned(small, self.data, epochs=self.finetune, seed=self.seed + number, **how)
-            runs.append(self.measured(replace(row, seconds=seconds), small))
-            networks = networks or [small]
-            if len(self.samples) > 1:
-                self.tell(runs[-1])
-        return mean_of(runs), networks[0]
-
-    def measured(self, row: Row, network: nn.Module) -> Row:
-        size = row.imgsz or self.imgsz
-        accuracy = validate(network, self.data, imgsz=size, batch=self.batch, device=self.device)
-        self.same.check(accuracy.images)
-        params, operations = parameters(network), gflops(network, size)
-        share = (params if self.count == "params" else operations) / self.whole
-        return replace(
-            row, params=params, share=share, gflops=operations, map50_95=accuracy.map50_95, map50=accuracy.map50
-        )

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from seqprune.budget.criteria import FROM_IMAGES, FloatArray, scores
 from seqprune.budget.price import Price
 from seqprune.budget.spread import pools
 from seqprune.engine.listener import Listener
+from seqprune.engine.run import fingerprint
 from seqprune.engine.scoring import scoring_for
 from seqprune.engine.sequential import front_to_back
+from seqprune.engine.state import State
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
 from seqprune.plan import PrunePlan
@@ -116,7 +119,7 @@ class Sensitivity:
         """
         path = Path(path)
         page = path.with_suffix(".html")
-        for file, text in ((path, self.to_json()), (page, self.to_html())):
+        for file, text in ((page, self.to_html()), (path, self.to_json())):
             try:
                 if os.path.lexists(file):
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
@@ -139,6 +142,7 @@ def sensitivity(
     device: str | int = "cpu",
     seed: int = 0,
     listener: Listener | None = None,
+    state: State | None = None,
 ) -> Sensitivity:
     """Prunes one layer at a time, with what must go along, and measures what is left.
 
@@ -154,13 +158,14 @@ def sensitivity(
         imgsz, batch, device: of the validation.
         seed: of every random choice.
         listener: told what is going on.
+        state: what an earlier run of the same measured before it was ended; each point is kept there as it comes.
 
     Raises:
-        InputError: weights, data, names or numbers that cannot be used.
+        InputError: weights, data, names or numbers that cannot be used, or others than the state was begun with.
     """
     if not ratios or not all(0 < ratio < 1 for ratio in ratios):
         raise InputError(f"ratios {', '.join(f'{r:g}' for r in ratios) or 'none'}: give shares that stay, in (0, 1)")
-    told = listener or Listener()
+    told, state = listener or Listener(), state or State()
     detector = load(model, seed=seed)
     graph = trace_detector(detector.model)
     names = front_to_back(graph, layers if layers else [layer.name for layer in graph.layers])
@@ -178,6 +183,8 @@ def sensitivity(
         units.setdefault(groups.tobytes(), (name, groups))
     price = Price(detector.model, graph)
     points, same = [], SameImages(told.warning)
+    state.same("settings", repr((names, list(ratios), criterion, images, imgsz, batch, seed)), "what is asked for")
+    state.same("network", fingerprint(detector.model), "the network")
     with sampled(data, images, seed) as described:
 
         def measure(network: nn.Module) -> float:
@@ -185,14 +192,20 @@ def sensitivity(
             same.check(accuracy.images)
             return accuracy.map50_95
 
-        told.stage("measure unpruned", None)
-        whole = measure(detector.model)
+        def left_by(plan: PrunePlan) -> float:
+            return measure(compact(detector.model, plan, graph))
+
+        def unpruned() -> float:
+            told.stage("measure unpruned", None)
+            return measure(detector.model)
+
+        whole = state.number("unpruned", unpruned)
         for number, (name, groups) in enumerate(units.values(), 1):
             told.stage(f"{number} of {len(units)}: {name}", None)
             for ratio in ratios:
                 removed = keep_ratio(graph, scored, groups, ratio)
                 plan = PrunePlan.from_removed(graph, removed)
-                left = measure(compact(detector.model, plan, graph))
+                left = state.number(f"left-{ratio!r}-{name}", partial(left_by, plan))
                 layer = graph.by_name[name]
                 points.append(
                     Point(

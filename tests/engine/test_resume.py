@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,7 @@ def test_killed_around_every_file_that_it_writes_a_run_ends_in_the_same_bits(
     assert not list(folder.rglob("*.safetensors")), "what was kept on the way is not needed any more"
 
 
-def stopped_before(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+def stopped_before(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that ends where it would write that finding."""
     write = State.write_tensors
 
@@ -93,10 +95,10 @@ def stopped_before(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, **o
             raise KeyboardInterrupt
         write(self, called, *rest)
 
-    monkeypatch.setattr(State, "write_tensors", writing)
-    with pytest.raises(KeyboardInterrupt):
-        prune(Network(), batches, folder=folder, **(SEED | options))
-    monkeypatch.setattr(State, "write_tensors", write)
+    with monkeypatch.context() as patched:
+        patched.setattr(State, "write_tensors", writing)
+        with pytest.raises(KeyboardInterrupt):
+            prune(Network(), batches, folder=folder, **SEED)
 
 
 @pytest.mark.parametrize(
@@ -156,17 +158,17 @@ def test_a_damaged_finding_is_named(tmp_path: Path, text: bytes) -> None:
 
 
 def test_what_is_found_comes_back_to_the_bit(tmp_path: Path) -> None:
-    numbers = [0.1 + 0.2, 1e-308, -0.0, 2.0**-1074, 1 / 3]
+    numbers = [0.1 + 0.2, 1e-308, -0.0, 2.0**-1074, 1 / 3, math.nan, -math.inf]
     tensors = {"a": torch.randn(3, 4)[:, ::2], "b": torch.tensor([float("nan"), float("inf")]), "c": torch.zeros(0)}
     state = State(tmp_path / "new" / "state")
     assert state.is_empty
     assert state.plain("numbers", lambda: numbers) == numbers
-    state.write_tensors("tensors", tensors, {"stages": 3})
+    state.write_tensors("tensors", tensors, {"stages": 3, "loss": math.inf})
     again = State(tmp_path / "new" / "state")
     assert not again.is_empty
     assert [str(n) for n in again.plain("numbers", list)] == [str(n) for n in numbers]
     found, about = again.read_tensors("tensors") or ({}, None)
-    assert about == {"stages": 3}
+    assert about == {"stages": 3, "loss": math.inf}
     assert all(found[name].numpy().tobytes() == t.contiguous().numpy().tobytes() for name, t in tensors.items())
     again.clear()
     assert again.is_empty
@@ -175,7 +177,7 @@ def test_what_is_found_comes_back_to_the_bit(tmp_path: Path) -> None:
 def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     state = State()
-    assert [state.number("n", lambda made=made: made) for made in (1.0, 2.0)] == [1.0, 2.0]
+    assert [state.number("n", partial(float, made)) for made in (1.0, 2.0)] == [1.0, 2.0]
     state.write_tensors("t", {"a": torch.ones(1)})
     assert state.read_tensors("t") is None
     assert state.is_empty

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 from ultralytics.utils import DEFAULT_CFG_DICT
 
-from seqprune.errors import InputError, TrainingError
+from seqprune.engine.run import fingerprint
+from seqprune.engine.state import State
+from seqprune.errors import DataError, InputError, TrainingError
 from seqprune.observe.device import as_device
 from seqprune.plan import PrunePlan
 from seqprune.yolo.data.classes import ITEM, fitted
@@ -24,6 +26,7 @@ from seqprune.yolo.files.heads import shapes_with
 from seqprune.yolo.files.networks import forget_inputs, names_of, released
 from seqprune.yolo.files.pruned import forget, remember, trainer_of
 from seqprune.yolo.train import trainer as trainers
+from seqprune.yolo.train.epochs import Epochs, KeepsEpochs
 from seqprune.yolo.train.teacher import check_student
 from seqprune.yolo.train.trainer import check_trained
 
@@ -32,16 +35,13 @@ FAILED = (RuntimeError, ValueError, AssertionError, OSError, subprocess.CalledPr
 _OURS = ("model", "data", "task", "mode", "resume", "pretrained", "project", "name", "exist_ok", "save_dir")
 
 
-class _Quiet(trainers.KeepsShape):
+class _Quiet(KeepsEpochs):
     """Mixed into one of our trainers: no checkpoints, no curves, no validation, nobody called back."""
 
     described: Mapping[str, Any]
 
     def get_dataset(self) -> dict[str, Any]:
         return dict(self.described)
-
-    def run_callbacks(self, event: str) -> None:
-        """Nobody is told: the integrations would log to other services."""
 
     def validate(self) -> tuple[dict[str, float], None]:
         return {}, None
@@ -73,6 +73,7 @@ def finetune(
     lr0: float | None = None,
     plan: PrunePlan | None = None,
     teacher: nn.Module | None = None,
+    state: State | None = None,
     **overrides: Any,
 ) -> nn.Module:
     """Fine-tune a network in the shape it has, with Ultralytics' losses, augmentation and schedule.
@@ -93,6 +94,8 @@ def finetune(
             choose both.
         plan: What was pruned: its shape is checked, and where the model is masked it stays so.
         teacher: The network that ``model`` was before it was pruned, to learn from beside the labels; copied.
+        state: Every epoch but the last is kept there, and where one of the same training is, it goes on from it; see
+            :mod:`seqprune.yolo.train.epochs`.
         **overrides: Further training arguments of Ultralytics'.
 
     Returns:
@@ -121,6 +124,9 @@ def finetune(
         trainer.teacher = None if teacher is None else deepcopy(teacher).float()
         trainer.model = trainer.get_model(weights=model)
         shapes = shapes_with(model, len(trainer.data["names"]))
+        if state is not None and state.folder is not None:
+            how = (epochs, imgsz, batch, seed, lr0, sorted(overrides.items()), teacher is not None)
+            trainer.epochs_kept = Epochs(state, f"{fingerprint(model)} {how}")
         if plan is not None:
             remember(trainer.model, plan.to_json())
         try:
@@ -151,11 +157,13 @@ class Tuner:
 
     Attributes:
         failure: Why it failed; the run goes on without any more of it then.
+        state: Where epochs are kept.
     """
 
     def __init__(self, data: str | Path, arguments: dict[str, Any], stage: Callable[[str, int | None], None]) -> None:
         self.data, self.arguments, self.stage = data, arguments, stage
         self.failure: TrainingError | None = None
+        self.state = State()
 
     def __call__(self, model: nn.Module, plan: PrunePlan, epochs: int) -> nn.Module:
         """The model, trained on its own device; as it was where there are no epochs or training failed."""
@@ -163,9 +171,12 @@ class Tuner:
             return model
         self.stage(f"fine-tune {epochs} epochs", None)
         try:
-            trained = finetune(model, self.data, plan=plan, epochs=epochs, **self.arguments)
+            trained = finetune(model, self.data, plan=plan, epochs=epochs, state=self.state, **self.arguments)
         except TrainingError as error:
             self.failure = error
+            return model
+        except DataError as error:  # what was pruned stays, whatever became of the images
+            self.failure = TrainingError(str(error))
             return model
         return trained.to(next(model.parameters()).device)
 

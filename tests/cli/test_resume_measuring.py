@@ -1,0 +1,121 @@
+"""``seqprune compare`` and ``seqprune sensitivity`` that were ended go on row by row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import seqprune.measure.bench
+import seqprune.measure.sensitivity
+from seqprune.cli.interrupts import Interrupted
+from seqprune.errors import LostError
+
+SMALL = ("--imgsz", "32", "--batch", "4")
+COMPARE = ("--target", "params=0.7,0.5", "--images", "4", "--methods", "l1-global,clusters,random", *SMALL)
+SENSITIVITY = ("--layers", "model.1.conv,model.3.conv", "--ratios", "0.5,0.25", "--images", "1", *SMALL)
+ROOMS = {"compare": seqprune.measure.bench, "sensitivity": seqprune.measure.sensitivity}
+
+
+@pytest.fixture
+def ends_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Lets so many networks be measured, and then something happens; returns those that were."""
+
+    def patch(command: str, last: int | None, error: BaseException | None = None) -> list[int]:
+        measured: list[int] = []
+        room = ROOMS[command]
+        monkeypatch.undo()
+        validate = room.validate
+
+        def counted(*args: Any, **options: Any) -> Any:
+            if len(measured) == last:
+                raise error or Interrupted
+            measured.append(len(measured))
+            return validate(*args, **options)
+
+        monkeypatch.setattr(room, "validate", counted)
+        return measured
+
+    return patch
+
+
+def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in ("latency_ms", "seconds")} for row in rows]
+
+
+def test_compare_goes_on_with_the_next_row(
+    run: Any, data: Path, tmp_path: Path, ends_at: Callable[..., list[int]]
+) -> None:
+    """Nine methods of an hour each, and nothing of them after a kill."""
+    assert run("compare", "yolov8n.yaml", "--data", data, *COMPARE, "--out", tmp_path / "whole").code == 0
+    whole = json.loads((tmp_path / "whole" / "compare.json").read_text())
+    out = tmp_path / "new" / "ended"
+    for number, last in enumerate((2, 1)):
+        measured = ends_at("compare", last)
+        start = ("--resume", out) if number else ("yolov8n.yaml", "--data", data, *COMPARE, "--out", out)
+        done = run("compare", *start)
+        assert done.code == 130, done.err
+        assert f"`seqprune compare --resume {out}` goes on from here" in done.err
+        assert len(measured) == last
+    assert not list(out.glob("compare.*"))
+    measured = ends_at("compare", None)
+    done = run("compare", "--resume", out)
+    assert (done.code, done.err) == (0, "")
+    found = json.loads((out / "compare.json").read_text())
+    assert len(measured) == len([row for row in found["rows"] if not row["reason"]]) - 3, "no row is measured twice"
+    assert {**found, "rows": untimed(found["rows"])} == {**whole, "rows": untimed(whole["rows"])}
+    assert all((row["latency_ms"] is None) == bool(row["reason"]) for row in found["rows"])
+    assert {path.name for path in out.iterdir()} == {"compare.json", "compare.md", "compare.html"}
+    assert run("compare", "--resume", out).code == 2
+
+
+def test_sensitivity_goes_on_with_the_next_point(
+    run: Any, data: Path, tmp_path: Path, ends_at: Callable[..., list[int]]
+) -> None:
+    whole, out = tmp_path / "whole.json", tmp_path / "ended.json"
+    assert run("sensitivity", "yolov8n.yaml", "--data", data, *SENSITIVITY, "--out", whole).code == 0
+    ends_at("sensitivity", 3)
+    done = run("sensitivity", "yolov8n.yaml", "--data", data, *SENSITIVITY, "--out", out)
+    assert done.code == 130
+    folder = tmp_path / "ended.json.run"
+    assert f"`seqprune sensitivity --resume {folder}` goes on from here" in done.err
+    assert not out.exists()
+    again = run("sensitivity", "yolov8n.yaml", "--data", data, *SENSITIVITY, "--out", out)
+    assert again.code == 2
+    assert "is an unfinished run" in again.err
+    measured = ends_at("sensitivity", None)
+    done = run("sensitivity", "--resume", folder)
+    assert (done.code, done.err) == (0, "")
+    assert len(measured) == 2
+    assert out.read_text() == whole.read_text()
+    assert out.with_suffix(".html").exists()
+    assert not folder.exists()
+
+
+def test_images_that_are_lost_end_a_comparison_and_its_rows_stay(
+    run: Any, data: Path, tmp_path: Path, ends_at: Callable[..., list[int]]
+) -> None:
+    """Every method after that would have had the same reason in its row."""
+    out, methods = tmp_path / "ended", ("--methods", "l1-global,random", "--images", "4", *SMALL)
+    ends_at("compare", 1, LostError("7.png: cannot be decoded"))
+    done = run("compare", "yolov8n.yaml", "--data", data, *methods, "--out", out)
+    assert done.code == 1
+    assert done.err == f"error: 7.png: cannot be decoded; `seqprune compare --resume {out}` goes on from here\n"
+    measured = ends_at("compare", None)
+    assert run("compare", "--resume", out).code == 0
+    assert len(measured) == 2
+
+
+@pytest.mark.parametrize("command", ["compare", "sensitivity"])
+def test_nothing_is_left_of_what_is_refused(run: Any, data: Path, tmp_path: Path, command: str) -> None:
+    out = tmp_path / "a" / "b" if command == "compare" else tmp_path / "b.json"
+    wrong = ("--methods", "best") if command == "compare" else ("--layers", "model.99.conv")
+    assert run(command, "yolov8n.yaml", "--data", data, *wrong, "--out", out).code == 2
+    assert not list(tmp_path.iterdir())
+    done = run(command, "yolov8n.yaml", "--out", out)
+    assert done.code == 2
+    assert "--data is missing" in done.err
+    assert run(command, "yolov8n.yaml", "--resume", tmp_path).code == 2
