@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,7 +160,7 @@ def test_names_and_numbers_are_checked(options: dict[str, Any], kind: type[Excep
 def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
-    assert len(code) == 4  # the last one is run by tests/graph/test_widths.py
+    assert len(code) == 5  # the last one is run by tests/graph/test_widths.py
     names: dict[str, Any] = {}
     for part in code[:2]:
         exec(compile(part, str(PAGE), "exec"), names)  # noqa: S102
@@ -169,6 +170,12 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert torch.equal(names["again"](inputs), names["result"].model(inputs))
     exec(compile(code[2], str(PAGE), "exec"), names)  # noqa: S102
     assert names["result"].model[0].out_channels == 8
+    exec(compile(code[3], str(PAGE), "exec"), names)  # noqa: S102
+    record = names["result"].record
+    assert record.after.params <= 0.7 * record.before.params
+    restored = seqprune.restore(copy.deepcopy(names["model"]), "small.safetensors").eval()
+    inputs = names["loader"].dataset.tensors[0][:4]
+    assert torch.equal(restored(inputs), names["result"].model(inputs))
 
 
 class Permuted(nn.Module):
