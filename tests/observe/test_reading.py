@@ -72,14 +72,14 @@ class Mixed(nn.Module):
 
 def test_what_a_layer_reads_is_checked_and_not_believed() -> None:
     """timm's ``Conv2dSame`` pads to both sides unequally; its patches were taken for those of a plain convolution."""
-    reading = reading_of(Mixed().eval(), batch(torch.randn(2, 3, 14, 14)))
+    reading = reading_of(Mixed().eval(), batch(torch.randn(2, 3, 16, 16)))
     assert set(reading.names) == {"plain", "beside", "last"}
     assert "may pad in its own way" in reading.left_out["same"]
     assert "entries for one image" in reading.left_out["folded"]
 
 
 def test_a_unit_is_what_alone_follows_module_or_function() -> None:
-    reading = reading_of(Mixed().eval(), batch(torch.randn(2, 3, 14, 14)))
+    reading = reading_of(Mixed().eval(), batch(torch.randn(2, 3, 16, 16)))
     assert reading.unit("plain").norm == "norm"
     assert isinstance(reading.unit("plain").activation, nn.ReLU)
     assert reading.unit("beside") == Unit()  # its output is added to something
