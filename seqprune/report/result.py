@@ -115,6 +115,8 @@ class RunFolder:
             return
         if (self.folder / FILES[2]).exists() and self.state.is_empty:
             raise InputError(f"{self.folder} holds a finished run: give another folder")
+        for path in [path for path in self.folder.rglob(".*") if path.is_file()]:
+            path.unlink()  # half a file of a process that was killed while it wrote
         self.state.same("settings", json.dumps(as_plain(look, choose, train), sort_keys=True), "what is asked for")
 
     def save_weights(self, task: Task, model: nn.Module, plan: PrunePlan) -> None:

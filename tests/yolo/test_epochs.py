@@ -44,7 +44,12 @@ def ended_after(monkeypatch: pytest.MonkeyPatch, last: int, *args: Any, **option
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"optimizer": "AdamW", "lr0": 0.002}, {"optimizer": "SGD", "cos_lr": True}, {"multi_scale": 0.3, "nbs": 4}],
+    [
+        {},
+        {"optimizer": "AdamW", "lr0": 0.002},
+        {"optimizer": "SGD", "cos_lr": True},
+        {"multi_scale": 0.3, "nbs": 4, "batch": 5},
+    ],
     ids=["auto", "AdamW", "SGD", "multi-scale"],
 )
 def test_a_training_goes_on_to_the_same_bits(

@@ -145,12 +145,9 @@ class KeepsEpochs(KeepsShape):
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - the one that Ultralytics draws from
         torch.manual_seed(seed)
-        loader = self.train_loader
-        for drawn in (loader, loader.sampler):
-            if getattr(drawn, "generator", None) is not None:
-                drawn.generator = torch.Generator().manual_seed(seed)
-        loader.reset()
-        self._batch = self.epoch * len(loader) - 1
+        if getattr(self.train_loader.sampler, "generator", None) is not None:
+            self.train_loader.sampler.generator = torch.Generator().manual_seed(seed)
+        self._batch = self.epoch * len(self.train_loader) - 1
         if self._known is None:
             return
         tensors, about = self._known
