@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
@@ -17,12 +18,13 @@ from seqprune.atomic import atomic, write_text
 from seqprune.engine.batches import Batches
 from seqprune.engine.outputs import Outputs, asked, found, judge_of, kinds_of, probe_of, variances_of
 from seqprune.engine.task import Judge
-from seqprune.errors import ModelError
+from seqprune.errors import InputError, ModelError
 from seqprune.graph import ChannelGraph, trace
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.inputs import Inputs, call
 from seqprune.observe.relevance import Probe
 from seqprune.observe.streaming import Blocks
+from seqprune.plain import printable, why_no_file
 from seqprune.plan import PrunePlan
 from seqprune.surgery import Difference, fill, verify
 
@@ -51,6 +53,7 @@ class ModuleTask:
     outputs: Outputs = "auto"
     fixed: tuple[str, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
+    suffix: str = field(default=SUFFIX, init=False)
     predict: None = field(default=None, init=False)
     unreadable_val: tuple[str, ...] = field(default=(), init=False)
     classifies: bool = field(default=True, init=False)
@@ -114,15 +117,17 @@ class ModuleTask:
         return None
 
     def save(self, model: nn.Module, path: Path, plan: PrunePlan, half: bool = False) -> Path:
-        """The state and the plan, without code: tensors and a JSON beside them, or a ``.pt`` of plain values."""
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        if path.suffix == SUFFIX:
-            with atomic(path) as temporary:
-                save_file({name: tensor.clone() for name, tensor in state.items()}, temporary)
-            write_text(path.with_suffix(".json"), json.dumps({"format": 1, "plan": plan.to_json()}))
-        else:
-            with atomic(path) as temporary:
-                torch.save({"state": state, "plan": plan.to_json()}, temporary)
+        """Tensors without code, and beside them the plan as JSON.
+
+        Raises:
+            InputError: the name ends in something else.
+        """
+        if path.suffix != SUFFIX:
+            raise InputError(f"{path}: weights of a module are saved without code: give a name that ends in {SUFFIX}")
+        state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+        with atomic(path) as temporary:
+            save_file(state, temporary)
+        write_text(path.with_suffix(".json"), json.dumps({"format": 1, "plan": json.loads(plan.to_json())}))
         return path
 
 
@@ -131,15 +136,18 @@ def restore(model: nn.Module, path: str | Path) -> nn.Module:
 
     Args:
         model: the network as it is built, at its full widths.
-        path: the ``.pt`` or ``.safetensors``.
+        path: the ``.safetensors``.
 
     Raises:
         ModelError: there is no such file, or its tensors are not this network's.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; check the path")
-    state = load_file(path) if path.suffix == SUFFIX else torch.load(path, weights_only=True)["state"]
+    if reason := why_no_file(path):
+        raise ModelError(f"{path}: {reason}; check the path")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path}: holds no tensors ({printable(error)}); give what result.save wrote") from error
     missing = set(model.state_dict()) ^ set(state)
     if missing:
         raise ModelError(f"{path}: {sorted(missing)[0]} is in only one of file and network; build the same network")

@@ -77,6 +77,10 @@ class Task(Protocol):
     def accuracy(self, model: nn.Module) -> Mapping[str, float]:
         """By name; empty where it is not measured."""
 
+    @property
+    def suffix(self) -> str:
+        """What names of its weights end in."""
+
     def prove(self, masked: nn.Module, small: nn.Module, inputs: Inputs) -> tuple[Difference, str]:
         """Whether both compute the same, and how that was seen: :func:`seqprune.surgery.verify`, in ``float32``.
 

@@ -71,9 +71,9 @@ class PruneResult:
     def save(self, path: str | Path, *, half: bool = True) -> Path:
         """Writes weights; nothing is left behind where writing fails.
 
-        Of an Ultralytics network a ``.pt`` that plain Ultralytics loads; of any other its state and its plan, which
-        :func:`seqprune.restore` gives to a network as it was built. Where the name ends in ``.safetensors``, the
-        tensors and, beside them, a description: files without code.
+        Of an Ultralytics network a ``.pt`` that plain Ultralytics loads; where the name ends in
+        ``.safetensors``, the tensors and, beside them, a description: files without code. Of any other module the
+        latter, which :func:`seqprune.restore` gives to a network as it was built.
 
         Args:
             path: where to write, in an existing folder.
@@ -128,7 +128,7 @@ class RunFolder:
         if self.folder is None:
             return
         try:
-            weights = self.folder / FILES[0]
+            weights = (self.folder / FILES[0]).with_suffix(task.suffix)
             weights.parent.mkdir(parents=True, exist_ok=True)
             task.save(model, weights, plan)
             plan.save(self.folder / FILES[1])

@@ -102,6 +102,10 @@ class YoloTask:
         return {name: value for name, value in asdict(found).items() if isinstance(value, float)}
 
     @property
+    def suffix(self) -> str:
+        return ".pt"
+
+    @property
     def unreadable_val(self) -> tuple[str, ...]:
         return self.same.unreadable
 
