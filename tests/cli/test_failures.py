@@ -206,6 +206,21 @@ def test_a_training_that_is_interrupted_goes_on_from_its_last_epoch(
     assert same(folder, wholes[True])
 
 
+def test_a_training_between_the_layers_goes_on_too(
+    run: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ("prune", MODEL, "--data", images, *QUICK, "--no-val", "--finetune-step", 2, "--batch", 4)
+    assert run(*given, "--project", tmp_path / "whole").code == 0
+    folder = tmp_path / "ended" / "yolov8n"
+    for number in range(2):  # in the training after the first layer, and, with the first kept, after the second
+        with monkeypatch.context() as patched:
+            failing(patched, KeepsEpochs, "_begin_epoch", 1 + number, Interrupted())
+            start = ("prune", "--resume", folder) if number else (*given, "--project", folder.parent)
+            assert run(*start).code == 130
+    assert run("prune", "--resume", folder).code == 0
+    assert same(folder, tmp_path / "whole" / "yolov8n")
+
+
 def test_a_bug_is_no_failure_of_the_machine() -> None:
     assert not why_failed(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert why_failed(OSError(5, "Input/output error", "f.jpg")).count("\n") == 0
