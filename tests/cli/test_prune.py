@@ -16,7 +16,7 @@ from seqprune.run import prune
 
 MODEL = "yolov8n.yaml"
 QUICK = ("--match", "all", "--imgsz", "64", "--keep", "0.5", "--no-val")
-FILES = {"run.json", "weights", "weights/pruned.pt", "plan.json", "report.json", "report.html"}
+FILES = {"weights", "weights/pruned.pt", "plan.json", "report.json", "report.html"}
 
 
 class Finished(NamedTuple):

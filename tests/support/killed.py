@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from networks import Unit, randomise
+from safetensors.torch import load_file
 from torch import nn
 
 from seqprune import atomic
@@ -103,8 +104,7 @@ def forked() -> Any:
 
 def outcome(folder: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     """Plan and weights of a finished run of a module."""
-    saved = torch.load(folder / "weights" / "pruned.pt", weights_only=True)
-    return json.loads((folder / "plan.json").read_text()), saved["state"]
+    return json.loads((folder / "plan.json").read_text()), load_file(folder / "weights" / "pruned.safetensors")
 
 
 def same(one: tuple[Any, dict[str, torch.Tensor]], other: tuple[Any, dict[str, torch.Tensor]]) -> bool:
