@@ -79,7 +79,7 @@ def check_failed(done: Any, folder: Path, said: str) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "nth", "error", "said"),
     [
-        (os, "fsync", 5, FULL, "No space left on device"),
+        (os, "fsync", 10, FULL, "No space left on device"),
         (
             torch,
             "save",
