@@ -21,6 +21,7 @@ LIMIT = 2.0
 """Seconds from a signal to the end."""
 BLOCKED = """
 import pathlib, time, hashlib
+from seqprune.engine.state import State
 write = State.write_tensors
 def blocked(self, name, *rest):
     write(self, name, *rest)
