@@ -7,7 +7,13 @@ from contextlib import contextmanager
 
 from seqprune.errors import SeqPruneError
 
-_MEMORY = ("allocate memory", "out of memory", "insufficient memory", "start new thread")
+_MEMORY = (
+    "allocate memory",
+    "out of memory",
+    "insufficient memory",
+    "start new thread",
+    "could not create a primitive",
+)
 _WORKER = ("DataLoader worker", "process pool")
 
 

@@ -1,8 +1,8 @@
 """One process, or several under ``torchrun`` that each look at their share of the images.
 
-Every batch is looked at by one process. What was seen of it is gathered and merged by all of them in the order of the
-batches, and the first process decides: the plan is that of one process, bit for bit. The messages are moments, a few
-hundred kilobytes, and go over gloo even between GPUs: it fails at once where a peer's connection ends.
+Every batch is looked at by one process. What was seen of it is gathered and added up by all of them in the order of the
+batches, and the first process decides: the plan is that of one process, bit for bit. The messages are vectors of
+objects, a few hundred kilobytes, and go over gloo even between GPUs: it fails at once where a peer's connection ends.
 """
 
 from __future__ import annotations

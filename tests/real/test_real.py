@@ -13,10 +13,12 @@ from typing import Literal
 import pytest
 import torch
 
+from seqprune.engine.run import layers_for
 from seqprune.engine.sequential import prune_sequentially
 from seqprune.engine.steps import Settings
 from seqprune.plan import PrunePlan
-from seqprune.run import PruneResult, choose, prune
+from seqprune.report.result import PruneResult
+from seqprune.run import prune
 from seqprune.yolo.data.images import DetectionImages
 from seqprune.yolo.files.load import load
 from seqprune.yolo.task.predict import predict
@@ -95,7 +97,7 @@ def test_one_seed_is_one_plan_whatever_the_threads_and_the_batch(real: Path, mat
     """With two threads 302 of 483 kept channels were others at 160 px."""
     detector = load(real / "weights" / "yolov8n.pt")
     graph = trace_detector(detector.model)
-    names = choose(graph, 4, range(1, 9))
+    names = layers_for(graph, 4, range(1, 9))
 
     def plan(threads: int, batch: int) -> PrunePlan:
         torch.set_num_threads(threads)

@@ -24,7 +24,7 @@ def case() -> tuple[nn.Module, nn.Module, object, object]:
     return model, mask(model, plan, graph), plan, graph
 
 
-def scale(model: nn.Module, weights: bool, _images: object) -> None:
+def scale(model: nn.Module, weights: bool, _images: object, *_progress: object) -> None:
     with torch.no_grad():
         model.get_submodule("model.5.0").weight.mul_(2 if weights else 3)
 
@@ -55,7 +55,7 @@ def test_what_is_kept_is_done_anew_with_all_images() -> None:
     model, masked, plan, graph = case()
     part, everything, fitted = Images(8), Images(), []
 
-    def fit(model: nn.Module, weights: bool, images: object) -> None:
+    def fit(model: nn.Module, weights: bool, images: object, *_progress: object) -> None:
         fitted.append(images)
         scale(model, weights, images)
 
