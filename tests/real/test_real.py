@@ -66,7 +66,7 @@ def test_eight_dependent_layers_front_to_back(eight: PruneResult) -> None:
 def test_the_report_holds_what_it_must(eight: PruneResult, tmp_path: Path) -> None:
     report = json.loads(eight.report(tmp_path / "report.json").read_text())
     assert {"model", "data", "preset", "seed", "versions", "steps", "verify", "before", "after"} <= report.keys()
-    assert report["verify"].keys() == {"max_abs", "max_rel"}
+    assert report["verify"].keys() == {"max_abs", "max_rel", "precision", "tried"}
     figures = {"params", "gflops", "latency_ms", "map50_95", "map50", "precision", "recall"}
     assert report["before"].keys() == report["after"].keys() == figures
     step = {
