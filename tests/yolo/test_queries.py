@@ -94,6 +94,8 @@ class Swaps(nn.Module):
         self.inner, self.in_double = inner, in_double
 
     def forward(self, x: torch.Tensor) -> object:
+        if self.training:
+            return self.inner(x)
         y, raw = self.inner(x)
         if x.dtype == torch.float64:
             return y, raw
@@ -102,12 +104,12 @@ class Swaps(nn.Module):
         return swapped(y), raw
 
 
-@pytest.mark.parametrize(("in_double", "way"), [(False, AS_SETS), (True, DOUBLE)])
+@pytest.mark.parametrize(("in_double", "way"), [(False, DOUBLE), (True, DOUBLE)])
 def test_near_ties_are_no_difference_and_the_proof_says_how_it_saw(
     queries: nn.Module, in_double: bool, way: str
 ) -> None:
     image = torch.rand(2, 3, 64, 64)
-    difference, seen = prove(queries, Swaps(queries, in_double), image)
+    difference, seen = prove(queries, Swaps(queries, in_double).eval(), image)
     assert seen == way
     assert difference.max_rel <= TOLERANCE[torch.float64 if in_double else torch.float32]
 
@@ -125,7 +127,8 @@ def test_a_head_that_does_not_choose_is_compared_in_order(tiny: nn.Module) -> No
     broken.model[-1].cv2[0][2].bias.data[:4] += 3.0
     with pytest.raises(VerificationError):
         prove(tiny, broken, torch.rand(1, 3, 64, 64))
-    assert prove(tiny, deepcopy(tiny), torch.rand(1, 3, 64, 64)) == (Difference(0.0, 0.0), AS_IT_IS)
+    found, seen = prove(tiny, deepcopy(tiny), torch.rand(1, 3, 64, 64))
+    assert (found.max_abs, found.max_rel, seen) == (0.0, 0.0, AS_IT_IS)
 
 
 def test_what_only_export_runs_is_proven_too(tiny: nn.Module) -> None:

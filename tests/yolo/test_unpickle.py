@@ -85,7 +85,7 @@ STEPS = {
     "importlib.import_module": lines("cimportlib", "import_module", "(S'os'", "tR."),
     "ultralytics.nn.tasks.torch_safe_load": lines("cultralytics.nn.tasks", "torch_safe_load", "."),
     "ultralytics.nn.tasks.YAML.save": b"\x80\x04\x8c\x14ultralytics.nn.tasks\x8c\x09YAML.save\x93.",
-    "seqprune.yolo.files.load.load": lines("cseqprune.yolo.load", "load", "."),
+    "seqprune.yolo.files.load.load": lines("cseqprune.yolo.files.load", "load", "."),
 }
 
 

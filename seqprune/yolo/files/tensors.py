@@ -125,7 +125,7 @@ def load_pair(path: Path) -> nn.Module:
     return network
 
 
-def _factor(value: Any) -> Factor:
+def factor_of(value: Any) -> Factor:
     """Block, which of both comes first, and the channels between.
 
     Raises:
@@ -150,7 +150,7 @@ def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], p
         network: Any = build(description["task"], description["yaml"], classes)
     if classes != len(names):
         network = with_classes(network, [*names.values()])
-    network = factored(network, [_factor(factor) for factor in description.get("factors", ())])
+    network = factored(network, [factor_of(factor) for factor in description.get("factors", ())])
     if strange := sorted(network.state_dict().keys() ^ tensors.keys()):
         raise ModelError(f"{path}: {strange[0]} is in only one of the tensors and the description; copy both again")
     fill(network, tensors)

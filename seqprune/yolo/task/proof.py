@@ -19,6 +19,7 @@ from ultralytics.nn.modules import Detect, RTDETRDecoder
 
 from seqprune.errors import VerificationError
 from seqprune.graph import outputs
+from seqprune.graph.proof import compare
 from seqprune.graph.values import cloned, leaves
 from seqprune.surgery import TOLERANCE, Difference, verify
 from seqprune.yolo.files.contained import one_line
@@ -62,7 +63,7 @@ def check_split(small: nn.Module, images: torch.Tensor) -> None:
     for module in changed:
         module.forward = module.forward_split  # type: ignore[assignment]
     try:
-        verify(small, split, images)
+        compare(small, split, (images,), None)
     except (RuntimeError, VerificationError) as error:
         kinds = ", ".join(sorted({type(module).__name__ for module in changed}))
         raise VerificationError(
@@ -73,15 +74,16 @@ def check_split(small: nn.Module, images: torch.Tensor) -> None:
 
 def _compared(masked: nn.Module, small: nn.Module, images: torch.Tensor) -> tuple[Difference, str]:
     try:
-        return verify(masked, small, images), AS_IT_IS
+        found = verify(masked, small, images)
+        return found, AS_IT_IS if found.precision == AS_IT_IS else DOUBLE
     except VerificationError:
         if not chosen(masked, 1):
             raise
     limit = TOLERANCE[next(small.parameters()).dtype]
     reference, result = (_outputs(model, images) for model in (masked, small))
-    found = difference_of_sets(reference, result, chosen(masked, len(reference)))
-    if found is not None and found.max_rel <= limit:
-        return found, AS_SETS
+    sets = difference_of_sets(reference, result, chosen(masked, len(reference)))
+    if sets is not None and sets.max_rel <= limit:
+        return sets, AS_SETS
     return verify(deepcopy(masked).double(), deepcopy(small).double(), images.double()), DOUBLE
 
 

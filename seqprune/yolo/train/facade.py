@@ -11,6 +11,7 @@ from torch import nn
 from ultralytics import YOLO
 
 from seqprune.errors import ModelError, PlanError
+from seqprune.graph.factor import factored
 from seqprune.plain import UnreadableError, json_of, printable, text_of
 from seqprune.plan import PrunePlan
 from seqprune.surgery import compact
@@ -19,7 +20,7 @@ from seqprune.yolo.files.heads import mark_some, with_classes
 from seqprune.yolo.files.networks import build
 from seqprune.yolo.files.pruned import TRAINERS, remember
 from seqprune.yolo.files.settings import plain_settings
-from seqprune.yolo.files.tensors import FORMAT
+from seqprune.yolo.files.tensors import FORMAT, UNFACTORED, factor_of
 from seqprune.yolo.files.unpickle import UNREADABLE
 from seqprune.yolo.train import trainer as trainers
 
@@ -67,12 +68,13 @@ def rebuild(description: Mapping[str, Any] | str | Path) -> PrunedYOLO:
     try:
         if isinstance(description, str | Path):
             description = json_of(text_of(description))
-        if not isinstance(description, Mapping) or description.get("format") != FORMAT:
+        if not isinstance(description, Mapping) or description.get("format") not in (UNFACTORED, FORMAT):
             raise ModelError("describes no network that this version knows: give what result.save wrote as a .json")
         names = {int(number): printable(name, 300) for number, name in description["names"].items()}
         classes = description["yaml"].get("nc", len(names))  # with which it was built, whatever it knows by now
         with contained():
             network: Any = build(description["task"], description["yaml"], classes)
+            network = factored(network, [factor_of(factor) for factor in description.get("factors", ())])
             if description["plan"] is not None:
                 plan = PrunePlan.from_json(json.dumps(description["plan"]))
                 network = compact(network, plan)
