@@ -67,7 +67,7 @@ def test_the_report_holds_what_it_must(eight: PruneResult, tmp_path: Path) -> No
     report = json.loads(eight.report(tmp_path / "report.json").read_text())
     assert {"model", "data", "preset", "seed", "versions", "steps", "verify", "before", "after"} <= report.keys()
     assert report["verify"].keys() == {"max_abs", "max_rel", "precision", "tried"}
-    figures = {"params", "gflops", "latency_ms", "map50_95", "map50", "precision", "recall"}
+    figures = {"params", "gflops", "latency_ms", "file_bytes", "map50_95", "map50", "precision", "recall"}
     assert report["before"].keys() == report["after"].keys() == figures
     step = {
         "layer",
