@@ -12,7 +12,9 @@ _MEMORY = (
     "out of memory",
     "insufficient memory",
     "start new thread",
-    "could not create a primitive",
+    "could not create a",
+    "could not execute a primitive",
+    "bad_alloc",
 )
 _WORKER = ("DataLoader worker", "process pool")
 
