@@ -103,5 +103,5 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def with_gradients(inputs: Inputs) -> Inputs:
-    """The same, followed by automatic differentiation from here on."""
-    return mapped(lambda each: each.detach().requires_grad_() if each.is_floating_point() else each, inputs)
+    """The same, followed by automatic differentiation from here on; a network may work in place on it."""
+    return mapped(lambda each: each.detach().requires_grad_().clone() if each.is_floating_point() else each, inputs)
