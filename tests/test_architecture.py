@@ -32,6 +32,7 @@ ROOMS = (
     "run",  # seqprune.prune
     "measure",  # methods, layers one at a time, the original failures
     "demo",
+    "testing",  # the suite that others run on their model and their pruner
     "cli",
     "__main__",
 )
