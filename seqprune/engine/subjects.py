@@ -17,13 +17,14 @@ from seqprune.errors import InputError
 from seqprune.observe.device import as_device
 
 
-def module_subject(model: nn.Module, data: Any, look: Look, how: Open) -> Subject:
+def module_subject(model: nn.Module, data: Any, look: Look, how: Open, seed: int = 0) -> Subject:
     """
     Args:
         model: any module; copied.
         data: a loader, or a dictionary of loaders ``train`` and ``val``; see :data:`seqprune.engine.batches.Loader`.
         look: how many images, and how many at a time.
         how: what the network takes and returns, and how its accuracy is measured.
+        seed: of the sample of images.
 
     Raises:
         InputError, DataError: data that cannot be used.
@@ -38,7 +39,7 @@ def module_subject(model: nn.Module, data: Any, look: Look, how: Open) -> Subjec
         if how.example_inputs is None:
             raise InputError("there are no data to run the network on: give data, or example_inputs")
         loaders["train"] = [(how.example_inputs,)]
-    images = Batches(loaders["train"], look.batch, look.images)
+    images = Batches(loaders["train"], look.batch, look.images, seed)
     validation = Batches(loaders["val"], look.batch) if look.val and loaders.get("val") is not None else None
     copy = deepcopy(model).cpu().eval()
     task = ModuleTask(

@@ -53,7 +53,7 @@ def opened(
     """
     if is_module(model):
         _check_asked(choose, train)
-        return module_subject(model, data, look, how), look
+        return module_subject(model, data, look, how, choose.seed), look
     from seqprune.yolo.task.subject import yolo_subject
     from seqprune.yolo.train.tuning import check_names
 

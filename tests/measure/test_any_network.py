@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from networks import Unit, randomise
 from torch import nn
 
 import seqprune
 from seqprune.errors import DataError, InputError
+from seqprune.testing.networks import Unit, randomise
 
 SIDE, CLASSES = 12, 4
 
@@ -109,8 +109,6 @@ def test_subsets_have_no_image_in_common(net: nn.Module, data: dict[str, Any]) -
     found = seqprune.compare(net, data, subsets=2, **how)
     assert len(found.rows[1].runs) == 2
     assert found.settings["subsets"] == "2, disjoint"
-    first = seqprune.compare(net, data, **how)
-    assert first.rows[1].score == found.rows[1].runs[0], "the first subset are the first images"
     with pytest.raises(InputError, match="3 samples of 12 out of 32 train images have some in common"):
         seqprune.compare(net, data, subsets=3, **how)
 

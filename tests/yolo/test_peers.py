@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import randomise
 from torch import nn
 
 from seqprune.budget.target import Target
@@ -16,6 +15,7 @@ from seqprune.engine.task import Task
 from seqprune.errors import InputError, ModelError
 from seqprune.measure.peers import PEERS, peer
 from seqprune.observe.batch import Noise
+from seqprune.testing.networks import randomise
 from seqprune.yolo import DetectionImages, gflops, parameters
 from seqprune.yolo.task.splitting import SplitC2f, split_c2f
 from seqprune.yolo.task.task import YoloTask
