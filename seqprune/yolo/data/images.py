@@ -80,6 +80,10 @@ class FileImages:
             return self, None
         return self._part([n for n in self._numbers if n not in held]), self._part(held)
 
+    def first(self, images: int) -> FileImages:
+        """So many of them, of images that are all shaped alike."""
+        return self.only(self.files[:images])
+
     def only(self, files: Collection[Path]) -> FileImages:
         """These of the files alone, of images that are all shaped alike."""
         part, wanted = copy(self), set(files)
@@ -128,7 +132,7 @@ class FileImages:
         """
         try:
             item: dict[str, Any] = self._dataset[index]
-        except (OSError, ValueError, RuntimeError, cv2.error) as error:
+        except (OSError, ValueError, RuntimeError, ImportError, cv2.error) as error:
             file = self._dataset.im_files[index]
             raise LostError(f"{file}: cannot be decoded ({one_line(error)}); put it back, or begin anew") from error
         return item
