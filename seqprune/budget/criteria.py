@@ -173,8 +173,9 @@ def lamp(scoring: Scoring) -> FloatArray:
 
     def measure(rows: torch.Tensor) -> torch.Tensor:
         squares = rows.square().sum(1)
-        not_smaller = squares[None, :] >= squares[:, None]
-        return squares / (not_smaller * squares[None, :]).sum(1).clamp(min=torch.finfo(torch.float64).tiny)
+        ascending = squares.sort().values
+        not_smaller = ascending.flip(0).cumsum(0).flip(0)[torch.searchsorted(ascending, squares)]
+        return squares / not_smaller.clamp(min=torch.finfo(torch.float64).tiny)
 
     return _over_rows(scoring, measure)
 

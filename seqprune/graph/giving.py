@@ -19,7 +19,8 @@ class Sections:
     Attributes:
         groups: of all sections.
         ends: ``[sections + 1]``, where each begins and the last one ends.
-        of_group: by group, the sections it lies in, once for every place that it has there.
+        places: of all sections, the groups' places in ``groups`` in the order of the groups.
+        starts: ``[group_count + 1]``, where each group's begin there.
         counted: those whose counts matter, sections that balance together: those of balances, and whole layers that no
             balance governs.
         layers: those that are layers.
@@ -27,7 +28,8 @@ class Sections:
 
     groups: IntArray
     ends: IntArray
-    of_group: tuple[tuple[int, ...], ...]
+    places: IntArray
+    starts: IntArray
     counted: tuple[tuple[int, ...], ...]
     layers: tuple[int, ...]
 
@@ -45,13 +47,17 @@ class Sections:
         layers = tuple(range(len(parts), len(parts) + len(whole)))
         parts += whole
         counted += [(at,) for at in layers if not governed[parts[at]].all()]
-        of_group: list[list[int]] = [[] for _ in range(group_count)]
-        for at, part in enumerate(parts):
-            for group in part.tolist():
-                of_group[group].append(at)
         ends = np.cumsum([0, *(len(part) for part in parts)])
         groups = np.concatenate([np.empty(0, np.intp), *parts])
-        return cls(groups, ends, tuple(map(tuple, of_group)), tuple(counted), layers)
+        places = np.argsort(groups, kind="stable")
+        starts = np.searchsorted(groups[places], np.arange(group_count + 1))
+        return cls(groups, ends, places, starts, tuple(counted), layers)
+
+    def holding(self, group: int) -> list[int]:
+        """The sections that a group lies in, once for every place that it has there."""
+        places = self.places[self.starts[group] : self.starts[group + 1]]
+        found: list[int] = (np.searchsorted(self.ends, places, side="right") - 1).tolist()
+        return found
 
 
 class Giving:
@@ -78,11 +84,12 @@ class Giving:
         if self.kept[section] >= target:
             return  # as nearly always: sorting first took most of the time that planning takes
         groups = self.sections.groups[start:end]
-        candidates = np.unique(groups[self.removed[groups] & self.decided[groups]])
-        for group in candidates[np.argsort(-self.scores[candidates], kind="stable")].tolist():
-            self.removed[group] = False
-            self.given += 1
-            for each in self.sections.of_group[group]:
-                self.kept[each] += 1
+        candidates = groups[self.removed[groups] & self.decided[groups]]
+        for group in candidates[np.lexsort((candidates, -self.scores[candidates]))].tolist():
+            if self.removed[group]:  # a group that is in the section twice is given back once
+                self.removed[group] = False
+                self.given += 1
+                for each in self.sections.holding(group):
+                    self.kept[each] += 1
             if self.kept[section] >= target:
                 return
