@@ -11,7 +11,6 @@ import pytest
 import torch
 from detectors import Detector, Images
 from hypothesis import HealthCheck, given, settings
-from networks import example, networks, randomise
 from torch import nn
 
 from seqprune import trace
@@ -21,6 +20,8 @@ from seqprune.budget.price import Price
 from seqprune.budget.second_order import readings_of
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
+from seqprune.testing.networks import example, randomise
+from seqprune.testing.strategies import networks
 
 Row = Sequence[float]
 
