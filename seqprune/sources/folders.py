@@ -21,7 +21,7 @@ from seqprune.errors import DataError
 from seqprune.observe.batch import Batch
 from seqprune.plain import printable
 from seqprune.sources.shown import Shown
-from seqprune.yolo.data.images import FileImages
+from seqprune.yolo.data.files import FileImages
 from seqprune.yolo.files.contained import contained
 
 SPLITS = {"train": ("train", "calib"), "val": ("val", "eval", "test", "validation")}
