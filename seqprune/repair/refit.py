@@ -7,15 +7,17 @@ those that reproduce its original output best from what the pruned network feeds
     W′ = (Cov(y, u) + λ·W) (Cov(u) + λ·I)⁻¹,    d = mean(y) − W′ mean(u),
 
 ``u`` the patches of channels that stay, ``y`` the original output, ``d`` the bias, or what the BatchNorm's running mean
-is lowered by. ``λ`` is a share of the mean variance of ``u``; it draws the weights to the original ones. Where an
+is lowered by. Where something is added to what comes of a layer, as a shortcut, ``y`` makes up for its error too (as
+there, section 3.3). ``λ`` is a share of the mean variance of ``u``; it draws the weights to the original ones. Where an
 activation follows, the fit goes on to what comes out of it (:mod:`seqprune.repair.curve`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -27,13 +29,16 @@ from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward, Once
-from seqprune.observe.patches import Sampler, SecondMoments, as_map, map_size, patches
+from seqprune.observe.patches import Positions, Sampler, SecondMoments, as_map, map_size, patches
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import Places
 from seqprune.observe.streaming import BlockStream, Pass, whole_passes
-from seqprune.observe.watching import watching
+from seqprune.observe.watching import entering, watching
 from seqprune.repair.curve import Samples, bend, columns_of
+
+FLAT = 1e-3
+"""Of the greatest factor of a BatchNorm: where it is less, nothing is made up for in front of it."""
 
 
 class _Reached(Exception):
@@ -52,6 +57,12 @@ class _Stage:
     moments: dict[str, SecondMoments] = field(default_factory=dict)
     drifted: set[str] = field(default_factory=set)
 
+    @cached_property
+    def shortcuts(self) -> dict[str, str]:
+        """By layer, what reads the tensor that is added to its outputs."""
+        paths = {name: self.reading.unit(name).shortcut for name in self.names}
+        return {name: path for name, path in paths.items() if path is not None}
+
     def look(self, whole: Pass, part: Pass, places: Places, forward: Forward) -> None:
         """Runs one batch through both networks."""
         device = next(self.pruned.parameters()).device
@@ -59,13 +70,16 @@ class _Stage:
 
         def run(images: slice) -> None:
             before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+            beside: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
 
             def target(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
                 if name in before:
                     return  # a layer that runs twice is fitted to its first run
                 where = places.of(name, map_size(layer, output), images).where
-                image, row, column = (index.to(device) for index in where)
-                before[name] = patches(layer, x, where, output), as_map(layer, output)[image, :, row, column]
+                wanted = _at(layer, output, where)
+                if (added := self.added(name, layer, output, beside[0], where)) is not None:
+                    wanted = wanted + added
+                before[name] = patches(layer, x, where, output), wanted
                 if len(before) == len(self.names):
                     raise _Reached
 
@@ -77,6 +91,8 @@ class _Stage:
                 unpruned, wanted = before.pop(name)
                 if not torch.equal(unpruned, seen):
                     self.drifted.add(name)
+                if (added := self.added(name, layer, output, beside[1], drawn.where)) is not None:
+                    wanted = wanted - added
                 wanted = wanted.reshape(len(wanted), len(seen), -1).transpose(0, 1)
 
                 def add() -> None:
@@ -88,12 +104,32 @@ class _Stage:
                 if not before:
                     raise _Reached
 
-            with watching(self.original, self.names, target), suppress(_Reached):
+            paths = set(self.shortcuts.values())
+            with (
+                entering(self.original, paths, beside[0].__setitem__),
+                watching(self.original, self.names, target),
+                suppress(_Reached),
+            ):
                 run_whole(images)
-            with watching(self.pruned, self.names, source), suppress(_Reached):
+            with (
+                entering(self.pruned, paths, beside[1].__setitem__),
+                watching(self.pruned, self.names, source),
+                suppress(_Reached),
+            ):
                 run_part(images)
 
         forward(whole.images, device, run)
+
+    def added(
+        self, name: str, layer: nn.Module, output: torch.Tensor, beside: Mapping[str, torch.Tensor], where: Positions
+    ) -> torch.Tensor | None:
+        """What is added to a layer's outputs behind its BatchNorm, as if it were in front of that: ``[N, outputs]``."""
+        found = beside.get(self.shortcuts.get(name, ""))
+        if found is None or found.shape != output.shape:
+            return None
+        scale = self.reading.unit(name).affine(self.original, name)[0].float()
+        flat = scale.abs() < FLAT * scale.abs().max()  # what an output does there is next to nothing
+        return _at(layer, found, where).float() / scale.masked_fill(flat, torch.inf)
 
     def fit(self, name: str, inputs: BoolArray | None, ridge: float | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights and offsets of one convolution."""
@@ -180,6 +216,12 @@ def refit(
             fitted.append(name)
         on_stage(number + 1)
     return tuple(fitted)
+
+
+def _at(layer: nn.Module, output: torch.Tensor, where: Positions) -> torch.Tensor:
+    """``[N, channels]`` at these positions."""
+    image, row, column = (index.to(output.device) for index in where)
+    return as_map(layer, output)[image, :, row, column]
 
 
 def _is_other(conv: nn.Module, whole: nn.Module) -> bool:
