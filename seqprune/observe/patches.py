@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import ceil, prod
 from typing import cast
 
 import torch
@@ -45,6 +45,16 @@ class Drawn:
         mine = (image >= images.start) & (image < images.stop)
         weight = None if self.weight is None else self.weight[mine]
         return Drawn((image[mine] - images.start, row[mine], column[mine]), weight)
+
+    def thinned(self, images: int, most: int) -> Drawn:
+        """No more than ``most`` of each of ``images`` images that have equally many, evenly."""
+        count = len(self.where[0]) // max(images, 1)
+        step = ceil(count / max(most, 1))
+        if step <= 1:
+            return self
+        mine = torch.arange(len(self.where[0])) % count % step == 0
+        image, row, column = (index[mine] for index in self.where)
+        return Drawn((image, row, column), None if self.weight is None else self.weight[mine])
 
     def resting(self) -> Drawn:
         """The same in a quarter of the memory, to be kept; :meth:`part` makes indices of it again."""

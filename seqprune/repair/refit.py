@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import ceil
 from typing import cast
 
 import numpy as np
@@ -29,7 +30,7 @@ from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward, Once
-from seqprune.observe.patches import Positions, Sampler, SecondMoments, as_map, map_size, patches
+from seqprune.observe.patches import Drawn, Positions, Sampler, SecondMoments, as_map, map_size, patches
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import Places
@@ -39,6 +40,10 @@ from seqprune.repair.curve import Samples, bend, columns_of
 
 FLAT = 1e-3
 """Of the greatest factor of a BatchNorm: where it is less, nothing is made up for in front of it."""
+
+
+ENOUGH, LEAST = 128, 1 << 13
+"""Samples for every weight of a row, and at least: of more, that fit would gain less than one percent."""
 
 
 class _Reached(Exception):
@@ -54,6 +59,7 @@ class _Stage:
     names: Sequence[str]
     samples: dict[str, Samples]
     reading: Reading
+    batches: int
     moments: dict[str, SecondMoments] = field(default_factory=dict)
     drifted: set[str] = field(default_factory=set)
 
@@ -67,6 +73,12 @@ class _Stage:
         """Runs one batch through both networks."""
         device = next(self.pruned.parameters()).device
         run_whole, run_part, once = whole.ready(), part.ready(), Once()
+        all_images = self.batches * whole.images
+
+        def drawn_for(name: str, layer: nn.Module, output: torch.Tensor, images: slice) -> Drawn:
+            columns = cast(torch.Tensor, layer.weight)[0].numel()
+            most = ceil(max(ENOUGH * columns, LEAST) / all_images)
+            return places.of(name, map_size(layer, output), images).thinned(images.stop - images.start, most)
 
         def run(images: slice) -> None:
             before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -75,7 +87,7 @@ class _Stage:
             def target(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
                 if name in before:
                     return  # a layer that runs twice is fitted to its first run
-                where = places.of(name, map_size(layer, output), images).where
+                where = drawn_for(name, layer, output, images).where
                 wanted = _at(layer, output, where)
                 if (added := self.added(name, layer, output, beside[0], where)) is not None:
                     wanted = wanted + added
@@ -86,7 +98,7 @@ class _Stage:
             def source(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
                 if name not in before:
                     return
-                drawn = places.of(name, map_size(layer, output), images)
+                drawn = drawn_for(name, layer, output, images)
                 seen = patches(layer, x, drawn.where, output)
                 unpruned, wanted = before.pop(name)
                 if not torch.equal(unpruned, seen):
@@ -200,7 +212,7 @@ def refit(
         bent = [name for name in names if weights and getattr(original.get_submodule(name), "groups", 1) == 1]
         curves = {name: reading.unit(name).curve(original, name) for name in bent}
         samples = {name: Samples(curve, len(images)) for name, curve in curves.items() if curve is not None}
-        stage = _Stage(original, masked, names, samples, reading)
+        stage = _Stage(original, masked, names, samples, reading, len(images))
         both = [
             whole_passes(model, images) if streams is None else streams[at].passes(model, names, images, forward)
             for at, model in enumerate((original, masked))
