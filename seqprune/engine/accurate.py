@@ -129,7 +129,12 @@ def repaired(
     removed = plan.removed_groups(graph)
 
     def fit(
-        model: nn.Module, weights: bool, images: LabelledImages, start: int, on_stage: Callable[[int], None]
+        model: nn.Module,
+        weights: bool,
+        images: LabelledImages,
+        start: int,
+        on_stage: Callable[[int], None],
+        quick: bool,
     ) -> None:
         for stream in streams:
             stream.reset()
@@ -142,6 +147,7 @@ def repaired(
             stages,
             streams=(streams[0], streams[1]) if streams else None,
             weights=weights,
+            bends=not quick,
             forward=forward,
             progress=progress,
             relevance=relevance,

@@ -233,18 +233,21 @@ class SecondMoments:
         weighted = centred * each
         products = (weighted.transpose(1, 2) @ centred).double()
         cross = ((target - target_mean[:, None]).transpose(1, 2) @ weighted).double()
-        mean, target_mean = mean.double(), target_mean.double()
+        self.merge(SecondMoments(count, mean.double(), products, target_mean.double(), cross))
+
+    def merge(self, more: SecondMoments) -> None:
+        """Adds those of other samples."""
         if not self.count:
-            self.count, self.mean, self.products = count, mean, products
-            self.target_mean, self.cross = target_mean, cross
+            self.count, self.mean, self.products = more.count, more.mean.clone(), more.products.clone()
+            self.target_mean, self.cross = more.target_mean.clone(), more.cross.clone()
             return
-        total = self.count + count
-        share = self.count * count / total
-        apart, target_apart = mean - self.mean, target_mean - self.target_mean
-        self.products += products
+        total = self.count + more.count
+        share = self.count * more.count / total
+        apart, target_apart = more.mean - self.mean, more.target_mean - self.target_mean
+        self.products += more.products
         self.products.baddbmm_(apart[:, :, None] * share, apart[:, None])
-        self.cross += cross
+        self.cross += more.cross
         self.cross.baddbmm_(target_apart[:, :, None] * share, apart[:, None])
-        self.mean += apart * (count / total)
-        self.target_mean += target_apart * (count / total)
+        self.mean += apart * (more.count / total)
+        self.target_mean += target_apart * (more.count / total)
         self.count = total

@@ -36,7 +36,8 @@ from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import Places
 from seqprune.observe.streaming import BlockStream, Pass, whole_passes
 from seqprune.observe.watching import entering, watching
-from seqprune.repair.curve import Samples, bend, columns_of
+from seqprune.repair.curve import Samples, bend
+from seqprune.repair.solve import solve
 
 FLAT = 1e-3
 """Of the greatest factor of a BatchNorm: where it is less, nothing is made up for in front of it."""
@@ -165,6 +166,7 @@ def refit(
     *,
     streams: tuple[BlockStream, BlockStream] | None = None,
     weights: bool = True,
+    bends: bool = True,
     sampler: Sampler | None = None,
     ridge: float = RIDGE,
     forward: Forward | None = None,
@@ -186,6 +188,7 @@ def refit(
         stages: convolutions in execution order; those of one stage do not read each other.
         streams: make all stages together cost about one pass, for each of the networks; whole passes without them.
         weights: whether weights are fitted; offsets alone otherwise, which corrects the means.
+        bends: whether the fit goes on through activations.
         sampler: which positions are looked at.
         ridge: relative to the mean variance of a convolution's input.
         forward: precision, and how many images at a time.
@@ -209,7 +212,7 @@ def refit(
         changed = changed or any(_is_other(masked.get_submodule(n), original.get_submodule(n)) for n in names)
         if not changed or number < start:
             continue
-        bent = [name for name in names if weights and getattr(original.get_submodule(name), "groups", 1) == 1]
+        bent = [name for name in names if weights and bends and getattr(original.get_submodule(name), "groups", 1) == 1]
         curves = {name: reading.unit(name).curve(original, name) for name in bent}
         samples = {name: Samples(curve, len(images)) for name, curve in curves.items() if curve is not None}
         stage = _Stage(original, masked, names, samples, reading, len(images))
@@ -263,38 +266,4 @@ def _write(
             mean[live] = (before.double() - offset)[live].to(mean.dtype)
 
 
-def solve(
-    weight: torch.Tensor, moments: SecondMoments, inputs: BoolArray | None, ridge: float | None, offset: bool = True
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weights that reproduce the targets best, convolution group by convolution group.
-
-    Args:
-        weight: ``[outputs, K]`` float64, the original ones.
-        moments: of patches and targets.
-        inputs: ``[channels]``, or ``[conv_groups, channels]``, which inputs stay; all where it is left out.
-        ridge: relative to the mean variance of the patches; ``None`` leaves the weights as they are.
-        offset: whether there is a bias to take the means; without one, products are taken around zero.
-
-    Returns:
-        Weights ``[outputs, K]``, those of removed inputs as they were, and the offsets ``[outputs]``.
-    """
-    weight, shift = weight.clone(), torch.zeros(len(weight), dtype=weight.dtype, device=weight.device)
-    groups, size = len(moments.products), weight.shape[1]
-    for number, rows in enumerate(torch.arange(len(weight), device=weight.device).chunk(groups)):
-        own = inputs if inputs is None or inputs.ndim == 1 else inputs[number]
-        stay = columns_of(own, size).to(weight.device)
-        mean, target = moments.mean[number], moments.target_mean[number]
-        products, cross = moments.products[number] / moments.count, moments.cross[number] / moments.count
-        if not offset:
-            products, cross = products + torch.outer(mean, mean), cross + torch.outer(target, mean)
-        products, cross, old = products[stay][:, stay], cross[:, stay], weight[rows][:, stay]
-        penalty = ridge * float(products.diagonal().mean()) if ridge is not None and len(products) else 0.0
-        if penalty > 0:  # else nothing varies, and nothing can be fitted
-            left = products + penalty * torch.eye(len(products), dtype=weight.dtype, device=weight.device)
-            old = torch.linalg.solve(left, (cross + penalty * old).T).T
-            weight[rows[:, None], stay.nonzero().flatten()] = old
-        shift[rows] = target - old @ mean[stay]
-    return weight, shift
-
-
-__all__ = ["refit", "solve"]
+__all__ = ["refit"]

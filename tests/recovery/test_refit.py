@@ -16,7 +16,8 @@ from seqprune.observe.patches import Sampler, SecondMoments
 from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import Blocks, BlockStream
 from seqprune.plan import PrunePlan
-from seqprune.repair.refit import refit, solve
+from seqprune.repair.refit import refit
+from seqprune.repair.solve import solve
 
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(6)), (False,) * 6)
 INPUT = torch.zeros(1, 3, 32, 32)
