@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from networks import Unit, randomise
 from torch import nn
 from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
@@ -19,6 +18,7 @@ from seqprune.engine.batches import Batches
 from seqprune.engine.listener import Listener
 from seqprune.errors import DataError, InputError, ModelError, PlanError
 from seqprune.observe.extract import observe
+from seqprune.testing.networks import Unit, randomise
 
 PAGE = Path(__file__).parents[2] / "docs" / "modules.md"
 CLASSES, SIDE, BATCH = 3, 16, 12
