@@ -40,7 +40,13 @@ def relevance_for(
     if found is None:
         return None
     copy, probe = found
-    return relevance_of(copy, reading.names, task.images, probe, forward=forward, progress=progress, reading=reading)
+    return relevance_of(
+        *(copy, reading.names, task.images, probe),
+        forward=forward,
+        progress=progress,
+        reading=reading,
+        pooled=task.classifies,
+    )
 
 
 def accurate_plan(
