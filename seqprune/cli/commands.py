@@ -8,11 +8,8 @@ from typing import Annotated, Any
 import typer
 import yaml  # type: ignore[import-untyped,unused-ignore]
 
+from seqprune.cli.opening import Trust
 from seqprune.errors import InputError
-
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Load a .pt whatever it holds; it may run code that whoever made it put there.")
-]
 
 
 def finetune(
