@@ -15,7 +15,7 @@ from torch import nn
 from seqprune.engine.listener import Listener, together
 from seqprune.engine.modules import Evaluate
 from seqprune.engine.outputs import Outputs
-from seqprune.engine.presets import BY
+from seqprune.engine.presets import ACTIVATION, BY, UNASKED, preset_of
 from seqprune.engine.record import Record
 from seqprune.engine.run import Outcome, run
 from seqprune.engine.settings import Choose, Look, Mode, Train, check_together
@@ -35,7 +35,7 @@ def prune(
     model: str | Path | nn.Module | Any,
     data: Any = None,
     *,
-    preset: str = "seed",
+    preset: str | None = None,
     layers: int | Sequence[str] | None = None,
     blocks: Iterable[int] | None = None,
     keep: str | float | None = None,
@@ -76,13 +76,14 @@ def prune(
     Args:
         model: weights, an ``ultralytics.YOLO`` or its network, or any module; never changed.
         data: for Ultralytics' networks a dataset YAML with ``train`` and ``val`` images, or, for classification, a
-            folder with those two, in each a folder a class; labels are needed by preset ``seed``, criterion ``taylor``,
-            fine-tuning and for accuracy. For any other a data loader, see
+            folder with those two, in each a folder a class; labels are needed by preset ``activation``, criterion
+            ``taylor``, fine-tuning and for accuracy. For any other a data loader, see
             :data:`seqprune.engine.batches.Loader`, or a dictionary of loaders ``train`` and ``val``; labels are needed
-            by preset ``seed`` alone. May be left out where nothing is chosen or repaired by images (``fast``).
-        preset, layers, blocks, keep, represent, match, round_to, mode, target, recover, by, protect, criterion,
-            seed: see
-            :class:`seqprune.engine.settings.Choose`.
+            by preset ``activation`` alone. May be left out where nothing is chosen or repaired by images (``fast``).
+        preset: left out, ``accurate`` where there is a ``target``, ``fast`` where there is a ``criterion``, else
+            ``activation``; see :class:`seqprune.engine.settings.Choose`, as for all of the following.
+        layers, blocks, keep, represent, match, round_to, mode, target, recover, by, protect, criterion,
+            seed: see there.
         images, imgsz, batch, device, cache_bytes, cache_half, amp, val: see :class:`seqprune.engine.settings.Look`.
         finetune, finetune_step, distill, training: the ``epochs``, ``step_epochs``, ``distill`` and ``arguments`` of
             :class:`seqprune.engine.settings.Train`; Ultralytics' networks only.
@@ -118,10 +119,11 @@ def prune(
         from seqprune.yolo.files.load import check_there
 
         check_there(model)
+    chosen = preset_of(preset, target, criterion)
     look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val)
     choose = Choose(
-        preset, layers, blocks, keep, represent, match if module is None or preset != "seed" else "all",
-        round_to, target, recover, tuple(protect), criterion, tuple(by), mode, seed,
+        chosen, layers, blocks, keep, represent, match if module is None or chosen != ACTIVATION else "all", round_to,
+        target, recover, tuple(protect), criterion, tuple(by), mode, seed,
     )  # fmt: skip
     train = Train(finetune, finetune_step, distill, training or {})
     told, ranks = listener or Listener(), connect()
@@ -158,10 +160,12 @@ def prune(
             "seed": seed,
             **train.arguments,
         }
-        tuner = Tuner(data, arguments | {"teacher": subject.model if distill else None}, told.stage)
+        tuner = Tuner(data, arguments | {"teacher": subject.model if distill else None}, told.stage, told.epoch)
     home.begin(look, choose, train)
     if tuner is not None:
         tuner.state = home.state
+    if preset is None and chosen == ACTIVATION:
+        told.note(UNASKED)
     job = partial(run, subject, look, choose, train, device=where, ranks=ranks, told=told, state=home.state)
     return _run(job, subject.task, tuner, home)
 

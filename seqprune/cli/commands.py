@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml  # type: ignore[import-untyped,unused-ignore]
 
+from seqprune.cli.console import answer, screen_for
 from seqprune.errors import InputError
 
 Trust = Annotated[
@@ -47,7 +48,6 @@ def finetune(
 ) -> None:
     """Train a pruned network on in the shape it has; a masked one stays masked."""
     from seqprune.report.folder import free_folder
-    from seqprune.report.screen import Screen
 
     if resume and (epochs, project, name, classes) != (None,) * 4:
         raise InputError(
@@ -69,7 +69,7 @@ def finetune(
     from seqprune.report.console import trained
     from seqprune.yolo.train import job as train
 
-    with Screen() as screen:
+    with screen_for() as screen:
         told: dict[str, Any] = {"arguments": arguments, "on_epoch": screen.epoch, "trust": trust}
         try:
             if resume:
@@ -86,7 +86,7 @@ def finetune(
                     f"`seqprune finetune {last} --resume --data {data}{teacher}` goes on from here", markup=False
                 )
             raise
-    screen.console.print(trained(result))
+    answer(trained(result), {"folder": str(result.folder), "best": str(result.best), "metrics": result.metrics})
 
 
 def first_the_file(model: str, missing: str) -> str:
@@ -118,3 +118,17 @@ def settings(given: list[str] | tuple[str, ...]) -> dict[str, Any]:
         if not equals or not name:
             raise InputError(f"--set {text}: no name and value; write --set lr0=0.001")
     return found
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run of `seqprune prune`.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default="report.html in the run", help="The page.")
+    ] = None,
+) -> None:
+    """Make the page of a run anew from the numbers in its folder."""
+    from seqprune.report.html import page_of_folder
+
+    page = out or folder / "report.html"
+    page_of_folder(folder, page)
+    answer(f"page in {page}", {"page": str(page)})

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from seqprune.cli.commands import first_the_file
+from seqprune.cli.console import emit, screen_for
 from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
 from seqprune.errors import InputError
 
@@ -80,16 +81,16 @@ def sensitivity(
 def _sensitivity(asked: dict[str, Any], folder: Path | None) -> None:
     from seqprune.engine.state import State
     from seqprune.measure.sensitivity import sensitivity as measure
-    from seqprune.report.screen import Screen
 
     out = asked.pop("out")
-    with Screen() as screen, resumable("sensitivity", folder):
+    with screen_for() as screen, resumable("sensitivity", folder):
         state = State(None if folder is None else folder / "state")
         found = measure(**asked, listener=screen.listener, state=state)
         _show(screen.console, f"unpruned mAP50-95 {found.map50_95:.4f}", *found.rows())
         if out is not None:
             numbers, page = found.write(out)
             screen.console.print(f"numbers in {numbers}, plot in {page}", markup=False)
+        emit(found.to_json())
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -145,9 +146,8 @@ def compare(
 def _compare(asked: dict[str, Any], folder: Path) -> None:
     from seqprune.engine.state import State
     from seqprune.measure.compare import compare as measure
-    from seqprune.report.screen import Screen
 
-    with Screen() as screen, resumable("compare", folder):
+    with screen_for() as screen, resumable("compare", folder):
         state = State(folder / "state")
         found = measure(
             **asked,
@@ -160,6 +160,7 @@ def _compare(asked: dict[str, Any], folder: Path) -> None:
         found.write(folder)
         state.clear()
         screen.console.print(f"results in {folder}: compare.json, compare.md, compare.html", markup=False)
+        emit(found.to_json())
 
 
 def _common(model: str | None, data: str | None, imgsz: int, batch: int, device: str, seed: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from seqprune.cli.commands import Trust
-from seqprune.cli.console import conclude, is_follower, screen_for
+from seqprune.cli.console import conclude, emit, is_follower, screen_for
 from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
 from seqprune.errors import InputError, MeasurementError, TrainingError
 
@@ -34,12 +34,13 @@ def prune(
         ),
     ] = None,
     preset: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="seed: a few layers, front to back. accurate: the whole network to a target. "
-            "fast: the same by the weights alone, without images."
+            show_default="accurate with --target, fast with --criterion, else activation",
+            help="accurate: the whole network to a target. fast: the same by the weights alone, without images. "
+            "activation: a few layers, front to back, by what their channels do at objects.",
         ),
-    ] = "seed",
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="What stays, with accurate or fast: params=0.8, flops=0.6 or latency=0.7.")
     ] = None,
@@ -113,13 +114,7 @@ def prune(
         raise InputError("MODEL is missing: give weights (.pt), or --resume RUN; see `seqprune prune --help`")
     asked = {
         **{"model": model, "data": data, "preset": preset, "target": target, "criterion": criterion},
-        **{
-            "recover": recover,
-            "by": [move.strip() for move in by.split(",")],
-            "protect": protect or [],
-            "layers": layer or layers,
-            "keep": ratio(keep),
-        },
+        **{"recover": recover, "protect": protect or [], "layers": layer or layers, "keep": ratio(keep)},
         **{"by": [move.strip() for move in by.split(",")]},
         **{"blocks": None if blocks is None else list(parse_blocks(blocks)), "represent": represent, "match": match},
         **{"round_to": round_to, "images": images, "imgsz": imgsz, "batch": batch, "device": device, "mode": mode},
@@ -155,6 +150,7 @@ def _run(asked: dict[str, Any], folder: Path | None, trust: bool) -> None:
         if folder is not None:
             conclude(screen.console, result)
             screen.console.print(f"results in {folder}: {', '.join(FILES)}", markup=False)
+            emit({"folder": str(folder)} | result.record.plain())
         if failure is not None:
             raise failure
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -102,6 +103,9 @@ class ModuleTask:
 
     def blocks(self, model: nn.Module) -> Blocks | None:
         return None
+
+    def pictures(self, before: nn.Module, after: nn.Module) -> tuple[dict[str, Any], ...]:
+        return ()
 
     def accuracy(self, model: nn.Module) -> Mapping[str, float]:
         if self.evaluate is not None:

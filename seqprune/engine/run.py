@@ -16,6 +16,7 @@ from seqprune.budget.cost import gflops, latencies_ms, parameters
 from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.listener import Listener
 from seqprune.engine.moves import Decided, decide
+from seqprune.engine.portrait import PER_CLASS, circumstances, per_class, portrait
 from seqprune.engine.presets import Way
 from seqprune.engine.record import ClassMeasurements, Measurements, Record, Size, versions
 from seqprune.engine.sequential import front_to_back
@@ -31,7 +32,7 @@ from seqprune.select.layers import block_of, choose_layers
 from seqprune.surgery import compact
 
 LAYERS, BLOCKS = 3, (1, 2, 3, 4, 5)
-"""What preset ``seed`` chooses: so many layers of these top-level modules."""
+"""What preset ``activation`` chooses: so many layers of these top-level modules."""
 Tune = Callable[[nn.Module, PrunePlan, int], nn.Module]
 """Given a pruned network, what was pruned, and epochs, the trained one."""
 
@@ -104,13 +105,13 @@ def run(
     measures = bool(look.val and subject.data and not ranks.rank)
     if choose.way.target is None and task.classes == 1:
         raise InputError(
-            f"{subject.source} has one class, and preset seed keeps the channels that tell classes apart: prune it "
-            "with preset accurate (--preset accurate), which needs no classes"
+            f"{subject.source} has one class, and preset activation keeps the channels that tell classes apart: prune "
+            "it with preset accurate (--preset accurate), which needs no classes"
         )
     names = [] if choose.way.target else layers_for(graph, choose.layers, choose.blocks)
     state.same("network", fingerprint(subject.model), "the network")
     state.same("images", task.images.fingerprint(), "the images")
-    before = _measured(subject.kind, subject.task, subject.model, measures, "before", told, state)
+    before, classes_before = _measured(subject.kind, subject.task, subject.model, measures, "before", told, state)
     engine = Engine(
         deepcopy(subject.model).to(device),
         graph,
@@ -146,9 +147,14 @@ def run(
         before=replace(before, file_bytes=task.file_bytes(subject.model, None)),
         after=replace(size_after, file_bytes=task.file_bytes(pruned, chosen.plan)),
         unreadable=tuple(task.images.unreadable),
+        network=portrait(
+            graph, subject.model, small, chosen.plan, (subject.task.example(subject.model), task.example(small))
+        ),
+        made=circumstances(),
+        names=dict(task.names),
     )
     try:
-        after = _measured(subject.kind, task, pruned, before.has_accuracy, "after", told, State())
+        after, classes_after = _measured(subject.kind, task, pruned, before.has_accuracy, "after", told, State())
         # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
         slow, fast = math.nan, math.nan
         if not ranks.rank:
@@ -167,6 +173,8 @@ def run(
         unreadable_val=task.unreadable_val,
         before=replace(record.before, latency_ms=slow),
         after=replace(after, latency_ms=fast, file_bytes=record.after.file_bytes),
+        classes={"before": classes_before, "after": classes_after} if classes_before else {},
+        pictures=_pictures(task, subject.model, pruned, told) if before.has_accuracy and not ranks.rank else (),
     )
     return Outcome(pruned, chosen.plan, record)
 
@@ -212,8 +220,8 @@ def _trained(model: nn.Module, plan: PrunePlan, epochs: int, tune: Tune, state: 
 
 def _measured(
     kind: type[Size], task: Task, model: nn.Module, accuracy: bool, when: str, told: Listener, state: State
-) -> Size:
-    """Size of a model, and its accuracy where that is wanted; its time is taken later."""
+) -> tuple[Size, dict[str, float]]:
+    """Size of a model, its accuracy where that is wanted, and that of each class; its time is taken later."""
 
     def look() -> dict[str, float]:
         told.stage(f"measure {when}", None)
@@ -224,7 +232,18 @@ def _measured(
             return {}
         return {name: value for name, value in known.items() if math.isfinite(value)}
 
-    return _size(kind, task, model, state.plain(f"measured-{when}", look))
+    found = state.plain(f"measured-{when}", look)
+    overall = {name: value for name, value in found.items() if not name.startswith(PER_CLASS)}
+    return _size(kind, task, model, overall), per_class(found)
+
+
+def _pictures(task: Task, before: nn.Module, after: nn.Module, told: Listener) -> tuple[dict[str, Any], ...]:
+    """For the page alone: what is measured stays where they cannot be drawn."""
+    try:
+        return task.pictures(before, after)
+    except (SeqPruneError, OSError, RuntimeError, ValueError) as error:
+        told.warning(f"no images are shown on the page: {error}")
+        return ()
 
 
 def _size(kind: type[Size], task: Task, model: nn.Module, accuracy: Mapping[str, float]) -> Size:

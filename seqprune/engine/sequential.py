@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from seqprune.engine import insight
 from seqprune.engine.steps import Done, Settings, StepReport
 from seqprune.errors import InputError, LayerSkipped, VerificationError
 from seqprune.graph.channels import Bundle, ChannelGraph
@@ -189,6 +190,7 @@ class _Run:
             reason=reason,
             members=members,
             seconds=time.perf_counter() - start,
+            seen=insight.of(choices),
         )
 
     def _open_bundles(self, name: str) -> list[Bundle]:

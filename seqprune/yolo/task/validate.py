@@ -6,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ class Metrics:
         by_objects: mAP50-95 again, each class counted by its objects instead of all alike: of few images it says more,
             where most classes have an object or two. ``nan`` without an object.
         images: What it was measured on.
+        by_class: mAP50-95 of each class that has an object, by its id.
     """
 
     map50_95: float
@@ -53,6 +54,7 @@ class Metrics:
     recall: float
     by_objects: float = math.nan
     images: Images = NO_IMAGES
+    by_class: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -196,6 +198,7 @@ def validate(
         recall=float(stats[f"metrics/recall({letter})"]),
         by_objects=_by_objects(getattr(metrics, name), metrics.nt_per_class),
         images=Images.of(validator.dataloader.dataset),
+        by_class=_by_class(getattr(metrics, name)),
     )
 
 
@@ -268,6 +271,12 @@ def _by_objects(found: Any, objects: Any) -> float:
         return math.nan
     counts = objects[found.ap_class_index]
     return float((found.all_ap.mean(1) * counts).sum() / counts.sum())
+
+
+def _by_class(found: Any) -> dict[int, float]:
+    if not len(found.all_ap):
+        return {}
+    return {int(kind): float(ap) for kind, ap in zip(found.ap_class_index, found.all_ap.mean(1), strict=True)}
 
 
 def _check_numbers(imgsz: int, batch: int) -> None:
