@@ -134,7 +134,12 @@ def prune(
     if module is not None:
         _only_for_ultralytics(train, match)
         subject = module_subject(
-            module, data, look, example_inputs=example_inputs, evaluate=evaluate, outputs=outputs, fixed=fixed
+            *(module, data, look),
+            example_inputs=example_inputs,
+            evaluate=evaluate,
+            outputs=outputs,
+            fixed=fixed,
+            seed=seed,
         )
     else:
         from seqprune.yolo.task.subject import yolo_subject

@@ -23,6 +23,7 @@ ROOMS = (
     "surgery",  # mask, compact, verify
     "select",  # which channels tell classes apart alike: numbers in, indices out
     "observe",  # what channels do
+    "runtimes",  # where networks run, and how long they take there
     "budget",  # the whole network to a target
     "repair",  # what removal broke, without training
     "engine",  # one run, for any network: whoever knows it answers as a task
@@ -31,6 +32,7 @@ ROOMS = (
     "run",  # seqprune.prune
     "measure",  # methods, layers one at a time, the original failures
     "demo",
+    "testing",  # the suite that others run on their model and their pruner
     "cli",
     "__main__",
 )

@@ -21,8 +21,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from seqprune.budget.columns import Source
 from seqprune.budget.price import Price
-from seqprune.budget.surgeon import Source, removal_order
+from seqprune.budget.surgeon import removal_order
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.surgery import weight_rows

@@ -24,7 +24,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from seqprune.cli import commands, measuring
+from seqprune.cli import benching, commands, measuring
 from seqprune.cli.console import answer, conclude, emit, screen_for, spoken
 from seqprune.cli.console import console as console_for
 from seqprune.cli.failures import said
@@ -191,7 +191,7 @@ def _fail(message: str, code: int, debug: bool) -> int:
 
 
 for _command in (
-    *(prune_command, commands.finetune, demo, commands.report, inspect),
+    *(prune_command, commands.finetune, demo, commands.report, inspect, benching.bench),
     *(measuring.compare, measuring.sensitivity, reproduce),
 ):
     app.command()(spoken(_command))

@@ -86,7 +86,7 @@ def _sensitivity(asked: dict[str, Any], folder: Path | None) -> None:
     with screen_for() as screen, resumable("sensitivity", folder):
         state = State(None if folder is None else folder / "state")
         found = measure(**asked, listener=screen.listener, state=state)
-        _show(screen.console, f"unpruned mAP50-95 {found.map50_95:.4f}", *found.rows())
+        show(screen.console, f"unpruned mAP50-95 {found.map50_95:.4f}", *found.rows())
         if out is not None:
             numbers, page = found.write(out)
             screen.console.print(f"numbers in {numbers}, plot in {page}", markup=False)
@@ -156,7 +156,7 @@ def _compare(asked: dict[str, Any], folder: Path) -> None:
             state=state,
         )
         epochs = asked["finetune"]
-        _show(screen.console, f"fine-tuned for {epochs} epochs" if epochs else "no training", *found.cells())
+        show(screen.console, f"fine-tuned for {epochs} epochs" if epochs else "no training", *found.cells())
         found.write(folder)
         state.clear()
         screen.console.print(f"results in {folder}: compare.json, compare.md, compare.html", markup=False)
@@ -182,7 +182,7 @@ def _numbers(text: str, option: str) -> list[float]:
         raise InputError(f"{option} {text!r}: give numbers in (0, 1) with commas between, 0.5,0.25") from error
 
 
-def _show(console: Console, caption: str, head: list[str], rows: list[list[str]]) -> None:
+def show(console: Console, caption: str, head: list[str], rows: list[list[str]]) -> None:
     shown = Table(box=None, caption=caption, pad_edge=False)
     for number, title in enumerate(head):
         width = max(len(cells[number]) for cells in (head, *rows))  # else a narrow console cuts numbers short

@@ -24,7 +24,7 @@ from seqprune.graph import ChannelGraph, trace
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.inputs import Inputs, call
 from seqprune.observe.relevance import Probe
-from seqprune.observe.streaming import Blocks
+from seqprune.observe.replay import Units, units_of
 from seqprune.plain import printable, why_no_file
 from seqprune.plan import PrunePlan
 from seqprune.surgery import Difference, fill, verify
@@ -101,8 +101,8 @@ class ModuleTask:
     def is_fixed(self, layer: str) -> bool:
         return any(f"{layer}.".startswith(f"{path}.") for path in self.fixed)
 
-    def blocks(self, model: nn.Module) -> Blocks | None:
-        return None
+    def blocks(self, model: nn.Module) -> Units | None:
+        return units_of(model, next(iter(self.images)))
 
     def pictures(self, before: nn.Module, after: nn.Module) -> tuple[dict[str, Any], ...]:
         return ()

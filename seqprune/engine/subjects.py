@@ -27,6 +27,7 @@ def module_subject(
     evaluate: Evaluate | None = None,
     outputs: Outputs = "auto",
     fixed: Sequence[str] = (),
+    seed: int = 0,
 ) -> Subject:
     """
     Args:
@@ -35,6 +36,7 @@ def module_subject(
         look: how many images, and how many at a time.
         example_inputs: what it takes, where there are no data.
         evaluate, outputs, fixed: see :class:`seqprune.engine.modules.ModuleTask`.
+        seed: of the sample of images.
 
     Raises:
         InputError, DataError: data that cannot be used.
@@ -49,7 +51,7 @@ def module_subject(
         if example_inputs is None:
             raise InputError("there are no data to run the network on: give data, or example_inputs")
         loaders["train"] = [(example_inputs,)]
-    images = Batches(loaders["train"], look.batch, look.images)
+    images = Batches(loaders["train"], look.batch, look.images, seed)
     validation = Batches(loaders["val"], look.batch) if look.val and loaders.get("val") is not None else None
     copy = deepcopy(model).cpu().eval()
     task = ModuleTask(copy, images, validation, evaluate, outputs, tuple(fixed))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import randomise
 from torch import nn
 
 from seqprune.errors import InputError, ModelError
+from seqprune.testing.networks import randomise
 from seqprune.yolo import DetectionImages, parameters
 from seqprune.yolo.task.peers import PEERS, SplitC2f, peer, split_c2f
 
