@@ -51,7 +51,7 @@ def test_an_option_that_does_not_exist_is_found() -> None:
         group.commands["prune"].make_context("prune", ["m.pt", "--no-such-option"])
 
 
-@pytest.mark.slow
+@pytest.mark.pages
 @pytest.mark.parametrize("page", PYTHON)
 def test_python_runs_as_it_stands(page: str, stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stand_ins)
