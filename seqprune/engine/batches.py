@@ -92,6 +92,35 @@ class Batches:
             return self, None
         return self._part(sorted(set(range(count)) - held)), self._part(sorted(held))
 
+    def deal(self, count: int, images: int) -> list[Batches]:
+        """``count`` samples of ``images`` each, one after another, without an image in common.
+
+        Raises:
+            InputError: there are not so many images.
+        """
+        if count * images > self.image_count:
+            raise InputError(
+                f"{count} samples of {images} out of {self.image_count} train images have some in common: give fewer "
+                "images, or fewer subsets"
+            )
+        return [self._between(start, start + images) for start in range(0, count * images, images)]
+
+    def first(self, images: int) -> Batches:
+        """So many images from the front."""
+        return self._between(0, min(images, self.image_count))
+
+    def _between(self, start: int, stop: int) -> Batches:
+        """The images from one on and before another."""
+        part = object.__new__(Batches)
+        part._batches, at = [], 0
+        for batch in self._batches:
+            mine = slice(max(start - at, 0), min(stop - at, batch.count))
+            if mine.start < mine.stop:
+                part._batches.append(_piece(batch, mine, len(part._batches)))
+            at += batch.count
+        part.classes, part.image_count = self.classes, stop - start
+        return part
+
     def _part(self, numbers: Sequence[int]) -> Batches:
         part = object.__new__(Batches)
         part._batches = [self._batches[n] for n in numbers]

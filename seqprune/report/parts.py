@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from seqprune.report import charts
-from seqprune.report.record import ACCURACIES
+from seqprune.report.record import titled
 
 Plain = Mapping[str, Any]
 MOST_CLASSES = 40
@@ -73,7 +73,7 @@ def glance(report: Plain) -> Part:
     was, now = (dict(size) | dict(size.get("accuracy") or {}) for size in (before, after))
     sized = {"params", "file_bytes", "gflops", "latency_ms"}
     for name in (name for name in was if name not in sized):
-        cards.append(_card(ACCURACIES.get(name, name), was.get(name), now.get(name), "{:.4f}", 1, share=False))
+        cards.append(_card(titled(name), was.get(name), now.get(name), "{:.4f}", 1, share=False))
     found = [card for card in cards if card is not None]
     measured = any(
         number(was.get(name)) is not None and number(now.get(name)) is not None for name in was if name not in sized
