@@ -18,6 +18,7 @@ class Listener:
         step: the report of a layer that was decided.
         warning: one line of text.
         epoch: how many epochs of a training are done, of how many, and the mean losses of the last one by name.
+        expect: how many images a stage looks at that did not know when it began.
         note: the same, of what is worth knowing and nothing to worry about.
     """
 
@@ -27,6 +28,7 @@ class Listener:
     warning: Callable[[str], None] = lambda _text: None
     epoch: Callable[[int, int, Mapping[str, float]], None] = lambda _done, _total, _losses: None
     note: Callable[[str], None] = lambda _text: None
+    expect: Callable[[int], None] = lambda _total: None
 
 
 def together(*listeners: Listener) -> Listener:
@@ -39,4 +41,6 @@ def together(*listeners: Listener) -> Listener:
 
         return call
 
-    return Listener(tell("stage"), tell("progress"), tell("step"), tell("warning"), tell("epoch"), tell("note"))
+    return Listener(
+        tell("stage"), tell("progress"), tell("step"), tell("warning"), tell("epoch"), tell("note"), tell("expect")
+    )

@@ -39,7 +39,7 @@ class Screen:
         self.console = console or Console(soft_wrap=True, highlight=False)
         self.quiet, self.verbose, self.clock = quiet, verbose, clock
         self.steps = 0
-        self.name, self.total, self.done = "", 0, 0
+        self.name, self.kind, self.total, self.done = "", "", 0, 0
         self.began = self.spoke = clock()
         self.progress = Progress(
             SpinnerColumn("line"),
@@ -67,15 +67,24 @@ class Screen:
 
     @property
     def listener(self) -> Listener:
-        return Listener(self.stage, self.progress_by, self.step, self.warning, self.epoch, self.note)
+        return Listener(self.stage, self.progress_by, self.step, self.warning, self.epoch, self.note, self.expect)
 
     def stage(self, name: str, total: int | None) -> None:
-        """What begins, and how many images it looks at, where that is known."""
+        """What begins, ``kind: part``, and how many images it looks at, where that is known."""
         self._ended()
-        self.name, self.total, self.done = printable(name), total or 0, 0
-        self.began = self.spoke = self.clock()
+        now, kind = self.clock(), name.partition(":")[0]
+        soon = kind == self.kind and now - self.spoke < EVERY  # one of many short parts
+        self.name, self.total, self.done, self.kind = printable(name), total or 0, 0, kind
+        self.began = now
         self.progress.reset(self.task, description=self.name, total=total, count="")
-        self._line(self.name)
+        if not soon:
+            self.spoke = now
+            self._line(self.name)
+
+    def expect(self, images: int) -> None:
+        """How many images the stage looks at, where that was not known when it began."""
+        self.total = images
+        self.progress.update(self.task, total=images)
 
     def progress_by(self, images: int) -> None:
         """How many images were looked at since the last call."""

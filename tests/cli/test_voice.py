@@ -138,3 +138,35 @@ def test_verbose_says_how_long_a_stage_took() -> None:
         screen.stage("observe", 32)
         clock.now = 1.5
     assert "observe: 1.5 s" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_short_parts_of_one_stage_are_not_a_line_each() -> None:
+    """A repair of forty parts would be forty lines in a log."""
+    clock, console = _Clock(), Console(file=io.StringIO(), width=200)
+    screen = Screen(console, clock=clock)
+    for part in range(1, 9):
+        screen.stage(f"recover: part {part} of 8", 32)
+        clock.now += 2.0
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "recover: part 1 of 8",
+        "recover: part 4 of 8",
+        "recover: part 7 of 8",
+    ]
+
+
+def test_a_measurement_counts_its_images_when_it_knows_them(run: Any, data: Path, tmp_path: Path) -> None:
+    from seqprune.engine.listener import Listener
+    from seqprune.run import prune
+
+    heard: list[tuple[str, int]] = []
+    told = Listener(
+        stage=lambda name, total: heard.append((name, total or 0)),
+        expect=lambda total: heard.append(("expect", total)),
+        progress=lambda images: heard.append(("images", images)),
+    )
+    prune(MODEL, data, match="all", imgsz=64, keep=0.5, layers=["model.1.conv", "model.3.conv"], batch=8, listener=told)
+    assert heard[:3] == [("measure before", 0), ("expect", 2), ("images", 2)]
+    for layer in (1, 2):
+        begun = heard.index((f"observe: layer {layer} of 2", 12))
+        seen = [count for what, count in heard[begun + 1 : begun + 3] if what == "images"]
+        assert sum(seen) == 12  # what was asked for, and not as often as the network was run

@@ -65,7 +65,8 @@ def yolo_subject(
         detector.names,
         imgsz,
         detector.task,
-        {"data": data, "imgsz": imgsz, "batch": look.batch, "device": str(device)},
+        {"data": data, "imgsz": imgsz, "batch": look.batch, "device": str(device)}
+        | {"watched": (told.expect, told.progress)},
         detector.source,
         SameImages(told.warning),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,9 @@ from seqprune.yolo.files.contained import contained, one_line, replaced
 from seqprune.yolo.files.networks import by_queries, names_of
 from seqprune.yolo.task.measured import NO_IMAGES, Images
 from seqprune.yolo.task.predict import UNLIMITED_SECONDS
+
+Watched = tuple[Callable[[int], None], Callable[[int], None]]
+"""Told how many images are looked at, and how many were since the last call."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +76,24 @@ class ClassMetrics:
 
 
 class _Unheard(BaseValidator):  # type: ignore[misc]
-    """Mixed into a validator of Ultralytics': calls nobody back."""
+    """Mixed into a validator of Ultralytics': calls nobody back but us."""
+
+    watched: Watched | None = None
+    _done = 0
 
     def run_callbacks(self, event: str) -> None:
-        """Nobody is told: the integrations would log to other services."""
+        """The integrations would log to other services; only how far it is is told."""
+        if self.watched is None:
+            return
+        expect, progress = self.watched
+        images = len(self.dataloader.dataset) if event.startswith("on_val_batch") or event == "on_val_start" else 0
+        if event == "on_val_start":
+            self._done = 0
+            expect(images)
+        elif event == "on_val_batch_end":
+            done = min((self.batch_i + 1) * self.args.batch, images)
+            progress(done - self._done)
+            self._done = done
 
 
 class _ReadsOnly(_Unheard, DetectionValidator):  # type: ignore[misc]
@@ -157,6 +174,7 @@ def validate(
     batch: int = 16,
     device: str | torch.device = "cpu",
     some: bool = False,
+    watched: Watched | None = None,
 ) -> Metrics:
     """Measure a detector with Ultralytics' validator, on a copy; the model and the data stay as they are.
 
@@ -168,6 +186,7 @@ def validate(
         batch: Images per batch; it shapes the letterboxed rectangles and so moves the result slightly.
         device: Where to run.
         some: Whether the model knows some of the data's classes only; objects of the others are left out.
+        watched: Told how far it is.
 
     Raises:
         DataError: The data cannot be used, or has other classes than the model.
@@ -193,7 +212,7 @@ def validate(
         "val": False,  # else Ultralytics scores official COCO splits with a package it installs itself
     }
     with replaced(validators, "check_det_dataset", lambda *_, **__: dict(description)):  # with classes as the network's
-        stats, validator = _measure(kind, model, task, arguments, imgsz, batch, device)
+        stats, validator = _measure(kind, model, task, arguments, imgsz, batch, device, watched)
     metrics = validator.metrics
     return Metrics(
         map50_95=float(stats[f"metrics/mAP50-95({letter})"]),
@@ -215,6 +234,7 @@ def validate_classes(
     device: str | torch.device = "cpu",
     images: int | None = None,
     seed: int = 0,
+    watched: Watched | None = None,
 ) -> ClassMetrics:
     """Measure a network that classifies with Ultralytics' validator, on a copy, on the images of ``val``.
 
@@ -226,6 +246,7 @@ def validate_classes(
         device: Where to run.
         images: Measure on this many images, drawn with ``seed``; None: all.
         seed: Of the draw.
+        watched: Told how far it is.
 
     Raises:
         DataError: The data cannot be used, or its classes are not the model's.
@@ -234,7 +255,8 @@ def validate_classes(
     _check_numbers(imgsz, batch)
     classes = fitting_names(resolve_folder(data)["names"], names_of(model), str(data))
     kind = type("_OurClasses", (_Classes,), {"classes": classes, "images": images, "seed": seed})
-    stats, validator = _measure(kind, model, "classify", {"data": str(data), "split": "val"}, imgsz, batch, device)
+    where = {"data": str(data), "split": "val"}
+    stats, validator = _measure(kind, model, "classify", where, imgsz, batch, device, watched)
     seen = Images.of(validator.dataloader.dataset)
     return ClassMetrics(float(stats["metrics/accuracy_top1"]), float(stats["metrics/accuracy_top5"]), seen)
 
@@ -247,6 +269,7 @@ def _measure(
     imgsz: int,
     batch: int,
     device: str | torch.device,
+    watched: Watched | None,
 ) -> tuple[Mapping[str, float], Any]:
     """What one of our validators says of a copy of the model, by Ultralytics' names, and the validator."""
     where = as_device(device)
@@ -266,6 +289,7 @@ def _measure(
             "exist_ok": True,
         }
         validator = kind(args={**common, **arguments}, save_dir=Path(folder))
+        validator.watched = watched
         try:
             stats: Mapping[str, float] = validator(model=copy)
         except RuntimeError as error:
