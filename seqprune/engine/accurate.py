@@ -106,6 +106,7 @@ def repaired(
     forward: Forward | None = None,
     progress: Progress | None = None,
     keep: Keep | None = None,
+    part: Callable[[int, int, int], None] = lambda _number, _parts, _images: None,
 ) -> tuple[nn.Module, tuple[Repair, ...]]:
     """The masked model after the repairs that helped on images held out from fitting.
 
@@ -122,6 +123,7 @@ def repaired(
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
         keep: where findings are kept.
+        part: told which part of a fit begins, of how many, and the images that it looks at.
     """
     images = task.images
     fitting, held = images.hold_out()
@@ -144,6 +146,13 @@ def repaired(
     ) -> None:
         for stream in streams:
             stream.reset()
+        looked = sum(batch.count for batch in images) if not hasattr(images, "image_count") else images.image_count
+
+        def done(parts: int) -> None:
+            on_stage(parts)
+            part(parts + 1, len(stages), looked)
+
+        part(start + 1, len(stages), looked)
         refit(
             original,
             model,
@@ -160,7 +169,7 @@ def repaired(
             reading=known,
             ridge=_ridge(relevance),
             start=start,
-            on_stage=on_stage,
+            on_stage=done,
         )
 
     judge = None if held is None else task.judge(original, held)

@@ -10,6 +10,7 @@ from typing import Any, TypedDict, TypeVar
 
 from seqprune.engine.modules import Evaluate
 from seqprune.engine.outputs import Outputs
+from seqprune.engine.presets import preset_of
 from seqprune.engine.settings import Choose, Look, Mode, Open, Train
 from seqprune.observe.inputs import Inputs
 
@@ -43,7 +44,7 @@ class Options(Opening, total=False):
     cache_half: bool
     amp: bool
     val: bool
-    preset: str
+    preset: str | None
     layers: int | Sequence[str] | None
     blocks: Iterable[int] | None
     keep: str | float | None
@@ -70,6 +71,7 @@ def settings_of(options: Mapping[str, Any]) -> tuple[Look, Choose, Train, Open]:
         InputError: a value that cannot be used.
         TypeError: there is no such keyword.
     """
+    options = {**options, "preset": preset_of(*(options.get(name) for name in ("preset", "target", "criterion")))}
     if strange := sorted(set(options) - {parameter.name for parameter in parameters()}):
         raise TypeError(f"prune() got an unexpected keyword argument {strange[0]!r}")
     return _of(Look, options), _of(Choose, options), _of(Train, options), _of(Open, options)
@@ -95,4 +97,5 @@ def _name(entry: Field[Any]) -> str:
 
 
 def _default(entry: Field[Any]) -> Any:
-    return None if entry.default is MISSING else entry.default
+    """That of the settings; of what follows from other keywords, ``None``."""
+    return None if entry.default is MISSING or entry.name == "preset" else entry.default

@@ -14,9 +14,9 @@ from seqprune.engine.listener import Listener
 from seqprune.engine.modules import ModuleTask
 from seqprune.engine.outputs import found
 from seqprune.engine.record import ClassMeasurements, ModuleMeasurements
-from seqprune.engine.run import Subject
 from seqprune.engine.settings import Choose, Look, Open, Train
 from seqprune.engine.state import State
+from seqprune.engine.subject import Subject
 from seqprune.engine.subjects import module_subject
 from seqprune.errors import InputError
 from seqprune.observe.device import as_device
