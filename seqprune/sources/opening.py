@@ -135,8 +135,10 @@ def _with_folder(
     splits = found_in(data)
     copy = deepcopy(network).cpu().eval()
     labels = labelled(splits.values(), _classes(copy, shown))
-    if labels.note:
-        told.warning(f"{data}: {labels.note}" + ("" if labels.ids else "; accuracy is not measured"))
+    if not labels.ids:
+        told.warning(f"{data}: {labels.note}; accuracy is not measured")
+    elif labels.note:
+        told.note(f"{data}: {labels.note}")
     images = FolderImages(splits["train"], labels, shown, look.batch, look.images, choose.seed)
     validation = None
     if look.val and labels.ids:
