@@ -1,6 +1,7 @@
 """The suite that others run: on their model, on their pruner. See docs/conformance.md.
 
 Importing this package imports nothing heavy: the pytest plugin lies in it, and is loaded in every run of pytest.
+Random networks are ``seqprune.testing.strategies.networks``, a trial is ``seqprune.testing.trial.trial``.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ if TYPE_CHECKING:
     from seqprune.testing.networks import random_plan, randomise
     from seqprune.testing.outputs import difference, prepare
     from seqprune.testing.pruners import PRUNERS, Pruner, pruner, register
-    from seqprune.testing.strategies import networks
     from seqprune.testing.subjects import subject
-    from seqprune.testing.trial import ContractError, NotApplicable, trial
+    from seqprune.testing.trial import ContractError, NotApplicable
 
 _HOME = {
     "CONTRACTS": "contracts",
@@ -30,7 +30,6 @@ _HOME = {
     "cell": "cases",
     "check": "contracts",
     "difference": "outputs",
-    "networks": "strategies",
     "prepare": "outputs",
     "pruner": "pruners",
     "random_plan": "networks",
@@ -38,7 +37,6 @@ _HOME = {
     "register": "pruners",
     "results": "contracts",
     "subject": "subjects",
-    "trial": "trial",
 }
 
 __all__ = [
@@ -53,7 +51,6 @@ __all__ = [
     "cell",
     "check",
     "difference",
-    "networks",
     "prepare",
     "pruner",
     "random_plan",
@@ -61,7 +58,6 @@ __all__ = [
     "register",
     "results",
     "subject",
-    "trial",
 ]
 
 

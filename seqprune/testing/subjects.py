@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ def subject(name: str) -> tuple[nn.Module, Inputs]:
 
     Args:
         name: ``timm:resnet18``, ``torchvision:vgg11``; a model YAML of Ultralytics' with or without its ending
-            (``yolov8n``); or a file of weights, whose own weights it has then.
+            (``yolov8n``); a file of weights, whose own weights it has then;
+            or ``package.module:function``, which returns a network and the tuple of tensors that it takes.
 
     Raises:
         InputError: there is no such network, or its library is not installed.
@@ -35,6 +37,9 @@ def subject(name: str) -> tuple[nn.Module, Inputs]:
     if name.startswith((TIMM, TORCHVISION)):
         library, _, model = name.partition(":")
         return _classifier(library, model)
+    module, _, function = name.partition(":")
+    if function and not name.endswith(FILES):
+        return _made(name, module, function)
     from seqprune.yolo.files.load import load
     from seqprune.yolo.files.networks import NETWORKS
     from seqprune.yolo.task.tracing import grey_image
@@ -46,6 +51,14 @@ def subject(name: str) -> tuple[nn.Module, Inputs]:
         prepare(network)
     image = grey_image(network, max(SIDE, 2 * found.stride))
     return network, (torch.rand(image.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),)
+
+
+def _made(name: str, module: str, function: str) -> tuple[nn.Module, Inputs]:
+    try:
+        model, inputs = getattr(import_module(module), function)()
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{name} gives no network and its inputs ({error}); return (module, (tensor,))") from error
+    return model.eval(), tuple(inputs)
 
 
 def _classifier(library: str, name: str) -> tuple[nn.Module, Inputs]:
