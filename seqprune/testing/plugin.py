@@ -69,7 +69,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Pa
     found = yield
     short = {f"--{name}": f"--pruning-{name}" for name in (*SHORT, "update-baseline")}
     if any(argument.partition("=")[0] in short for argument in args):
-        _, unknown = parser.parse_known_and_unknown_args(list(args), early_config.option)
+        _, unknown = parser.parse_known_and_unknown_args(list(args))
         nobodys = {argument.partition("=")[0] for argument in unknown} & {*short}
         for place, argument in enumerate(args):
             name, equals, value = argument.partition("=")

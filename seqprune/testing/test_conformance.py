@@ -21,7 +21,7 @@ def test_the_runtime_agrees(pruning_report: PruningReport, pytestconfig: pytest.
     """Exported, the pruned model gives in --runtime what it gives in torch."""
     if (setting(pytestconfig, "runtime") or "torch") == "torch":
         pytest.skip("no --runtime")
-    assert pruning_report.runtime_difference <= EXPORTED  # noqa: S101
+    assert pruning_report.runtime_difference <= EXPORTED
 
 
 def test_accuracy(pruning_report: PruningReport, pytestconfig: pytest.Config) -> None:
@@ -29,7 +29,7 @@ def test_accuracy(pruning_report: PruningReport, pytestconfig: pytest.Config) ->
     least = setting(pytestconfig, "min-share")
     if least is None:
         pytest.skip("no --min-share")
-    assert pruning_report.accuracy_share >= float(least)  # noqa: S101
+    assert pruning_report.accuracy_share >= float(least)
 
 
 def test_time(pruning_report: PruningReport, pytestconfig: pytest.Config) -> None:
@@ -37,7 +37,7 @@ def test_time(pruning_report: PruningReport, pytestconfig: pytest.Config) -> Non
     most = setting(pytestconfig, "max-time")
     if most is None:
         pytest.skip("no --max-time")
-    assert pruning_report.time_share <= float(most)  # noqa: S101
+    assert pruning_report.time_share <= float(most)
 
 
 @pytest.mark.regression
@@ -47,4 +47,4 @@ def test_nothing_got_worse(pruning_report: PruningReport, pytestconfig: pytest.C
     if folder is None:
         pytest.skip("no --baseline")
     worse = against(pruning_report, folder, update=bool(pytestconfig.getoption("pruning_update_baseline")))
-    assert not worse, "; ".join(worse)  # noqa: S101
+    assert not worse, "; ".join(worse)
