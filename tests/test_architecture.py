@@ -23,11 +23,13 @@ ROOMS = (
     "surgery",  # mask, compact, verify
     "select",  # which channels tell classes apart alike: numbers in, indices out
     "observe",  # what channels do
+    "runtimes",  # where networks run, and how long they take there
     "budget",  # the whole network to a target
     "repair",  # what removal broke, without training
     "engine",  # one run, for any network: whoever knows it answers as a task
     "report",  # records as pages and text
     "yolo",  # the task of Ultralytics' networks, and the only room that imports it
+    "sources",  # networks and their data, as a caller names them
     "run",  # seqprune.prune
     "measure",  # methods, layers one at a time, the original failures
     "demo",

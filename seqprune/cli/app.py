@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from seqprune.cli import commands, measuring
+from seqprune.cli import benching, commands, measuring
 from seqprune.cli.console import conclude, screen_for
 from seqprune.cli.console import console as console_for
 from seqprune.cli.failures import said
@@ -195,5 +195,5 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
-for _command in (measuring.sensitivity, measuring.compare):
+for _command in (measuring.sensitivity, measuring.compare, benching.bench):
     app.command()(_command)

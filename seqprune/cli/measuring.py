@@ -25,7 +25,9 @@ Resume = Annotated[
     typer.Option(metavar="RUN", help="Go on with a run that was ended, in its folder; nothing else is given."),
 ]
 Images = Annotated[int | None, typer.Option(show_default="all", help="A seeded sample of so many val images.")]
-Size = Annotated[int, typer.Option(help="Longer side of the images in pixels.")]
+Size = Annotated[
+    int | None, typer.Option(show_default="640; 224 to classify", help="Longer side of the images in pixels.")
+]
 BatchSize = Annotated[int, typer.Option("--batch", help="Images at a time.")]
 Device = Annotated[str, typer.Option(help="cpu, or the number of a GPU.")]
 Seed = Annotated[int, typer.Option(help="Of every random choice.")]
@@ -42,7 +44,7 @@ def sensitivity(
     ),
     criterion: Annotated[str, typer.Option(help="Which channels stay.")] = "l2",
     images: Images = None,
-    imgsz: Size = 640,
+    imgsz: Size = None,
     batch: BatchSize = 16,
     device: Device = "cpu",
     seed: Seed = 0,
@@ -86,7 +88,7 @@ def _sensitivity(asked: dict[str, Any], folder: Path | None) -> None:
     with Screen() as screen, resumable("sensitivity", folder):
         state = State(None if folder is None else folder / "state")
         found = measure(**asked, listener=screen.listener, state=state)
-        _show(screen.console, f"unpruned mAP50-95 {found.map50_95:.4f}", *found.rows())
+        show(screen.console, found.caption, *found.rows())
         if out is not None:
             numbers, page = found.write(out)
             screen.console.print(f"numbers in {numbers}, plot in {page}", markup=False)
@@ -106,7 +108,7 @@ def compare(
         typer.Option(help="With commas: accurate, criteria (l1, obs-global …), clusters, topk-l1, tp-magnitude …"),
     ] = "accurate,random,l1,bn,fpgm,lamp,taylor,topk-l1,clusters",
     images: Annotated[int, typer.Option(help="A seeded sample of so many train images.")] = 128,
-    imgsz: Size = 640,
+    imgsz: Size = None,
     batch: BatchSize = 16,
     device: Device = "cpu",
     seed: Seed = 0,
@@ -156,13 +158,15 @@ def _compare(asked: dict[str, Any], folder: Path) -> None:
             state=state,
         )
         epochs = asked["finetune"]
-        _show(screen.console, f"fine-tuned for {epochs} epochs" if epochs else "no training", *found.cells())
+        show(screen.console, f"fine-tuned for {epochs} epochs" if epochs else "no training", *found.cells())
         found.write(folder)
         state.clear()
         screen.console.print(f"results in {folder}: compare.json, compare.md, compare.html", markup=False)
 
 
-def _common(model: str | None, data: str | None, imgsz: int, batch: int, device: str, seed: int) -> dict[str, Any]:
+def _common(
+    model: str | None, data: str | None, imgsz: int | None, batch: int, device: str, seed: int
+) -> dict[str, Any]:
     """
     Raises:
         InputError: there is no network, or there are no images.
@@ -181,7 +185,7 @@ def _numbers(text: str, option: str) -> list[float]:
         raise InputError(f"{option} {text!r}: give numbers in (0, 1) with commas between, 0.5,0.25") from error
 
 
-def _show(console: Console, caption: str, head: list[str], rows: list[list[str]]) -> None:
+def show(console: Console, caption: str, head: list[str], rows: list[list[str]]) -> None:
     shown = Table(box=None, caption=caption, pad_edge=False)
     for number, title in enumerate(head):
         width = max(len(cells[number]) for cells in (head, *rows))  # else a narrow console cuts numbers short

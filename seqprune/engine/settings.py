@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
+from seqprune.engine.modules import Evaluate
+from seqprune.engine.outputs import Outputs
 from seqprune.engine.presets import BY, Way, settings_of, way_of
 from seqprune.engine.steps import Settings
 from seqprune.errors import InputError
+from seqprune.observe.inputs import Inputs
 from seqprune.observe.shelf import CACHE_BYTES
 
 Mode = Literal["compact", "mask"]
@@ -130,6 +133,28 @@ class Train:
             raise InputError(f"finetune={self.epochs}, finetune_step={self.step_epochs}: give epochs, 0 or more")
         if self.distill and not self.epochs + self.step_epochs:
             raise InputError("distill teaches while fine-tuning: give finetune or finetune_step too, or leave it out")
+
+
+@dataclass(frozen=True)
+class Open:
+    """How a network and its data are opened.
+
+    Attributes:
+        trust: load a ``.pt`` whatever it holds; it may run code.
+        classes: cut an Ultralytics network down to these of its classes, by name or number, before anything else;
+            objects of others are left out.
+        example_inputs: what a module takes, where there are no data.
+        evaluate: measures a module's accuracy, by name; top-1 and top-5 on the labelled ``val`` data without it.
+        outputs: what a module returns: ``logits``, ``values``, or ``auto``.
+        fixed: module paths of a module that are not fitted anew.
+    """
+
+    trust: bool = False
+    classes: Collection[str | int] | None = None
+    example_inputs: Inputs = None
+    evaluate: Evaluate | None = None
+    outputs: Outputs = "auto"
+    fixed: Sequence[str] = ()
 
 
 def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:

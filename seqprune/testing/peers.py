@@ -60,7 +60,7 @@ def torch_pruning_split(module: nn.Module, inputs: Inputs, keep: Keep) -> nn.Mod
     """
     if not is_ultralytics(module):
         raise NotApplicable("this network has no C2f to rewrite: see torch-pruning")
-    from seqprune.yolo.task.peers import SplitC2f, split_c2f
+    from seqprune.yolo.task.splitting import SplitC2f, split_c2f
 
     asked: dict[str, list[int]] = {name: list(stay) for name, stay in keep.items()}
     split = split_c2f(module)

@@ -73,12 +73,7 @@ def yolo_subject(
     subject = Subject(detector.model, graph, task, kind, detector.source, str(data))
     if "size" in choose.way.by:
         size, share = _best_size(detector, str(data), look, choose, device, told, state or State())
-        smaller = replace(
-            task,
-            images=images_to_look_at(detector, data, look, size, choose, told),
-            imgsz=size,
-            validation={"data": data, "imgsz": size, "batch": look.batch, "device": str(device)},
-        )
+        smaller = replace(task.at_size(size), images=images_to_look_at(detector, data, look, size, choose, told))
         subject = replace(subject, sized=(smaller, size, left_to_others(choose.way, share)))
     return subject, look
 

@@ -1,0 +1,110 @@
+"""Which runtimes there are, which of them are installed, and what a time says of the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass, replace
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from seqprune.errors import InputError
+
+RUNTIMES = {
+    "torch": "torch",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "ncnn": "ncnn",
+    "tensorrt": "tensorrt",
+}
+"""By name, the package that has to be installed."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """
+    Attributes:
+        runtime: of ``RUNTIMES``.
+        threads: of a processor; as many as torch uses where left out.
+        device: ``cpu``, or the number of a GPU.
+        full: whether OpenVINO has to compute in float32; else in what it takes for the fastest on that device.
+    """
+
+    runtime: str = "torch"
+    threads: int | None = None
+    device: str = "cpu"
+    full: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads={self.threads}: give 1 or more")
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device == "cpu"
+
+    def settled(self) -> Where:
+        """With the number of threads filled in.
+
+        Raises:
+            InputError: that runtime is not known, not installed, or does not run on that device.
+        """
+        if self.runtime not in RUNTIMES:
+            raise InputError(f"runtime={self.runtime!r} is not known: choose {', '.join(RUNTIMES)}")
+        if not is_installed(self.runtime):
+            package = RUNTIMES[self.runtime]
+            raise InputError(
+                f"runtime {self.runtime} is not installed here: pip install {package}, or choose of "
+                f"{', '.join(installed())}"
+            )
+        if self.runtime == "tensorrt" and self.on_cpu:
+            raise InputError("runtime tensorrt runs on a GPU: give its number as the device, --device 0")
+        if self.runtime == "ncnn" and not self.on_cpu:
+            raise InputError("runtime ncnn is timed on a processor here: leave the device out")
+        return replace(self, threads=self.threads or torch.get_num_threads())
+
+    def about(self) -> dict[str, Any]:
+        """What a time needs beside it to be understood."""
+        return {
+            "runtime": self.runtime,
+            "version": version(self.runtime),
+            "threads": self.threads,
+            "device": self.device,
+            "processor": processor() if self.on_cpu else torch.cuda.get_device_name(int(self.device)),
+        }
+
+
+def is_installed(runtime: str) -> bool:
+    """Whether its package can be imported."""
+    return find_spec(RUNTIMES[runtime]) is not None
+
+
+def installed() -> list[str]:
+    """Names of the runtimes that can be timed here."""
+    return [name for name in RUNTIMES if is_installed(name)]
+
+
+def version(runtime: str) -> str:
+    """Of its package; empty where nobody says."""
+    for name in (RUNTIMES[runtime], f"{RUNTIMES[runtime]}-gpu"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def processor() -> str:
+    """Its name, and how many cores may be used."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{named}, {cores} cores"
