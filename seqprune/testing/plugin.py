@@ -25,7 +25,7 @@ VALUES = {
     "(module, example inputs)",
     "unpruned": "the network that --model was pruned from; shares are of this one's accuracy and time",
     "data": "data YAML (or folder, for classifiers) that accuracy is measured on",
-    "runtime": "where it runs and time is measured: torch, torchscript, onnxruntime, openvino",
+    "runtime": "where it runs and time is measured: torch, onnxruntime, openvino, ncnn, tensorrt",
     "imgsz": "side in pixels of the images (640, or 224 for classifiers)",
     "baseline": "folder of stored figures that the model must not fall behind",
     "min-share": "least share of the unpruned network's accuracy, such as 0.95",
