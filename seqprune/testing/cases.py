@@ -6,6 +6,7 @@ What a pruner does to its process, from an exception to a crash, is a result wit
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.forkserver as forkserver
 import os
 import signal
 import tempfile
@@ -32,7 +33,6 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-PRELOAD = ["seqprune.testing.cases", "seqprune.yolo.files.load"]
 METHODS = multiprocessing.get_all_start_methods()
 _PATIENCE = 6
 """Times the processor time: so long is waited for a process on a busy machine."""
@@ -81,6 +81,18 @@ def cell(
     return found
 
 
+def preload(*, ultralytics: bool) -> None:
+    """Has the process that others are forked from import what they need; the first call decides.
+
+    Args:
+        ultralytics: whether its networks are tried too, which takes seconds more.
+    """
+    if "forkserver" in METHODS:
+        modules = ["seqprune.testing.cases", *(["seqprune.yolo.files.load"] if ultralytics else [])]
+        multiprocessing.set_forkserver_preload(modules)
+        forkserver.ensure_running()
+
+
 @dataclass(frozen=True)
 class _Job:
     pruner: str
@@ -102,8 +114,7 @@ class _Ended:
 def _asked(job: _Job, found: dict[str, Result]) -> _Ended:
     """One process; results come into ``found`` as they are known."""
     context: Any = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
-    if "forkserver" in METHODS:
-        context.set_forkserver_preload(PRELOAD)
+    preload(ultralytics=":" not in job.subject)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         receiver, sender = context.Pipe(duplex=False)

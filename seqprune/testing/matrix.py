@@ -17,7 +17,7 @@ from pathlib import Path
 
 from seqprune.atomic import write_text
 from seqprune.errors import SeqPruneError
-from seqprune.testing.cases import Limits, cell
+from seqprune.testing.cases import Limits, cell, preload
 from seqprune.testing.contracts import CONTRACTS, Result
 from seqprune.testing.pruners import PRUNERS, pruner
 from seqprune.testing.tables import (
@@ -93,6 +93,7 @@ def matrix(
         until: the time, as ``time.monotonic()`` tells it, after which no more rows are begun.
     """
     seen = versions()
+    preload(ultralytics=any(":" not in name for name in subjects))
 
     def one(pair: tuple[str, str]) -> Row | None:
         if time.monotonic() > until:

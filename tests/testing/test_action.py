@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from seqprune.testing.plugin import VALUES
+from seqprune.testing.contracts import CONTRACTS
+from seqprune.testing.plugin import SHORT, VALUES
 
 ROOT = Path(__file__).parents[2]
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
@@ -44,3 +45,16 @@ def test_the_wheel_has_the_plugin_under_its_name() -> None:
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert '[project.entry-points.pytest11]\nseqprune = "seqprune.testing.plugin"' in project
     assert "testing = [" in project
+
+
+def test_the_page_names_every_contract_and_only_options_that_are_there() -> None:
+    page = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in CONTRACTS)
+    assert "fourteen contracts" in readme
+    assert len(CONTRACTS) == 14
+    options = set(re.findall(r"--pruning-([\w-]+\w)", page + readme))
+    assert options <= {*VALUES}
+    before = page.partition("<!-- matrix -->")[0]
+    short = set(re.findall(r"(?<![\w-])--(?!pruning)([\w-]+\w)", before)) - {"update-baseline", "pyargs"}
+    assert short <= {*SHORT}
