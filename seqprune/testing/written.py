@@ -27,8 +27,8 @@ def write(
         step_summary: a file that the Markdown is appended to, as GitHub shows it beside a job.
     """
     tables = _tables(cases, figures)
-    for path in filter(None, files.values()):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    for asked in filter(None, files.values()):
+        Path(asked).parent.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join(("## Conformance of pruning", *(f"### {k}\n\n{markdown(v)}" for k, v in tables.items()))) + "\n"
     if summary := files.get("summary"):
         write_text(Path(summary), text)
