@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from seqprune.errors import InputError
+from seqprune.testing.named import named
 from seqprune.testing.outputs import prepare
 from seqprune.testing.trial import Inputs
 
@@ -37,9 +37,8 @@ def subject(name: str) -> tuple[nn.Module, Inputs]:
     if name.startswith((TIMM, TORCHVISION)):
         library, _, model = name.partition(":")
         return _classifier(library, model)
-    module, _, function = name.partition(":")
-    if function and not name.endswith(FILES):
-        return _made(name, module, function)
+    if ":" in name and not name.endswith(FILES):
+        return _made(name)
     from seqprune.yolo.files.load import load
     from seqprune.yolo.files.networks import NETWORKS
     from seqprune.yolo.task.tracing import grey_image
@@ -53,10 +52,11 @@ def subject(name: str) -> tuple[nn.Module, Inputs]:
     return network, (torch.rand(image.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),)
 
 
-def _made(name: str, module: str, function: str) -> tuple[nn.Module, Inputs]:
+def _made(name: str) -> tuple[nn.Module, Inputs]:
+    make: Any = named(name)
     try:
-        model, inputs = getattr(import_module(module), function)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        model, inputs = make()
+    except (TypeError, ValueError) as error:
         raise InputError(f"{name} gives no network and its inputs ({error}); return (module, (tensor,))") from error
     return model.eval(), tuple(inputs)
 

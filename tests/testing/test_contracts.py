@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import metadata
+from pathlib import Path
+
 import planted
 import pytest
 import torch
@@ -11,6 +15,7 @@ from torch import nn
 from seqprune.errors import InputError
 from seqprune.testing import CONTRACTS, PRUNERS, check, pruner, results
 from seqprune.testing.networks import SIDE, Network, Unit, example, randomise
+from seqprune.testing.pruners import GROUP
 from seqprune.testing.strategies import networks
 from seqprune.testing.trial import ContractError, NotApplicable, Prune, Trial, trial, trial_of_own
 
@@ -187,6 +192,20 @@ def test_pruners_are_found_by_name_by_function_and_not_by_guess(monkeypatch: pyt
             pruner(wrong)
     with pytest.raises(InputError, match=r"register prune\(module"):
         pruner("planted:__name__")
+    entry = metadata.EntryPoint("mine", "planted:reorders", GROUP)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] if group == GROUP else [])
+    assert pruner("mine").prune is planted.reorders
+    with pytest.raises(InputError, match="back-to-front, mine"):
+        pruner("nobody")
+
+
+def test_a_function_beside_the_tests_is_found_without_installing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "beside_these.py").write_text("def prune(module, example_inputs, keep):\n    return module\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    assert callable(pruner("beside_these:prune").prune)
 
 
 @pytest.mark.parametrize("name", ["torch-pruning", "torch-pruning-c2f"])
