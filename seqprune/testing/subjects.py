@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from seqprune.errors import InputError
+from seqprune.sources.factories import built
 from seqprune.testing.named import named
 from seqprune.testing.outputs import prepare
 from seqprune.testing.trial import Inputs
@@ -35,8 +35,7 @@ def subject(name: str) -> tuple[nn.Module, Inputs]:
     """
     torch.manual_seed(0)
     if name.startswith((TIMM, TORCHVISION)):
-        library, _, model = name.partition(":")
-        return _classifier(library, model)
+        return _classifier(name)
     if ":" in name and not name.endswith(FILES):
         return _made(name)
     from seqprune.yolo.files.load import load
@@ -61,22 +60,8 @@ def _made(name: str) -> tuple[nn.Module, Inputs]:
     return model.eval(), tuple(inputs)
 
 
-def _classifier(library: str, name: str) -> tuple[nn.Module, Inputs]:
-    try:
-        if library == "timm":
-            import timm as zoo
-
-            make: Any = partial(zoo.create_model, name, pretrained=False)
-        else:
-            from torchvision import models as zoo
-
-            make = partial(zoo.get_model, name, weights=None)
-    except ImportError as error:
-        raise InputError(f"{library} is missing: pip install {library}, or leave {library}:{name} out") from error
-    try:
-        network = make()
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{library} has no network {name} ({error}); see its list of models") from error
+def _classifier(name: str) -> tuple[nn.Module, Inputs]:
+    network = built(name)[0]
     side = SIDE
     fixed = getattr(network, "default_cfg", {})
     if fixed.get("fixed_input_size"):
