@@ -240,6 +240,11 @@ class Recorder(Tensors):
         """Ties channels to those whose number the code hands on for them."""
         self._deferred.tied.append((left, right, f"{self.module or 'the network'} gives them the number of others"))
 
+    def reads_of(self, module: str) -> bool:
+        """Whether a call read a tensor of a module."""
+        foreign = {owner.module for key in self._foreign for owner in self._owners[key]}
+        return module in foreign or any(path == module for path, _, _ in self._cuts)
+
     def held(self, module: str, tensor: str, dim: int) -> IntArray | None:
         """The atoms along a dimension of a module's tensor, where there are any."""
         cut = self._cuts.get((module, tensor, dim))

@@ -315,6 +315,49 @@ def test_the_widths_of_a_block_that_is_fused_for_deployment(widths_: tuple[int, 
     assert block.deploy().weight.shape == block.a[0].weight.shape
 
 
+class Renamed(Reparameterised):
+    """The same, in words of its author."""
+
+    def __init__(self, names: tuple[str, str]) -> None:
+        super().__init__(8, 12)
+        self.names = names
+        del self.in_channels, self.out_channels
+        vars(self).update(zip(names, (8, 12), strict=True))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *("in_ch out_ch", "nin nout", "num_in num_out", "_in _out", "C_in C_out", "inp oup", "c1 c2", "ch_in ch_out"),
+        *("n_in n_out", "input_dim output_dim", "inplanes planes", "cin cout", "inchs outchs", "chs chs_out"),
+    ],
+)
+def test_names_that_people_give_widths(names: str) -> None:
+    """``in_ch``, ``nin`` or ``C_in`` kept what the block was built with."""
+    one, other = names.split()
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Renamed((one, other)), nn.Conv2d(12, 2, 1)).double().eval()
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"0": [0, 1, 2], "1.a.0": [0, 1, 2, 3, 4]})
+    block: Any = compact(model, plan, graph)[1]
+    assert (getattr(block, one), getattr(block, other)) == (3, 5)
+
+
+def test_widths_in_lists_and_numbers_of_no_known_meaning_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """They kept what the block was built with and nobody was told: a list may be used for anything."""
+    model = net(Reparameterised(8, 12), 12)
+    vars(model[2]).update(
+        chs=[8, 12], planes=(8, 4), cfg={"width": 12, "depth": 2}, a_number=8, stride=8, flags=[True, 3]
+    )
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2, 3, 4]})
+    with caplog.at_level(logging.WARNING, "seqprune"):
+        block: Any = compact(model, plan, graph)[2]
+    assert (block.chs, block.planes, block.cfg, block.a_number) == ([8, 12], (8, 4), {"width": 12, "depth": 2}, 8)
+    assert sorted(record.message.split(" is ")[0] for record in caplog.records) == [
+        *("2.a_number", "2.cfg['width']", "2.chs[0]", "2.chs[1]", "2.planes[0]")
+    ]
+
+
 def test_the_number_of_a_whole_network() -> None:
     class Whole(nn.Module):
         def __init__(self) -> None:
