@@ -111,6 +111,34 @@ def test_subclasses_inherit_what_their_base_states_where_it_holds(kind: type[Hal
     assert small[2].half == half
 
 
+class Scaled(Halves):
+    """Computes with what its base states."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.half**-0.5
+
+
+class Compared(Halves):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        return y * (y.shape[1] // self.half)
+
+
+class Literal(Halves):
+    """Knows by heart what its base holds."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat(self.cv1(x).split(4, 1)[::-1], 1)
+
+
+@pytest.mark.parametrize("kind", [Scaled, Compared, Literal])
+def test_what_is_stated_is_watched_in_code_of_ones_own(kind: type[Halves]) -> None:
+    """A subclass of C2f that computes with ``self.c`` came out wrong, and its proof blamed the product."""
+    register_widths(Halves, half=("cv1.conv", 2))
+    graph, _, _ = exact(net(kind()))
+    assert not graph.by_name["2.cv1.conv"].free.any()
+
+
 def test_statements_that_name_no_class_or_no_layer() -> None:
     with pytest.raises(InputError, match="is no class of modules"):
         register_widths("pkg.C2f", c="cv1")  # type: ignore[arg-type]
