@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from seqprune.errors import DataError, InputError
-from seqprune.observe.batch import Batch
+from seqprune.observe.batch import Batch, Images
 from seqprune.observe.inputs import Inputs, count_of, height_width, part_of, tensors
 
 Loader = Iterable[Any] | Callable[[], Iterable[Any]]
@@ -22,6 +22,16 @@ It gives batches: inputs as the network takes them (see :mod:`seqprune.observe.i
 targets in that place are not looked at. ``places`` are ``[M, 3]``: index of the input, row and column in pixels of
 ``[B, C, H, W]`` inputs; an object is seen at the cell of a layer's map that lies there, and ``classes`` are ``[M]``.
 """
+
+
+class Classified(Images, Protocol):
+    """Images of some classes.
+
+    Attributes:
+        classes: how many there are; 0 where nothing is labelled.
+    """
+
+    classes: int
 
 
 class Batches:
@@ -91,6 +101,35 @@ class Batches:
         if count < 2:
             return self, None
         return self._part(sorted(set(range(count)) - held)), self._part(sorted(held))
+
+    def deal(self, count: int, images: int) -> list[Batches]:
+        """``count`` samples of ``images`` each, one after another, without an image in common.
+
+        Raises:
+            InputError: there are not so many images.
+        """
+        if count * images > self.image_count:
+            raise InputError(
+                f"{count} samples of {images} out of {self.image_count} train images have some in common: give fewer "
+                "images, or fewer subsets"
+            )
+        return [self._between(start, start + images) for start in range(0, count * images, images)]
+
+    def first(self, images: int) -> Batches:
+        """So many images from the front."""
+        return self._between(0, min(images, self.image_count))
+
+    def _between(self, start: int, stop: int) -> Batches:
+        """The images from one on and before another."""
+        part = object.__new__(Batches)
+        part._batches, at = [], 0
+        for batch in self._batches:
+            mine = slice(max(start - at, 0), min(stop - at, batch.count))
+            if mine.start < mine.stop:
+                part._batches.append(_piece(batch, mine, len(part._batches)))
+            at += batch.count
+        part.classes, part.image_count = self.classes, stop - start
+        return part
 
     def _part(self, numbers: Sequence[int]) -> Batches:
         part = object.__new__(Batches)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from seqprune.atomic import atomic, write_text
-from seqprune.engine.batches import Batches
+from seqprune.engine.batches import Classified
 from seqprune.engine.outputs import Outputs, asked, found, judge_of, kinds_of, probe_of, variances_of
 from seqprune.engine.task import Judge
 from seqprune.errors import InputError, ModelError
@@ -44,23 +45,28 @@ class ModuleTask:
         outputs: what the network returns; see :data:`seqprune.engine.outputs.Outputs`.
         fixed: module paths that are not fitted anew.
         names: class id to name.
+        device: where accuracy on ``validation`` is measured; where the network is, where left out.
     """
 
     model: nn.Module
-    images: Batches
-    validation: Batches | None = None
+    images: Classified
+    validation: Classified | None = None
     evaluate: Evaluate | None = None
     outputs: Outputs = "auto"
     fixed: tuple[str, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
+    device: torch.device | None = None
     suffix: str = field(default=SUFFIX, init=False)
     predict: None = field(default=None, init=False)
-    unreadable_val: tuple[str, ...] = field(default=(), init=False)
     classifies: bool = field(default=True, init=False)
 
     @property
     def classes(self) -> int:
         return self.images.classes
+
+    @property
+    def unreadable_val(self) -> tuple[str, ...]:
+        return () if self.validation is None else tuple(self.validation.unreadable)
 
     def example(self, model: nn.Module) -> Inputs:
         return next(iter(self.images)).input(model, slice(1))
@@ -108,7 +114,8 @@ class ModuleTask:
             return {name: float(value) for name, value in self.evaluate(model).items()}
         if self.validation is None or not self.validation.classes:
             return {}
-        return top_accuracies(model, self.validation)
+        there = model if self.device is None else deepcopy(model).to(self.device)
+        return top_accuracies(there, self.validation)
 
     def prove(self, masked: nn.Module, small: nn.Module, inputs: Inputs) -> tuple[Difference, str]:
         return verify(masked, small, inputs if isinstance(inputs, tuple) else (inputs,)), "float32"
@@ -158,7 +165,7 @@ def restore(model: nn.Module, path: str | Path) -> nn.Module:
     return model
 
 
-def top_accuracies(model: nn.Module, images: Batches) -> dict[str, float]:
+def top_accuracies(model: nn.Module, images: Classified) -> dict[str, float]:
     """``top1`` and ``top5`` of the network's first output, ``[B, K]``, shares of the labelled images."""
     hits = {1: 0, 5: 0}
     count = 0

@@ -151,7 +151,7 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
     for tensor in recorder.tracked(returned):
         value = recorder.value(tensor)
         if value is not None and value.atoms is not None:
-            recorder.pin(value.atoms, "network output")
+            recorder.pin(value.atoms, outputs.OUTPUT)
 
 
 def _run_training(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> tuple[str, ...]:

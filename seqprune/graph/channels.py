@@ -241,9 +241,11 @@ class ChannelGraph:
                 most = max(giving.kept[each] for each in sections)
                 target = max(1, -(-most // round_to) * round_to)
                 for each in sections:
-                    giving.back(each, target)
+                    if giving.kept[each] < target:
+                        giving.back(each, target)
             for each in self._sections.layers:  # sections may lie across layers, and be even without one of them
-                giving.back(each, 1)
+                if giving.kept[each] < 1:
+                    giving.back(each, 1)
             if giving.given == before:
                 return giving.removed
 

@@ -19,7 +19,9 @@ class Sections:
     Attributes:
         groups: of all sections.
         ends: ``[sections + 1]``, where each begins and the last one ends.
-        of_group: by group, the sections it lies in, once for every place that it has there.
+        sections: those of all places in ``groups``, in the order of the groups.
+        starts: ``[group_count + 1]``, where each group's begin there.
+        twice: whether a section has a group more than once.
         counted: those whose counts matter, sections that balance together: those of balances, and whole layers that no
             balance governs.
         layers: those that are layers.
@@ -27,7 +29,9 @@ class Sections:
 
     groups: IntArray
     ends: IntArray
-    of_group: tuple[tuple[int, ...], ...]
+    sections: IntArray
+    starts: IntArray
+    twice: tuple[bool, ...]
     counted: tuple[tuple[int, ...], ...]
     layers: tuple[int, ...]
 
@@ -45,13 +49,20 @@ class Sections:
         layers = tuple(range(len(parts), len(parts) + len(whole)))
         parts += whole
         counted += [(at,) for at in layers if not governed[parts[at]].all()]
-        of_group: list[list[int]] = [[] for _ in range(group_count)]
-        for at, part in enumerate(parts):
-            for group in part.tolist():
-                of_group[group].append(at)
         ends = np.cumsum([0, *(len(part) for part in parts)])
         groups = np.concatenate([np.empty(0, np.intp), *parts])
-        return cls(groups, ends, tuple(map(tuple, of_group)), tuple(counted), layers)
+        places = np.argsort(groups, kind="stable")
+        starts = np.searchsorted(groups[places], np.arange(group_count + 1))
+        section_of = np.repeat(np.arange(len(parts)), np.diff(ends))[places]
+        twice = tuple(len(np.unique(part)) < len(part) for part in parts)
+        return cls(groups, ends, section_of, starts, twice, tuple(counted), layers)
+
+    def holding(self, groups: IntArray) -> list[int]:
+        """The sections that groups lie in, once for every place that they have there."""
+        starts, counts = self.starts[groups], self.starts[groups + 1] - self.starts[groups]
+        before = np.repeat(counts.cumsum() - counts, counts)
+        found: list[int] = self.sections[np.repeat(starts, counts) + np.arange(len(before)) - before].tolist()
+        return found
 
 
 class Giving:
@@ -78,11 +89,16 @@ class Giving:
         if self.kept[section] >= target:
             return  # as nearly always: sorting first took most of the time that planning takes
         groups = self.sections.groups[start:end]
-        candidates = np.unique(groups[self.removed[groups] & self.decided[groups]])
-        for group in candidates[np.argsort(-self.scores[candidates], kind="stable")].tolist():
-            self.removed[group] = False
-            self.given += 1
-            for each in self.sections.of_group[group]:
-                self.kept[each] += 1
-            if self.kept[section] >= target:
-                return
+        groups = groups[self.removed[groups] & self.decided[groups]]
+        # A group that is in the section twice is given back once.
+        groups, times = (
+            np.unique(groups, return_counts=True) if self.sections.twice[section] else (np.sort(groups), None)
+        )
+        groups = groups[best := np.argsort(-self.scores[groups], kind="stable")]
+        wanted = target - self.kept[section]
+        if times is not None:
+            wanted = int(np.searchsorted(times[best].cumsum(), wanted)) + 1
+        self.removed[groups[:wanted]] = False
+        self.given += len(groups[:wanted])
+        for each in self.sections.holding(groups[:wanted]):
+            self.kept[each] += 1

@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ LENDS_SECOND = frozenset("to type_as expand_as view_as reshape_as".split())
 LENDS_SHAPE = frozenset("expand_as view_as reshape_as".split())
 
 
+@cache
 def op_name(function: Callable[..., Any]) -> str:
     """``torch.Tensor.__iadd__`` → ``add``, ``torch.relu_`` → ``relu``, ``torch.Tensor.shape.__get__`` → ``shape``."""
     name = getattr(function, "__name__", None) or str(function)
@@ -61,9 +63,14 @@ def op_name(function: Callable[..., Any]) -> str:
 
 
 def _writes_in_place(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
+    return bool(_named_in_place(function) or kwargs.get("inplace") or kwargs.get("out") is not None)
+
+
+@cache
+def _named_in_place(function: Callable[..., Any]) -> bool:
     name = getattr(function, "__name__", "")
     own = (name.endswith("_") and not name.startswith("__")) or re.fullmatch(r"__i(?!nvert).+__|__setitem__", name)
-    return bool(own or kwargs.get("inplace") or kwargs.get("out") is not None)
+    return bool(own)
 
 
 class CallWatch(TorchFunctionMode):
@@ -225,10 +232,13 @@ def _named_as_rules_do(
     if len(args) == 2 and "input" in named:
         args = (*args, named.pop("input"))
     try:
-        inspect.signature(rule).bind(*args, **named)
+        _signature(rule).bind(*args, **named)
     except TypeError as error:
         raise NoRule(f"called in a way that its rule does not know: {error}") from error
     return args, named
+
+
+_signature = cache(inspect.signature)
 
 
 class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -17,7 +17,8 @@ from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.state import State
 from seqprune.observe.batch import Noise
 from seqprune.surgery import compact
-from seqprune.yolo.data.images import FileImages, images_for
+from seqprune.yolo.data.files import FileImages
+from seqprune.yolo.data.images import images_for
 from seqprune.yolo.files.heads import knows_some, only_classes
 from seqprune.yolo.files.load import LoadedDetector, load
 from seqprune.yolo.files.networks import NETWORKS, names_of
@@ -73,12 +74,7 @@ def yolo_subject(
     subject = Subject(detector.model, graph, task, kind, detector.source, str(data))
     if "size" in choose.way.by:
         size, share = _best_size(detector, str(data), look, choose, device, told, state or State())
-        smaller = replace(
-            task,
-            images=images_to_look_at(detector, data, look, size, choose, told),
-            imgsz=size,
-            validation={"data": data, "imgsz": size, "batch": look.batch, "device": str(device)},
-        )
+        smaller = replace(task.at_size(size), images=images_to_look_at(detector, data, look, size, choose, told))
         subject = replace(subject, sized=(smaller, size, left_to_others(choose.way, share)))
     return subject, look
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from seqprune.observe.relevance import Probe
 from seqprune.observe.streaming import Blocks
 from seqprune.plan import PrunePlan
 from seqprune.surgery import Difference
-from seqprune.yolo.data.images import FileImages
+from seqprune.yolo.data.files import FileImages
 from seqprune.yolo.files.heads import knows_some
 from seqprune.yolo.files.networks import is_fixed
 from seqprune.yolo.files.save import bytes_of, save_pt
@@ -67,6 +67,11 @@ class YoloTask:
 
     def example(self, model: nn.Module) -> torch.Tensor:
         return grey_image(model, self.imgsz)
+
+    def at_size(self, imgsz: int) -> YoloTask:
+        """The same measured on images of another size in pixels; those that are looked at stay as they are."""
+        measured = None if self.validation is None else {**self.validation, "imgsz": imgsz}
+        return replace(self, imgsz=imgsz, validation=measured)
 
     def trace(self, model: nn.Module) -> ChannelGraph:
         return trace_detector(model)
