@@ -27,6 +27,8 @@ from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import second_moments
 from seqprune.select.moments import FloatArray
 
+ROWS = True
+
 
 def choose_globally(
     model: nn.Module,
@@ -126,7 +128,8 @@ def _sources(
     pinned = int(np.flatnonzero(graph.pinned)[0]) if graph.pinned.any() else -1
     for name in names:
         scale = reading.unit(name).affine(model, name)[0].cpu()[:, None]
-        weight = scaled_weight(model, name, scale, read[name], importance[name], relevance.slope.get(name))
+        about = (importance[name], relevance.slope.get(name), relevance.together.get(name))
+        weight = scaled_weight(model, name, scale, read[name], *about)
         groups = outputs.get(name, np.full(len(weight), pinned))
         readers.setdefault(leader[name], []).append(Reader(weight, groups, samples.get(name, math.inf)))
     return [Source(covariances[name], inputs[name], tuple(found)) for name, found in readers.items()], known
@@ -139,17 +142,23 @@ def scaled_weight(
     covariance: torch.Tensor,
     importance: float,
     slope: torch.Tensor | None = None,
+    together: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``[outputs, K]`` float64: rows as BatchNorm and activation behind scale them, of total variance ``importance``.
 
     On the device of ``covariance``. ``scale`` is ``[outputs, 1]``, what the BatchNorm multiplies with.
-    ``slope`` is ``[outputs]``, the mean squared derivative of the activation.
+    ``slope`` is ``[outputs]``, the mean squared derivative of the activation. Where it is known what each output costs
+    as a whole, ``together`` ``[outputs]``, rows are of that variance instead.
     """
     conv = cast(nn.Conv2d, model.get_submodule(name))
     weight = scale.to(covariance) * conv.weight.detach().to(covariance).flatten(1)
     if slope is not None:
         weight = weight * slope.to(covariance).sqrt()[:, None]
-    total = float(((weight @ covariance) * weight).sum())
+    variance = ((weight @ covariance) * weight).sum(1)
+    if together is not None and ROWS:
+        weight = weight * (together.to(covariance) / variance.clamp(min=1e-30)).sqrt()[:, None]
+        variance = together.to(covariance)
+    total = float(variance.sum())
     return weight * (importance / total) ** 0.5 if total > 0 else weight * 0
 
 

@@ -96,6 +96,8 @@ class Choose:
     def __post_init__(self) -> None:
         if self.blocks is not None:
             object.__setattr__(self, "blocks", tuple(self.blocks))
+        for name in ("protect", "by"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         _ = self.settings, self.way  # checked now, not after an hour
         if self.mode not in ("compact", "mask"):
             raise InputError(f"mode={self.mode!r} is not known: mode is compact or mask")
@@ -130,6 +132,7 @@ class Train:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "arguments", self.arguments or {})
         if min(self.epochs, self.step_epochs) < 0:
             raise InputError(f"finetune={self.epochs}, finetune_step={self.step_epochs}: give epochs, 0 or more")
         if self.distill and not self.epochs + self.step_epochs:
@@ -164,6 +167,7 @@ class Open:
     std: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "fixed", tuple(self.fixed))
         if self.outputs not in ("auto", "logits", "values"):
             raise InputError(f"outputs={self.outputs!r} is not known: choose auto, logits or values")
 

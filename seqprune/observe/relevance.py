@@ -40,14 +40,14 @@ class Relevance:
         slope: ``[channels]`` float64, mean squared derivative of the activation, weighted as the positions are; only
             where there is one.
         drawn: by number of the batch and convolution, the positions to look at: 4 kB for an image and a convolution.
-        together: squared gradients of what scales an output of an image as a whole around its mean, summed over images
-            and outputs: what it costs to lose as much of all positions. Only where it was asked for.
+        together: ``[channels]`` float64, squared gradients of what scales a whole map around its mean, summed over
+            images: what it costs to lose as much of it at all positions. Only where it was asked for.
     """
 
     curvature: dict[str, torch.Tensor] = field(default_factory=dict)
     slope: dict[str, torch.Tensor] = field(default_factory=dict)
     drawn: dict[tuple[int, str], Drawn] = field(default_factory=dict)
-    together: dict[str, float] = field(default_factory=dict)
+    together: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def samples(self) -> dict[str, float]:
         """By convolution, as how many positions those that were drawn count: (Σ w)² / Σ w², where some matter more.
@@ -100,11 +100,10 @@ def relevance_of(
         nonlocal count
         count += images
         found.drawn.update({(number, name): each for name, each in drawn.items()})
-        for kind, totals in (("curvature", found.curvature), ("slope", found.slope)):
+        kinds = {"curvature": found.curvature, "slope": found.slope, "together": found.together}
+        for kind, totals in kinds.items():
             for name, more in sums[kind].items():
                 _add(totals, name, more)
-        for name, whole in sums["together"].items():
-            found.together[name] = found.together.get(name, 0.0) + whole
         if progress is not None:
             progress(images)
 
@@ -147,7 +146,7 @@ class _Seen:
     maps: dict[str, torch.Tensor]  # [B, H, W]
     curvature: dict[str, torch.Tensor]  # [channels]
     slopes: dict[str, torch.Tensor]  # [channels], summed over images
-    together: dict[str, float]
+    together: dict[str, torch.Tensor]  # [channels]
 
 
 def _look(
@@ -180,7 +179,7 @@ def _look(
         squares = as_map(layer, gradient.float().square())
         shown, slopes = as_map(layer, output.detach()).float(), as_map(layer, gradient).float()
         around = shown - shown.mean((0, 2, 3), keepdim=True)
-        seen.together[name] = float((slopes * around).sum((2, 3)).square().sum())
+        seen.together[name] = (slopes * around).sum((2, 3)).square().sum(0).double().cpu()
         seen.maps[name] = squares.sum(1).cpu()
         seen.curvature[name] = squares.sum((0, 2, 3)).double().cpu()
         if name in curves:
