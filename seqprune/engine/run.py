@@ -76,7 +76,7 @@ def run(
     before, of_classes = measured(subject.kind, subject.task, subject.model, accuracy, "before", told, state)
     streams = streams_for(task, subject.model, look.cache_bytes, look.cache_half, told.warning)
     there = deepcopy(subject.model).to(device)
-    engine = Engine(there, subject.graph, task, streams, Forward(look.amp, told.warning), told, state)
+    engine = Engine(there, subject.graph, task, streams, Forward(look.amp, told.warning), told, state, ranks)
     decided, repairs = _pruned(engine, way, names, choose, train, tune, ranks)
     chosen = replace(decided.chosen, plan=replace(decided.chosen.plan, imgsz=size))
     masked = chosen.masked.cpu()
