@@ -14,7 +14,7 @@ from seqprune.engine.presets import preset_of
 from seqprune.engine.settings import Choose, Look, Mode, Open, Train
 from seqprune.observe.inputs import Inputs
 
-Settings = TypeVar("Settings")
+Kind = TypeVar("Kind")
 _TRAIN = {"epochs": "finetune", "step_epochs": "finetune_step", "arguments": "training"}
 """Fields that are called otherwise among so many."""
 
@@ -86,7 +86,7 @@ def parameters() -> list[Parameter]:
     ]
 
 
-def _of(kind: type[Settings], options: Mapping[str, Any]) -> Settings:
+def _of(kind: type[Kind], options: Mapping[str, Any]) -> Kind:
     known: Any = fields(kind)  # type: ignore[arg-type]
     given = {entry.name: options[_name(entry)] for entry in known if _name(entry) in options}
     return kind(**given)
