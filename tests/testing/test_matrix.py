@@ -98,3 +98,6 @@ def test_a_wrong_name_is_said_before_anything_runs(tmp_path: Path, capsys: pytes
 def test_time_that_is_up_leaves_rows_for_the_next_run(tmp_path: Path) -> None:
     assert made.main(["--models=planted:tiny", "--pruners=naive", f"--out={tmp_path}", "--minutes=0"]) == 1
     assert not list(tmp_path.rglob("rows/*/*.json"))
+    assert "1 rows are left" in (tmp_path / "matrix.md").read_text()
+    assert made.main(["--models=planted:tiny", "--pruners=naive", f"--out={tmp_path}"]) == 0
+    assert made.main(["--models=planted:tiny", "--pruners=naive", f"--out={tmp_path}", "--minutes=0"]) == 0  # kept
