@@ -62,6 +62,7 @@ def test_the_page_escapes_what_it_shows() -> None:
     text = page("t", "a & b", {"h": [["<script>"], ["✗ runs"]]})
     assert "<script>" not in text
     assert '<td class="bad">✗ runs</td>' in text
+    assert "<b>runs</b>: <code>a&lt;b</code>" in page("t", "", {"h": [["x"], ["**runs**: ``a<b``"]]})
     assert markdown([["a|b"]]).startswith("| a¦b |")
 
 
