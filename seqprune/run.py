@@ -28,7 +28,7 @@ from seqprune.observe.shelf import CACHE_BYTES
 from seqprune.report import summary
 from seqprune.report.result import PruneResult, RunFolder
 from seqprune.report.screen import Screen
-from seqprune.sources.opening import check_there, is_module, opened
+from seqprune.sources.opening import check_there, is_ultralytics, opened
 
 
 def prune(
@@ -67,6 +67,9 @@ def prune(
     evaluate: Evaluate | None = None,
     outputs: Outputs = "auto",
     fixed: Sequence[str] = (),
+    weights: str | Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     folder: str | Path | None = None,
     listener: Listener | None = None,
     progress: bool | None = None,
@@ -119,17 +122,17 @@ def prune(
     look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val)
     choose = Choose(
         chosen, layers, blocks, keep, represent,
-        match if match or chosen != ACTIVATION or not is_module(model) else "all", round_to, target,
+        match if match or chosen != ACTIVATION or is_ultralytics(model) else "all", round_to, target,
         recover, tuple(protect), criterion, tuple(by), mode, seed,
     )  # fmt: skip
     train = Train(finetune, finetune_step, distill, training or {})
-    how = Open(trust, classes, example_inputs, evaluate, outputs, tuple(fixed))
+    how = Open(trust, classes, example_inputs, evaluate, outputs, tuple(fixed), weights, mean, std)
     told, ranks = listener or Listener(), connect()
     where = own_device(as_device(str(device)), ranks)
     home = RunFolder(None if folder is None else Path(folder), keeps=ranks.count == 1)
     check_together(choose, train, ranks.count, data is not None and data != "")
     subject, look = opened(model, data, look, choose, train, how, device=where, told=told, state=home.state)
-    tuner = None if is_module(model) else _tuner(subject, data, look, train, seed, told)
+    tuner = _tuner(subject, data, look, train, seed, told) if is_ultralytics(model) else None
     home.begin(look, choose, train)
     if tuner is not None:
         tuner.state = home.state

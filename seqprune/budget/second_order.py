@@ -113,7 +113,7 @@ def _sources(
     covariances = {name: seen.products[0].div_(seen.count) for name, seen in moments.items()}
     read = {name: covariances[leader[name]] for name in names}
     relevance = relevance or Relevance()
-    importance = importance_of_layers(model, read, relevance.curvature)
+    importance = importance_of_layers(model, read, relevance.curvature, together=relevance.together)
     samples = relevance.samples()
     readers: dict[str, list[Reader]] = {}
     pinned = int(np.flatnonzero(graph.pinned)[0]) if graph.pinned.any() else -1

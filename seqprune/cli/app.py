@@ -30,6 +30,7 @@ from seqprune.cli.console import console as console_for
 from seqprune.cli.failures import said
 from seqprune.cli.hints import rewritten
 from seqprune.cli.interrupts import Stopped, leave
+from seqprune.cli.opening import Trust
 from seqprune.cli.prune import prune as prune_command
 from seqprune.errors import InputError, LostError, SeqPruneError
 from seqprune.plain import printable
@@ -114,17 +115,20 @@ def reproduce(
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml.")],
-    trust: commands.Trust = False,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Weights (.pt), a model .yaml, timm:NAME, torchvision:NAME …")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="What gives its inputs, package.module:function; of images none are needed.")
+    ] = None,
+    trust: Trust = False,
 ) -> None:
     """List layers front to back, what is coupled or constrained, and what is pinned and why."""
+    from seqprune.measure.inspecting import inspect as look
     from seqprune.report.console import graph_json, graph_text
-    from seqprune.yolo.files.load import load
-    from seqprune.yolo.files.networks import NETWORKS
-    from seqprune.yolo.task.tracing import trace_detector
 
-    graph = trace_detector(load(model, tasks=NETWORKS, trust=trust).model)
-    answer(graph_text(graph, model), graph_json(graph, model))
+    found = look(model, data, trust=trust)
+    answer(graph_text(found.graph, found.source), graph_json(found.graph, found.source))
 
 
 def main() -> None:

@@ -9,11 +9,8 @@ import typer
 import yaml  # type: ignore[import-untyped,unused-ignore]
 
 from seqprune.cli.console import answer, screen_for
+from seqprune.cli.opening import Trust
 from seqprune.errors import InputError
-
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Load a .pt whatever it holds; it may run code that whoever made it put there.")
-]
 
 
 def finetune(

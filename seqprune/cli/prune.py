@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from seqprune.cli.commands import Trust
 from seqprune.cli.console import conclude, emit, is_follower, screen_for
+from seqprune.cli.opening import OPENED, Mean, Model, Std, Trust, Weights, opening, stem_of
 from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
 from seqprune.errors import InputError, MeasurementError, TrainingError
 
@@ -18,18 +18,17 @@ ASKED: dict[str, Any] = {
     **{"keep": (str, float, int), "round_to": int, "images": int, "imgsz": int, "batch": int, "cache_bytes": int},
     **{"cache_half": bool, "amp": bool, "finetune": int, "finetune_step": int, "distill": bool, "seed": int},
     **{"val": bool, "classes": list},
+    **OPENED,
 }
 
 
 def prune(
-    model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")
-    ] = None,
+    model: Model = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Dataset YAML with labelled train and val images; of classes, a folder with those two. "
-            "fast prunes without.",
+            help="Dataset YAML with labelled train and val images; of classes, a folder with those two; with --trust "
+            "package.module:function. fast prunes without.",
             show_default=False,
         ),
     ] = None,
@@ -99,6 +98,9 @@ def prune(
         Path | None,
         typer.Option(metavar="RUN", help="Go on with a run that was killed, in its folder: nothing else is given."),
     ] = None,
+    weights: Weights = None,
+    mean: Mean = None,
+    std: Std = None,
     trust: Trust = False,
 ) -> None:
     """Prune a trained network front to back, prove the result, and measure it."""
@@ -121,13 +123,14 @@ def prune(
         **{"cache_bytes": cache_bytes, "cache_half": cache_half, "amp": amp, "finetune": finetune},
         **{"finetune_step": finetune_step, "distill": distill, "seed": seed, "val": not no_val},
         "classes": None if classes is None else classes.split(","),
+        **opening(weights, mean, std),
     }
     if is_follower():
         _run(asked, None, trust)
         return
     from seqprune.report.folder import free_folder
 
-    with new_run(free_folder(project, name, Path(model).stem or "model"), absolute(asked)) as folder:
+    with new_run(free_folder(project, name, stem_of(model)), absolute(asked)) as folder:
         _run(asked, folder, trust)
 
 
@@ -137,7 +140,7 @@ def _run(asked: dict[str, Any], folder: Path | None, trust: bool) -> None:
         TrainingError, MeasurementError: what was done is saved and said; the work as a whole failed.
     """
     from seqprune import run
-    from seqprune.report.result import FILES, PruneResult
+    from seqprune.report.result import PruneResult, files_of
 
     failure: TrainingError | MeasurementError | None = None
     with screen_for(folder is None) as screen, resumable("prune", folder):
@@ -149,7 +152,7 @@ def _run(asked: dict[str, Any], folder: Path | None, trust: bool) -> None:
             result, failure = error.result, error
         if folder is not None:
             conclude(screen.console, result)
-            screen.console.print(f"results in {folder}: {', '.join(FILES)}", markup=False)
+            screen.console.print(f"results in {folder}: {', '.join(files_of(result.task))}", markup=False)
             emit({"folder": str(folder)} | result.record.plain())
         if failure is not None:
             raise failure

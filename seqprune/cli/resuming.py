@@ -108,7 +108,8 @@ def alone(model: str | None, data: str | None) -> None:
 
 def absolute(asked: Mapping[str, Any]) -> dict[str, Any]:
     """The same with paths that mean the same from another folder."""
-    paths = {name: asked[name] for name in ("model", "data") if asked[name] and os.path.exists(asked[name])}
+    given = {name: asked.get(name) for name in ("model", "data", "weights")}
+    paths = {name: path for name, path in given.items() if path and os.path.exists(path)}
     return dict(asked) | {name: str(Path(path).absolute()) for name, path in paths.items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from seqprune.engine.modules import Evaluate
@@ -148,6 +149,9 @@ class Open:
         evaluate: measures a module's accuracy, by name; top-1 and top-5 on the labelled ``val`` data without it.
         outputs: what a module returns: ``logits``, ``values``, or ``auto``.
         fixed: module paths of a module that are not fitted anew.
+        weights: a file for a network that is named by what builds it (``timm:NAME``): ``.safetensors``, or a ``.pt``
+            with tensors by name, which is read as data.
+        mean, std: of each channel of the images in a folder, in [0, 1]; what is known of the network where left out.
     """
 
     trust: bool = False
@@ -156,6 +160,13 @@ class Open:
     evaluate: Evaluate | None = None
     outputs: Outputs = "auto"
     fixed: Sequence[str] = ()
+    weights: str | Path | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.outputs not in ("auto", "logits", "values"):
+            raise InputError(f"outputs={self.outputs!r} is not known: choose auto, logits or values")
 
 
 def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from seqprune.engine.listener import Listener
 from seqprune.engine.settings import Choose, Look, Open, Train
 from seqprune.graph.channels import ChannelGraph
 from seqprune.report.console import graph_json, graph_text
-from seqprune.sources.opening import is_module, opened
+from seqprune.sources.opening import is_ultralytics, opened
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def inspect(model: str | Path | nn.Module | Any, data: Any = None, **how: Any) -
         InputError: weights or inputs that cannot be used.
     """
     asked = Open(**how)
-    if is_module(model):
+    if not is_ultralytics(model):
         told, cpu = Listener(), torch.device("cpu")
         subject, _ = opened(model, data, Look(2, val=False), Choose("fast"), Train(), asked, device=cpu, told=told)
         return Inspection(subject.source, subject.graph)
