@@ -120,7 +120,7 @@ class Comparison:
                 _number(row.score, ".4f") + row.spread,
                 _number(row.score / whole if row.score is not None and whole else None, ".1%"),
                 *(_number(row.accuracy.get(name), ".4f") for name in second),
-                f"{row.seconds:.1f}",
+                f"{row.seconds:.1f}" if row.seconds else "–",
             ]
             for row in self.rows
         ]

@@ -116,12 +116,12 @@ def embedding(space: Sequence[Point], labels: Sequence[int], medoids: Sequence[i
 
 def apart(names: Sequence[str], matrix: Sequence[Sequence[float]], most: float, label: str) -> Markup:
     """Classes against classes: the darker, the better the channels tell the two apart; ``most`` is the darkest."""
-    size, edge = max(12.0, 220 / max(len(names), 1)), 96.0
+    size, edge = max(12.0, 220 / max(len(names), 1)), 100.0
     parts, whole = [], edge + size * len(names)
     for row, (name, values) in enumerate(zip(names, matrix, strict=True)):
-        parts.append(words(edge - 6, edge + size * (row + 0.5) + 4, name[:14], "end"))
+        parts.append(words(edge - 6, edge + size * (row + 0.5) + 4, name[:13], "end"))
         x = edge + size * (row + 0.5) + 4
-        parts.append(f'<g transform="rotate(-90 {x:.1f} {edge - 6})">{words(x, edge - 6, name[:14])}</g>')
+        parts.append(f'<g transform="rotate(-90 {x:.1f} {edge - 6})">{words(x, edge - 6, name[:13])}</g>')
         for column, value in enumerate(values):
             shade = min(max(value / (most or 1), 0.04), 1)
             if row != column:

@@ -70,7 +70,7 @@ def lines(
         f"{_stroke(names.index(name))}><title>{escape(name)}: {low:.4g} to {high:.4g}</title></path>"
         for name, x, low, high in spans
     ]
-    picture = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    picture = _picture(title, _WIDTH, _HEIGHT, parts)
     return f'<div><h2>{escape(title)}</h2><p class="quiet">{escape(y_label)}</p>{picture}</div>'
 
 
@@ -97,7 +97,12 @@ def dots(x_label: str, rows: Mapping[str, Mapping[str, float]], names: Sequence[
             for name, value in values.items()
         ]
     parts.append(f'<text x="{width - _EDGE}" y="{height - 4}" text-anchor="end">{escape(x_label)}</text>')
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(x_label)}">{"".join(parts)}</svg>'
+    return _picture(x_label, width, height, parts)
+
+
+def _picture(label: str, width: int, height: int, parts: Sequence[str]) -> str:
+    named = f'role="img" aria-label="{escape(label)}"'
+    return f'<svg class="roomy" viewBox="0 0 {width} {height}" {named}>{"".join(parts)}</svg>'
 
 
 def _colour(number: int) -> str:
