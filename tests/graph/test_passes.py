@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from networks import random_plan, randomise
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
+from seqprune.testing.networks import random_plan, randomise
 
 WIDTH = 8
 Code = Callable[[Any, torch.Tensor], torch.Tensor]
