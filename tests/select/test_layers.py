@@ -69,3 +69,8 @@ def test_blocks_as_they_are_written(text: str, blocks: tuple[int, ...]) -> None:
 def test_what_names_no_blocks(text: str) -> None:
     with pytest.raises(InputError, match="names no blocks"):
         parse_blocks(text)
+
+
+def test_layers_stand_front_to_back_not_by_their_names() -> None:
+    later = [("model.2.conv", 8), ("model.10.conv", 8), ("model.1.late", 8)]
+    assert choose_layers(later, (1, 2, 10), 3) == [name for name, _ in later]
