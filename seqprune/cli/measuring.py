@@ -13,23 +13,14 @@ from rich.table import Table
 from seqprune.cli.commands import first_the_file
 from seqprune.cli.console import emit, screen_for
 from seqprune.cli.opening import OPENED, Mean, Model, Std, Trust, Weights, numbers, opening
+from seqprune.cli.options import BatchSize, Device, Resume, Seed, Size
 from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
 from seqprune.errors import InputError
 
 _COMMON: dict[str, Any] = {"model": str, "data": str, "imgsz": int, "batch": int, "device": str, "seed": int} | OPENED
 SENSITIVITY = _COMMON | {"layers": list, "ratios": list, "criterion": str, "images": int, "out": str}
 COMPARE = _COMMON | {"targets": list, "count": str, "methods": list, "images": int, "subsets": int, "finetune": int}
-Resume = Annotated[
-    Path | None,
-    typer.Option(metavar="RUN", help="Go on with a run that was ended, in its folder; nothing else is given."),
-]
 Images = Annotated[int | None, typer.Option(show_default="all", help="A seeded sample of so many val images.")]
-Size = Annotated[
-    int | None, typer.Option(show_default="640; 224 to classify", help="Longer side of the images in pixels.")
-]
-BatchSize = Annotated[int, typer.Option("--batch", help="Images at a time.")]
-Device = Annotated[str, typer.Option(help="cpu, or the number of a GPU.")]
-Seed = Annotated[int, typer.Option(help="Of every random choice.")]
 
 
 def sensitivity(

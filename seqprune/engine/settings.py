@@ -97,6 +97,8 @@ class Choose:
         object.__setattr__(self, "preset", preset_of(self.preset))
         if self.blocks is not None:
             object.__setattr__(self, "blocks", tuple(self.blocks))
+        for name in ("protect", "by"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         _ = self.settings, self.way  # checked now, not after an hour
         if self.mode not in ("compact", "mask"):
             raise InputError(f"mode={self.mode!r} is not known: mode is compact or mask")
@@ -131,6 +133,7 @@ class Train:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "arguments", self.arguments or {})
         if min(self.epochs, self.step_epochs) < 0:
             raise InputError(f"finetune={self.epochs}, finetune_step={self.step_epochs}: give epochs, 0 or more")
         if self.distill and not self.epochs + self.step_epochs:
@@ -165,6 +168,7 @@ class Open:
     std: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "fixed", tuple(self.fixed))
         if self.outputs not in ("auto", "logits", "values"):
             raise InputError(f"outputs={self.outputs!r} is not known: choose auto, logits or values")
 
@@ -195,8 +199,10 @@ def check_together(choose: Choose, train: Train, processes: int, has_data: bool)
         )
     if processes > 1 and train.epochs + train.step_epochs:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
-    if processes > 1 and way != Way(None, "none"):
-        raise InputError("targets and recovery run in one process: leave torchrun out, or take --preset activation")
+    if processes > 1 and way.by != BY:
+        raise InputError("other moves than channels run in one process: leave torchrun out, or --by")
+    if processes > 1 and way.target is None and way.recover != "none":
+        raise InputError("preset activation is repaired in one process: leave torchrun out, or --recover")
     if way.target is not None and train.step_epochs:
         raise InputError("a target is met in one step: give finetune instead of finetune_step")
     if train.step_epochs and way.recover in ("ls", "bias"):

@@ -132,6 +132,11 @@ class Recorder(Written):
         """Ties channels to those whose number the code hands on for them."""
         self._deferred.tied.append((left, right, f"{self.module or 'the network'} gives them the number of others"))
 
+    def reads_of(self, module: str) -> bool:
+        """Whether a call read a tensor of a module."""
+        foreign = {owner.module for key in self._foreign for owner in self._owners[key]}
+        return module in foreign or any(path == module for path, _, _ in self._cuts)
+
     def pin_storage(self, tensor: torch.Tensor, op: str) -> None:
         """Pins whatever shares memory with a tensor that was overwritten in place."""
         for value in self._storages.of(tensor):

@@ -21,7 +21,8 @@ from seqprune.errors import InputError, ModelError, UntrustedError
 from seqprune.plain import printable
 from seqprune.sources.shown import Shown, of_timm, of_torchvision
 
-_NAME = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*):([A-Za-z_][\w.-]*)")
+# A module of one letter would be the drive of a path.
+_NAME = re.compile(r"([A-Za-z_]\w+|[A-Za-z_]\w*(?:\.\w+)+):([A-Za-z_][\w.-]*)")
 FAILS = (ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, NameError, OSError, RuntimeError,
          SyntaxError, TypeError, ValueError)  # fmt: skip
 """What code of others' fails with."""

@@ -32,7 +32,8 @@ def test_the_cost_by_hand() -> None:
     assert found == pytest.approx({"a": 1, "b": 0.2, "c": 3})
     found = importance_of_layers(model, dict.fromkeys("abc", covariance), curvature, damping=0.5)
     assert found == pytest.approx({"a": 1, "b": 0.2**0.5, "c": 3**0.5})
-    found = importance_of_layers(model, dict.fromkeys("abc", covariance), curvature, 1, {"a": 4, "b": 8, "c": 2})
+    together = {"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([0.0, 8.0]), "c": torch.tensor([2.0, 0.0])}
+    found = importance_of_layers(model, dict.fromkeys("abc", covariance), curvature, 1, together)
     assert found == pytest.approx({"a": 1, "b": 2, "c": 0.5})
 
 

@@ -170,6 +170,26 @@ def test_the_closed_form_is_that_of_ridge_regression(offset: bool) -> None:
     np.testing.assert_allclose(shift, y.mean(0) - expected @ u[:, keep].mean(0), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("offset", [True, False])
+def test_groups_are_solved_as_if_each_were_alone(offset: bool) -> None:
+    """A depthwise convolution of 1,152 groups was solved in as many turns."""
+    draw = torch.Generator().manual_seed(0)
+    seen, target = (torch.randn(5, 60, n, generator=draw) + 1 for n in (6, 2))
+    seen[3] = 0.0  # where nothing varies, weights stay
+    weight = torch.randn(10, 6, generator=draw).double()
+    stay = np.array([[1, 1, 1], [1, 0, 1], [0, 0, 0], [1, 1, 1], [1, 0, 1]], bool)
+    moments = SecondMoments()
+    moments.update(seen, target)
+    rows, shift = solve(weight, moments, stay, 0.1, offset)
+    for group in range(5):
+        alone, mine = SecondMoments(), slice(2 * group, 2 * group + 2)
+        alone.update(seen[group : group + 1], target[group : group + 1])
+        its, offsets = solve(weight[mine], alone, stay[group], 0.1, offset)
+        torch.testing.assert_close(rows[mine], its)
+        torch.testing.assert_close(shift[mine], offsets)
+    assert torch.equal(rows[4:8], weight[4:8])
+
+
 def test_stages_follow_the_network_and_hold_what_does_not_depend_on_each_other() -> None:
     stages = stages_of(Detector(), INPUT)
     flat = [name for stage in stages for name in stage]

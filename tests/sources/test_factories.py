@@ -45,7 +45,7 @@ def test_what_builds_a_network_is_told_from_a_file(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["yolov8n.pt", "C:\\nets\\a.pt", "/a:b/c.pt", "a b:c", "timm:", ":f", "a:b:c", 3, None]
+    "name", ["yolov8n.pt", "C:\\nets\\a.pt", "C:nets.pt", "/a:b/c.pt", "a b:c", "timm:", ":f", "a:b:c", 3, None]
 )
 def test_a_file_is_none(name: object) -> None:
     assert not is_factory(name)
