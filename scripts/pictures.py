@@ -31,7 +31,7 @@ STAGES = (
 
 def alone(svg: str) -> str:
     """An SVG as a file of its own."""
-    head, _, rest = svg.partition(">")
+    head, _, rest = str(svg).partition(">")  # of Markup each piece would be escaped
     named = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     return f"{named}>{_STYLE}{rest}\n"
 
