@@ -38,7 +38,7 @@ def alone(svg: str) -> str:
 
 def pipeline() -> str:
     """The stages from left to right."""
-    wide, high, gap, parts = 118, 56, 22, []
+    wide, high, gap, parts = 130, 56, 22, []
     for number, (name, about) in enumerate(STAGES):
         x = 4 + number * (wide + gap)
         parts.append(f'<rect class="box" x="{x}" y="6" width="{wide}" height="{high}" rx="6"/>')
