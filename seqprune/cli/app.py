@@ -125,10 +125,10 @@ def inspect(
 ) -> None:
     """List layers front to back, what is coupled or constrained, and what is pinned and why."""
     from seqprune.measure.inspecting import inspect as look
-    from seqprune.report.console import graph_json, graph_text
+    from seqprune.report.console import graph_text
 
     found = look(model, data, trust=trust)
-    answer(graph_text(found.graph, found.source), graph_json(found.graph, found.source))
+    answer(graph_text(found.graph, found.source), found.to_json())
 
 
 def main() -> None:

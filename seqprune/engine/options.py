@@ -14,7 +14,7 @@ from seqprune.engine.presets import preset_of
 from seqprune.engine.settings import Choose, Look, Mode, Open, Train
 from seqprune.observe.inputs import Inputs
 
-Settings = TypeVar("Settings")
+Kind = TypeVar("Kind")
 _TRAIN = {"epochs": "finetune", "step_epochs": "finetune_step", "arguments": "training"}
 """Fields that are called otherwise among so many."""
 
@@ -67,16 +67,13 @@ class Options(Opening, total=False):
 def settings_of(options: Mapping[str, Any]) -> tuple[Look, Choose, Train, Open]:
     """The settings that keywords stand for, checked; what is not said is as it is by default.
 
-    A target without a preset is met by ``accurate``, a criterion by ``fast``.
-
     Raises:
         InputError: a value that cannot be used.
         TypeError: there is no such keyword.
     """
+    options = {**options, "preset": preset_of(*(options.get(name) for name in ("preset", "target", "criterion")))}
     if strange := sorted(set(options) - {parameter.name for parameter in parameters()}):
         raise TypeError(f"prune() got an unexpected keyword argument {strange[0]!r}")
-    named = preset_of(options.get("preset"), options.get("target"), options.get("criterion"))
-    options = {**options, "preset": named}
     return _of(Look, options), _of(Choose, options), _of(Train, options), _of(Open, options)
 
 
@@ -89,7 +86,7 @@ def parameters() -> list[Parameter]:
     ]
 
 
-def _of(kind: type[Settings], options: Mapping[str, Any]) -> Settings:
+def _of(kind: type[Kind], options: Mapping[str, Any]) -> Kind:
     known: Any = fields(kind)  # type: ignore[arg-type]
     given = {entry.name: options[_name(entry)] for entry in known if _name(entry) in options}
     return kind(**given)
@@ -100,4 +97,5 @@ def _name(entry: Field[Any]) -> str:
 
 
 def _default(entry: Field[Any]) -> Any:
-    return None if entry.default is MISSING else entry.default
+    """That of the settings; of what follows from other keywords, ``None``."""
+    return None if entry.default is MISSING or entry.name == "preset" else entry.default

@@ -43,6 +43,8 @@ class Block:
             return found
         for line in self.code.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|;", line):
+                if "seqprune" not in part.split("#")[0]:
+                    continue  # of others' commands quotes may go over lines
                 words = shlex.split(part, comments=True)
                 for start in (["seqprune"], ["python", "-m", "seqprune"]):
                     if words[: len(start)] == start:

@@ -12,9 +12,9 @@ from torch import nn
 
 from seqprune.engine.listener import Listener
 from seqprune.engine.record import ClassMeasurements, Measurements
-from seqprune.engine.run import Subject
 from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.state import State
+from seqprune.engine.subject import Subject
 from seqprune.observe.batch import Noise
 from seqprune.surgery import compact
 from seqprune.yolo.data.files import FileImages
