@@ -296,6 +296,3 @@ def _write(
             before = cast(torch.Tensor, cast(nn.BatchNorm2d, original.get_submodule(norm)).running_mean)
             mean = cast(torch.Tensor, cast(nn.BatchNorm2d, masked.get_submodule(norm)).running_mean)
             mean[live] = (before.double() - offset)[live].to(mean.dtype)
-
-
-__all__ = ["refit"]
