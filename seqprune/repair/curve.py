@@ -23,6 +23,8 @@ from seqprune.observe.unit import Curve, slope_of
 from seqprune.repair.solve import columns_of
 
 ROUNDS, STEPS = 2, 8
+LEFT = 1e-3
+"""Of what the first step of the first round has before it: less is not worth another step."""
 FLATTEST = 0.02
 """Least squared slope: an output that is lost in the flat part could otherwise go anywhere."""
 SAMPLES, NUMBERS = 1 << 15, 1 << 26
@@ -63,6 +65,7 @@ def bend(
     samples: Samples,
     inputs: BoolArray | None,
     ridge: float,
+    outputs: BoolArray | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights and offsets that reproduce what comes out of the activation.
 
@@ -73,6 +76,7 @@ def bend(
         samples: of a convolution in one group.
         inputs: ``[channels]``, which inputs stay; all where it is left out.
         ridge: relative to the mean variance of the patches.
+        outputs: ``[outputs]``, which of them matter; the others keep the linear fit.
 
     Returns:
         As ``fitted`` and ``offset``; those themselves where there are fewer than two samples for every weight of a row,
@@ -86,22 +90,25 @@ def bend(
         return fitted, offset
     mean = moments.mean[0][stay].float()
     u = torch.cat(samples.seen)[:, stay] - mean
-    y, each = torch.cat(samples.wanted), torch.cat(samples.weight).to(u.device)
+    live = torch.ones(len(weight), dtype=torch.bool) if outputs is None else torch.from_numpy(outputs)
+    live = live.to(weight.device)
+    y, each = torch.cat(samples.wanted)[:, live], torch.cat(samples.weight).to(u.device)
     each = (each / each.sum())[:, None]
     inverse = torch.linalg.inv(products + penalty * torch.eye(len(products), dtype=products.dtype, device=u.device))
-    first, rows = weight[:, stay].float(), fitted[:, stay].float()
-    shift = offset.float() + rows @ mean
+    first, rows = weight[live][:, stay].float(), fitted[live][:, stay].float()
+    shift = offset[live].float() + rows @ mean
     curve = samples.curve
-    scale, move = (t.float().to(u.device) for t in (curve.scale, curve.shift))
+    scale, move = (t.float().to(u.device)[live] for t in (curve.scale, curve.shift))
     aim = y * scale + move
-    for _ in range(ROUNDS):
+    enough = 0.0
+    for number in range(ROUNDS):
         now = u @ rows.T + shift
         counts = each * _secant(curve, now * scale + move, aim).square().clamp(min=FLATTEST)
-        more, further = _weighted(u, y - now, counts, penalty, first - rows, inverse.float())
-        rows, shift = rows + more, shift + further
+        more, further, begun = _weighted(u, y - now, counts, penalty, first - rows, inverse.float(), enough)
+        rows, shift, enough = rows + more, shift + further, enough if number else LEFT * begun
     fitted, offset = fitted.clone(), offset.clone()
-    fitted[:, stay] = rows.double()
-    offset[:] = (shift - rows @ mean).double()
+    fitted[live.nonzero(), stay.nonzero()[:, 0]] = rows.double()
+    offset[live] = (shift - rows @ mean).double()
     return fitted, offset
 
 
@@ -119,7 +126,8 @@ def _weighted(
     penalty: float,
     pull: torch.Tensor,
     inverse: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
+    enough: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Steps of conjugate gradients, all rows at once, each with weights of its own.
 
     Args:
@@ -129,10 +137,12 @@ def _weighted(
         penalty: of the weights' distance from ``pull``.
         pull: ``[outputs, K]``.
         inverse: ``[K, K]``, of what ``u``'s products would be with even weights, the penalty included.
+        enough: about what may be left of the loss to gain; a share ``LEFT`` of it all where that is more.
 
     Returns:
-        What is added to the weights ``[outputs, K]`` and to the offsets ``[outputs]``: nothing in rows that are no
-        better for it. Where the linear fit left but rounding errors, the steps have nothing to go by and can diverge.
+        What is added to the weights ``[outputs, K]`` and to the offsets ``[outputs]``, and about what there was to
+        gain: nothing is added in rows that are no better for it. Where the linear fit left but rounding errors, the
+        steps have nothing to go by and can diverge.
     """
     total = counts.sum(0)
     # What pulls is scaled as the samples are: a row whose outputs hardly count is not tied down for that.
@@ -143,7 +153,10 @@ def _weighted(
     way, onward = rows @ inverse / total[:, None], shift / total
     size = (rows * way).sum(1) + shift * onward
     ahead, beyond = way, onward
+    begun = float(size.sum())
     for _ in range(STEPS):
+        if float(size.sum()) <= max(enough, LEFT * begun):
+            break
         reached = counts * (u @ ahead.T + beyond)
         curved, moved = reached.T @ u + tie * ahead, reached.sum(0)
         step = size / ((ahead * curved).sum(1) + beyond * moved).clamp(min=1e-30)
@@ -156,4 +169,4 @@ def _weighted(
     loss = (counts * missing.square()).sum(0) + tie[:, 0] * pull.square().sum(1)
     left = missing - u @ found.T - further
     better = (counts * left.square()).sum(0) + tie[:, 0] * (pull - found).square().sum(1) < loss  # not where it is nan
-    return torch.where(better[:, None], found, 0.0), torch.where(better, further, 0.0)
+    return torch.where(better[:, None], found, 0.0), torch.where(better, further, 0.0), begun

@@ -44,7 +44,8 @@ FLAT = 1e-3
 
 
 ENOUGH, LEAST = 128, 1 << 13
-"""Samples for every weight of a row, and at least: of more, that fit would gain less than one percent."""
+"""Samples for every weight of a row, and at least, of a convolution in groups: each of them has few weights, all
+together read much, and of more samples they would gain less than one percent."""
 
 
 class _Reached(Exception):
@@ -77,9 +78,12 @@ class _Stage:
         all_images = self.batches * whole.images
 
         def drawn_for(name: str, layer: nn.Module, output: torch.Tensor, images: slice) -> Drawn:
+            drawn = places.of(name, map_size(layer, output), images)
+            if getattr(layer, "groups", 1) == 1:
+                return drawn
             columns = cast(torch.Tensor, layer.weight)[0].numel()
             most = ceil(max(ENOUGH * columns, LEAST) / all_images)
-            return places.of(name, map_size(layer, output), images).thinned(images.stop - images.start, most)
+            return drawn.thinned(images.stop - images.start, most)
 
         def run(images: slice) -> None:
             before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -144,7 +148,9 @@ class _Stage:
         flat = scale.abs() < FLAT * scale.abs().max()  # what an output does there is next to nothing
         return _at(layer, found, where).float() / scale.masked_fill(flat, torch.inf)
 
-    def fit(self, name: str, inputs: BoolArray | None, ridge: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def fit(
+        self, name: str, inputs: BoolArray | None, outputs: BoolArray | None, ridge: float | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights and offsets of one convolution."""
         conv = cast(nn.Conv2d, self.pruned.get_submodule(name))
         offset = conv.bias is not None or self.reading.unit(name).norm is not None
@@ -153,7 +159,7 @@ class _Stage:
         found = solve(weight, self.moments[name], inputs, ridge, offset)
         if ridge is None or name not in self.samples:
             return found
-        return bend(weight, *found, self.moments[name], self.samples.pop(name), inputs, ridge)
+        return bend(weight, *found, self.moments[name], self.samples.pop(name), inputs, ridge, outputs)
 
 
 def refit(
@@ -226,7 +232,7 @@ def refit(
                 progress(whole.images)
         for name in sorted(stage.drifted, key=list(names).index):
             read, made = (None if g is None else ~removed[g] for g in (inputs.get(name), outputs.get(name)))
-            fit = stage.fit(name, read, ridge if weights else None)
+            fit = stage.fit(name, read, made, ridge if weights else None)
             _write(original, masked, name, reading.unit(name).norm, fit, made)
             fitted.append(name)
         on_stage(number + 1)
