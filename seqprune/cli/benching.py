@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seqprune.cli.commands import Trust
+from seqprune.cli.opening import Trust
 from seqprune.errors import InputError
 
 Threads = Annotated[

@@ -119,6 +119,7 @@ def run(
         Forward(look.amp, told.warning),
         told,
         state,
+        ranks,
     )
     decided, repairs = _pruned(engine, way, names, choose, train, tune, ranks)
     chosen = decided.chosen

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from seqprune.engine.modules import Evaluate
@@ -95,6 +96,8 @@ class Choose:
     def __post_init__(self) -> None:
         if self.blocks is not None:
             object.__setattr__(self, "blocks", tuple(self.blocks))
+        for name in ("protect", "by"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         _ = self.settings, self.way  # checked now, not after an hour
         if self.mode not in ("compact", "mask"):
             raise InputError(f"mode={self.mode!r} is not known: mode is compact or mask")
@@ -129,6 +132,7 @@ class Train:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "arguments", self.arguments or {})
         if min(self.epochs, self.step_epochs) < 0:
             raise InputError(f"finetune={self.epochs}, finetune_step={self.step_epochs}: give epochs, 0 or more")
         if self.distill and not self.epochs + self.step_epochs:
@@ -147,6 +151,9 @@ class Open:
         evaluate: measures a module's accuracy, by name; top-1 and top-5 on the labelled ``val`` data without it.
         outputs: what a module returns: ``logits``, ``values``, or ``auto``.
         fixed: module paths of a module that are not fitted anew.
+        weights: a file for a network that is named by what builds it (``timm:NAME``): ``.safetensors``, or a ``.pt``
+            with tensors by name, which is read as data.
+        mean, std: of each channel of the images in a folder, in [0, 1]; what is known of the network where left out.
     """
 
     trust: bool = False
@@ -155,6 +162,14 @@ class Open:
     evaluate: Evaluate | None = None
     outputs: Outputs = "auto"
     fixed: Sequence[str] = ()
+    weights: str | Path | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fixed", tuple(self.fixed))
+        if self.outputs not in ("auto", "logits", "values"):
+            raise InputError(f"outputs={self.outputs!r} is not known: choose auto, logits or values")
 
 
 def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:
@@ -181,8 +196,10 @@ def check_together(choose: Choose, train: Train, processes: int, has_data: bool)
         )
     if processes > 1 and train.epochs + train.step_epochs:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
-    if processes > 1 and way != Way(None, "none"):
-        raise InputError("targets and recovery run in one process: leave torchrun out, or take --preset seed")
+    if processes > 1 and way.by != BY:
+        raise InputError("other moves than channels run in one process: leave torchrun out, or --by")
+    if processes > 1 and way.target is None and way.recover != "none":
+        raise InputError("preset seed is repaired in one process: leave torchrun out, or --recover")
     if way.target is not None and train.step_epochs:
         raise InputError("a target is met in one step: give finetune instead of finetune_step")
     if train.step_epochs and way.recover in ("ls", "bias"):

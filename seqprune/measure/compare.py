@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from seqprune.engine.listener import Listener
+from seqprune.engine.options import Opening
 from seqprune.engine.run import Subject, fingerprint
 from seqprune.engine.settings import Choose, Look, Open, Train
 from seqprune.engine.state import State
@@ -20,6 +21,9 @@ from seqprune.measure.methods import Method, method
 from seqprune.observe.device import as_device
 from seqprune.sources.opening import opened
 from seqprune.sources.samples import samples
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def compare(
@@ -39,7 +43,7 @@ def compare(
     listener: Listener | None = None,
     on_row: Callable[[Row], None] = lambda _row: None,
     state: State | None = None,
-    **how: Any,
+    **how: Unpack[Opening],
 ) -> Comparison:
     """Prunes with each method to each target and measures what is left, without training unless it is asked for.
 
