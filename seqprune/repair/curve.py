@@ -23,8 +23,6 @@ from seqprune.observe.unit import Curve, slope_of
 from seqprune.repair.solve import columns_of
 
 ROUNDS, STEPS = 2, 8
-LEFT = 1e-3
-"""Of what the first step of the first round has before it: less is not worth another step."""
 FLATTEST = 0.02
 """Least squared slope: an output that is lost in the flat part could otherwise go anywhere."""
 SAMPLES, NUMBERS = 1 << 15, 1 << 26
@@ -100,12 +98,11 @@ def bend(
     curve = samples.curve
     scale, move = (t.float().to(u.device)[live] for t in (curve.scale, curve.shift))
     aim = y * scale + move
-    enough = 0.0
-    for number in range(ROUNDS):
+    for _ in range(ROUNDS):
         now = u @ rows.T + shift
         counts = each * _secant(curve, now * scale + move, aim).square().clamp(min=FLATTEST)
-        more, further, begun = _weighted(u, y - now, counts, penalty, first - rows, inverse.float(), enough)
-        rows, shift, enough = rows + more, shift + further, enough if number else LEFT * begun
+        more, further = _weighted(u, y - now, counts, penalty, first - rows, inverse.float())
+        rows, shift = rows + more, shift + further
     fitted, offset = fitted.clone(), offset.clone()
     fitted[live.nonzero(), stay.nonzero()[:, 0]] = rows.double()
     offset[live] = (shift - rows @ mean).double()
@@ -126,8 +123,7 @@ def _weighted(
     penalty: float,
     pull: torch.Tensor,
     inverse: torch.Tensor,
-    enough: float = 0.0,
-) -> tuple[torch.Tensor, torch.Tensor, float]:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Steps of conjugate gradients, all rows at once, each with weights of its own.
 
     Args:
@@ -137,12 +133,10 @@ def _weighted(
         penalty: of the weights' distance from ``pull``.
         pull: ``[outputs, K]``.
         inverse: ``[K, K]``, of what ``u``'s products would be with even weights, the penalty included.
-        enough: about what may be left of the loss to gain; a share ``LEFT`` of it all where that is more.
 
     Returns:
-        What is added to the weights ``[outputs, K]`` and to the offsets ``[outputs]``, and about what there was to
-        gain: nothing is added in rows that are no better for it. Where the linear fit left but rounding errors, the
-        steps have nothing to go by and can diverge.
+        What is added to the weights ``[outputs, K]`` and to the offsets ``[outputs]``: nothing in rows that are no
+        better for it. Where the linear fit left but rounding errors, the steps have nothing to go by and can diverge.
     """
     total = counts.sum(0)
     # What pulls is scaled as the samples are: a row whose outputs hardly count is not tied down for that.
@@ -153,10 +147,7 @@ def _weighted(
     way, onward = rows @ inverse / total[:, None], shift / total
     size = (rows * way).sum(1) + shift * onward
     ahead, beyond = way, onward
-    begun = float(size.sum())
     for _ in range(STEPS):
-        if float(size.sum()) <= max(enough, LEFT * begun):
-            break
         reached = counts * (u @ ahead.T + beyond)
         curved, moved = reached.T @ u + tie * ahead, reached.sum(0)
         step = size / ((ahead * curved).sum(1) + beyond * moved).clamp(min=1e-30)
@@ -169,4 +160,4 @@ def _weighted(
     loss = (counts * missing.square()).sum(0) + tie[:, 0] * pull.square().sum(1)
     left = missing - u @ found.T - further
     better = (counts * left.square()).sum(0) + tie[:, 0] * (pull - found).square().sum(1) < loss  # not where it is nan
-    return torch.where(better[:, None], found, 0.0), torch.where(better, further, 0.0), begun
+    return torch.where(better[:, None], found, 0.0), torch.where(better, further, 0.0)
