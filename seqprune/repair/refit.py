@@ -30,7 +30,7 @@ from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward, Once
-from seqprune.observe.patches import Drawn, Positions, Sampler, SecondMoments, as_map, map_size, patches
+from seqprune.observe.patches import Drawn, Positions, Sampler, SecondMoments, map_size, patches, values_at
 from seqprune.observe.ranks import ALONE, Pieces, Ranks, share
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
@@ -42,8 +42,6 @@ from seqprune.repair.solve import solve
 
 FLAT = 1e-3
 """Of the greatest factor of a BatchNorm: where it is less, nothing is made up for in front of it."""
-
-
 ENOUGH, LEAST = 128, 1 << 13
 """Samples for every weight of a row, and at least, of a convolution in groups: each of them has few weights, all
 together read much, and of more samples they would gain less than one percent."""
@@ -117,7 +115,7 @@ class _Stage:
                 if name in before:
                     return  # a layer that runs twice is fitted to its first run
                 where = drawn_for(name, layer, output, images).where
-                wanted = _at(layer, output, where)
+                wanted = values_at(layer, output, where)
                 if (added := self.added(name, layer, output, beside[0], where)) is not None:
                     wanted = wanted + added
                 before[name] = patches(layer, x, where, output), wanted
@@ -164,7 +162,7 @@ class _Stage:
             return None
         scale = self.reading.unit(name).affine(self.original, name)[0].float()
         flat = scale.abs() < FLAT * scale.abs().max()  # what an output does there is next to nothing
-        return _at(layer, found, where).float() / scale.masked_fill(flat, torch.inf)
+        return values_at(layer, found, where).float() / scale.masked_fill(flat, torch.inf)
 
     def fit(
         self, name: str, inputs: BoolArray | None, outputs: BoolArray | None, ridge: float | None
@@ -267,12 +265,6 @@ def refit(
             fitted.append(name)
         on_stage(number + 1)
     return tuple(fitted)
-
-
-def _at(layer: nn.Module, output: torch.Tensor, where: Positions) -> torch.Tensor:
-    """``[N, channels]`` at these positions."""
-    image, row, column = (index.to(output.device) for index in where)
-    return as_map(layer, output)[image, :, row, column]
 
 
 def _is_other(conv: nn.Module, whole: nn.Module) -> bool:
