@@ -12,9 +12,9 @@ from torch import nn
 
 from seqprune.engine.listener import Listener
 from seqprune.engine.record import ClassMeasurements, Measurements
-from seqprune.engine.run import Subject
 from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.state import State
+from seqprune.engine.subject import Subject
 from seqprune.observe.batch import Noise
 from seqprune.surgery import compact
 from seqprune.yolo.data.files import FileImages
@@ -66,7 +66,8 @@ def yolo_subject(
         detector.names,
         imgsz,
         detector.task,
-        {"data": data, "imgsz": imgsz, "batch": look.batch, "device": str(device)},
+        {"data": data, "imgsz": imgsz, "batch": look.batch, "device": str(device)}
+        | {"watched": (told.expect, told.progress)},
         detector.source,
         SameImages(told.warning),
     )
