@@ -79,16 +79,18 @@ def accurate(device: str, images: int, imgsz: int, out: Path) -> None:
 
     import seqprune
     from seqprune.demo import weights_path, write_scenes
+    from seqprune.yolo.files.load import load
 
     # Events of a whole run on a CPU take longer to be kept than the run.
     kernels = profile(activities=[ProfilerActivity.CUDA]) if device == "cuda" else None
     with tempfile.TemporaryDirectory() as folder:
         data = write_scenes(Path(folder) / "digits", train=images, val=2, size=imgsz)
+        prune, _ = seqprune.prune, load(weights_path())  # imports are no part of a run
         python = cProfile.Profile()
         start = time.perf_counter()
         with kernels or nullcontext():
             python.enable()
-            result = seqprune.prune(
+            result = prune(
                 weights_path(),
                 str(data),
                 preset="accurate",
@@ -102,7 +104,7 @@ def accurate(device: str, images: int, imgsz: int, out: Path) -> None:
             python.disable()
         seconds = time.perf_counter() - start
     text = io.StringIO()
-    pstats.Stats(python, stream=text).sort_stats("cumulative").print_stats(60)
+    pstats.Stats(python, stream=text).sort_stats("cumulative").print_stats("seqprune", 60)
     (out / "profile-python.txt").write_text(text.getvalue(), encoding="utf-8")
     if kernels is not None:
         table = kernels.key_averages().table(sort_by="self_cuda_time_total", row_limit=60)

@@ -22,7 +22,7 @@ def test_it_runs_on_a_cpu_and_writes_what_it_saw(tmp_path: Path) -> None:
     summary = (tmp_path / "summary.md").read_text()
     assert "| tests | done |" in summary
     assert "8 images of 64 px" in summary
-    assert "relevance" in (tmp_path / "profile-python.txt").read_text()
+    assert "refit" in (tmp_path / "profile-python.txt").read_text()
 
 
 def test_a_step_that_takes_too_long_is_ended_and_said(tmp_path: Path) -> None:
