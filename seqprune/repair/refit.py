@@ -68,12 +68,8 @@ class _Stage:
 
     @cached_property
     def pieces(self) -> Pieces:
-        """What is seen of the batches, by all processes; each takes in what its own layers need."""
-        return Pieces(self.ranks, self.put)
-
-    def owns(self, name: str) -> bool:
-        """Whether this process fits a layer."""
-        return self.ranks.owns(list(self.names).index(name))
+        """What is seen of the batches, by all processes; each gets what the layers need that it fits."""
+        return Pieces(self.ranks, self.put, {name: number for number, name in enumerate(self.names)})
 
     def put(
         self,
@@ -85,12 +81,11 @@ class _Stage:
     ) -> None:
         """One batch's part of one layer."""
         self.drift[name] = self.drift.get(name, False) | drifted
-        if self.owns(name):
-            device = next(self.pruned.parameters()).device
-            seen, wanted = seen.to(device), wanted.to(device)
-            self.moments.setdefault(name, SecondMoments()).update(seen, wanted, weight)
-            if name in self.samples:
-                self.samples[name].add(seen[0], wanted[0], weight)
+        device = next(self.pruned.parameters()).device
+        seen, wanted = seen.to(device), wanted.to(device)
+        self.moments.setdefault(name, SecondMoments()).update(seen, wanted, weight)
+        if name in self.samples:
+            self.samples[name].add(seen[0], wanted[0], weight)
 
     @cached_property
     def shortcuts(self) -> dict[str, str]:
@@ -253,11 +248,10 @@ def refit(
                 progress(whole.images * ranks.count)  # the others are about as far
         if len(mine) < rounds:
             stage.pieces.settle()
-        drifted = [name for name in names if bool(stage.drift.get(name, False))]
-        kept = {name: None if (g := inputs.get(name)) is None else ~removed[g] for name in drifted}
-        fits = {name: stage.fit(name, kept[name], ridge if weights else None) for name in drifted if stage.owns(name)}
-        fits = ranks.joined(fits)
-        for name in drifted:
+        own = [name for name in names if bool(stage.drift.get(name, False))]  # of this process, whose inputs changed
+        kept = {name: None if (g := inputs.get(name)) is None else ~removed[g] for name in own}
+        fits = ranks.joined({name: stage.fit(name, kept[name], ridge if weights else None) for name in own})
+        for name in (name for name in names if name in fits):
             made = None if (g := outputs.get(name)) is None else ~removed[g]
             _write(original, masked, name, reading.unit(name).norm, fits[name], made)
             fitted.append(name)
@@ -296,6 +290,3 @@ def _write(
             before = cast(torch.Tensor, cast(nn.BatchNorm2d, original.get_submodule(norm)).running_mean)
             mean = cast(torch.Tensor, cast(nn.BatchNorm2d, masked.get_submodule(norm)).running_mean)
             mean[live] = (before.double() - offset)[live].to(mean.dtype)
-
-
-__all__ = ["refit"]
