@@ -108,7 +108,7 @@ def accurate(device: str, images: int, imgsz: int, out: Path) -> None:
         table = kernels.key_averages().table(sort_by="self_cuda_time_total", row_limit=60)
         (out / "profile-torch.txt").write_text(table, encoding="utf-8")
     peak = f", {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB at most" if device == "cuda" else ""
-    kept = result.after.parameters / result.before.parameters
+    kept = result.after.params / result.before.params
     sys.stdout.write(f"{images} images of {imgsz} px: {seconds:.1f} s{peak}, {kept:.3f} of the parameters stay\n")
 
 
