@@ -122,7 +122,9 @@ def layers(report: Plain) -> Part | None:
         if before == after and rank is None and (was is None or now is None or now > 0.999 * was):
             continue
         operations = (
-            ("", "", "") if not was or now is None else (f"{was:.3f}", f"{now:.3f}", f"{100 * (now / was - 1):+.1f} %")
+            ("", "", "")
+            if not was or now is None
+            else (f"{1e3 * was:.1f}", f"{1e3 * now:.1f}", f"{100 * (now / was - 1):+.1f} %")
         )
         rows.append(
             [
@@ -136,7 +138,7 @@ def layers(report: Plain) -> Part | None:
         return None
     if not any(layer.get("rank") is not None for layer in report["network"]):
         rows = [row[:-1] for row in rows]
-    titles = ("channels stay", "GFLOPs before", "after", "change")
+    titles = ("channels stay", "MFLOPs before", "after", "change")
     head = [Cell("layer"), *(Cell(text, "number") for text in titles), Cell("factors")][: len(rows[0])]
     return Part("layers", "Layer by layer", "Layers whose channels, inputs or form changed.", head=head, rows=rows)
 

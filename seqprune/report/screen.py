@@ -92,7 +92,7 @@ class Screen:
         count = f"{self.done}/{self.total} images" if self.total else f"{self.done} images"
         self.progress.update(self.task, completed=self.done, count=count)
         now = self.clock()
-        if now - self.spoke >= EVERY:
+        if now - self.spoke >= EVERY and self.done != self.total:
             self.spoke = now
             self._line(f"{self.name} {count}{self._left(now)}")
 
