@@ -61,6 +61,10 @@ def prune(
     training: Mapping[str, Any] | None = None,
     seed: int = 0,
     val: bool = True,
+    runtime: str = "torch",
+    threads: int | None = None,
+    full: bool = False,
+    front: bool | None = None,
     classes: Collection[str | int] | None = None,
     trust: bool = False,
     example_inputs: Inputs = None,
@@ -83,7 +87,8 @@ def prune(
         preset, layers, blocks, keep, represent, match, round_to, mode, target, recover, by, protect, criterion,
             seed: see
             :class:`seqprune.engine.settings.Choose`.
-        images, imgsz, batch, device, cache_bytes, cache_half, amp, val: see :class:`seqprune.engine.settings.Look`.
+        images, imgsz, batch, device, cache_bytes, cache_half, amp, val, runtime, threads, full, front:
+            see :class:`seqprune.engine.settings.Look`.
         finetune, finetune_step, distill, training: the ``epochs``, ``step_epochs``, ``distill`` and ``arguments`` of
             :class:`seqprune.engine.settings.Train`; Ultralytics' networks only.
         classes: cut an Ultralytics network down to these of its classes, by name or number, before it is pruned;
@@ -118,7 +123,7 @@ def prune(
         from seqprune.yolo.files.load import check_there
 
         check_there(model)
-    look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val)
+    look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val, runtime, threads, full, front)
     choose = Choose(
         preset, layers, blocks, keep, represent, match if module is None or preset != "seed" else "all",
         round_to, target, recover, tuple(protect), criterion, tuple(by), mode, seed,

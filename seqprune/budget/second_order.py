@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -37,7 +38,7 @@ def choose_globally(
     forward: Forward | None = None,
     progress: Progress | None = None,
     share: Callable[[BoolArray], float] | None = None,
-    timed: bool = False,
+    meet: Callable[[Callable[[float], BoolArray]], BoolArray] | None = None,
     relevance: Relevance | None = None,
     reading: Reading | None = None,
 ) -> BoolArray:
@@ -53,7 +54,8 @@ def choose_globally(
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
         share: what of the whole stays, where something else is meant to meet the target than the price.
-        timed: whether that is time, of which the price says nothing; else it is no more than the price says.
+        meet: finds what meets the target among what is removed for a share; by the price alone where left out. The
+            order then goes on to its end.
         relevance: where errors matter, and in which layers, from the same images. All are alike without it.
         reading: which layers can be read; looked at on the first image where it is left out.
 
@@ -66,7 +68,7 @@ def choose_globally(
 
     def far_enough(gone: BoolArray) -> bool:
         # Rounding gives channels back, so the order goes on until the target is met without them.
-        if timed or price.share(gone) > budget.target:
+        if meet is not None or price.share(gone) > budget.target:
             return False
         return price.share(graph.legalise(gone, ranks, free, budget.round_to)) <= budget.target
 
@@ -80,7 +82,12 @@ def choose_globally(
         floor=budget.floor,
         ridge=budget.ridge,
     )
-    return prefix_for(graph, share or price.share, [unit.groups for unit in order], free, budget)
+    groups = [unit.groups for unit in order]
+
+    def at(target: float) -> BoolArray:
+        return prefix_for(graph, share or price.share, groups, free, replace(budget, target=target))
+
+    return at(budget.target) if meet is None else meet(at)
 
 
 def _sources(

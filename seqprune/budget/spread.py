@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -104,6 +104,7 @@ def by_scores(
     protect: Sequence[str] = (),
     round_to: int = 1,
     share: Callable[[BoolArray], float] | None = None,
+    meet: Callable[[Callable[[float], BoolArray]], BoolArray] | None = None,
 ) -> BoolArray:
     """Removes the groups with the lowest scores until what stays costs no more than ``target`` of the whole network.
 
@@ -119,6 +120,7 @@ def by_scores(
         target, floor, protect, round_to: see :class:`Budget`.
         spread: how the removal is spread over layers.
         share: what of the whole stays, where something else is meant to meet the target than the price.
+        meet: finds what meets the target among what is removed for a share; by the price alone where left out.
 
     Returns:
         ``[group_count]``, what is removed: legal, and as near below the target as steps of the constraints are small.
@@ -135,7 +137,12 @@ def by_scores(
         )
     free = ~graph.pinned & ~protected(graph, protect)
     order = _within_floor(graph, order_of(graph, scores, free, spread), floor)
-    return prefix_for(graph, share or price.share, order[:, None].tolist(), free, budget)
+    groups = order[:, None].tolist()
+
+    def at(target: float) -> BoolArray:
+        return prefix_for(graph, share or price.share, groups, free, replace(budget, target=target))
+
+    return at(target) if meet is None else meet(at)
 
 
 def order_of(graph: ChannelGraph, scores: FloatArray, free: BoolArray, spread: Spread = "uniform") -> IntArray:

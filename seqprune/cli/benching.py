@@ -13,6 +13,7 @@ from seqprune.errors import InputError
 Threads = Annotated[
     int | None, typer.Option(show_default="as many as torch uses", help="Of the processor, in every runtime.")
 ]
+Precision = Annotated[str, typer.Option(help="auto: what OpenVINO takes for the fastest on that device; f32: float32.")]
 PRECISIONS = ("auto", "f32")
 
 
@@ -37,9 +38,7 @@ def bench(
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
     threads: Threads = None,
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
-    precision: Annotated[
-        str, typer.Option(help="auto: what OpenVINO takes for the fastest on that device; f32: float32.")
-    ] = "auto",
+    precision: Precision = "auto",
     runs: Annotated[int, typer.Option(help="Passes of each that count.")] = 20,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     trust: Trust = False,

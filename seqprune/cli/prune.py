@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from seqprune.cli.benching import Precision, Threads, is_full
 from seqprune.cli.commands import Trust
 from seqprune.cli.console import conclude, is_follower, screen_for
 from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
@@ -17,7 +18,7 @@ ASKED: dict[str, Any] = {
     **{"match": str, "mode": str, "device": str, "protect": list, "by": list, "layers": (int, list), "blocks": list},
     **{"keep": (str, float, int), "round_to": int, "images": int, "imgsz": int, "batch": int, "cache_bytes": int},
     **{"cache_half": bool, "amp": bool, "finetune": int, "finetune_step": int, "distill": bool, "seed": int},
-    **{"val": bool, "classes": list},
+    **{"val": bool, "classes": list, "runtime": str, "threads": int, "full": bool, "front": bool},
 }
 
 
@@ -88,6 +89,19 @@ def prune(
         bool, typer.Option("--distill", help="The unpruned model is the teacher of the fine-tuning.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
+    runtime: Annotated[
+        str, typer.Option(help="Where time is measured: torch, onnxruntime, openvino, ncnn or tensorrt.")
+    ] = "torch",
+    threads: Threads = None,
+    precision: Precision = "auto",
+    front: Annotated[
+        bool | None,
+        typer.Option(
+            "--front/--no-front",
+            show_default="the two nearest sizes, with a target of time",
+            help="Measure the unpruned network on smaller images too, all sizes down to the pruned one's cost.",
+        ),
+    ] = None,
     no_val: Annotated[bool, typer.Option("--no-val", help="Do not measure accuracy before and after.")] = False,
     classes: Annotated[
         str | None, typer.Option(help="Keep these of the model's classes: names or numbers, with commas between.")
@@ -125,6 +139,7 @@ def prune(
         **{"round_to": round_to, "images": images, "imgsz": imgsz, "batch": batch, "device": device, "mode": mode},
         **{"cache_bytes": cache_bytes, "cache_half": cache_half, "amp": amp, "finetune": finetune},
         **{"finetune_step": finetune_step, "distill": distill, "seed": seed, "val": not no_val},
+        **{"runtime": runtime, "threads": threads, "full": is_full(precision), "front": front},
         "classes": None if classes is None else classes.split(","),
     }
     if is_follower():

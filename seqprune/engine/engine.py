@@ -23,6 +23,7 @@ from seqprune.engine.presets import Way
 from seqprune.engine.sequential import prune_sequentially
 from seqprune.engine.state import State, give
 from seqprune.engine.steps import Done, Settings, StepReport, reports
+from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.task import Task
 from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import Images
@@ -66,6 +67,7 @@ class Engine:
         forward: precision, and how many images at a time.
         told: what is going on.
         state: what was found so far.
+        watch: measures, where the target is time.
     """
 
     original: nn.Module
@@ -75,6 +77,7 @@ class Engine:
     forward: Forward = field(default_factory=Forward)
     told: Listener = field(default_factory=Listener)
     state: State = field(default_factory=State)
+    watch: Stopwatch | None = None
 
     @property
     def images(self) -> Images:
@@ -196,7 +199,7 @@ class Engine:
         about = (self.original, self.graph, self.task, way.target)
         if way.criterion is not None:
             self.told.stage(f"score by {way.criterion}", None)
-            return fast_plan(*about, way.criterion, protect=protect, round_to=round_to, seed=seed)
+            return fast_plan(*about, way.criterion, protect=protect, round_to=round_to, seed=seed, timing=self.watch)
         self.told.stage("observe", self.images.image_count)
         return accurate_plan(
             *about,
@@ -206,6 +209,7 @@ class Engine:
             reading=self.reading,
             forward=self.forward,
             progress=self.told.progress,
+            timing=self.watch,
         )
 
     def repair(

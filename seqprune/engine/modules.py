@@ -26,6 +26,7 @@ from seqprune.observe.relevance import Probe
 from seqprune.observe.streaming import Blocks
 from seqprune.plain import printable, why_no_file
 from seqprune.plan import PrunePlan
+from seqprune.runtimes.export import exported
 from seqprune.surgery import Difference, fill, verify
 
 SUFFIX = ".safetensors"
@@ -64,6 +65,9 @@ class ModuleTask:
 
     def example(self, model: nn.Module) -> Inputs:
         return next(iter(self.images)).input(model, slice(1))
+
+    def runnable(self, model: nn.Module, runtime: str, folder: Path) -> nn.Module | Path:
+        return model if runtime == "torch" else exported(model, self.example(model), runtime, folder)
 
     def trace(self, model: nn.Module) -> ChannelGraph:
         example = next(iter(self.images)).input(model, slice(2))

@@ -41,10 +41,16 @@ class Size:
         return cls(params, gflops, **measured)
 
     @property
+    def accuracies(self) -> dict[str, float]:
+        """Those that were measured, by name."""
+        sizes = {entry.name for entry in fields(Size)}
+        found = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in sizes}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
     def has_accuracy(self) -> bool:
         """Whether any accuracy was measured."""
-        sizes = {entry.name for entry in fields(Size)}
-        return any(getattr(self, entry.name) not in (None, {}) for entry in fields(self) if entry.name not in sizes)
+        return bool(self.accuracies)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,10 @@ class ModuleMeasurements(Size):
     def of(cls, params: int, gflops: float, accuracy: Mapping[str, float]) -> Size:
         return cls(params, gflops, accuracy=dict(accuracy))
 
+    @property
+    def accuracies(self) -> dict[str, float]:
+        return self.accuracy
+
 
 @dataclass(frozen=True)
 class Record:
@@ -95,6 +105,11 @@ class Record:
     unreadable: tuple[str, ...] = ()
     unreadable_val: tuple[str, ...] = ()
     repairs: tuple[Repair, ...] = field(default=(), repr=False)
+    timed: dict[str, Any] = field(default_factory=dict, repr=False)
+    """Where ``latency_ms`` was measured: the runtime and its version, threads, device, processor, and the spreads
+    ``before`` and ``after``."""
+    front: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    """The pruned network and the unpruned one on images of several sizes; see :class:`seqprune.engine.front.Point`."""
 
     def to_json(self) -> str:
         return json.dumps(_plain(asdict(self)), indent=2, allow_nan=False) + "\n"

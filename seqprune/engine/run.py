@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqprune.budget.cost import gflops, latencies_ms, parameters
+from seqprune.budget.cost import gflops, parameters
+from seqprune.budget.target import Target
 from seqprune.engine.engine import Engine, streams_for
+from seqprune.engine.front import AtSize, front_of
 from seqprune.engine.listener import Listener
 from seqprune.engine.moves import Decided, decide
 from seqprune.engine.presets import Way
@@ -21,6 +23,7 @@ from seqprune.engine.record import ClassMeasurements, Measurements, Record, Size
 from seqprune.engine.sequential import front_to_back
 from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.state import State, give
+from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.task import Task
 from seqprune.errors import InputError, MeasurementError, SeqPruneError, UnlabelledError
 from seqprune.graph import ChannelGraph
@@ -32,6 +35,8 @@ from seqprune.surgery import compact
 
 LAYERS, BLOCKS = 3, (1, 2, 3, 4, 5)
 """What preset ``seed`` chooses: so many layers of these top-level modules."""
+NEXT_TO_NONE = 0.5
+"""Of the share of the parameters that is saved: less of the time is worth a word."""
 Tune = Callable[[nn.Module, PrunePlan, int], nn.Module]
 """Given a pruned network, what was pruned, and epochs, the trained one."""
 
@@ -48,6 +53,7 @@ class Subject:
         source, data: what they are called in reports; ``data`` is empty where there are no images.
         sized: where the size of the images is one of the moves, the task at the size that was chosen, that size, and
             the way with what is left of its target to the other moves.
+        at_size: the task at a size; ``None`` where images have none that could be changed.
     """
 
     model: nn.Module
@@ -57,6 +63,7 @@ class Subject:
     source: str = ""
     data: str = ""
     sized: tuple[Task, int, Way] | None = None
+    at_size: AtSize | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,7 @@ def run(
         Forward(look.amp, told.warning),
         told,
         state,
+        Stopwatch(look.where, task, state) if way.target is not None and way.target.kind == "latency" else None,
     )
     decided, repairs = _pruned(engine, way, names, choose, train, tune, ranks)
     chosen = decided.chosen
@@ -150,11 +158,13 @@ def run(
     try:
         after = _measured(subject.kind, task, pruned, before.has_accuracy, "after", told, State())
         # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
-        slow, fast = math.nan, math.nan
+        timed: dict[str, Any] = {}
+        front: tuple[dict[str, Any], ...] = ()
         if not ranks.rank:
-            slow, fast = latencies_ms(
-                [subject.model, pruned], [subject.task.example(subject.model), task.example(pruned)], "cpu"
-            )
+            watch = Stopwatch(look.where, subject.task)
+            timed = _timed(subject, task, pruned, watch)
+            _say_time(choose.way.target, timed, told)
+            front = _front(subject, pruned, watch, look, choose.way, size, before, after, told)
     except MeasurementError as error:
         error.result = Outcome(pruned, chosen.plan, record)
         raise
@@ -165,8 +175,14 @@ def run(
     record = replace(
         record,
         unreadable_val=task.unreadable_val,
-        before=replace(record.before, latency_ms=slow),
-        after=replace(after, latency_ms=fast, file_bytes=record.after.file_bytes),
+        before=replace(record.before, latency_ms=timed["before"]["median"] if timed else math.nan),
+        after=replace(
+            after,
+            latency_ms=timed["after"]["median"] if timed else math.nan,
+            file_bytes=record.after.file_bytes,
+        ),
+        timed=timed,
+        front=front,
     )
     return Outcome(pruned, chosen.plan, record)
 
@@ -225,6 +241,49 @@ def _measured(
         return {name: value for name, value in known.items() if math.isfinite(value)}
 
     return _size(kind, task, model, state.plain(f"measured-{when}", look))
+
+
+def _timed(subject: Subject, task: Task, pruned: nn.Module, watch: Stopwatch) -> dict[str, Any]:
+    """Both networks in turns, and where."""
+    before, after = watch.networks([(subject.task, subject.model), (task, pruned)])
+    return watch.where.about() | {"before": before.plain(), "after": after.plain()}
+
+
+def _say_time(target: Target | None, timed: dict[str, Any], told: Listener) -> None:
+    """Parameters are no time: a target of them is told where it saves less than half as much of the time."""
+    share = timed["after"]["median"] / timed["before"]["median"]
+    if target is not None and target.kind == "params" and 1 - share < NEXT_TO_NONE * (1 - target.share):
+        told.warning(
+            f"params={target.share:g} leaves {share:.0%} of the time in {timed['runtime']}: where time matters, give "
+            f"--target latency={target.share:g}"
+        )
+
+
+def _front(
+    subject: Subject,
+    pruned: nn.Module,
+    watch: Stopwatch,
+    look: Look,
+    way: Way,
+    size: int | None,
+    before: Size,
+    after: Size,
+    told: Listener,
+) -> tuple[dict[str, Any], ...]:
+    """See :mod:`seqprune.engine.front`; nothing where it is not asked for or cannot be measured."""
+    by_time = way.target is not None and way.target.kind == "latency"
+    wanted = by_time if look.front is None else look.front
+    if not wanted or subject.at_size is None or look.imgsz is None or not before.has_accuracy:
+        return ()
+    return front_of(
+        *(subject.model, pruned, subject.at_size, watch),
+        imgsz=look.imgsz,
+        size=size or look.imgsz,
+        accuracies=[before.accuracies, after.accuracies],
+        timed=by_time,
+        every=bool(look.front),
+        told=told,
+    )
 
 
 def _size(kind: type[Size], task: Task, model: nn.Module, accuracy: Mapping[str, float]) -> Size:

@@ -163,7 +163,7 @@ def _onnxruntime(path: Path, where: Where, inputs: Inputs | Free) -> Program:
     options.log_severity_level = 4
     providers: list[Any] = ["CPUExecutionProvider"]
     if not where.on_cpu:
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(where.device)}))
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": where.number}))
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise InputError("this ONNX Runtime has no GPU: pip install onnxruntime-gpu, or leave the device out")
     kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
@@ -195,7 +195,7 @@ def _openvino(path: Path, where: Where, inputs: Inputs | Free) -> Program:
         settings["INFERENCE_PRECISION_HINT"] = "f32"
     file = next(iter(sorted(path.glob("*.xml")))) if path.is_dir() else path
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(file), "CPU" if where.on_cpu else f"GPU.{where.device}", settings)
+    compiled = core.compile_model(core.read_model(file), "CPU" if where.on_cpu else f"GPU.{where.number}", settings)
     declared = [(list(each.partial_shape), each.element_type.to_dtype()) for each in compiled.inputs]
     known = [([int(d.get_length()) if d.is_static else -1 for d in shape], kind) for shape, kind in declared]
     arrays = _arrays(inputs, known)

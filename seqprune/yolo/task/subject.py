@@ -15,6 +15,7 @@ from seqprune.engine.record import ClassMeasurements, Measurements
 from seqprune.engine.run import Subject
 from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.state import State
+from seqprune.engine.stopwatch import Stopwatch
 from seqprune.observe.batch import Noise
 from seqprune.surgery import compact
 from seqprune.yolo.data.images import FileImages, images_for
@@ -70,9 +71,13 @@ def yolo_subject(
         SameImages(told.warning),
     )
     kind = ClassMeasurements if classifies else Measurements
-    subject = Subject(detector.model, graph, task, kind, detector.source, str(data))
+
+    def at_size(size: int) -> YoloTask:
+        return replace(task, imgsz=size, validation=dict(task.validation or {}) | {"imgsz": size})
+
+    subject = Subject(detector.model, graph, task, kind, detector.source, str(data), at_size=at_size)
     if "size" in choose.way.by:
-        size, share = _best_size(detector, str(data), look, choose, device, told, state or State())
+        size, share = _best_size(detector, str(data), look, choose, device, told, state or State(), task)
         smaller = replace(
             task,
             images=images_to_look_at(detector, data, look, size, choose, told),
@@ -91,13 +96,25 @@ def _best_size(
     device: torch.device,
     told: Listener,
     state: State,
+    task: YoloTask,
 ) -> tuple[int, float]:
     """The size of the images, and the share that is left to the other moves; found now or by an earlier run."""
+
+    timed = choose.way.target is not None and choose.way.target.kind == "latency"
+    watch = Stopwatch(look.where, task, state) if timed else None
 
     def find() -> list[float]:
         return list(
             sized(
-                *(detector, data, choose.way, choose.settings.round_to, choose.protect, told),
+                *(
+                    watch,
+                    detector,
+                    data,
+                    choose.way,
+                    choose.settings.round_to,
+                    choose.protect,
+                    told,
+                ),
                 imgsz=look.imgsz or DETECTED,
                 batch=look.batch,
                 images=look.images,

@@ -24,6 +24,7 @@ from seqprune.yolo.files.networks import is_fixed
 from seqprune.yolo.files.save import bytes_of, save_pt
 from seqprune.yolo.files.tensors import SUFFIX, save_pair
 from seqprune.yolo.task.blocks import blocks_of
+from seqprune.yolo.task.exporting import runnable
 from seqprune.yolo.task.gradients import loss_gradients
 from seqprune.yolo.task.judge import judge_for
 from seqprune.yolo.task.measured import SameImages
@@ -67,6 +68,9 @@ class YoloTask:
 
     def example(self, model: nn.Module) -> torch.Tensor:
         return grey_image(model, self.imgsz)
+
+    def runnable(self, model: nn.Module, runtime: str, folder: Path) -> nn.Module | Path:
+        return runnable(model, runtime, folder, imgsz=self.example(model).shape[-1])
 
     def trace(self, model: nn.Module) -> ChannelGraph:
         return trace_detector(model)
