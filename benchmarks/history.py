@@ -12,12 +12,15 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NoReturn
 
 RATIO = "ratio_to_"
+SPREAD = "spread_of_"
+ONCE = "once_"
+QUALITY = "quality_"
 _STATS = "min max mean median stddev iqr ops outliers rounds iterations".split()
 _MACHINE = "system machine python_implementation python_version device threads versions".split()
 _CPU = "brand_raw count arch hz_advertised_friendly".split()
@@ -54,6 +57,8 @@ class Row:
         ratios: by what ours was held against (``floor``, ``predecessor``, ...), our time over its time.
         beside: by the same names, their seconds.
         figures: what else was written down: channels kept, differences, images per second.
+        spreads: by the same names, how far the ratios of single rounds lie around theirs, relative.
+        once: ratios whose other side was run a single time.
     """
 
     fullname: str
@@ -63,6 +68,22 @@ class Row:
     ratios: Mapping[str, float]
     beside: Mapping[str, float]
     figures: Mapping[str, str | float | bool]
+    spreads: Mapping[str, float] = field(default_factory=dict)
+    once: frozenset[str] = frozenset()
+
+    def deciding(self) -> dict[str, float]:
+        """The ratios that say whether something changed: those timed in turns, others only where there is none."""
+        turned = {name: ratio for name, ratio in self.ratios.items() if name not in self.once}
+        return turned or dict(self.ratios)
+
+    @property
+    def quality(self) -> dict[str, float]:
+        """Figures of which more is better, and less a regression."""
+        return {
+            name.removeprefix(QUALITY): float(value)
+            for name, value in self.figures.items()
+            if name.startswith(QUALITY) and isinstance(value, int | float)
+        }
 
 
 @dataclass(frozen=True)
@@ -219,11 +240,21 @@ def _row(each: Any) -> Row:
             key: value
             for key, value in extra.items()
             if not key.startswith(RATIO)
+            and not key.startswith((SPREAD, ONCE))
             and key != "device"
             and not key.endswith("_seconds")
             and isinstance(value, (str, int, float, bool))
         },
+        spreads={n: _spread(extra[SPREAD + n]) for n in ratios if SPREAD + n in extra},
+        once=frozenset(n for n in ratios if extra.get(ONCE + n)),
     )
+
+
+def _spread(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"a spread is {value}")
+    return number
 
 
 def _positive(name: str, value: Any) -> float:

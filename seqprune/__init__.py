@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from seqprune.engine.modules import restore
     from seqprune.engine.steps import StepReport
     from seqprune.graph import ChannelGraph, trace
+    from seqprune.measure.compare import compare
+    from seqprune.measure.inspecting import inspect
+    from seqprune.measure.sensitivity import sensitivity
     from seqprune.plan import PrunePlan
     from seqprune.report.result import PruneResult
     from seqprune.run import prune
@@ -23,11 +26,14 @@ _HOME = {
     "PruneResult": "report.result",
     "StepReport": "engine.steps",
     "compact": "surgery",
+    "compare": "measure.compare",
     "count_active_channels": "surgery",
+    "inspect": "measure.inspecting",
     "mask": "surgery",
     "prune": "run",
     "keep_masked": "surgery",
     "restore": "engine.modules",
+    "sensitivity": "measure.sensitivity",
     "trace": "graph",
     "verify": "surgery",
 }
@@ -39,11 +45,14 @@ __all__ = [
     "PruneResult",
     "StepReport",
     "compact",
+    "compare",
     "count_active_channels",
+    "inspect",
     "keep_masked",
     "mask",
     "prune",
     "restore",
+    "sensitivity",
     "trace",
     "verify",
 ]

@@ -17,11 +17,10 @@ from seqprune.engine.modules import Evaluate
 from seqprune.engine.outputs import Outputs
 from seqprune.engine.presets import BY
 from seqprune.engine.record import Record
-from seqprune.engine.run import Outcome, run
-from seqprune.engine.settings import Choose, Look, Mode, Train, check_together
-from seqprune.engine.subjects import module_subject
+from seqprune.engine.run import Outcome, Subject, run
+from seqprune.engine.settings import Choose, Look, Mode, Open, Train, check_together
 from seqprune.engine.task import Task
-from seqprune.errors import InputError, MeasurementError
+from seqprune.errors import MeasurementError
 from seqprune.observe.device import as_device
 from seqprune.observe.inputs import Inputs
 from seqprune.observe.ranks import Ranks, connect
@@ -29,6 +28,7 @@ from seqprune.observe.shelf import CACHE_BYTES
 from seqprune.report import summary
 from seqprune.report.result import PruneResult, RunFolder
 from seqprune.report.screen import Screen
+from seqprune.sources.opening import check_there, is_module, opened
 
 
 def prune(
@@ -65,6 +65,7 @@ def prune(
     threads: int | None = None,
     full: bool = False,
     front: bool | None = None,
+    int8: bool = False,
     classes: Collection[str | int] | None = None,
     trust: bool = False,
     example_inputs: Inputs = None,
@@ -87,8 +88,8 @@ def prune(
         preset, layers, blocks, keep, represent, match, round_to, mode, target, recover, by, protect, criterion,
             seed: see
             :class:`seqprune.engine.settings.Choose`.
-        images, imgsz, batch, device, cache_bytes, cache_half, amp, val, runtime, threads, full, front:
-            see :class:`seqprune.engine.settings.Look`.
+        images, imgsz, batch, device, cache_bytes, cache_half, amp, val, runtime, threads, full, front,
+            int8: see :class:`seqprune.engine.settings.Look`.
         finetune, finetune_step, distill, training: the ``epochs``, ``step_epochs``, ``distill`` and ``arguments`` of
             :class:`seqprune.engine.settings.Train`; Ultralytics' networks only.
         classes: cut an Ultralytics network down to these of its classes, by name or number, before it is pruned;
@@ -118,56 +119,26 @@ def prune(
         with Screen() as screen:
             heard = screen.listener if listener is None else together(screen.listener, listener)
             return prune(**given | {"listener": heard, "progress": False})
-    module = model if isinstance(model, nn.Module) and not _is_ultralytics(model) else None
-    if module is None:
-        from seqprune.yolo.files.load import check_there
-
-        check_there(model)
-    look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val, runtime, threads, full, front)
+    check_there(model)
+    look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val, runtime, threads, full, front, int8)
     choose = Choose(
-        preset, layers, blocks, keep, represent, match if module is None or preset != "seed" else "all",
+        preset, layers, blocks, keep, represent, match if match or preset != "seed" or not is_module(model) else "all",
         round_to, target, recover, tuple(protect), criterion, tuple(by), mode, seed,
     )  # fmt: skip
     train = Train(finetune, finetune_step, distill, training or {})
+    how = Open(trust, classes, example_inputs, evaluate, outputs, tuple(fixed))
     told, ranks = listener or Listener(), connect()
-    check_together(choose, train, ranks.count, bool(data))
     where = own_device(as_device(str(device)), ranks)
     home = RunFolder(None if folder is None else Path(folder), keeps=ranks.count == 1)
-    tuner: Any = None
-    if module is not None:
-        _only_for_ultralytics(train, match)
-        subject = module_subject(
-            module, data, look, example_inputs=example_inputs, evaluate=evaluate, outputs=outputs, fixed=fixed
-        )
-    else:
-        from seqprune.yolo.task.subject import yolo_subject
-        from seqprune.yolo.train.tuning import Tuner, check_names
-
-        check_names(train.arguments)
-        subject, look = yolo_subject(
-            model,
-            data or "",
-            look,
-            choose,
-            train,
-            device=where,
-            trust=trust,
-            classes=classes,
-            told=told,
-            state=home.state,
-        )
-        arguments = {
-            "imgsz": subject.sized[1] if subject.sized else look.imgsz,
-            "batch": batch,
-            "device": str(device),
-            "seed": seed,
-            **train.arguments,
-        }
-        tuner = Tuner(data, arguments | {"teacher": subject.model if distill else None}, told.stage)
+    check_together(choose, train, ranks.count, data is not None and data != "")
+    subject, look = opened(model, data, look, choose, train, how, device=where, told=told, state=home.state)
+    tuner = None if is_module(model) else _tuner(subject, data, look, train, seed, told)
     home.begin(look, choose, train)
     if tuner is not None:
         tuner.state = home.state
     job = partial(run, subject, look, choose, train, device=where, ranks=ranks, told=told, state=home.state)
+    if home.folder is not None:
+        job = partial(job, folder=home.folder / "weights")
     return _run(job, subject.task, tuner, home)
 
 
@@ -193,22 +164,18 @@ def _run(job: Callable[..., Outcome], task: Task, tuner: Any, home: RunFolder) -
     raise tuner.failure
 
 
-def _is_ultralytics(model: nn.Module) -> bool:
-    return any(kind.__module__.split(".")[0] == "ultralytics" for kind in type(model).__mro__)
+def _tuner(subject: Subject, data: Any, look: Look, train: Train, seed: int, told: Listener) -> Any:
+    """What trains an Ultralytics network."""
+    from seqprune.yolo.train.tuning import Tuner
 
-
-def _only_for_ultralytics(train: Train, match: str | None) -> None:
-    """
-    Raises:
-        InputError: what this network cannot be asked for.
-    """
-    if train.epochs + train.step_epochs:
-        raise InputError(
-            "finetune trains Ultralytics' networks: train this one in a loop of your own, where it keeps its shape; "
-            "seqprune.keep_masked keeps the mask of mode=mask"
-        )
-    if match not in (None, "all"):
-        raise InputError(f"match={match!r} asks a detector: leave it out, every labelled object counts")
+    arguments = {
+        "imgsz": subject.sized[1] if subject.sized else look.imgsz,
+        "batch": look.batch,
+        "device": str(look.device),
+        "seed": seed,
+        **train.arguments,
+    }
+    return Tuner(data, arguments | {"teacher": subject.model if train.distill else None}, told.stage)
 
 
 def own_device(device: torch.device, ranks: Ranks) -> torch.device:

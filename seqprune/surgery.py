@@ -88,21 +88,28 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
     model = shaped(model, plan.factors)
     graph = graph or graph_for(model, plan)
     removed = plan.removed_groups(graph)
-    small = copied(model)
-    fold_constants(small, plan, graph, removed)
-    stated = [(module, widths.held(module)) for module in small.modules()]
+    whole = model
+    if graph.folds:
+        whole = copied(model)
+        fold_constants(whole, plan, graph, removed)
     cuts: dict[tuple[str, str], list[Slice]] = {}
     for cut in graph.slices:
         if removed[cut.groups].any():
             cuts.setdefault((cut.module, cut.tensor), []).append(cut)
-    done: dict[int, torch.Tensor] = {}  # a parameter that two modules share stays one parameter
-    for (path, name), slices in cuts.items():
+    parts: dict[int, torch.Tensor] = {}  # a parameter that two modules share stays one parameter
+    tensors = {(path, name): getattr(whole.get_submodule(path), name) for path, name in cuts}
+    for key, slices in cuts.items():
+        if id(tensors[key]) not in parts:
+            parts[id(tensors[key])] = _cut(tensors[key], slices, removed)
+    stated = [widths.held(module) for module in whole.modules()]
+    small = copied(whole, parts)  # what is cut is not copied first
+    for (path, name), tensor in tensors.items():
         module = small.get_submodule(path)
-        whole = getattr(module, name)
-        setattr(module, name, done.setdefault(id(whole), _cut(whole, slices, removed)))
+        if getattr(module, name) is not parts[id(tensor)]:  # a ScriptModule is copied in its own way
+            setattr(module, name, parts[id(tensor)])
     for path in {path for path, _ in cuts}:
         _update_widths(small.get_submodule(path))
-    for module, facts in stated:
+    for module, facts in zip(small.modules(), stated, strict=True):
         widths.update(module, facts)
     for same in repeated(model, graph, removed):
         if same.clear:
@@ -153,7 +160,6 @@ def _cut(whole: torch.Tensor, slices: list[Slice], removed: BoolArray) -> torch.
             part = torch.cat(
                 [b[:, torch.from_numpy(np.flatnonzero(s)).to(part.device)] for b, s in zip(blocks, stay, strict=True)]
             )
-    part = part.clone(memory_format=torch.preserve_format)
     return nn.Parameter(part, whole.requires_grad) if isinstance(whole, nn.Parameter) else part
 
 

@@ -29,9 +29,11 @@ ROOMS = (
     "engine",  # one run, for any network: whoever knows it answers as a task
     "report",  # records as pages and text
     "yolo",  # the task of Ultralytics' networks, and the only room that imports it
+    "sources",  # networks and their data, as a caller names them
     "run",  # seqprune.prune
     "measure",  # methods, layers one at a time, the original failures
     "demo",
+    "testing",  # the suite that others run on their model and their pruner
     "cli",
     "__main__",
 )

@@ -21,12 +21,13 @@ Mark = Literal["", "worse", "better"]
 
 @dataclass(frozen=True)
 class Dot:
-    """A point of a line: ``place`` from 0, a value above 0, and whether it is marked."""
+    """A point of a line: ``place`` from 0, a value above 0, whether it is marked, and its noise, relative."""
 
     place: int
     value: float
     text: str
     mark: Mark = ""
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,18 @@ def over_commits(lines: Sequence[Line], places: int, title: str, *, one: bool = 
     """
     if places < 2:
         return ""
-    values = [dot.value for line in lines for dot in line.dots]
+    values = [value for line in lines for dot in line.dots for value in _reach(dot)]
     low, high = _span(values)
     drawn = [f'<path class="decade" d="M0 {HEIGHT - 0.5}H{WIDTH}"/>']
     if one and low < 1 < high:
         drawn.append(f'<path class="one" d="M0 {_y(1.0, low, high)}H{WIDTH}"/>')
-    total = len(values)
+    total = sum(len(line.dots) for line in lines)
     last = max((dot.place for line in lines for dot in line.dots), default=0)
+    for line in lines:
+        band = [(_x(dot.place, places), *(_y(value, low, high) for value in _reach(dot))) for dot in line.dots]
+        if len(band) > 1 and any(top != bottom for _, top, bottom in band):
+            edge = [f"{x} {top}" for x, top, _ in band] + [f"{x} {bottom}" for x, _, bottom in reversed(band)]
+            drawn.append(f'<path class="band" d="M{" ".join(edge)}Z"/>')
     for line in sorted(lines, key=lambda each: each.shape == "main"):
         at = [(_x(dot.place, places), _y(dot.value, low, high)) for dot in line.dots]
         if len(at) > 1:
@@ -84,6 +90,11 @@ def over_commits(lines: Sequence[Line], places: int, title: str, *, one: bool = 
             if total <= CROWDED or dot.mark or dot.place == last:
                 drawn.append(_dot(dot, x, y, line.shape, dot.place == last))
     return _svg(WIDTH, HEIGHT, title, "".join(drawn), "chart")
+
+
+def _reach(dot: Dot) -> tuple[float, float]:
+    """The ends of the band around a point, the greater first."""
+    return dot.value * (1 + dot.spread), dot.value / (1 + dot.spread)
 
 
 def side_by_side(ours: float, beside: Mapping[str, float], span: tuple[float, float], title: str) -> str:

@@ -40,6 +40,9 @@ def _header(model: Model) -> str:
         found = model.having(verdict)
         if found:
             parts.append(f'<ul class="changes">{"".join(_changed(series, verdict) for series in found)}</ul>')
+    if lasting := [s for s in model.slow() if s.verdict() is not Verdict.REGRESSION]:
+        parts.append("<p>Slower than the best level they had:</p>")
+        parts.append(f'<ul class="changes">{"".join(_still_slow(series) for series in lasting)}</ul>')
     parts.append(f"</div>\n<div>\n{_how_to_read(model)}\n</div>")
     return "\n".join(parts)
 
@@ -77,6 +80,16 @@ def _changed(series: Series, verdict: Verdict) -> str:
     )
 
 
+def _still_slow(series: Series) -> str:
+    title, parameters = title_of(series.fullname)
+    name, since = f"{title}, {parameters}" if parameters else title, series.slow_since()
+    return (
+        f'<li class="worse">{mark(Verdict.REGRESSION)} <a href="#{series.anchor}">{escape(name)}</a> '
+        f'<span class="quiet">{series.latest.standing.factor:.2f} ×, since {escape(since.run.short if since else "")}'
+        "</span></li>"
+    )
+
+
 def _how_to_read(model: Model) -> str:
     keys = "".join(
         f"<span>{key(name)}{text}</span>"
@@ -90,9 +103,11 @@ def _how_to_read(model: Model) -> str:
     return f"""<h2>How to read this</h2>
 <p>A ratio is our time over another’s, measured in the same run; below 1 is faster. Times are those of the fastest
 round; changes in per cent are since the run before.</p>
-<p>Regressions are decided by ratios, never by absolute times: a benchmark regressed where all of its ratios rose
-beyond {model.threshold:g} × since the run before on the same kind of device, and improved where all fell below
-1/{model.threshold:g}. Where one moves without the others (uneven), it is the other side that changed.</p>
+<p>Regressions are decided by ratios, never by absolute times, and by levels, not by single runs: a history is cut into
+stretches of one level each, and a step is a regression where all ratios lie more than {model.threshold:g} × above the
+best level they ever had on that kind of device, an improvement where all fall below 1/{model.threshold:g} of the level
+before. Ten commits of 10 % are seen so. Where one ratio moves without the others (uneven), it is the other side that
+changed; a ratio timed once decides only where it is alone. The band around a line is the spread of its rounds.</p>
 <p>Times are joined by a line only where device, CPU and threads are the same; a dashed grey line is another machine’s.
 Axes are logarithmic; those over commits span at least a factor of two, so that noise looks as small as it is.</p>
 <div class="keys quiet">{keys}</div>

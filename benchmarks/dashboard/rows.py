@@ -23,13 +23,18 @@ def row(series: Series, group: Group, subject: str, settings: int) -> str:
         about.append(f'<div class="parameters">{escape(series.setting)}</div>')
     if not series.current:
         about.append(f'<div class="badge">not in the latest run, last seen at {escape(series.latest.run.short)}</div>')
+    since = series.slow_since()
+    if since is not None and verdict is not Verdict.REGRESSION:
+        factor, commit = number(series.latest.standing.factor), escape(since.run.short)
+        about.append(f'<div class="badge worse">{factor} × its best level, since {commit}</div>')
     if verdict is not Verdict.SAME:
         style = MARKS.get(verdict, "uneven")
         about.append(f'<div class="badge {style}">{mark(verdict)} {escape(said(series.latest))}</div>')
     about.append(_figures(series.latest))
     words = " ".join((subject, group.name, title, parameters, series.setting, verdict.value))
-    changed = "" if verdict is Verdict.SAME else ' data-changed="yes"'
+    changed = "" if verdict is Verdict.SAME and since is None else ' data-changed="yes"'
     tiles = [_time(series), _beside(series, group), *(_ratio(series, name) for name in series.ratios)]
+    tiles += [_quality(series, name) for name in series.latest.row.quality]
     return (
         f'<article class="row" id="{series.anchor}" data-words="{escape(words)}"{changed}>\n'
         f"<div>{''.join(about)}</div>\n"
@@ -46,11 +51,12 @@ def said(point: Point) -> str:
     """A verdict in words."""
     if point.change is None:
         return ""
-    factor = point.change.factor
     if point.verdict is Verdict.REGRESSION:
-        return f"regression: {number(factor)} × as slow as before"
+        best = point.standing.factor
+        also = "" if abs(best / point.standing.since - 1) < 0.01 else f", {number(best)} × its best level"
+        return f"regression: {number(point.standing.since)} × as slow as before{also}"
     if point.verdict is Verdict.IMPROVEMENT:
-        return f"improvement: {number(1 / factor)} × as fast as before"
+        return f"improvement: {number(1 / point.standing.since)} × as fast as before"
     if point.verdict is Verdict.UNEVEN:
         return "uneven: one ratio moved without the others"
     return "unchanged"
@@ -119,7 +125,13 @@ def _time(series: Series) -> str:
 def _ratio(series: Series, name: str) -> str:
     latest = series.latest
     dots = tuple(
-        Dot(p.place, p.row.ratios[name], f"{p.run.name}: {number(p.row.ratios[name])} × the {name}", _marked(p))
+        Dot(
+            p.place,
+            p.row.ratios[name],
+            f"{p.run.name}: {number(p.row.ratios[name])} × the {name}",
+            _marked(p),
+            p.row.spreads.get(name, 0.0),
+        )
         for p in series.points
         if name in p.row.ratios
     )
@@ -127,6 +139,8 @@ def _ratio(series: Series, name: str) -> str:
     value = f"{number(ratio)} ×" if name == "floor" else faster(ratio)
     notes = [] if name == "floor" else [number(ratio)]
     notes += [] if factor is None else [moved(factor)]
+    notes += [f"± {round(100 * latest.row.spreads[name])} %"] if name in latest.row.spreads else []
+    notes += ["timed once"] if name in latest.row.once else []
     note = ", ".join(notes)
     if _marked(latest):
         note = f"{GLYPHS[latest.verdict]} {note}"
@@ -136,6 +150,20 @@ def _ratio(series: Series, name: str) -> str:
         title += f"; regressed at {', '.join(worse)}"
     drawn = over_commits([Line(dots)], series.runs, title, one=True)
     return _tile(f"Ratio to the {escape(name)}", value, note, drawn)
+
+
+def _quality(series: Series, name: str) -> str:
+    """A figure of which more is better."""
+    dots = tuple(
+        Dot(p.place, p.row.quality[name], f"{p.run.name}: {number(p.row.quality[name])}")
+        for p in series.points
+        if p.row.quality.get(name, 0) > 0
+    )
+    words, value = name.replace("_", " "), series.latest.row.quality[name]
+    best = max((dot.value for dot in dots), default=value)
+    note = f"{number(value / best)} of its best" if best > value else ""
+    drawn = over_commits([Line(dots)], series.runs, f"{words} over {len(dots)} runs, latest {number(value)}")
+    return _tile(escape(words), number(value), note, drawn)
 
 
 def _marked(point: Point) -> Mark:

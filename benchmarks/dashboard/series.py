@@ -10,6 +10,7 @@ from math import log
 
 from benchmarks.compare import THRESHOLD, Change, Verdict, change
 from benchmarks.history import Machine, Row, Run
+from benchmarks.steps import Standing, standings
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,31 @@ class Point:
     Attributes:
         place: the run's position among the runs of its setting, the same in every chart.
         change: against the point before, by ratios; None for the first one and where there are none.
+        standing: against the levels of the history before.
+        threshold: of a regression.
     """
 
     place: int
     run: Run
     row: Row
     change: Change | None
+    standing: Standing
+    threshold: float
+
+    @property
+    def slow(self) -> bool:
+        """Whether it is slower than the best level seen."""
+        return self.standing.factor > self.threshold
 
     @property
     def verdict(self) -> Verdict:
-        return self.change.verdict if self.change else Verdict.SAME
+        """A regression or an improvement is a step between levels, where it came; slow ones stay :attr:`slow`."""
+        if self.slow and self.standing.since > 1:
+            return Verdict.REGRESSION
+        if self.standing.since < 1 / self.threshold:
+            return Verdict.IMPROVEMENT
+        uneven = self.change is not None and self.change.verdict is Verdict.UNEVEN
+        return Verdict.UNEVEN if uneven else Verdict.SAME
 
 
 @dataclass(frozen=True)
@@ -70,6 +86,13 @@ class Series:
             return None
         return self.points[-2]
 
+    def slow_since(self) -> Point | None:
+        """Where the latest stretch began that is slower than the best level seen; ``None`` where none lasts."""
+        if not self.current or not self.latest.slow:
+            return None
+        quick = [at for at, point in enumerate(self.points) if not point.slow]
+        return self.points[quick[-1] + 1] if quick else self.points[0]
+
     def verdict(self) -> Verdict:
         """Of the latest point; what the latest run has not measured did not change there."""
         return self.latest.verdict if self.current else Verdict.SAME
@@ -109,6 +132,11 @@ class Model:
         """Series whose latest point has this verdict, the largest change first."""
         found = [series for series in self.series() if series.verdict() is verdict]
         return tuple(sorted(found, key=lambda s: (-abs(_log(s.latest)), s.fullname, s.setting)))
+
+    def slow(self) -> tuple[Series, ...]:
+        """Series that are slower than the best level they ever had, the slowest first."""
+        found = [series for series in self.series() if series.slow_since() is not None]
+        return tuple(sorted(found, key=lambda s: (-s.latest.standing.factor, s.fullname, s.setting)))
 
     def latest(self) -> dict[str, Run]:
         """By setting, its latest run; the most recently measured setting first."""
@@ -159,10 +187,13 @@ def title_of(fullname: str) -> tuple[str, str]:
 def _series(name: str, setting: str, runs: Iterable[Run], threshold: float) -> Series:
     points: list[Point] = []
     place = -1
+    runs = tuple(runs)
+    stands = iter(standings([run.rows[name] for run in runs if name in run.rows]))
     for place, run in enumerate(runs):
         if name in run.rows:
             row = run.rows[name]
-            points.append(Point(place, run, row, change(points[-1].row, row, threshold) if points else None))
+            changed = change(points[-1].row, row, threshold) if points else None
+            points.append(Point(place, run, row, changed, next(stands), threshold))
     return Series(name, setting, place + 1, tuple(points), points[-1].place == place)
 
 
@@ -171,4 +202,4 @@ def _sentence(text: str) -> str:
 
 
 def _log(point: Point) -> float:
-    return log(point.change.factor) if point.change else 0.0
+    return log(point.standing.since)

@@ -21,8 +21,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from seqprune.budget.columns import Source
 from seqprune.budget.price import Price
-from seqprune.budget.surgeon import Source, removal_order
+from seqprune.budget.surgeon import removal_order
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.surgery import weight_rows
@@ -69,6 +70,7 @@ FROM_IMAGES = frozenset({"taylor", "obs"})
 """Those that look at more than the weights."""
 FROM_LABELS = frozenset({"taylor"})
 """Those of them that ask for labelled objects."""
+WEIGHTS_AT_ONCE = 2**17
 COMPARABLE = frozenset({"obs"})
 """Those whose scores say over layers what leaves first: one threshold takes them as they are."""
 
@@ -105,12 +107,12 @@ def scores(name: str, scoring: Scoring) -> FloatArray:
 
 def l1(scoring: Scoring) -> FloatArray:
     """Sum of absolute weights: Σ |w| over every weight of every member's row."""
-    return _over_rows(scoring, lambda rows: rows.abs().sum(1))
+    return _over_rows(scoring, lambda rows: _summed(rows, torch.Tensor.abs_))
 
 
 def l2(scoring: Scoring) -> FloatArray:
     """Euclidean norms: ‖row‖₂ of each member, summed over members."""
-    return _over_rows(scoring, lambda rows: rows.norm(dim=1))
+    return _over_rows(scoring, lambda rows: _squares(rows).sqrt())
 
 
 def bn(scoring: Scoring) -> FloatArray:
@@ -137,7 +139,12 @@ def fpgm(scoring: Scoring) -> FloatArray:
 
     A filter near the geometric median of its layer is what the others can stand in for, so it goes first.
     """
-    return _over_rows(scoring, lambda rows: torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(1))
+
+    def measure(rows: torch.Tensor) -> torch.Tensor:
+        rows = rows.double()
+        return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").sum(1)
+
+    return _over_rows(scoring, measure)
 
 
 def taylor(scoring: Scoring) -> FloatArray:
@@ -171,9 +178,10 @@ def lamp(scoring: Scoring) -> FloatArray:
     """
 
     def measure(rows: torch.Tensor) -> torch.Tensor:
-        squares = rows.square().sum(1)
-        not_smaller = squares[None, :] >= squares[:, None]
-        return squares / (not_smaller * squares[None, :]).sum(1).clamp(min=torch.finfo(torch.float64).tiny)
+        squares = _squares(rows)
+        ascending = squares.sort().values
+        not_smaller = ascending.flip(0).cumsum(0).flip(0)[torch.searchsorted(ascending, squares)]
+        return squares / not_smaller.clamp(min=torch.finfo(torch.float64).tiny)
 
     return _over_rows(scoring, measure)
 
@@ -214,11 +222,23 @@ def random(scoring: Scoring) -> FloatArray:
     return np.random.default_rng(scoring.seed).random(scoring.graph.group_count)
 
 
+def _squares(rows: torch.Tensor) -> torch.Tensor:
+    """``[channels]`` float64, Σ w² of each row."""
+    return _summed(rows, torch.Tensor.square_)
+
+
+def _summed(rows: torch.Tensor, each: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """``[channels]`` float64, the sum of what ``each`` makes of every weight, in place: a few rows at a time, that a
+    wide layer is not copied as a whole into memory that it takes longer to get than to add up."""
+    parts = torch.split(rows, max(1, WEIGHTS_AT_ONCE // max(1, rows.shape[1])))
+    return torch.cat([each(part.double() if part.dtype != torch.float64 else part.clone()).sum(1) for part in parts])
+
+
 def _over_rows(scoring: Scoring, measure: Callable[[torch.Tensor], torch.Tensor]) -> FloatArray:
-    """``measure`` of the ``[channels, weights]`` float64 rows of each layer, added up in the groups of its channels."""
+    """``measure`` of the ``[channels, weights]`` rows of each layer, added up in the groups of its channels."""
     total = np.zeros(scoring.graph.group_count)
     for layer in scoring.graph.all_layers:
-        rows = weight_rows(scoring.model.get_submodule(layer.name)).double()
+        rows = weight_rows(scoring.model.get_submodule(layer.name))
         np.add.at(total, layer.groups, measure(rows).cpu().numpy())
     return total
 

@@ -35,8 +35,8 @@ def importance_of_layers(
     """
     found = {}
     for name, covariance in covariances.items():
-        weight = cast(nn.Conv2d, model.get_submodule(name)).weight.detach().double().cpu().flatten(1)
-        variance = ((weight @ covariance) * weight).sum(1)
+        weight = cast(nn.Conv2d, model.get_submodule(name)).weight.detach().to(covariance).flatten(1)
+        variance = ((weight @ covariance) * weight).sum(1).cpu()
         found[name] = float((curvature[name] * variance).sum()) if name in curvature else 0.0
     known = [cost for cost in found.values() if cost > 0]
     middle = median(known) if known else 1.0

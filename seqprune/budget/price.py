@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,20 +18,12 @@ FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class _Tensor:
-    """One parameter: the price of an element, its sizes, and the groups along the dimensions that are cut."""
+class _Cut:
+    """A dimension of one parameter, and the groups along it."""
 
-    price: float
-    shape: tuple[int, ...]
-    cuts: tuple[tuple[int, IntArray], ...]
-
-    def kept(self, removed: BoolArray) -> list[float]:
-        """Positions that stay in each dimension; a mean over convolution groups where they read other channels."""
-        sizes = [float(size) for size in self.shape]
-        for dim, groups in self.cuts:
-            stay = ~removed[groups]
-            sizes[dim] = float(stay.sum()) if groups.ndim == 1 else float(stay.sum(1).mean())
-        return sizes
+    tensor: int
+    dim: int
+    groups: IntArray
 
 
 class Price:
@@ -53,7 +45,9 @@ class Price:
         for cut in graph.slices:
             cuts.setdefault((cut.module, cut.tensor), []).append((cut.dim, cut.groups))
         self.fixed = 0.0
-        self.tensors: list[_Tensor] = []
+        found: list[_Cut] = []
+        shapes: list[tuple[int, ...]] = []
+        prices: list[float] = []
         seen: set[int] = set()
         for path, module in model.named_modules():
             for name, parameter in module._parameters.items():
@@ -61,15 +55,37 @@ class Price:
                     continue
                 seen.add(id(parameter))
                 price = 1.0 if uses is None else (uses.get(path, 0.0) if name == "weight" else 0.0)
-                if (path, name) in cuts:
-                    self.tensors.append(_Tensor(price, tuple(parameter.shape), tuple(cuts[path, name])))
+                if price and (path, name) in cuts:
+                    found += [_Cut(len(shapes), dim, groups) for dim, groups in cuts[path, name]]
+                    shapes.append(tuple(parameter.shape))
+                    prices.append(price)
                 else:
                     self.fixed += price * parameter.numel()
+        self._lay_out(found, shapes, prices)
         self.fixed += max(0.0, in_all - self.total(np.zeros(self.group_count, bool)))
+
+    def _lay_out(self, cuts: Sequence[_Cut], shapes: Sequence[tuple[int, ...]], prices: Sequence[float]) -> None:
+        """All cuts end to end, so that a step of a choice costs a few passes over arrays and no loop."""
+        dims = max((len(shape) for shape in shapes), default=1)
+        self._prices = np.array(prices, np.float64)
+        self._shapes = np.array([shape + (1,) * (dims - len(shape)) for shape in shapes], np.float64).reshape(-1, dims)
+        self._tensor = np.array([cut.tensor for cut in cuts], np.intp)
+        self._dim = np.array([cut.dim for cut in cuts], np.intp)
+        self._blocks = np.array([1 if cut.groups.ndim == 1 else len(cut.groups) for cut in cuts], np.float64)
+        self._counts = np.array([cut.groups.size for cut in cuts], np.intp)
+        self._ends = np.concatenate([[0], self._counts.cumsum()])
+        self._groups: IntArray = np.concatenate([np.empty(0, np.intp), *(cut.groups.ravel() for cut in cuts)])
+
+    def _sizes(self, removed: BoolArray) -> FloatArray:
+        """``[tensors, dims]``: positions that stay; a mean over convolution groups where they read other channels."""
+        stay = np.concatenate([[0], (~removed[self._groups]).cumsum()])[self._ends]
+        sizes: FloatArray = self._shapes.copy()
+        sizes[self._tensor, self._dim] = np.diff(stay) / self._blocks
+        return sizes
 
     def total(self, removed: BoolArray) -> float:
         """Of what stays."""
-        return self.fixed + sum(t.price * float(np.prod(t.kept(removed))) for t in self.tensors)
+        return self.fixed + float((self._prices * self._sizes(removed).prod(1)).sum())
 
     @cached_property
     def whole(self) -> float:
@@ -82,15 +98,10 @@ class Price:
 
     def savings(self, removed: BoolArray) -> FloatArray:
         """``[group_count]``: what removing each group alone would save now."""
-        found: FloatArray = np.zeros(self.group_count)
-        for tensor in self.tensors:
-            if not tensor.price:
-                continue
-            sizes = tensor.kept(removed)
-            for dim, groups in tensor.cuts:
-                others = float(np.prod(sizes[:dim] + sizes[dim + 1 :]))
-                share = 1 if groups.ndim == 1 else 1 / len(groups)
-                np.add.at(found, groups.ravel(), tensor.price * others * share)
+        others = self._sizes(removed)[self._tensor]
+        others[np.arange(len(others)), self._dim] = 1
+        each = self._prices[self._tensor] * others.prod(1) / self._blocks
+        found = np.bincount(self._groups, np.repeat(each, self._counts), self.group_count).astype(np.float64)
         found[removed] = 0
         return found
 

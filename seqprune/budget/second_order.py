@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import cast
 
@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from seqprune.budget.columns import Reader, Source
 from seqprune.budget.criteria import Readings
 from seqprune.budget.importance import importance_of_layers
 from seqprune.budget.price import Price
 from seqprune.budget.spread import Budget, prefix_for, protected
-from seqprune.budget.surgeon import Reader, Source, removal_order
+from seqprune.budget.surgeon import removal_order
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
@@ -73,7 +74,7 @@ def choose_globally(
         return price.share(graph.legalise(gone, ranks, free, budget.round_to)) <= budget.target
 
     order = removal_order(
-        sources,
+        _given_up(sources),
         free,
         graph.balances,
         tuple(layer.groups for layer in graph.all_layers),
@@ -88,6 +89,12 @@ def choose_globally(
         return prefix_for(graph, share or price.share, groups, free, replace(budget, target=target))
 
     return at(budget.target) if meet is None else meet(at)
+
+
+def _given_up(sources: list[Source]) -> Iterator[Source]:
+    """One after the other, none kept: of a large network they take gigabytes, and what is made of them as many."""
+    while sources:
+        yield sources.pop(0)
 
 
 def _sources(
@@ -110,7 +117,7 @@ def _sources(
     for cut in graph.slices:
         if cut.dead is None and cut.module not in names:
             known[cut.groups.ravel()] = False
-    covariances = {name: (seen.products[0] / seen.count).cpu() for name, seen in moments.items()}
+    covariances = {name: seen.products[0].div_(seen.count) for name, seen in moments.items()}
     read = {name: covariances[leader[name]] for name in names}
     relevance = relevance or Relevance()
     importance = importance_of_layers(model, read, relevance.curvature)
@@ -135,13 +142,13 @@ def scaled_weight(
 ) -> torch.Tensor:
     """``[outputs, K]`` float64: rows as BatchNorm and activation behind scale them, of total variance ``importance``.
 
-    ``scale`` is ``[outputs, 1]``, what the BatchNorm multiplies with.
+    On the device of ``covariance``. ``scale`` is ``[outputs, 1]``, what the BatchNorm multiplies with.
     ``slope`` is ``[outputs]``, the mean squared derivative of the activation.
     """
     conv = cast(nn.Conv2d, model.get_submodule(name))
-    weight = scale * conv.weight.detach().double().cpu().flatten(1)
+    weight = scale.to(covariance) * conv.weight.detach().to(covariance).flatten(1)
     if slope is not None:
-        weight = weight * slope.sqrt()[:, None]
+        weight = weight * slope.to(covariance).sqrt()[:, None]
     total = float(((weight @ covariance) * weight).sum())
     return weight * (importance / total) ** 0.5 if total > 0 else weight * 0
 

@@ -170,28 +170,36 @@ def pools(graph: ChannelGraph, free: BoolArray) -> list[IntArray]:
 
     Both halves of a C2f are pools of their own, so that a ratio takes as many of each.
     """
-    sections: list[list[int]] = [[] for _ in range(graph.group_count)]
-    for number, section in enumerate(s for balance in graph.balances for s in balance.sections):
-        for group in section.tolist():
-            sections[group].append(number)
-    found: dict[object, list[int]] = {}
-    for group in np.flatnonzero(free).tolist():
-        makers = tuple(name for name, _ in graph.members[group])
-        found.setdefault((makers, tuple(sections[group])), []).append(group)
-    return [np.array(groups, np.intp) for groups in found.values()]
+    pool: IntArray = np.zeros(graph.group_count, np.intp)
+    makers = [layer.groups for layer in graph.all_layers]
+    for groups in (*makers, *(section for balance in graph.balances for section in balance.sections)):
+        # Groups of one pool stay in one where they are there equally often.
+        here, times = np.unique(groups, return_counts=True)
+        pairs = np.stack([pool[here], times])
+        pool[here] = pool.max() + 1 + np.unique(pairs, axis=1, return_inverse=True)[1].ravel()
+    candidates = np.flatnonzero(free)
+    order = candidates[np.argsort(pool[candidates], kind="stable")]
+    return np.split(order, np.flatnonzero(np.diff(pool[order])) + 1) if len(order) else []
 
 
 def _within_floor(graph: ChannelGraph, order: IntArray, floor: float) -> IntArray:
     """The order without the groups whose removal would take a layer below its floor."""
-    left = {layer.name: layer.channels for layer in graph.all_layers}
-    least = {name: max(1, int(np.ceil(floor * channels))) for name, channels in left.items()}
+    groups = np.concatenate([layer.groups for layer in graph.all_layers])
+    layers = np.repeat(np.arange(len(graph.all_layers)), [layer.channels for layer in graph.all_layers])
+    places = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(groups[places], np.arange(graph.group_count + 1)).tolist()
+    makers = layers[places].tolist()
+    spare = [layer.channels - max(1, int(np.ceil(floor * layer.channels))) for layer in graph.all_layers]
     kept = []
     for group in order.tolist():
-        makers = [name for name, _ in graph.members[group]]
-        if all(left[name] - makers.count(name) >= least[name] for name in makers):
+        mine = makers[starts[group] : starts[group + 1]]
+        for layer in mine:
+            spare[layer] -= 1
+        if all(spare[layer] >= 0 for layer in mine):
             kept.append(group)
-            for name in makers:
-                left[name] -= 1
+        else:
+            for layer in mine:
+                spare[layer] += 1
     return np.array(kept, np.intp)
 
 

@@ -11,128 +11,18 @@ fitted to, and less on others: where it is known how many samples that fit has, 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from seqprune.budget.columns import Columns, Source
+from seqprune.budget.units import Units
 from seqprune.graph.channels import Balance, BoolArray, IntArray
 from seqprune.select.moments import FloatArray
 
 RIDGE = 3e-3
 """Of the mean of a covariance's diagonal, in choice and fit alike: what is chosen is what will be fitted."""
-MOST_FITTED = 0.9
-"""Effective parameters for a sample, at most: beyond, all that is known of an error is that it is large."""
-
-
-@dataclass(frozen=True)
-class Reader:
-    """One convolution that reads a source.
-
-    Attributes:
-        weight: ``[outputs, K]``, rows scaled by what an error in that output matters.
-        groups: ``[outputs]``, the channel group each output belongs to.
-        samples: as how many its fit has; without end, it does as well elsewhere.
-    """
-
-    weight: torch.Tensor
-    groups: IntArray
-    samples: float = math.inf
-
-
-@dataclass(frozen=True)
-class Source:
-    """One input tensor as some convolutions of equal geometry read it.
-
-    Attributes:
-        products: ``[K, K]`` covariance of its patches, ``K`` = channels × kernel.
-        groups: ``[channels]``, the channel group of each channel.
-        readers: the convolutions.
-    """
-
-    products: torch.Tensor
-    groups: IntArray
-    readers: tuple[Reader, ...]
-
-
-def effective_parameters(inverse: torch.Tensor, penalty: float) -> float:
-    """Of a ridge regression on inputs of covariance ``H`` ``[K, K]``: tr(H (H + λ I)⁻¹) = K − λ tr((H + λ I)⁻¹).
-
-    Between 0 and K. ``inverse`` is (H + λ I)⁻¹, ``penalty`` is λ. (T. Hastie, R. Tibshirani, J. Friedman, "The elements
-    of statistical learning", 2009, section 3.4.1.)
-    """
-    return len(inverse) - penalty * float(inverse.diagonal().sum())
-
-
-def unseen(parameters: float, samples: float) -> float:
-    """How many times the error of a fit is on samples that it has not seen: (n + d) / (n − d), 1 or more.
-
-    With ``d`` effective parameters and ``n`` samples the error shrinks by 1 − d/n where the fit has looked, and grows
-    by 1 + d/n elsewhere (H. Akaike, "Statistical predictor identification", 1970: the final prediction error).
-    """
-    share = min(parameters / samples, MOST_FITTED)
-    return (1 + share) / (1 - share)
-
-
-@dataclass
-class _State:
-    """A source while channels leave it."""
-
-    inverse: torch.Tensor
-    weight: torch.Tensor
-    rows: IntArray  # channel group of each row of ``weight``
-    columns: dict[int, torch.Tensor]  # by alive group, its columns
-    costs: dict[int, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, source: Source, free: BoolArray, gone: BoolArray, ridge: float) -> _State:
-        kernel = len(source.products) // len(source.groups)
-        stay = torch.from_numpy(np.repeat(~gone[source.groups], kernel))
-        groups = source.groups[~gone[source.groups]]
-        products = source.products.double()[stay][:, stay]
-        covariance = products.clone()
-        mean = float(covariance.diagonal().mean())
-        # Where nothing varies the inverse means nothing, and whatever is removed costs nothing.
-        penalty = ridge * mean if mean > 0 else 1.0
-        covariance.diagonal().add_(penalty)
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(covariance))
-        parameters = effective_parameters(inverse, penalty)
-        weights = []
-        for reader in source.readers:
-            weight = reader.weight.double()[:, stay] * unseen(parameters, reader.samples) ** 0.5
-            weight[torch.from_numpy(gone[reader.groups])] = 0
-            weights.append(weight)
-        columns = {}
-        for group in np.unique(groups[free[groups]]).tolist():
-            channels = torch.from_numpy(np.flatnonzero(groups == group))
-            columns[group] = (channels[:, None] * kernel + torch.arange(kernel)).flatten()
-        return cls(inverse, torch.cat(weights), np.concatenate([r.groups for r in source.readers]), columns)
-
-    def rescore(self) -> None:
-        """The costs of all alive groups, those with equally many columns at once."""
-        by_size: dict[int, list[int]] = {}
-        for group, columns in self.columns.items():
-            by_size.setdefault(len(columns), []).append(group)
-        for groups in by_size.values():
-            index = torch.stack([self.columns[g] for g in groups])
-            blocks = self.inverse[index[:, :, None], index[:, None, :]]
-            weights = self.weight[:, index].permute(1, 2, 0)
-            costs = (weights * torch.linalg.solve(blocks, weights)).sum((1, 2))
-            self.costs.update(zip(groups, costs.tolist(), strict=True))
-
-    def remove_inputs(self, group: int) -> None:
-        """Takes columns out; the weights that stay are the refitted ones."""
-        columns = self.columns.pop(group)
-        del self.costs[group]
-        gain = torch.linalg.solve(self.inverse[columns[:, None], columns], self.inverse[columns])
-        for matrix in (self.weight, self.inverse):
-            matrix.addmm_(matrix[:, columns], gain, alpha=-1)
-
-    def remove_outputs(self, group: int) -> None:
-        """What a removed output would have computed does not matter any more."""
-        self.weight[torch.from_numpy(np.flatnonzero(self.rows == group))] = 0
 
 
 @dataclass(frozen=True)
@@ -148,7 +38,7 @@ class Removal:
 
 
 def removal_order(
-    sources: list[Source],
+    sources: Iterable[Source],
     free: BoolArray,
     balances: tuple[Balance, ...],
     layers: tuple[IntArray, ...],
@@ -173,91 +63,58 @@ def removal_order(
         ridge: added to the diagonal, relative to its mean.
     """
     gone = np.zeros(len(free), bool) if removed is None else removed.copy()
-    states = [_State.of(source, free, gone, ridge) for source in sources]
-    reading: dict[int, list[_State]] = {}
-    writing: dict[int, list[_State]] = {}
-    for state in states:
-        state.rescore()
-        for group in state.columns:
-            reading.setdefault(group, []).append(state)
-        for group in np.unique(state.rows).tolist():
-            writing.setdefault(group, []).append(state)
-    costs = np.zeros(len(free))
-    for group, its in reading.items():
-        costs[group] = sum(state.costs[group] for state in its)
-    units = _Units(free, balances, layers, floor)
+    may = free & ~gone
+    costs = _Costs([Columns(each, free, gone, ridge) for each in sources if may[each.groups].any()], len(free))
+    units = Units(free, gone, balances, layers, floor)
     order: list[Removal] = []
     while not stop(gone):
-        unit = units.cheapest(costs, savings(gone), gone)
+        unit = units.cheapest(costs.now, savings(gone))
         if unit is None:
             break
-        order.append(Removal(unit, float(costs[list(unit)].sum())))
-        touched: dict[int, _State] = {}
-        for group in unit:
-            gone[group] = True
-            for state in reading.get(group, ()):
-                state.remove_inputs(group)
-                touched[id(state)] = state
-            for state in writing.get(group, ()):
-                state.remove_outputs(group)
-                touched[id(state)] = state
-        stale: set[int] = set()
-        for state in touched.values():
-            state.rescore()
-            stale.update(state.costs)
-        for group in stale:
-            costs[group] = sum(state.costs[group] for state in reading[group] if group in state.costs)
+        order.append(Removal(unit, float(costs.now[list(unit)].sum())))
+        gone[list(unit)] = True
+        units.remove(unit)
+        costs.remove(unit)
     return order
 
 
-class _Units:
-    """Which groups may leave together."""
+class _Costs:
+    """What the removal of each group would cost, over everything that reads it.
 
-    def __init__(
-        self, free: BoolArray, balances: tuple[Balance, ...], layers: tuple[IntArray, ...], floor: float
-    ) -> None:
-        self.free, self.balances, self.layers = free, balances, layers
-        self.least = [max(1, int(np.ceil(floor * len(groups)))) for groups in layers]
-        self.in_layers: dict[int, list[int]] = {}
-        for number, groups in enumerate(layers):
-            for group in np.unique(groups).tolist():
-                self.in_layers.setdefault(group, []).append(number)
-        self.governed = np.zeros(len(free), bool)
-        for balance in balances:
-            for section in balance.sections:
-                self.governed[section] = True
+    Attributes:
+        now: ``[group_count]``; of groups that are gone it says nothing.
+    """
 
-    def cheapest(self, costs: FloatArray, savings: FloatArray, gone: BoolArray) -> tuple[int, ...] | None:
-        open_ = self._open(gone)
-        best: tuple[int, ...] | None = None
-        least = np.inf
-        alone = np.flatnonzero(open_ & ~self.governed)
-        if len(alone):
-            ratio = costs[alone] / savings[alone].clip(min=1e-9)
-            best, least = (int(alone[ratio.argmin()]),), float(ratio.min())
-        for balance in self.balances:
-            unit = self._balanced(balance, costs, open_)
-            if unit is not None:
-                index = list(unit)
-                ratio = float(costs[index].sum() / max(savings[index].sum(), 1e-9))
-                if ratio < least:
-                    best, least = unit, ratio
-        return best
+    def __init__(self, sources: list[Columns], group_count: int) -> None:
+        self.sources = sources
+        self.each = np.zeros((len(sources), group_count))
+        self.reading: dict[int, list[int]] = {}
+        self.writing: dict[int, list[int]] = {}
+        for at, source in enumerate(sources):
+            for group in source.columns:
+                self.reading.setdefault(group, []).append(at)
+            for group in np.unique(source.rows).tolist():
+                self.writing.setdefault(group, []).append(at)
+            for groups, costs in source.costs():
+                self.each[at, groups] = costs
+        self.now: FloatArray = self.each.sum(0)
 
-    def _open(self, gone: BoolArray) -> BoolArray:
-        """Free groups none of whose layers is at its floor."""
-        open_ = self.free & ~gone
-        for groups, least in zip(self.layers, self.least, strict=True):
-            if int((~gone[groups]).sum()) <= least:
-                open_[groups] = False
-        return open_
-
-    def _balanced(self, balance: Balance, costs: FloatArray, open_: BoolArray) -> tuple[int, ...] | None:
-        """The cheapest open group of each section, where each lies in one section of one balance only."""
-        unit = []
-        for section in balance.sections:
-            candidates = section[open_[section]]
-            if not len(candidates):
-                return None
-            unit.append(int(candidates[costs[candidates].argmin()]))
-        return tuple(unit) if len(set(unit)) == len(unit) else None
+    def remove(self, unit: tuple[int, ...]) -> None:
+        """Groups that leave together."""
+        inputs = {group: self.reading.get(group, []) for group in unit}
+        for group in unit:
+            for at in self.writing.get(group, ()):
+                self.sources[at].remove_outputs(group)
+            for at in inputs[group]:
+                self.sources[at].remove_inputs(group)
+        fitted = {at for its in inputs.values() for at in its}
+        for at in fitted:
+            self.sources[at].rescore()
+        stale: list[IntArray] = []
+        for at in fitted.union(*(self.writing.get(group, ()) for group in unit)):
+            for groups, costs in self.sources[at].costs():
+                self.each[at, groups] = costs
+                stale.append(groups)
+        if stale:
+            groups = np.unique(np.concatenate(stale))
+            self.now[groups] = self.each[:, groups].sum(0)

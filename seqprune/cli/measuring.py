@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from seqprune.cli.benching import Threads
 from seqprune.cli.commands import first_the_file
 from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
 from seqprune.errors import InputError
@@ -17,6 +18,7 @@ from seqprune.errors import InputError
 _COMMON: dict[str, Any] = {"model": str, "data": str, "imgsz": int, "batch": int, "device": str, "seed": int}
 SENSITIVITY = _COMMON | {"layers": list, "ratios": list, "criterion": str, "images": int, "out": str}
 COMPARE = _COMMON | {"targets": list, "count": str, "methods": list, "images": int, "subsets": int, "finetune": int}
+COMPARE |= {"runtimes": list, "threads": int}
 Model = Annotated[
     str | None, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")
 ]
@@ -25,7 +27,9 @@ Resume = Annotated[
     typer.Option(metavar="RUN", help="Go on with a run that was ended, in its folder; nothing else is given."),
 ]
 Images = Annotated[int | None, typer.Option(show_default="all", help="A seeded sample of so many val images.")]
-Size = Annotated[int, typer.Option(help="Longer side of the images in pixels.")]
+Size = Annotated[
+    int | None, typer.Option(show_default="640; 224 to classify", help="Longer side of the images in pixels.")
+]
 BatchSize = Annotated[int, typer.Option("--batch", help="Images at a time.")]
 Device = Annotated[str, typer.Option(help="cpu, or the number of a GPU.")]
 Seed = Annotated[int, typer.Option(help="Of every random choice.")]
@@ -42,7 +46,7 @@ def sensitivity(
     ),
     criterion: Annotated[str, typer.Option(help="Which channels stay.")] = "l2",
     images: Images = None,
-    imgsz: Size = 640,
+    imgsz: Size = None,
     batch: BatchSize = 16,
     device: Device = "cpu",
     seed: Seed = 0,
@@ -86,7 +90,7 @@ def _sensitivity(asked: dict[str, Any], folder: Path | None) -> None:
     with Screen() as screen, resumable("sensitivity", folder):
         state = State(None if folder is None else folder / "state")
         found = measure(**asked, listener=screen.listener, state=state)
-        show(screen.console, f"unpruned mAP50-95 {found.map50_95:.4f}", *found.rows())
+        show(screen.console, found.caption, *found.rows())
         if out is not None:
             numbers, page = found.write(out)
             screen.console.print(f"numbers in {numbers}, plot in {page}", markup=False)
@@ -103,10 +107,13 @@ def compare(
     target: Annotated[str, typer.Option(help="Shares that stay: params=0.8,0.6, or flops=0.8.")] = "params=0.8",
     methods: Annotated[
         str,
-        typer.Option(help="With commas: accurate, criteria (l1, obs-global …), clusters, topk-l1, tp-magnitude …"),
+        typer.Option(
+            help="With commas: accurate, criteria (l1, obs-global …), clusters, imgsz, tp-magnitude …, "
+            "another network's file."
+        ),
     ] = "accurate,random,l1,bn,fpgm,lamp,taylor,topk-l1,clusters",
     images: Annotated[int, typer.Option(help="A seeded sample of so many train images.")] = 128,
-    imgsz: Size = 640,
+    imgsz: Size = None,
     batch: BatchSize = 16,
     device: Device = "cpu",
     seed: Seed = 0,
@@ -114,6 +121,10 @@ def compare(
         int, typer.Option(help="Prune with so many samples of --images; the table shows mean and spread.")
     ] = 1,
     finetune: Annotated[int, typer.Option(metavar="EPOCHS", help="Fine-tune alike what each method leaves.")] = 0,
+    runtime: Annotated[
+        str | None, typer.Option(help="Time every row in these too: onnxruntime,openvino,ncnn …", show_default=False)
+    ] = None,
+    threads: Threads = None,
     out: Annotated[Path, typer.Option(help="A new folder for the table, the numbers and the plot.")] = Path(
         "runs/compare"
     ),
@@ -137,6 +148,7 @@ def compare(
         "methods": [n for n in methods.split(",") if n],
     }
     asked |= {"images": images, "subsets": subsets, "finetune": finetune}
+    asked |= {"runtimes": runtime.split(",") if runtime else [], "threads": threads}
     asked |= _common(model, data, imgsz, batch, device, seed)
     with new_run(free_folder(out.parent, None, out.name), absolute(asked)) as folder:
         _compare(asked, folder)
@@ -162,7 +174,9 @@ def _compare(asked: dict[str, Any], folder: Path) -> None:
         screen.console.print(f"results in {folder}: compare.json, compare.md, compare.html", markup=False)
 
 
-def _common(model: str | None, data: str | None, imgsz: int, batch: int, device: str, seed: int) -> dict[str, Any]:
+def _common(
+    model: str | None, data: str | None, imgsz: int | None, batch: int, device: str, seed: int
+) -> dict[str, Any]:
     """
     Raises:
         InputError: there is no network, or there are no images.

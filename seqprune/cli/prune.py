@@ -19,6 +19,7 @@ ASKED: dict[str, Any] = {
     **{"keep": (str, float, int), "round_to": int, "images": int, "imgsz": int, "batch": int, "cache_bytes": int},
     **{"cache_half": bool, "amp": bool, "finetune": int, "finetune_step": int, "distill": bool, "seed": int},
     **{"val": bool, "classes": list, "runtime": str, "threads": int, "full": bool, "front": bool},
+    "int8": bool,
 }
 
 
@@ -102,6 +103,9 @@ def prune(
             help="Measure the unpruned network on smaller images too, all sizes down to the pruned one's cost.",
         ),
     ] = None,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Bring it to eight bits too, by the tool of ONNX Runtime or OpenVINO (nncf).")
+    ] = False,
     no_val: Annotated[bool, typer.Option("--no-val", help="Do not measure accuracy before and after.")] = False,
     classes: Annotated[
         str | None, typer.Option(help="Keep these of the model's classes: names or numbers, with commas between.")
@@ -140,6 +144,7 @@ def prune(
         **{"cache_bytes": cache_bytes, "cache_half": cache_half, "amp": amp, "finetune": finetune},
         **{"finetune_step": finetune_step, "distill": distill, "seed": seed, "val": not no_val},
         **{"runtime": runtime, "threads": threads, "full": is_full(precision), "front": front},
+        "int8": int8,
         "classes": None if classes is None else classes.split(","),
     }
     if is_follower():

@@ -125,7 +125,7 @@ def repaired(
     known = reading or reading_of(original, first)
     stages = [
         [name for name in stage if name in known.names and not task.is_fixed(name)]
-        for stage in stages_of(original, first.input(original, slice(1)))
+        for stage in stages_of(original, first.input(original, slice(1)), *(s.blocks.block_of for s in streams[:1]))
     ]
     stages = [stage for stage in stages if stage]
     removed = plan.removed_groups(graph)

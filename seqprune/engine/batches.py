@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from seqprune.errors import DataError, InputError
 from seqprune.observe.batch import Batch
@@ -29,7 +30,9 @@ class Batches:
     Args:
         loader: see :data:`Loader`.
         batch: images of one batch, at most; larger ones are split.
-        images: so many from the front; all where left out.
+        images: so many; all where left out. A seeded sample of a ``DataLoader`` over a dataset, and of a list of
+            batches; from the front of anything else, whose end nobody knows.
+        seed: of that sample.
 
     Attributes:
         image_count: images in all batches.
@@ -43,7 +46,7 @@ class Batches:
 
     unreadable: tuple[str, ...] = ()
 
-    def __init__(self, loader: Loader, batch: int = 16, images: int | None = None) -> None:
+    def __init__(self, loader: Loader, batch: int = 16, images: int | None = None, seed: int = 0) -> None:
         given = loader() if callable(loader) else loader
         if isinstance(given, Iterator) and not callable(loader):
             raise InputError(
@@ -51,8 +54,7 @@ class Batches:
             )
         self._batches: list[Batch] = []
         left = images
-        for number, sample in enumerate(given):
-            whole = _batch(sample, number)
+        for whole in _batches(given, images, seed):
             for start in range(0, whole.count, batch):
                 stop = min(start + batch, whole.count, whole.count if left is None else start + left)
                 if stop <= start:
@@ -90,11 +92,73 @@ class Batches:
             return self, None
         return self._part(sorted(set(range(count)) - held)), self._part(sorted(held))
 
+    def deal(self, count: int, images: int) -> list[Batches]:
+        """``count`` samples of ``images`` each, one after another, without an image in common.
+
+        Raises:
+            InputError: there are not so many images.
+        """
+        if count * images > self.image_count:
+            raise InputError(
+                f"{count} samples of {images} out of {self.image_count} train images have some in common: give fewer "
+                "images, or fewer subsets"
+            )
+        return [self._between(start, start + images) for start in range(0, count * images, images)]
+
+    def first(self, images: int) -> Batches:
+        """So many images from the front."""
+        return self._between(0, min(images, self.image_count))
+
+    def _between(self, start: int, stop: int) -> Batches:
+        """The images from one on and before another."""
+        part = object.__new__(Batches)
+        part._batches, at = [], 0
+        for batch in self._batches:
+            mine = slice(max(start - at, 0), min(stop - at, batch.count))
+            if mine.start < mine.stop:
+                part._batches.append(_piece(batch, mine, len(part._batches)))
+            at += batch.count
+        part.classes, part.image_count = self.classes, stop - start
+        return part
+
     def _part(self, numbers: Sequence[int]) -> Batches:
         part = object.__new__(Batches)
         part._batches = [self._batches[n] for n in numbers]
         part.classes, part.image_count = self.classes, sum(each.count for each in part._batches)
         return part
+
+
+def _batches(given: Iterable[Any], images: int | None, seed: int) -> Iterator[Batch]:
+    """Of the loader, or of a sample of its images, in its order."""
+    draw = torch.Generator().manual_seed(seed)
+    if images is not None and isinstance(given, DataLoader) and given.batch_size is not None and _has_rows(given):
+        rows = sorted(set(given.sampler))
+        few = Subset(given.dataset, [rows[at] for at in torch.randperm(len(rows), generator=draw)[:images].sort()[0]])
+        given = DataLoader(few, given.batch_size, collate_fn=given.collate_fn, num_workers=given.num_workers)
+    found = (_batch(sample, number) for number, sample in enumerate(given))
+    if images is None or not isinstance(given, Sequence):
+        yield from found
+        return
+    whole = list(found)
+    ends = torch.tensor([0, *(each.count for each in whole)]).cumsum(0)
+    chosen = torch.randperm(int(ends[-1]), generator=draw)[:images].sort()[0]
+    for batch, start, end in zip(whole, ends[:-1], ends[1:], strict=True):
+        mine = chosen[(chosen >= start) & (chosen < end)] - start
+        if len(mine):
+            yield _rows(batch, mine)
+
+
+def _has_rows(loader: DataLoader[Any]) -> bool:
+    """Whether images of a dataset can be asked for by number."""
+    return not isinstance(loader.dataset, IterableDataset)
+
+
+def _rows(batch: Batch, rows: torch.Tensor) -> Batch:
+    """The images of these numbers, in order, with their objects."""
+    place = torch.full((batch.count,), -1)
+    place[rows] = torch.arange(len(rows))
+    chosen = batch.select(place[batch.image_index] >= 0)
+    return replace(chosen, images=part_of(batch.images, rows.tolist()), image_index=place[chosen.image_index])
 
 
 def _piece(batch: Batch, part: slice, number: int) -> Batch:

@@ -100,7 +100,8 @@ def front_of(
     known = [accuracies[0]]
     for side in smaller:
         told.stage(f"measure unpruned at {side} pixels", None)
-        known.append(at(side).accuracy(model))
+        found = at(side).accuracy(model)
+        known.append({name: found[name] for name in accuracies[0] if name in found})
     ways = [("unpruned", model, side) for side in (imgsz, *smaller)] + [("pruned", pruned, size)]
     spreads = watch.networks([(at(side), network) for _, network, side in ways])
     points = []

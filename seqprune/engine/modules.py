@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from seqprune.graph import ChannelGraph, trace
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.inputs import Inputs, call
 from seqprune.observe.relevance import Probe
-from seqprune.observe.streaming import Blocks
+from seqprune.observe.replay import Units, units_of
 from seqprune.plain import printable, why_no_file
 from seqprune.plan import PrunePlan
 from seqprune.runtimes.export import exported
@@ -45,6 +46,7 @@ class ModuleTask:
         outputs: what the network returns; see :data:`seqprune.engine.outputs.Outputs`.
         fixed: module paths that are not fitted anew.
         names: class id to name.
+        device: where accuracy on ``validation`` is measured; where the network is, where left out.
     """
 
     model: nn.Module
@@ -54,6 +56,7 @@ class ModuleTask:
     outputs: Outputs = "auto"
     fixed: tuple[str, ...] = ()
     names: Mapping[int, str] = field(default_factory=dict)
+    device: torch.device | None = None
     suffix: str = field(default=SUFFIX, init=False)
     predict: None = field(default=None, init=False)
     unreadable_val: tuple[str, ...] = field(default=(), init=False)
@@ -104,15 +107,16 @@ class ModuleTask:
     def is_fixed(self, layer: str) -> bool:
         return any(f"{layer}.".startswith(f"{path}.") for path in self.fixed)
 
-    def blocks(self, model: nn.Module) -> Blocks | None:
-        return None
+    def blocks(self, model: nn.Module) -> Units | None:
+        return units_of(model, next(iter(self.images)))
 
     def accuracy(self, model: nn.Module) -> Mapping[str, float]:
         if self.evaluate is not None:
             return {name: float(value) for name, value in self.evaluate(model).items()}
         if self.validation is None or not self.validation.classes:
             return {}
-        return top_accuracies(model, self.validation)
+        there = model if self.device is None else deepcopy(model).to(self.device)
+        return top_accuracies(there, self.validation)
 
     def prove(self, masked: nn.Module, small: nn.Module, inputs: Inputs) -> tuple[Difference, str]:
         return verify(masked, small, inputs if isinstance(inputs, tuple) else (inputs,)), "float32"

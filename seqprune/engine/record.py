@@ -108,6 +108,9 @@ class Record:
     timed: dict[str, Any] = field(default_factory=dict, repr=False)
     """Where ``latency_ms`` was measured: the runtime and its version, threads, device, processor, and the spreads
     ``before`` and ``after``."""
+    int8: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What was pruned, exported, in floats and in eight bits: by ``float`` and ``int8`` bytes of the file, time and
+    accuracy; ``file`` is the latter's name, beside the weights."""
     front: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     """The pruned network and the unpruned one on images of several sizes; see :class:`seqprune.engine.front.Point`."""
 

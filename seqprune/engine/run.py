@@ -7,23 +7,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from seqprune.budget.cost import gflops, parameters
-from seqprune.budget.target import Target
+from seqprune.engine import ending
 from seqprune.engine.engine import Engine, streams_for
-from seqprune.engine.front import AtSize, front_of
 from seqprune.engine.listener import Listener
 from seqprune.engine.moves import Decided, decide
 from seqprune.engine.presets import Way
-from seqprune.engine.record import ClassMeasurements, Measurements, Record, Size, versions
+from seqprune.engine.record import ClassMeasurements, Record, Size, versions
 from seqprune.engine.sequential import front_to_back
 from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.state import State, give
 from seqprune.engine.stopwatch import Stopwatch
+from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import InputError, MeasurementError, SeqPruneError, UnlabelledError
 from seqprune.graph import ChannelGraph
@@ -35,35 +36,8 @@ from seqprune.surgery import compact
 
 LAYERS, BLOCKS = 3, (1, 2, 3, 4, 5)
 """What preset ``seed`` chooses: so many layers of these top-level modules."""
-NEXT_TO_NONE = 0.5
-"""Of the share of the parameters that is saved: less of the time is worth a word."""
 Tune = Callable[[nn.Module, PrunePlan, int], nn.Module]
 """Given a pruned network, what was pruned, and epochs, the trained one."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is pruned.
-
-    Attributes:
-        model: the unpruned network, on the CPU, in inference mode; changed nowhere.
-        graph: its channel graph.
-        task: what is asked of it.
-        kind: what holds its measurements.
-        source, data: what they are called in reports; ``data`` is empty where there are no images.
-        sized: where the size of the images is one of the moves, the task at the size that was chosen, that size, and
-            the way with what is left of its target to the other moves.
-        at_size: the task at a size; ``None`` where images have none that could be changed.
-    """
-
-    model: nn.Module
-    graph: ChannelGraph
-    task: Task
-    kind: type[Size] = Measurements
-    source: str = ""
-    data: str = ""
-    sized: tuple[Task, int, Way] | None = None
-    at_size: AtSize | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +61,7 @@ def run(
     told: Listener | None = None,
     state: State | None = None,
     on_pruned: Callable[[nn.Module, PrunePlan], None] = lambda _model, _plan: None,
+    folder: Path | None = None,
 ) -> Outcome:
     """Prunes a network as it is asked to, and proves it.
 
@@ -99,6 +74,7 @@ def run(
         told: what is going on.
         state: what was found so far; the run goes on from there.
         on_pruned: given the pruned network before it is measured.
+        folder: where files beside the weights go.
 
     Raises:
         InputError: names or numbers that cannot be used, or nothing could be pruned.
@@ -160,11 +136,13 @@ def run(
         # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
         timed: dict[str, Any] = {}
         front: tuple[dict[str, Any], ...] = ()
+        eight: dict[str, Any] = {}
         if not ranks.rank:
             watch = Stopwatch(look.where, subject.task)
-            timed = _timed(subject, task, pruned, watch)
-            _say_time(choose.way.target, timed, told)
-            front = _front(subject, pruned, watch, look, choose.way, size, before, after, told)
+            timed = ending.timed(subject, task, pruned, watch)
+            ending.say_time(choose.way.target, timed, told)
+            eight = ending.eight_bits(subject, task, pruned, watch, look, folder, told)
+            front = ending.front(subject, pruned, watch, look, choose.way, size, before, after, told)
     except MeasurementError as error:
         error.result = Outcome(pruned, chosen.plan, record)
         raise
@@ -183,6 +161,7 @@ def run(
         ),
         timed=timed,
         front=front,
+        int8=eight,
     )
     return Outcome(pruned, chosen.plan, record)
 
@@ -241,49 +220,6 @@ def _measured(
         return {name: value for name, value in known.items() if math.isfinite(value)}
 
     return _size(kind, task, model, state.plain(f"measured-{when}", look))
-
-
-def _timed(subject: Subject, task: Task, pruned: nn.Module, watch: Stopwatch) -> dict[str, Any]:
-    """Both networks in turns, and where."""
-    before, after = watch.networks([(subject.task, subject.model), (task, pruned)])
-    return watch.where.about() | {"before": before.plain(), "after": after.plain()}
-
-
-def _say_time(target: Target | None, timed: dict[str, Any], told: Listener) -> None:
-    """Parameters are no time: a target of them is told where it saves less than half as much of the time."""
-    share = timed["after"]["median"] / timed["before"]["median"]
-    if target is not None and target.kind == "params" and 1 - share < NEXT_TO_NONE * (1 - target.share):
-        told.warning(
-            f"params={target.share:g} leaves {share:.0%} of the time in {timed['runtime']}: where time matters, give "
-            f"--target latency={target.share:g}"
-        )
-
-
-def _front(
-    subject: Subject,
-    pruned: nn.Module,
-    watch: Stopwatch,
-    look: Look,
-    way: Way,
-    size: int | None,
-    before: Size,
-    after: Size,
-    told: Listener,
-) -> tuple[dict[str, Any], ...]:
-    """See :mod:`seqprune.engine.front`; nothing where it is not asked for or cannot be measured."""
-    by_time = way.target is not None and way.target.kind == "latency"
-    wanted = by_time if look.front is None else look.front
-    if not wanted or subject.at_size is None or look.imgsz is None or not before.has_accuracy:
-        return ()
-    return front_of(
-        *(subject.model, pruned, subject.at_size, watch),
-        imgsz=look.imgsz,
-        size=size or look.imgsz,
-        accuracies=[before.accuracies, after.accuracies],
-        timed=by_time,
-        every=bool(look.front),
-        told=told,
-    )
 
 
 def _size(kind: type[Size], task: Task, model: nn.Module, accuracy: Mapping[str, float]) -> Size:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Literal
 
+from seqprune.engine.modules import Evaluate
+from seqprune.engine.outputs import Outputs
 from seqprune.engine.presets import BY, Way, settings_of, way_of
 from seqprune.engine.steps import Settings
 from seqprune.errors import InputError
+from seqprune.observe.inputs import Inputs
 from seqprune.observe.shelf import CACHE_BYTES
 from seqprune.runtimes.where import Where
 
@@ -36,6 +39,7 @@ class Look:
         front: whether the unpruned network is measured on smaller images too, for a page that says what that trivial
             way gives: all sizes down to the time or the operations that the pruned one has. Left out, the two nearest
             to it where the target is time.
+        int8: whether what was pruned is brought to eight bits too, by the tool of ``runtime``, and measured.
     """
 
     images: int | None = None
@@ -50,6 +54,7 @@ class Look:
     threads: int | None = None
     full: bool = False
     front: bool | None = None
+    int8: bool = False
 
     @property
     def where(self) -> Where:
@@ -153,9 +158,31 @@ class Train:
             raise InputError("distill teaches while fine-tuning: give finetune or finetune_step too, or leave it out")
 
 
+@dataclass(frozen=True)
+class Open:
+    """How a network and its data are opened.
+
+    Attributes:
+        trust: load a ``.pt`` whatever it holds; it may run code.
+        classes: cut an Ultralytics network down to these of its classes, by name or number, before anything else;
+            objects of others are left out.
+        example_inputs: what a module takes, where there are no data.
+        evaluate: measures a module's accuracy, by name; top-1 and top-5 on the labelled ``val`` data without it.
+        outputs: what a module returns: ``logits``, ``values``, or ``auto``.
+        fixed: module paths of a module that are not fitted anew.
+    """
+
+    trust: bool = False
+    classes: Collection[str | int] | None = None
+    example_inputs: Inputs = None
+    evaluate: Evaluate | None = None
+    outputs: Outputs = "auto"
+    fixed: Sequence[str] = ()
+
+
 def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:
     """Settings as JSON can hold them: what decides the result, without where and how fast."""
-    faster = ("device", "cache_bytes", "val", "front")
+    faster = ("device", "cache_bytes", "val", "front", "int8")
     found = {name: value for name, value in vars(look).items() if name not in faster}
     chosen = {entry.name: getattr(choose, entry.name) for entry in fields(choose)}
     for name in ("layers", "blocks", "protect", "by"):

@@ -16,7 +16,7 @@ from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import Images, LabelledImages
 from seqprune.observe.inputs import Inputs
 from seqprune.observe.relevance import Probe
-from seqprune.observe.streaming import Blocks
+from seqprune.observe.streaming import Structure
 from seqprune.plan import PrunePlan
 from seqprune.surgery import Difference
 
@@ -78,7 +78,7 @@ class Task(Protocol):
     def is_fixed(self, layer: str) -> bool:
         """Whether a layer must not be fitted anew."""
 
-    def blocks(self, model: nn.Module) -> Blocks | None:
+    def blocks(self, model: nn.Module) -> Structure | None:
         """Blocks whose outputs can be kept while layers behind them are looked at; ``None``: run it from the start."""
 
     def accuracy(self, model: nn.Module) -> Mapping[str, float]:

@@ -25,6 +25,7 @@ from seqprune.graph.copying import copied
 from seqprune.graph.counts import counts_in
 from seqprune.graph.held import watch_attributes, watch_held
 from seqprune.graph.recorder import Recorder
+from seqprune.graph.sizes import is_image, other_batch, other_sizes, resized
 from seqprune.graph.standins import standin_for, standing_in
 from seqprune.graph.unwatched import refuse, wrap_scripted
 from seqprune.graph.values import NETWORK_FAILS, OPAQUE, Value, cloned, doubled, first_line, leaves, tensors_in
@@ -50,11 +51,14 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
         raise ModelError("there is no tensor in the example inputs: give tensors, in tuples, lists or dictionaries")
     refuse(model)
     copy, recorder, notes = _traced_as_it_runs(model, inputs)
-    unrun = [n for n, m in copy.named_modules() if m._parameters and n not in recorder.ran]
-    if unrun:
+    if unrun := _unrun(copy, recorder):
         notes += (f"{len(unrun)} modules with parameters never ran: {', '.join(unrun[:5])}{' …' * (len(unrun) > 5)}",)
     shapes = tuple((tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in tensors_in(inputs))
     return recorder.finish(shapes, notes)
+
+
+def _unrun(model: nn.Module, recorder: Recorder) -> list[str]:
+    return [path for path, module in model.named_modules() if module._parameters and path not in recorder.ran]
 
 
 class NotRunning(ModelError):
@@ -98,7 +102,7 @@ def _traced(
     wrap_scripted(copy)
     recorder = Recorder(copy)
     recorder.reader.eager = eager
-    recorder.folding = all(isinstance(given, torch.Tensor) for given in inputs)
+    recorder.constants.possible = all(isinstance(given, torch.Tensor) for given in inputs)
     if not eager:
         watch_held(copy, recorder.reader)
     if unwatched is not None:
@@ -107,7 +111,9 @@ def _traced(
     with _paths(copy, recorder), standing_in(copy):
         with torch.no_grad():
             _run(copy, inputs, recorder)
-        return copy, recorder, _run_training(copy, inputs, recorder)
+        notes = _run_training(copy, inputs, recorder)
+        _run_elsewhere(copy, inputs, recorder)
+    return copy, recorder, notes
 
 
 def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
@@ -137,7 +143,7 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
     for tensor in recorder.tracked(returned):
         value = recorder.value(tensor)
         if value is not None and value.atoms is not None:
-            recorder.pin(value.atoms, "network output")
+            recorder.pin(value.atoms, outputs.OUTPUT)
 
 
 def _run_training(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> tuple[str, ...]:
@@ -147,15 +153,48 @@ def _run_training(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder)
     """
     model.train()
     note = ""
-    for gradients in (True, True, False):
+    for attempt, gradients in enumerate((True, True, True, False)):
+        recorder.with_gradients = attempt == 0
+        facts = recorder.facts()
         try:
             with torch.set_grad_enabled(gradients):
                 _run(model, doubled(inputs), recorder)
             return ()
         except ModelError as error:
             note = f"training mode was not traced: {error}"
-            recorder.stop_watching()
+            if attempt:
+                recorder.stop_watching()
+            else:
+                recorder.forget(facts)
+        finally:
+            recorder.with_gradients = False
     return (note,)
+
+
+def _run_elsewhere(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
+    """Passes on other inputs, where some layers did not run, or a bias is to take up what the example's sides may make.
+
+    In inference; inputs that the network does not take tell nothing.
+    """
+    model.eval()
+    for number, given in enumerate(_elsewhere(inputs)):
+        if not (_unrun(model, recorder) or (recorder.constants.folds and number < 2)):
+            continue
+        facts = recorder.facts()
+        try:
+            with torch.no_grad():
+                _run(model, given, recorder)
+        except ModelError:
+            recorder.forget(facts)
+
+
+def _elsewhere(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """Another number of inputs, then other sizes of images, a large one with odd sides at the end."""
+    yield other_batch(inputs, more=5)
+    yield from other_sizes(inputs)
+    height, width = next((t.shape[2:] for t in tensors_in(inputs) if is_image(t)), (0, 0))
+    if height:
+        yield resized(inputs, max(2 * height, 128) + 1, max(2 * width, 128) + 1)
 
 
 @contextmanager

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-IntArray = npt.NDArray[np.intp]
-BoolArray = npt.NDArray[np.bool_]
+from seqprune.graph.giving import BoolArray as BoolArray
+from seqprune.graph.giving import Giving, Sections
+from seqprune.graph.giving import IntArray as IntArray
 
 
 @dataclass(frozen=True)
@@ -232,40 +233,23 @@ class ChannelGraph:
         Returns:
             ``removed`` with some groups given back; never with more removed.
         """
-        removed = removed.copy()
+        giving = Giving(self._sections, removed.copy(), scores, decided)
+        counted = [at for at in self._sections.counted if any(giving.may_change[each] for each in at)]
         while True:
-            before = int(removed.sum())
-            for sections in self._counted(decided):
-                most = max(int((~removed[s]).sum()) for s in sections)
+            before = giving.given
+            for sections in counted:
+                most = max(giving.kept[each] for each in sections)
                 target = max(1, -(-most // round_to) * round_to)
-                for section in sections:
-                    _give_back(removed, section, scores, decided, min(target, len(section)))
-            for layer in self.all_layers:  # sections may lie across layers, and be even without one of them
-                _give_back(removed, layer.groups, scores, decided, 1)
-            if int(removed.sum()) == before:
-                return removed
+                for each in sections:
+                    if giving.kept[each] < target:
+                        giving.back(each, target)
+            for each in self._sections.layers:  # sections may lie across layers, and be even without one of them
+                if giving.kept[each] < 1:
+                    giving.back(each, 1)
+            if giving.given == before:
+                return giving.removed
 
-    def _counted(self, decided: BoolArray) -> Iterable[tuple[IntArray, ...]]:
-        """Sections whose counts matter: balanced ones, and whole layers that no balance governs."""
-        governed = np.zeros(self.group_count, bool)
-        for balance in self.balances:
-            joined = np.concatenate(balance.sections)
-            governed[joined] = True
-            if decided[joined].any():
-                yield balance.sections
-        for layer in self.all_layers:
-            if decided[layer.groups].any() and not governed[layer.groups].all():
-                yield (layer.groups,)
-
-
-def _give_back(
-    removed: BoolArray, section: IntArray, scores: npt.NDArray[np.float64], decided: BoolArray, target: int
-) -> None:
-    """Takes back the best removed groups of ``section`` until ``target`` of its channels stay."""
-    if int((~removed[section]).sum()) >= target:
-        return  # as nearly always: sorting first took most of the time that planning takes
-    candidates = sorted({int(g) for g in section if removed[g] and decided[g]}, key=lambda g: (-scores[g], g))
-    for group in candidates:
-        removed[group] = False
-        if int((~removed[section]).sum()) >= target:
-            return
+    @cached_property
+    def _sections(self) -> Sections:
+        balances = [balance.sections for balance in self.balances]
+        return Sections.of(balances, [layer.groups for layer in self.all_layers], self.group_count)

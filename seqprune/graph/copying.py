@@ -24,27 +24,31 @@ Network = TypeVar("Network", bound=nn.Module)
 REFUSALS = (TypeError, RuntimeError, NotImplementedError, AttributeError, ValueError, Error, pickle.PickleError)
 
 
-def copied(model: Network) -> Network:
+def copied(model: Network, instead: Mapping[int, torch.Tensor] | None = None) -> Network:
     """A deep copy of a network.
+
+    Args:
+        model: any network.
+        instead: by the ids of its tensors, what stands in their places in the copy.
 
     Raises:
         ModelError: it holds something that cannot be copied and hides where.
     """
     with torch.no_grad(), _Detached():
-        copy = _copied(model)
+        copy = _copied(model, instead or {})
     for old, new in zip(model.parameters(), copy.parameters(), strict=True):
         if new.requires_grad != old.requires_grad:  # a ScriptModule copies its parameters as it computes
             new.requires_grad_(old.requires_grad)
     return copy
 
 
-def _copied(model: Network) -> Network:
+def _copied(model: Network, instead: Mapping[int, torch.Tensor]) -> Network:
     try:
-        return deepcopy(model)
+        return deepcopy(model, dict(instead))
     except REFUSALS:
         shared = _refusing(model)
     try:
-        return deepcopy(model, shared)
+        return deepcopy(model, shared | dict(instead))
     except REFUSALS as error:
         raise ModelError(
             f"the network cannot be copied ({first_line(error)}): it holds something that has no copy; give a network "

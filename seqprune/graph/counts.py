@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from seqprune.graph.channels import IntArray
+from seqprune.graph.values import leaves_of
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ def taken(size: Any) -> Any:
 
 def counts_in(tree: Any) -> list[Count]:
     found: list[Count] = []
-    for leaf in tree_leaves(tree):
+    for leaf in leaves_of(tree):
         found += filter(is_count, tuple.__iter__(leaf) if type(leaf) is WatchedSize else (leaf,))
     return found
 

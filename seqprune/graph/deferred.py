@@ -38,6 +38,9 @@ class Deferred:
     blind: bool = False
     """Whether a pass ran in which nobody saw what the code does with attributes."""
 
+    def copy(self) -> Deferred:
+        return Deferred(list(self.used), list(self.equal), list(self.tied), self.blind)
+
     def touched(self) -> set[tuple[str, str]]:
         """Modules and attributes that did anything in a pass."""
         pairs = [source for left, right, _ in (*self.equal, *self.tied) for source in (left, right)]

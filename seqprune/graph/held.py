@@ -17,18 +17,20 @@ HELD: Mapping[type[nn.Module], Mapping[str, tuple[tuple[str, int], ...]]] = {
     nn.modules.conv._ConvNd: {"in_channels": (("weight", 1), ("weight", 0)), "out_channels": (("weight", 0),)},
     nn.Linear: {"in_features": (("weight", 1),), "out_features": (("weight", 0),)},
     nn.modules.batchnorm._NormBase: {"num_features": (("weight", 0), ("running_mean", 0))},
-    nn.GroupNorm: {"num_channels": (("weight", 0),)},
+    nn.GroupNorm: {"num_channels": (("weight", 0),), "num_groups": ()},
     nn.PReLU: {"num_parameters": (("weight", 0),)},
 }
-"""Kind of module -> attribute -> the tensors and dimensions that tell its channels. The number of groups is not among
-them: torch's own forward hands it on, and the rules know what it means."""
+"""Kind of module -> attribute -> the tensors and dimensions that tell its channels; a rule tells what groups are."""
 
 
 def watch_held(model: nn.Module, reader: Reader) -> None:
     """Puts counts in the place of the numbers of channels that torch's own modules hold, in a copy that is traced."""
     for path, module in model.named_modules():
-        for kind, attributes in HELD.items():
-            for attribute, tensors in attributes.items() if isinstance(module, kind) else ():
+        held = [attributes for kind, attributes in HELD.items() if isinstance(module, kind)]
+        if isinstance(module, nn.modules.conv._ConvNd) and 1 < module.groups == module.in_channels:
+            held.append({"groups": (("weight", 0),)})
+        for attributes in held:
+            for attribute, tensors in attributes.items():
                 if type(number := vars(module).get(attribute)) is int:
                     module.__dict__[attribute] = Count(number, Held(path, tensors, attribute, number), reader, path)
 

@@ -16,6 +16,8 @@ from seqprune.graph.facts import SHAPE_ONLY_OUTPUTS
 if TYPE_CHECKING:
     from torch import nn
 
+OUTPUT = "network output"
+"""Why channels of a layer stay whose tensor the network returns."""
 _SHAPE_ONLY: dict[str, frozenset[str]] = dict(SHAPE_ONLY_OUTPUTS)
 
 

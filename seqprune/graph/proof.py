@@ -2,7 +2,8 @@
 
 In float32 a near tie may fall the other way, as in a head that keeps its best candidates: what float32 finds different
 is computed again in float64, whose own tolerance decides. Beyond the forward pass of inference the networks are
-compared fused, where they can be, with gradients on, and on another size of image; and both do a first training step.
+compared fused, where they can be, with gradients on, and on another size and number of images; and both do a first
+training step.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import nn
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import outputs
 from seqprune.graph.copying import copied
+from seqprune.graph.sizes import other_sizes
 from seqprune.graph.values import NETWORK_FAILS, cloned, doubled, first_line, leaves, map_tensors, tensors_in
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -141,7 +143,7 @@ def _ways(
             yield name, one, other, inputs
     # In copies: what a network keeps of a pass with gradients could not be copied afterwards.
     yield "gradients on", _WithGradients(copied(masked)), _WithGradients(copied(small)), inputs
-    for sizes in _other_sizes(inputs):
+    for sizes in other_sizes(inputs):
         yield "another size", masked, small, sizes
 
 
@@ -155,24 +157,6 @@ class _WithGradients(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         with torch.enable_grad():
             return outputs.read(self.model, self.model(*inputs))
-
-
-def _other_sizes(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """The same images at half of the size, or with more rows and columns, whichever the network takes."""
-    images = [t for t in tensors_in(inputs) if t.dim() == 4 and t.is_floating_point()]
-    if not images:
-        return
-
-    def resized(height: int, width: int) -> tuple[Any, ...]:
-        def one(t: torch.Tensor) -> torch.Tensor:
-            image = t.dim() == 4 and t.is_floating_point()
-            return nn.functional.interpolate(t, (height, width)) if image else t
-
-        return tuple(map_tensors(one, inputs))
-
-    height, width = images[0].shape[2:]
-    yield resized(max(1, height // 2), max(1, width // 2))
-    yield resized(height + 32, width + 64)
 
 
 def _train_once(model: nn.Module, inputs: tuple[Any, ...]) -> BaseException | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,12 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from seqprune.graph.channels import Balance, Barrier, BoolArray, ChannelGraph, IntArray, Layer, Slice, Width
+from seqprune.graph.constants import Constants
 from seqprune.graph.counts import Held, Reader, Source
 from seqprune.graph.deferred import Deferred
 from seqprune.graph.held import unwatch
 from seqprune.graph.tensors import Owner, Tensors
-from seqprune.graph.values import FIXED, OPAQUE, NoRule, tensors_in
+from seqprune.graph.values import FIXED, OPAQUE, NoRule, Value, tensors_in
 
 
 @dataclass
@@ -58,10 +59,8 @@ class Recorder(Tensors):
         self._foreign: dict[int, str] = {}
         self._deferred = Deferred()
         self.watched: list[Held] = []
-        self.folding = True  # whether a pass can be run again, to see the constants
-        self._pass = 0
-        self._read: Counter[tuple[int, int]] = Counter()
-        self._folds: dict[int, IntArray] = {}
+        self.constants = Constants()
+        self.with_gradients = False
         self.reader = Reader(self.count_used, self.counts_agree)
 
     # ---- values ------------------------------------------------------------------------------------
@@ -131,19 +130,35 @@ class Recorder(Tensors):
     def begin(self) -> None:
         """A pass starts."""
         self.stack.clear()
-        self._pass += 1
+        self.constants.begin()
 
     def reads(self, weight: torch.Tensor) -> None:
         """States that a layer reads with this weight."""
-        self._read[self._pass, id(weight)] += 1
+        self.constants.reads(id(weight))
 
     def fold(self, weight: torch.Tensor, atoms: IntArray) -> None:
         """States that channels which are constant once removed go into the bias of the layer with this weight."""
-        if not self.folding:
-            self.pin(atoms, "constant once removed, and the inputs are no plain tensors to find the constants with")
-        elif self._pass > 1 and id(weight) not in self._folds:
-            self.pin(atoms, "constant once removed, in training only")
-        self._folds[id(weight)] = atoms
+        if why_not := self.constants.fold(id(weight), atoms):
+            self.pin(atoms, why_not)
+
+    def facts(self) -> dict[str, Any]:
+        """What is written down so far, to go back to."""
+        kept = "_ties _pins _cuts _layers _balances _widths _barriers _foreign ran".split()
+        own = {"_deferred": self._deferred.copy(), "constants": self.constants.copy()}
+        return {name: copy(getattr(self, name)) for name in kept} | own
+
+    def forget(self, facts: dict[str, Any]) -> None:
+        """Goes back to what was written down then: a pass that failed tells nothing."""
+        vars(self).update(facts)
+
+    def computed_with(self, op: str, made: Iterable[Value], given: Any) -> None:
+        """Pins what is constant once removed, where the numbers that made it are others in another pass."""
+        for atoms in self.constants.unsteady(self.module, op, made, given):
+            self.pin(atoms, f"{op} in {self.module or 'the network'} adds another number in another pass")
+
+    def keeps_gradients(self, required: bool) -> bool:
+        """What ``requires_grad`` is to say: a trace keeps no gradients, and runs what code does where some are."""
+        return required or (self.with_gradients and torch.is_grad_enabled())
 
     def tie(self, left: IntArray, right: IntArray, reason: str) -> None:
         """Atoms at the same position stay or go together."""
@@ -252,9 +267,8 @@ class Recorder(Tensors):
                 for (module, tensor, _), cut in self._cuts.items():
                     if (module, tensor) == (owner.module, owner.tensor):
                         self.pin(cut.atoms, reason)
-        for weight, atoms in self._folds.items():
-            if max(self._read[number + 1, weight] for number in range(self._pass)) > 1:
-                self.pin(atoms, "one layer reads them, constant once removed, at more than one place")
+        for atoms in self.constants.read_twice():
+            self.pin(atoms, "one layer reads them, constant once removed, at more than one place")
         seen = len(self._pins)
         self._deferred.settle(self)
         self._pins = self._pins[seen:] + self._pins[:seen]  # what is read comes before what is done with it
@@ -276,7 +290,7 @@ class Recorder(Tensors):
             inputs=inputs,
             notes=notes,
             unread=self._unread(),
-            folds=tuple(self._owners[weight][0].module for weight in self._folds),
+            folds=tuple(self._owners[weight][0].module for weight in self.constants.folds),
             widths=tuple(
                 Width(module, attribute, tuple(groups[s] for s in sections), many)
                 for (module, attribute), (sections, many) in self._widths.items()

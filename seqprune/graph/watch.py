@@ -6,6 +6,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,11 +26,11 @@ METADATA = frozenset(
     "dim dtype device layout ndim ndimension names storage_offset "
     "element_size get_device is_contiguous is_floating_point is_complex is_cuda is_cpu is_mps is_meta is_leaf "
     "is_quantized is_sparse is_xpu is_nested is_inference is_signed is_conj is_neg requires_grad grad_fn grad "
-    "is_mkldnn is_pinned untyped_storage hash repr format class is_xla is_mtia is_maia is_ipu is_vulkan "
+    "is_mkldnn is_pinned hash repr format class is_xla is_mtia is_maia is_ipu is_vulkan "
     "retains_grad itemsize nbytes".split()
 )
 # These tell the channel count, which code may use in ways a trace cannot see.
-COUNTS = frozenset("size shape numel nelement stride nbytes len".split())
+COUNTS = frozenset("size shape numel nelement stride nbytes untyped_storage len".split())
 # Keywords that torch takes for its own.
 ALIASES = {"axis": "dim", "keepdims": "keepdim"}
 # Tensors made in the shape of another one: as many channels, none of its values.
@@ -38,8 +39,10 @@ LIKE = frozenset("zeros_like ones_like empty_like full_like rand_like randn_like
 NEW = frozenset("new_zeros new_ones new_empty new_full new_tensor new".split())
 # The same, where it is the second argument that lends its shape or type.
 LENDS_SECOND = frozenset("to type_as expand_as view_as reshape_as".split())
+LENDS_SHAPE = frozenset("expand_as view_as reshape_as".split())
 
 
+@cache
 def op_name(function: Callable[..., Any]) -> str:
     """``torch.Tensor.__iadd__`` → ``add``, ``torch.relu_`` → ``relu``, ``torch.Tensor.shape.__get__`` → ``shape``."""
     name = getattr(function, "__name__", None) or str(function)
@@ -60,9 +63,14 @@ def op_name(function: Callable[..., Any]) -> str:
 
 
 def _writes_in_place(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
+    return bool(_named_in_place(function) or kwargs.get("inplace") or kwargs.get("out") is not None)
+
+
+@cache
+def _named_in_place(function: Callable[..., Any]) -> bool:
     name = getattr(function, "__name__", "")
     own = (name.endswith("_") and not name.startswith("__")) or re.fullmatch(r"__i(?!nvert).+__|__setitem__", name)
-    return bool(own or kwargs.get("inplace") or kwargs.get("out") is not None)
+    return bool(own)
 
 
 class CallWatch(TorchFunctionMode):
@@ -91,6 +99,8 @@ class CallWatch(TorchFunctionMode):
         followed = False
         try:
             out = func(*args, **kwargs)
+            if name == "requires_grad" and func.__name__ == "__get__":
+                return self.recorder.keeps_gradients(out)
             if name in COUNTS:
                 return self.counted(name, args, kwargs, out)
             if name in LIKE:
@@ -141,6 +151,7 @@ class CallWatch(TorchFunctionMode):
     def record(self, name: str, in_place: bool, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
         """Writes down what a call did with channels; whether they were followed through it."""
         r = self.recorder
+        _refuse_transforms(r, args, kwargs)
         r.adopt_aliases((args, kwargs), name)
         tracked = r.tracked((args, kwargs))
         if not tracked or (name in LENDS_SECOND and r.value(args[0]) is None):
@@ -149,6 +160,8 @@ class CallWatch(TorchFunctionMode):
                 for count in counts_in(args):
                     r.tie_counted(self.sources(args[0])[0], count.source)
                 return True
+            if name in LENDS_SHAPE:
+                r.pin_counted((args[1:], kwargs))
             r.foreign((args, kwargs), name)
             return False
         results = tensors_in(out)
@@ -190,6 +203,7 @@ class CallWatch(TorchFunctionMode):
             value = RULES[name](*args, **kwargs)
             found = value if isinstance(value, list) else [value]
             _check_values(found, results if results else tracked[:1])
+            r.computed_with(name, found, (args[2:], kwargs))
         except NoRule as why:
             r.barrier(name, (args, kwargs), str(why))
             return None
@@ -218,10 +232,13 @@ def _named_as_rules_do(
     if len(args) == 2 and "input" in named:
         args = (*args, named.pop("input"))
     try:
-        inspect.signature(rule).bind(*args, **named)
+        _signature(rule).bind(*args, **named)
     except TypeError as error:
         raise NoRule(f"called in a way that its rule does not know: {error}") from error
     return args, named
+
+
+_signature = cache(inspect.signature)
 
 
 class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -246,6 +263,15 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 "trace the plain Python version of the module"
             )
         return func(*args, **(kwargs or {}))
+
+
+def _refuse_transforms(r: Recorder, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    """Inside torch.vmap and torch.func tensors stand for others, with dimensions that code does not see."""
+    if any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors_in((args, kwargs)))):
+        raise ModelError(
+            f"{r.module or 'the network'} computes under torch.vmap or torch.func, where channels cannot be followed; "
+            "give a network that calls its layers on whole batches"
+        )
 
 
 def _check_width(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:

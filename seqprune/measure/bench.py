@@ -2,140 +2,88 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any
 
 from torch import nn
 
+from seqprune.budget.cost import gflops, latencies_ms, parameters
 from seqprune.budget.target import Target
 from seqprune.engine.listener import Listener
+from seqprune.engine.run import Subject
 from seqprune.engine.state import State
+from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.task import Task
-from seqprune.errors import ChangedError, LostError, SeqPruneError
-from seqprune.graph.channels import ChannelGraph
-from seqprune.measure.methods import IMGSZ, Method, size_for
-from seqprune.yolo.task.measured import SameImages
-from seqprune.yolo.task.profile import gflops, latencies_ms, parameters
-from seqprune.yolo.task.validate import validate
-from seqprune.yolo.train.tuning import finetune as tuned
+from seqprune.errors import ChangedError, DataError, LostError, SeqPruneError
+from seqprune.measure.comparison import UNPRUNED, Row, mean_of
+from seqprune.measure.methods import IMGSZ, Method, smaller
+from seqprune.plan import PrunePlan
+from seqprune.runtimes.where import Where
 
-UNPRUNED = "unpruned"
-COUNTED = {"params": "parameters", "flops": "operations"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One method at one target; what was not measured is ``None``.
-
-    Attributes:
-        method: its name, or ``unpruned``.
-        target: share that was asked for, of the parameters or operations.
-        params: parameters that stay.
-        share: the share that stays of what is counted.
-        gflops: of one image.
-        latency_ms: of one image: what the unpruned network takes, by the ratio of both, timed in turns.
-        map50_95, map50: accuracy on the val images.
-        seconds: that the pruning took, without fine-tuning.
-        reason: why the method gave nothing; empty where it did.
-        imgsz: side of the images in pixels, where that is what the method changes.
-        runs: mAP50-95 after each calibration subset, where there are several: all else is a mean over them then, but
-            the latency, which is the first one's.
-    """
-
-    method: str
-    target: float
-    params: int | None = None
-    share: float | None = None
-    gflops: float | None = None
-    latency_ms: float | None = None
-    map50_95: float | None = None
-    map50: float | None = None
-    seconds: float = 0.0
-    reason: str = ""
-    runs: tuple[float, ...] = ()
-    imgsz: int | None = None
-
-    def __str__(self) -> str:
-        """On one line, as soon as it is known."""
-        name = self.method if self.method == UNPRUNED else f"{self.method} at {self.target:g}"
-        if self.params is None:
-            return f"{name}: {self.reason}"
-        accuracy = f"mAP50-95 {self.map50_95:.4f}{self.spread}"
-        return f"{name}: {self.params:,} parameters, {self.gflops:.2f} GFLOPs, {accuracy}"
-
-    @property
-    def spread(self) -> str:
-        """The least and the most that several subsets gave; empty of one."""
-        return f" ({min(self.runs):.4f}–{max(self.runs):.4f})" if self.runs else ""
-
-    def plain(self) -> dict[str, Any]:
-        """As JSON holds it: without ``runs`` where there was one, and ``imgsz`` where it is that of all."""
-        return {name: value for name, value in asdict(self).items() if name not in ("runs", "imgsz") or value}
-
-
-def mean_of(rows: Sequence[Row]) -> Row:
-    """One row of several that differ only in what the method looked at; of one, that row."""
-    if len(rows) == 1:
-        return rows[0]
-
-    def mean(name: str) -> float:
-        return float(sum(getattr(row, name) for row in rows)) / len(rows)
-
-    means: dict[str, Any] = {name: mean(name) for name in ("share", "gflops", "map50_95", "map50", "seconds")}
-    accuracies = tuple(row.map50_95 for row in rows if row.map50_95 is not None)
-    return replace(rows[0], params=round(mean("params")), runs=accuracies, **means)
+Tune = Callable[[nn.Module, int], nn.Module]
+"""Given a pruned network and a seed, the trained one."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """What methods prune, what they look at, and how what they leave is measured."""
+    """What methods prune, what they look at, and how what they leave is measured.
 
-    model: nn.Module
-    graph: ChannelGraph
+    Attributes:
+        subject: the unpruned network and its task, which measures accuracy.
+        samples: tasks with what methods look at, one a calibration subset.
+        count: what targets are shares of, ``params`` or ``flops``.
+        seed: of every random choice.
+        told: what is going on.
+        tell: told each row, and with what each of several subsets gave before.
+        state: where rows are kept.
+        tune: trains what a method left; ``None`` trains nothing.
+        places: runtimes in which every row is timed, beside the bare forward pass.
+    """
+
+    subject: Subject
     samples: Sequence[Task]
-    data: str | Path
     count: str
-    imgsz: int
-    batch: int
-    device: str
     seed: int
-    finetune: int
     told: Listener
     tell: Callable[[Row], None]
     state: State
-    same: SameImages
+    tune: Tune | None = None
+    places: Sequence[Where] = ()
 
     @property
-    def about(self) -> tuple[object, ...]:
-        """What rows are measured by."""
-        return self.count, self.imgsz, self.batch, self.seed, len(self.samples), self.finetune
+    def model(self) -> nn.Module:
+        return self.subject.model
 
     @cached_property
     def whole(self) -> float:
         """What is counted of the unpruned network."""
-        return parameters(self.model) if self.count == "params" else gflops(self.model, self.imgsz)
+        return parameters(self.model) if self.count == "params" else gflops(self.model, self._example(self.model))
 
     @cached_property
     def unpruned(self) -> Row:
+        """
+        Raises:
+            DataError: its accuracy cannot be measured.
+        """
+
         def make() -> Row:
             self.told.stage("measure unpruned", None)
-            row = self.measured(Row(UNPRUNED, 1.0), self.model)
-            return replace(row, latency_ms=latencies_ms([self.model], self.imgsz, "cpu")[0])
+            row = self.measured(Row(UNPRUNED, 1.0), self.model, self.subject.task)
+            times = {}
+            for where in self.places:
+                (spread,) = Stopwatch(where, self.subject.task).networks([(self.subject.task, self.model)])
+                times[where.runtime] = spread.median
+            example = self._example(self.model)
+            return replace(row, latency_ms=latencies_ms([self.model], [example], "cpu")[0], times=times)
 
         return self.kept(UNPRUNED, make)
 
     def kept(self, name: str, make: Callable[[], Row]) -> Row:
         """The row of that name, measured now or before; with its reason where the method failed."""
-
-        def plain() -> dict[str, Any]:
-            return make().plain()
-
-        found = self.state.plain(f"row-{name}", plain)
-        return Row(**(found | {"runs": tuple(found.get("runs", ()))}))
+        return Row.of(self.state.plain(f"row-{name}", lambda: make().plain()))
 
     def pruned(self, row: Row, prune: Method) -> Row:
         """The row's mean over all samples; with its reason where one of them failed."""
@@ -153,35 +101,47 @@ class Bench:
         """What the method leaves with one sample."""
         what = f"{row.method} at {row.target:g}"
         self.told.stage(what + (f", subset {number + 1}" if len(self.samples) > 1 else ""), None)
+        task, target, seed = self.samples[number], Target(self.count, row.target), self.seed + number
         try:
             start = time.perf_counter()
+            small = prune(self.model, self.subject.graph, target, task, seed)
             if row.method == IMGSZ:
-                row = replace(row, imgsz=size_for(self.model, self.imgsz, row.target))
-            small = prune(
-                self.model, self.graph, Target(self.count, row.target), self.samples[number], self.seed + number
-            )
+                task = smaller(self.model, self.subject.task, row.target)
+                row = replace(row, imgsz=task.imgsz)
             seconds = time.perf_counter() - start
-            if self.finetune:
-                self.told.stage(f"{what}, fine-tune {self.finetune} epochs", None)
-                how: dict[str, Any] = {"imgsz": self.imgsz, "batch": self.batch, "device": self.device}
-                small = tuned(small, self.data, epochs=self.finetune, seed=self.seed + number, state=self.state, **how)
-            return self.measured(replace(row, seconds=seconds), small)
+            if self.tune is not None:
+                self.told.stage(f"{what}, fine-tune", None)
+                small = self.tune(small, seed)
+            return self.measured(replace(row, seconds=seconds), small, task)
         except (LostError, ChangedError):
             raise
         except SeqPruneError as error:
             return replace(row, reason=str(error))
 
-    def measured(self, row: Row, network: nn.Module) -> Row:
-        size = row.imgsz or self.imgsz
-        accuracy = validate(network, self.data, imgsz=size, batch=self.batch, device=self.device)
-        self.same.check(accuracy.images)
-        params, operations = parameters(network), gflops(network, size)
+    def measured(self, row: Row, network: nn.Module, task: Task) -> Row:
+        """The row with what the network costs and how good it is, as the task says."""
+        found = {name: value for name, value in task.accuracy(network).items() if math.isfinite(value)}
+        if not found:
+            raise DataError(
+                "accuracy is not measured, and methods are compared by it: give val images with classes, or evaluate="
+            )
+        example = task.example(network)
+        params, operations = parameters(network), gflops(network, example)
         share = (params if self.count == "params" else operations) / self.whole
-        row = replace(
-            row, params=params, share=share, gflops=operations, map50_95=accuracy.map50_95, map50=accuracy.map50
-        )
+        size = task.file_bytes(network, PrunePlan((), self.subject.graph.inputs))
+        row = replace(row, params=params, share=share, gflops=operations, accuracy=found, file_bytes=size)
         if network is self.model:
             return row
         # In turns with the unpruned one: rows are hours apart, and a busy machine would tell more than the networks.
-        slow, fast = latencies_ms([self.model, network], [self.imgsz, size], "cpu")
-        return replace(row, latency_ms=(self.unpruned.latency_ms or slow) * fast / slow)
+        slow, fast = latencies_ms([self.model, network], [self._example(self.model), example], "cpu")
+        times = {where.runtime: self._time(where, network, task) for where in self.places}
+        return replace(row, latency_ms=(self.unpruned.latency_ms or slow) * fast / slow, times=times)
+
+    def _time(self, where: Where, network: nn.Module, task: Task) -> float:
+        """What the unpruned network takes there, by the ratio of both."""
+        given = [(self.subject.task, self.model), (task, network)]
+        slow, fast = Stopwatch(where, self.subject.task).networks(given)
+        return self.unpruned.times[where.runtime] * fast.median / slow.median
+
+    def _example(self, model: nn.Module) -> object:
+        return self.subject.task.example(model)

@@ -2,142 +2,104 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from seqprune.atomic import write_text
 from seqprune.engine.listener import Listener
-from seqprune.engine.run import fingerprint
+from seqprune.engine.run import Subject, fingerprint
+from seqprune.engine.settings import Choose, Look, Open, Train
 from seqprune.engine.state import State
+from seqprune.engine.task import Task
 from seqprune.errors import InputError
-from seqprune.measure.bench import COUNTED, Bench, Row
-from seqprune.measure.methods import method
-from seqprune.report.plot import document, key, lines, table
-from seqprune.yolo.data.subset import train_subsets
-from seqprune.yolo.files.load import load
-from seqprune.yolo.task.measured import SameImages
-from seqprune.yolo.task.task import YoloTask
-from seqprune.yolo.task.tracing import trace_detector
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Rows, the unpruned network first, then target by target."""
-
-    model: str
-    data: str
-    settings: dict[str, Any]
-    rows: tuple[Row, ...]
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self) | {"rows": [row.plain() for row in self.rows]}, indent=2) + "\n"
-
-    def cells(self) -> tuple[list[str], list[list[str]]]:
-        """Head and cells of the table."""
-        head = "method|target|share|parameters|GFLOPs|ms|mAP50-95|of unpruned|mAP50|seconds".split("|")
-        whole = self.rows[0].map50_95
-
-        def number(value: float | None, form: str) -> str:
-            return "–" if value is None else format(value, form)
-
-        return head, [
-            [
-                row.method + (f" ({row.reason})" if row.reason else ""),
-                f"{row.target:g}",
-                number(row.share, ".3f"),
-                number(row.params, ",d"),
-                number(row.gflops, ".2f"),
-                number(row.latency_ms, ".1f"),
-                number(row.map50_95, ".4f") + row.spread,
-                number(row.map50_95 / whole if row.map50_95 is not None and whole else None, ".1%"),
-                number(row.map50, ".4f"),
-                f"{row.seconds:.1f}",
-            ]
-            for row in self.rows
-        ]
-
-    def to_markdown(self) -> str:
-        head, rows = self.cells()
-        marks = ["---", *(["---:"] * (len(head) - 1))]
-        return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, marks, *rows))
-
-    def to_html(self) -> str:
-        whole, rest = self.rows[0], [row for row in self.rows[1:] if row.map50_95 is not None]
-        names = list(dict.fromkeys(row.method for row in rest))
-        counted = self.settings.get("target", "parameters")
-        size = ("parameters that stay", "params")
-        if counted == "parameters":
-            size = ("share of the parameters", "share")
-        plots = []
-        for title, unit, attribute in (
-            ("Over parameters", *size),
-            ("Over operations", "GFLOPs of one image", "gflops"),
-            ("Over time", "milliseconds for one image", "latency_ms"),
-        ):
-            series: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
-            for row in rest:
-                series[row.method].append((getattr(row, attribute), row.map50_95 or 0.0))
-            for its in series.values():
-                its.append((getattr(whole, attribute), whole.map50_95 or 0.0))
-            spans = [(row.method, getattr(row, attribute), min(row.runs), max(row.runs)) for row in rest if row.runs]
-            plots.append(lines(title, unit, "mAP50-95", series, spans))
-        about = f"{self.model} on {self.data}; " + ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        pictures = f'{key(names)}<div class="plots">{"".join(plots)}</div>'
-        return document(f"Methods at equal {counted}", about, pictures, table(*self.cells()))
-
-    def write(self, folder: Path) -> None:
-        """Writes ``compare.html``, ``compare.md`` and ``compare.json`` into a folder that exists."""
-        for ending, text in (("html", self.to_html()), ("md", self.to_markdown()), ("json", self.to_json())):
-            write_text(folder / f"compare.{ending}", text)
+from seqprune.measure.bench import Bench, Tune
+from seqprune.measure.comparison import COUNTED, Comparison, Row
+from seqprune.measure.methods import IMGSZ, Method, Resizable, is_network, method
+from seqprune.observe.device import as_device
+from seqprune.runtimes.where import Where
+from seqprune.sources.opening import opened
+from seqprune.sources.samples import samples
 
 
 def compare(
     model: str | Path | nn.Module | Any,
-    data: str | Path,
+    data: Any,
     *,
     targets: Sequence[float],
     methods: Sequence[str],
     count: str = "params",
     images: int | None = 128,
-    imgsz: int = 640,
+    imgsz: int | None = None,
     batch: int = 16,
     device: str | int = "cpu",
     seed: int = 0,
     subsets: int = 1,
     finetune: int = 0,
+    runtimes: Sequence[str] = (),
+    threads: int | None = None,
     listener: Listener | None = None,
-    on_row: Callable[[Row], None] | None = None,
+    on_row: Callable[[Row], None] = lambda _row: None,
     state: State | None = None,
+    **how: Any,
 ) -> Comparison:
     """Prunes with each method to each target and measures what is left, without training unless it is asked for.
 
     Args:
-        model: weights, an ``ultralytics.YOLO`` or its network; never changed.
-        data: dataset YAML: methods look at ``train`` images, accuracy is measured on ``val`` images.
+        model, data: as :func:`seqprune.prune` takes them; methods look at ``train``, accuracy is measured on ``val``.
+            The first accuracy that is measured is compared.
         targets: shares that stay.
-        methods: names, see :func:`method`.
+        methods: names, see :func:`seqprune.measure.methods.method`, or files of other networks of the same classes,
+            which are measured once, as they are. At equal operations smaller images, ``imgsz``, are always among them
+            where the network can be asked at another size.
         count: of what: ``params``, or ``flops``.
         images: training images, a seeded sample, the same for every method; all of them where None.
-        imgsz, batch: of calibration and validation.
-        device: where accuracy is measured; pruning and timing are on the CPU.
+        imgsz, batch, device: see :class:`seqprune.engine.settings.Look`; pruning and timing are on the CPU.
         seed: of every random choice.
         subsets: calibration subsets of so many ``images``, without one in common where there are enough; each method
             prunes with each of them, with a seed of its own, and its row has the mean and the spread.
-        finetune: epochs on all ``train`` images afterwards, alike for every method, in the shape it left.
+        finetune: epochs on all ``train`` images afterwards, alike for every method (Ultralytics' networks).
+        runtimes, threads: where every row is timed beside torch's bare pass, see
+            :class:`seqprune.runtimes.where.Where`.
         listener: told what is going on.
         on_row: called with each row, and with what each of several subsets gave before.
         state: rows of an earlier comparison of the same that was ended; each row is kept there as it comes.
+        how: see :class:`seqprune.engine.settings.Open`.
 
     A method that fails gives a row with its reason, and the others go on.
 
     Raises:
         InputError: weights, data, names or numbers that cannot be used, or others than the state was begun with.
         LostError: images are gone that were there.
+    """
+    chosen = _chosen(targets, methods, count, subsets, finetune)
+    places = [Where(name, threads, str(device)).settled() for name in dict.fromkeys(runtimes)]
+    told, state = listener or Listener(), state or State()
+    look = Look(images and images * subsets, imgsz, batch, device)
+    asked = look, Choose(seed=seed), Train(finetune), Open(**how)
+    subject, look = opened(model, data, *asked, device=as_device(str(device)), told=told)
+    tasks = samples(subject.task, subsets, images, seed)
+    tune = _tune(data, finetune, look, state) if finetune else None
+    if count == "flops" and isinstance(subject.task, Resizable):
+        chosen.setdefault(IMGSZ, method(IMGSZ))
+    bench = Bench(subject, tasks, count, seed, told, on_row, state, tune, places)
+    about = (count, look.imgsz, batch, seed, subsets, finetune)
+    asked_for = (targets, list(methods), about, places)
+    state.same("settings", repr(asked_for), "what is asked for")
+    state.same("network", fingerprint(subject.model), "the network")
+    state.same("images", " ".join(task.images.fingerprint() for task in tasks), "the images")
+    rows = _rows(bench, targets, chosen)
+    return Comparison(subject.source, subject.data, _settings(subject, tasks, look, about), rows)
+
+
+def _chosen(
+    targets: Sequence[float], methods: Sequence[str], count: str, subsets: int, finetune: int
+) -> dict[str, Method]:
+    """The methods by name.
+
+    Raises:
+        InputError: a name or number that cannot be used.
     """
     chosen = {name: method(name) for name in methods}
     if subsets < 1 or finetune < 0:
@@ -149,54 +111,43 @@ def compare(
         raise InputError(f"methods are compared at equal parameters or operations, not {count}: choose params or flops")
     if not targets or not chosen or not all(0 < target < 1 for target in targets):
         raise InputError(f"a comparison needs a method and a target: give shares of the {COUNTED[count]} in (0, 1)")
-    told = listener or Listener()
-    detector = load(model, seed=seed)
-    graph = trace_detector(detector.model)
-    seen = train_subsets(
-        data,
-        subsets,
-        images=images,
-        imgsz=imgsz,
-        batch=batch,
-        stride=detector.stride,
-        names=detector.names,
-        seed=seed,
-    )
-    tasks = [YoloTask(sample, detector.names, imgsz) for sample in seen]
-    tell, state = on_row or (lambda _row: None), state or State()
-    bench = Bench(
-        detector.model,
-        graph,
-        tasks,
-        data,
-        count,
-        imgsz,
-        batch,
-        str(device),
-        seed,
-        finetune,
-        told,
-        tell,
-        state,
-        SameImages(told.warning),
-    )
-    state.same("settings", repr((targets, list(methods), bench.about)), "what is asked for")
-    state.same("network", fingerprint(detector.model), "the network")
-    state.same("images", " ".join(sample.fingerprint() for sample in seen), "the images")
+    return chosen
+
+
+def _rows(bench: Bench, targets: Sequence[float], chosen: dict[str, Method]) -> tuple[Row, ...]:
+    """The unpruned network first, those that failed last."""
     rows: list[Row] = [bench.unpruned]
     failed: list[Row] = []
-    tell(rows[0])
-    for target in targets:
-        for name, prune in chosen.items():
-            row = bench.pruned(Row(name, target), prune)
-            (failed if row.reason else rows).append(row)
-            tell(row)
-    settings: dict[str, Any] = {"images": seen[0].image_count, "imgsz": imgsz, "batch": batch, "seed": seed}
+    bench.tell(rows[0])
+    once = [(1.0, name) for name in chosen if is_network(name)]
+    again = [(target, name) for target in targets for name in chosen if not is_network(name)]
+    for target, name in (*once, *again):
+        prune = chosen[name]
+        row = bench.pruned(Row(name, target), prune)
+        (failed if row.reason else rows).append(row)
+        bench.tell(row)
+    return (*rows, *failed)
+
+
+def _tune(data: Any, epochs: int, look: Look, state: State) -> Tune:
+    """Ultralytics' training, in the shape that a method left."""
+    from seqprune.yolo.train.tuning import finetune
+
+    how: dict[str, Any] = {"imgsz": look.imgsz, "batch": look.batch, "device": str(look.device), "state": state}
+    return lambda network, seed: finetune(network, data, epochs=epochs, seed=seed, **how)
+
+
+def _settings(subject: Subject, tasks: Sequence[Task], look: Look, about: Sequence[Any]) -> dict[str, Any]:
+    """As the page says them."""
+    count, imgsz, batch, seed, subsets, finetune = about
+    settings: dict[str, Any] = {"images": tasks[0].images.image_count, "imgsz": imgsz, "batch": batch, "seed": seed}
+    if imgsz is None:
+        del settings["imgsz"]
     if finetune:
         settings["finetune"] = finetune
     if count != "params":
         settings["target"] = COUNTED[count]
     if subsets > 1:
-        files = [file for sample in seen for file in sample.files]
-        settings["subsets"] = f"{subsets}, {'disjoint' if len(set(files)) == len(files) else 'overlapping'}"
-    return Comparison(detector.source, str(data), settings, (*rows, *failed))
+        apart = look.images == subject.task.images.image_count
+        settings["subsets"] = f"{subsets}, {'disjoint' if apart else 'overlapping'}"
+    return settings

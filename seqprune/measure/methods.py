@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import nn
 
+from seqprune.budget.cost import parameters
 from seqprune.budget.criteria import CRITERIA, FloatArray, Scoring, scores
 from seqprune.budget.price import Price
 from seqprune.budget.spread import Spread
@@ -21,11 +24,11 @@ from seqprune.engine.steps import Match, Settings
 from seqprune.engine.task import Task
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
+from seqprune.measure.peers import PEERS, peer
 from seqprune.plan import PrunePlan
 from seqprune.repair.recover import Recover
 from seqprune.surgery import compact
-from seqprune.yolo.task.peers import PEERS, peer
-from seqprune.yolo.task.profile import gflops, parameters
+from seqprune.yolo.task.profile import gflops
 from seqprune.yolo.task.tracing import padded
 
 Method = Callable[[nn.Module, ChannelGraph, Target, Task, int], nn.Module]
@@ -127,9 +130,9 @@ def by_ratio(name: str, model: nn.Module, graph: ChannelGraph, target: Target, _
     return compact(model, PrunePlan.from_removed(graph, removed), graph)
 
 
-def by_peer(name: str, model: nn.Module, _graph: ChannelGraph, target: Target, task: Task, seed: int) -> nn.Module:
+def by_peer(name: str, model: nn.Module, graph: ChannelGraph, target: Target, task: Task, seed: int) -> nn.Module:
     """Torch-Pruning, which makes a graph of its own."""
-    return peer(name, model, _of_parameters(target, f"tp-{name}"), task.images, seed)
+    return peer(name, model, graph, target, task, seed)
 
 
 def by_accurate(
@@ -141,9 +144,6 @@ def by_accurate(
     task: Task,
     _seed: int,
 ) -> nn.Module:
-    """The preset ``accurate``: channels chosen over the whole network, and what is left fitted anew."""
-    masked, plan = accurately(model, graph, task, target, recover=recover)
-    return compact(masked, plan, graph)
     """The preset ``accurate`` by some of its moves, chosen over the whole network, and what is left fitted anew."""
     masked, plan = accurately(model, graph, task, target, recover=recover, by=by)
     return compact(masked, plan, None if plan.factors else graph)
@@ -170,10 +170,34 @@ def accurately(
 
 
 def by_size(model: nn.Module, _graph: ChannelGraph, target: Target, _task: Task, _seed: int) -> nn.Module:
-    """The unpruned network: smaller images meet the target, see :func:`size_for`."""
+    """The unpruned network: smaller images meet the target, see :func:`smaller`."""
     if target.kind == "params":
         raise SeqPruneError(f"{IMGSZ} leaves all parameters: compare at operations")
     return deepcopy(model)
+
+
+@runtime_checkable
+class Resizable(Task, Protocol):
+    """A task that can be measured on images of another size.
+
+    Attributes:
+        imgsz: side of its images in pixels.
+    """
+
+    imgsz: int
+
+    def at_size(self, imgsz: int) -> Resizable: ...
+
+
+def smaller(model: nn.Module, task: Task, share: float) -> Resizable:
+    """The same task on the largest images at which the network has no more than a share of its operations.
+
+    Raises:
+        SeqPruneError: there are none, or the size of the images is not known.
+    """
+    if not isinstance(task, Resizable):
+        raise SeqPruneError(f"{IMGSZ} takes smaller images, and these come as they are: leave it out")
+    return task.at_size(size_for(model, task.imgsz, share))
 
 
 def size_for(model: nn.Module, imgsz: int, share: float) -> int:
@@ -212,14 +236,37 @@ METHODS: dict[str, Method] = {
 """Beside them every criterion is one, with the same ratio in all layers; ``NAME-global`` with one threshold."""
 
 
+def is_network(name: str) -> bool:
+    """Whether a method is another network, named by its file."""
+    return Path(name).suffix in (".pt", ".safetensors", ".yaml", ".yml")
+
+
+def by_network(path: str, model: nn.Module, _graph: ChannelGraph, _target: Target, _task: Task, seed: int) -> nn.Module:
+    """Another network of the same classes, as it is: a smaller one of the family.
+
+    Raises:
+        InputError: it cannot be read.
+        SeqPruneError: it has other classes.
+    """
+    from seqprune.yolo.files.load import load
+    from seqprune.yolo.files.networks import NETWORKS, names_of
+
+    found = load(path, tasks=NETWORKS, seed=seed)
+    if not hasattr(model, "names") or dict(names_of(model)) != found.names:
+        raise SeqPruneError(f"{path} has other classes than the network that is pruned: give one of the same")
+    return found.model
+
+
 def method(name: str) -> Method:
-    """The method of that name.
+    """The method of that name, or a network's file.
 
     Raises:
         InputError: there is none.
     """
     if name in METHODS:
         return METHODS[name]
+    if is_network(name):
+        return partial(by_network, name)
     criterion = name.removesuffix("-global")
     if criterion not in CRITERIA:
         known = ", ".join((*CRITERIA, *METHODS))

@@ -6,7 +6,7 @@ network calls so, along their first dimension; a list has one entry an image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -58,10 +58,12 @@ def count_of(inputs: Inputs) -> int:
     raise DataError(f"inputs of {type(inputs).__name__} hold no tensor whose first dimension counts the images")
 
 
-def part_of(inputs: Inputs, part: slice) -> Inputs:
-    """Some of the images."""
-    if isinstance(inputs, torch.Tensor | list):
-        return inputs[part]
+def part_of(inputs: Inputs, part: slice | Sequence[int]) -> Inputs:
+    """Some of the images, a range of them or those of these numbers."""
+    if isinstance(inputs, torch.Tensor):
+        return inputs[part if isinstance(part, slice) else list(part)]
+    if isinstance(inputs, list):
+        return inputs[part] if isinstance(part, slice) else [inputs[at] for at in part]
     if isinstance(inputs, tuple):
         return tuple(part_of(each, part) for each in inputs)
     if isinstance(inputs, dict):
@@ -103,5 +105,5 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def with_gradients(inputs: Inputs) -> Inputs:
-    """The same, followed by automatic differentiation from here on."""
-    return mapped(lambda each: each.detach().requires_grad_() if each.is_floating_point() else each, inputs)
+    """The same, followed by automatic differentiation from here on; a network may work in place on it."""
+    return mapped(lambda each: each.detach().requires_grad_().clone() if each.is_floating_point() else each, inputs)

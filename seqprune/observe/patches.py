@@ -7,6 +7,7 @@ how much every position matters, half of the draw goes by that.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import cast
@@ -119,7 +120,7 @@ def readable(module: nn.Module) -> bool:
     if isinstance(module, nn.Linear):
         return True
     is_conv = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    return is_conv and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return is_conv and module.padding_mode == "zeros"
 
 
 def as_map(layer: nn.Module, output: torch.Tensor) -> torch.Tensor:
@@ -137,20 +138,23 @@ def map_size(layer: nn.Module, output: torch.Tensor) -> tuple[int, int]:
     return height, width
 
 
-def patches(layer: nn.Module, x: torch.Tensor, where: Positions) -> torch.Tensor:
-    """What a layer reads for positions of its :func:`as_map`, ``[groups, N, channels / groups * kernel]``."""
+def patches(layer: nn.Module, x: torch.Tensor, where: Positions, output: torch.Tensor) -> torch.Tensor:
+    """What a layer reads for positions of its :func:`as_map`, ``[groups, N, channels / groups * kernel]``.
+
+    ``output`` is what it made of ``x``: its size says how a convolution padded that pads in its own way.
+    """
     image, row, column = (index.to(x.device) for index in where)
     if isinstance(layer, nn.Linear):
         found = as_map(layer, x)[image, :, row, column]
         return found[None]
     conv = cast(nn.Conv2d, layer)
-    if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
-        raise ValueError(f"padding {conv.padding!r} of mode {conv.padding_mode!r}")
+    if conv.padding_mode != "zeros":
+        raise ValueError(f"padding of mode {conv.padding_mode!r}")
     kernel, stride, dilation = conv.kernel_size, conv.stride, conv.dilation
-    sizes = conv_sizes(conv, x)
-    if any(conv.padding):
-        each = reversed(conv.padding)
-        x = functional.pad(x, [size for padding in each for size in (padding, padding)])
+    sizes = list(output.shape[2:])
+    pads = _pads(conv, x, sizes)
+    if any(map(any, pads)):
+        x = functional.pad(x, [size for both in reversed(pads) for size in both])
     at = [column]  # positions along every dimension, the last first
     for size in reversed(sizes[1:-1]):
         at.append(row % size)
@@ -169,11 +173,23 @@ def patches(layer: nn.Module, x: torch.Tensor, where: Positions) -> torch.Tensor
     return found.reshape(groups, count, -1)
 
 
-def conv_sizes(conv: nn.Conv2d, x: torch.Tensor) -> list[int]:
-    """Of a convolution's output along every dimension but the first two."""
-    padding = cast("tuple[int, ...]", conv.padding)
-    of = zip(x.shape[2:], padding, conv.dilation, conv.kernel_size, conv.stride, strict=True)
-    return [(size + 2 * p - d * (k - 1) - 1) // s + 1 for size, p, d, k, s in of]
+def _pads(conv: nn.Conv2d, x: torch.Tensor, sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Zeros in front and behind along every dimension but the first two.
+
+    As the convolution declares them, where that makes an output of ``sizes``; else what is needed for these, half of it
+    in front and the odd one behind: TensorFlow's SAME, by whatever subclass, and torch's own ``padding="same"``.
+
+    Raises:
+        ValueError: no such padding makes an output of that size.
+    """
+    of = list(zip(x.shape[2:], conv.dilation, conv.kernel_size, conv.stride, sizes, strict=True))
+    declared = (0,) * len(of) if isinstance(conv.padding, str) else conv.padding
+    needed = [max((out - 1) * s + d * (k - 1) + 1 - size, 0) for size, d, k, s, out in of]
+    for pads in ([(p, p) for p in declared], [(total // 2, total - total // 2) for total in needed]):
+        padded = [size + sum(both) for size, both in zip(x.shape[2:], pads, strict=True)]
+        if [(all_ - d * (k - 1) - 1) // s + 1 for all_, (_, d, k, s, _) in zip(padded, of, strict=True)] == list(sizes):
+            return pads
+    raise ValueError(f"no padding makes {list(sizes)} of {list(x.shape[2:])}")
 
 
 @dataclass

@@ -18,7 +18,7 @@ from torch import nn
 from seqprune.graph.values import tensors_in
 from seqprune.observe.batch import Batch
 from seqprune.observe.inputs import call, with_gradients
-from seqprune.observe.patches import as_map, conv_sizes, patches, readable
+from seqprune.observe.patches import as_map, patches, readable
 from seqprune.observe.unit import Unit, affine
 from seqprune.observe.watching import watching
 
@@ -98,13 +98,13 @@ def _difference(layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> str:
     if len(x) != 1 or len(output) != 1:
         return f"it reads {len(x)} entries for one image"
     strange = f"this {type(layer).__name__} computes something else than its weights say: it may pad in its own way"
-    conv = None if isinstance(layer, nn.Linear) else cast(nn.Conv2d, layer)
-    if conv is not None and list(output.shape[2:]) != conv_sizes(conv, x):
-        return strange
     shown = as_map(layer, output)
     width = shown.shape[-1]
     cells = _cells(shown[0, 0].numel()).to(x.device)
-    read = patches(layer, x, (torch.zeros_like(cells), cells // width, cells % width))
+    try:
+        read = patches(layer, x, (torch.zeros_like(cells), cells // width, cells % width), output)
+    except ValueError:  # no padding makes an output of that size
+        return strange
     rows = cast(torch.Tensor, layer.weight).detach().flatten(1).chunk(len(read))
     found = torch.cat([part @ its.T for part, its in zip(read, rows, strict=True)], 1)
     if layer.bias is not None:

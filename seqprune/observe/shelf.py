@@ -12,6 +12,7 @@ from typing import cast
 import torch
 
 from seqprune.observe.batch import Batch
+from seqprune.observe.inputs import mapped
 from seqprune.observe.scratch import Scratch
 
 Outputs = dict[int, torch.Tensor]
@@ -85,8 +86,8 @@ class Shelf:
         if kept.batch is not None:
             return kept.batch
         _, (number, filler), parts = torch.load(cast(Path, kept.file), mmap=True, weights_only=True)
-        images, index, classes, boxes = (None if part is None else part.clone() for part in parts)
-        return Batch(images, index, classes, boxes, number, filler)  # type: ignore[arg-type]
+        images, index, classes, boxes = mapped(torch.clone, parts)
+        return Batch(images, index, classes, boxes, number, filler)
 
     def read(self, kept: Kept, device: torch.device) -> Outputs:
         """The outputs on ``device``, in the type they had; unsigned bytes stay where they are."""

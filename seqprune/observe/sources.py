@@ -63,7 +63,7 @@ def second_moments(
             def look(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
                 def add() -> None:
                     drawn = places.of(name, map_size(layer, output), part)
-                    seen = patches(layer, x, drawn.where)
+                    seen = patches(layer, x, drawn.where, output)
                     found[name].update(seen, seen[:, :, :0], drawn.weight)
 
                 turns[name] += 1

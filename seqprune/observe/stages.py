@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 
 import torch
@@ -15,7 +15,9 @@ from seqprune.observe.watching import watching
 from seqprune.select.layers import block_of
 
 
-def stages_of(model: nn.Module, example_inputs: Inputs) -> list[list[str]]:
+def stages_of(
+    model: nn.Module, example_inputs: Inputs, block_of: Callable[[str], int | None] = block_of
+) -> list[list[str]]:
     """Stages in execution order; the convolutions of one lie in one block and do not depend on each other.
 
     They are as few as can be: the branches of a head that read different blocks go together, since a block runs anew
@@ -35,7 +37,7 @@ def stages_of(model: nn.Module, example_inputs: Inputs) -> list[list[str]]:
     with torch.enable_grad(), watching(copy, names, look):
         call(copy, with_gradients(cloned(example_inputs)))
     made = {output: name for name, (_, output) in seen.items()}
-    block = _blocks(list(seen))
+    block = _blocks(list(seen), block_of)
     behind: dict[str, set[str]] = {}
     depth: dict[str, int] = {}
     stages: dict[tuple[int, int], list[str]] = {}
@@ -47,8 +49,8 @@ def stages_of(model: nn.Module, example_inputs: Inputs) -> list[list[str]]:
     return [stages[key] for key in sorted(stages)]
 
 
-def _blocks(names: Sequence[str]) -> dict[str, int]:
-    """By layer, its top-level block where blocks run in the order of their numbers; else all are in one."""
+def _blocks(names: Sequence[str], block_of: Callable[[str], int | None]) -> dict[str, int]:
+    """By layer, its block where blocks run in the order of their numbers; else all are in one."""
     numbers = [block_of(name) or 0 for name in names]
     return dict(zip(names, numbers if numbers == sorted(numbers) else [0] * len(names), strict=True))
 

@@ -7,8 +7,8 @@ layer's block, through blocks that are pruned already and will not change any mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Protocol
 
 import torch
@@ -28,6 +28,36 @@ STEM = 2
 again from the images instead."""
 
 
+class Structure(Protocol):
+    """In which order the parts of a network run, and how to go on from the middle.
+
+    Attributes:
+        keeps_inputs: whether images are asked for behind the first block; else they are what the first ones read.
+    """
+
+    @property
+    def keeps_inputs(self) -> bool: ...
+
+    def block_of(self, layer: str) -> int | None:
+        """The block that a layer lies in; blocks run in the order of their numbers."""
+
+    def advance(
+        self, model: nn.Module, start: int, stop: int, live: Outputs, batch: Batch, part: slice | None = None
+    ) -> Outputs:
+        """Runs blocks ``start`` to ``stop - 1``.
+
+        Args:
+            model: the network, or a copy of it.
+            start, stop: numbers of blocks.
+            live: by block, what it returned for some images, as far as it is read from ``start`` on; changed.
+            batch: of which these are some.
+            part: which images; all where it is left out.
+
+        Returns:
+            What is read from ``stop`` on.
+        """
+
+
 @dataclass(frozen=True)
 class Blocks:
     """A network as numbered blocks that read the image or earlier blocks.
@@ -42,15 +72,28 @@ class Blocks:
     sources: tuple[tuple[int, ...], ...]
     lists: tuple[bool, ...]
 
+    keeps_inputs: bool = field(default=False, init=False)
+
+    def block_of(self, layer: str) -> int | None:
+        return block_of(layer)
+
+    @cached_property
     def last_use(self) -> dict[int, int]:
         """By block, the last block that reads it."""
         return {source: block for block, sources in enumerate(self.sources) for source in sources}
 
-    def run(self, model: nn.Module, block: int, live: Outputs) -> torch.Tensor:
-        inputs = [live[source] for source in self.sources[block]]
-        module = model.get_submodule(f"{self.path}.{block}")
-        output: torch.Tensor = module(inputs if self.lists[block] else inputs[0])
-        return output
+    def advance(
+        self, model: nn.Module, start: int, stop: int, live: Outputs, _batch: Batch, _part: slice | None = None
+    ) -> Outputs:
+        if start == 0:
+            live[IMAGE] = as_input(live[IMAGE], model)
+        for block in range(start, stop):
+            inputs = [live[source] for source in self.sources[block]]
+            module = model.get_submodule(f"{self.path}.{block}")
+            live[block] = module(inputs if self.lists[block] else inputs[0])
+            for source in [s for s in live if self.last_use.get(s, s) <= block]:
+                del live[source]
+        return live
 
 
 class Run(Protocol):
@@ -97,14 +140,13 @@ class BlockStream:
 
     def __init__(
         self,
-        blocks: Blocks,
+        blocks: Structure,
         cache_bytes: int = CACHE_BYTES,
         half: bool = False,
         warn: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self.blocks, self.warn = blocks, warn
         self.shelf = Shelf(cache_bytes, half, warn)
-        self._last_use = blocks.last_use()
         self._positions: list[_Position] | None = None
         self._outgrown = False
 
@@ -122,7 +164,7 @@ class BlockStream:
         lanes: Lanes | None = None,
     ) -> Iterator[Pass]:
         """Every batch with what runs ``model`` through ``layers``; brought there in ``lanes`` where they are given."""
-        wanted = [block for name in layers if (block := block_of(name)) is not None]
+        wanted = [block for name in layers if (block := self.blocks.block_of(name)) is not None]
         first, last = min(wanted), max(wanted)
         forward = forward or Forward()
         known, self._positions = self._positions, None  # a pass that is left early leaves nothing to go on from
@@ -132,7 +174,8 @@ class BlockStream:
         held: list[_Position] = []
         for position in self._fresh(images) if known is None else known:
             if isinstance(position, Batch):
-                run = partial(self._advance, model, 0, last + 1, {IMAGE: position.images})
+                live = {} if self.blocks.keeps_inputs else {IMAGE: position.images}
+                run = partial(self._advance, model, 0, last + 1, live, position)
                 yield Pass(position, position.count, lambda run=run: run)  # type: ignore[misc]
             else:
                 batch = self.shelf.objects(position.kept)
@@ -143,8 +186,10 @@ class BlockStream:
 
     def _fresh(self, images: LabelledImages) -> Iterator[_Position | Batch]:
         for batch in images:
-            without = replace(batch, images=batch.images[:, :0].clone())
-            kept = None if self._outgrown else self.shelf.put({IMAGE: batch.images}, without)
+            without, live = batch, {}
+            if not self.blocks.keeps_inputs:
+                without, live = replace(batch, images=batch.images[:, :0].clone()), {IMAGE: batch.images}
+            kept = None if self._outgrown else self.shelf.put(live, without)
             if kept is None:
                 self._give_up()
                 yield batch
@@ -162,14 +207,14 @@ class BlockStream:
         device = next(model.parameters()).device
         live = self.shelf.read(position.kept, device)
         if position.next < first:
-            advance = partial(self._advance, model, position.next, first, live)
+            advance = partial(self._advance, model, position.next, first, live, batch)
             if isinstance(runs, Lanes):
                 parts = runs(batch.images, lambda lane, part: advance(part, lane))
             else:
                 parts = runs(position.kept.images, device, advance)
             live = {source: torch.cat([part[source] for part in parts]) for source in parts[0]}
             self._keep(position, batch, first, live)
-        return partial(self._advance, model, first, last + 1, live)
+        return partial(self._advance, model, first, last + 1, live, batch)
 
     def _keep(self, position: _Position, batch: Batch, block: int, live: Outputs) -> None:
         """Puts a batch down in front of ``block``, or leaves it where it stands if running to there is cheaper."""
@@ -182,17 +227,18 @@ class BlockStream:
             self._give_up()
 
     def _advance(
-        self, model: nn.Module, start: int, stop: int, live: Outputs, part: slice, lane: nn.Module | None = None
+        self,
+        model: nn.Module,
+        start: int,
+        stop: int,
+        live: Outputs,
+        batch: Batch,
+        part: slice,
+        lane: nn.Module | None = None,
     ) -> Outputs:
         """Runs a part of a batch through blocks ``start`` to ``stop - 1``, dropping what nothing reads any more."""
         live = {source: output[part] for source, output in live.items()}
-        if start == 0:
-            live[IMAGE] = as_input(live[IMAGE], model)
-        for block in range(start, stop):
-            live[block] = self.blocks.run(lane or model, block, live)
-            for source in [s for s in live if self._last_use.get(s, s) <= block]:
-                del live[source]
-        return live
+        return self.blocks.advance(lane or model, start, stop, live, batch, part)
 
 
 def whole_passes(model: nn.Module, images: LabelledImages) -> Iterator[Pass]:

@@ -65,7 +65,7 @@ class _Stage:
                     return  # a layer that runs twice is fitted to its first run
                 where = places.of(name, map_size(layer, output), images).where
                 image, row, column = (index.to(device) for index in where)
-                before[name] = patches(layer, x, where), as_map(layer, output)[image, :, row, column]
+                before[name] = patches(layer, x, where, output), as_map(layer, output)[image, :, row, column]
                 if len(before) == len(self.names):
                     raise _Reached
 
@@ -73,7 +73,7 @@ class _Stage:
                 if name not in before:
                     return
                 drawn = places.of(name, map_size(layer, output), images)
-                seen = patches(layer, x, drawn.where)
+                seen = patches(layer, x, drawn.where, output)
                 unpruned, wanted = before.pop(name)
                 if not torch.equal(unpruned, seen):
                     self.drifted.add(name)

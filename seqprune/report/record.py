@@ -26,10 +26,15 @@ class Compared:
     change: str
 
 
+def titled(accuracy: str) -> str:
+    """What an accuracy of that name is called in tables."""
+    return _ACCURACIES.get(accuracy, accuracy)
+
+
 def accuracies(measured: Size) -> dict[str, float]:
     """What was measured of a model's accuracy, by its title."""
     if isinstance(measured, ModuleMeasurements):
-        return {_ACCURACIES.get(name, name): value for name, value in measured.accuracy.items()}
+        return {titled(name): value for name, value in measured.accuracy.items()}
     found = {title: getattr(measured, name, None) for name, title in _ACCURACIES.items()}
     return {title: value for title, value in found.items() if value is not None}
 

@@ -73,6 +73,12 @@ def kind_of(path: Path) -> str:
     return kinds.get(path.suffix.lower(), "")
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
 def opened(network: nn.Module | Path, where: Where, inputs: Inputs | Free) -> Program:
     """A network in a runtime.
 
@@ -200,9 +206,14 @@ def _openvino(path: Path, where: Where, inputs: Inputs | Free) -> Program:
     known = [([int(d.get_length()) if d.is_static else -1 for d in shape], kind) for shape, kind in declared]
     arrays = _arrays(inputs, known)
     request = compiled.create_infer_request()
-    request.infer(arrays)
+
+    def run() -> Any:
+        # As a compiled model is called: what goes in and out is not copied, which a single layer would mostly wait for.
+        return request.infer(arrays, share_inputs=True, share_outputs=True)
+
+    run()
     precision = str(compiled.get_property("INFERENCE_PRECISION_HINT")).partition("'")[2].rstrip("'>")
-    return Program(lambda: request.infer(arrays), _shapes(arrays), precision or "float32")
+    return Program(run, _shapes(arrays), precision or "float32")
 
 
 def _ncnn(path: Path, where: Where, inputs: Inputs | Free) -> Program:

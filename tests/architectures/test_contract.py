@@ -16,12 +16,13 @@ import torch
 import torchvision_zoo
 import ultralytics
 import ultralytics_zoo
-from measure import SHARES, difference, measure, prepare, run
-from networks import random_plan
+from measure import SHARES, measure
 from torch import nn
 
 from seqprune import compact, mask, trace
 from seqprune.surgery import TOLERANCE
+from seqprune.testing.networks import random_plan
+from seqprune.testing.outputs import difference, prepare, run
 
 QUICK_ULTRALYTICS = (
     "yolo11 yolo12 yolo26 yolo26-p2 yolo26-p6 yolov10n yolov3-tiny yolov5 yolov5-p6 yolov6 yolov8 yolov8-ghost "

@@ -19,7 +19,7 @@ SECONDS, GIGABYTES = 20, 4
 # In the 4 GB are the libraries, the network, its trace, the masked and the compact one.
 USED = """
 import memory, sys, torch, ultralytics_zoo
-from networks import random_plan
+from seqprune.testing.networks import random_plan
 from seqprune import compact, mask, trace, verify
 torch.nn.Module.double = lambda self: self
 model, inputs = ultralytics_zoo.build(sys.argv[1])

@@ -179,7 +179,7 @@ class TestPage:
     @pytest.mark.parametrize("threshold", [1.25, 1.5, 2.0])
     def test_states_the_threshold_and_what_it_applies_to(self, threshold: float) -> None:
         words = Tags(page(of(*made.eventful(), threshold=threshold))).words()
-        assert f"all of its ratios rose beyond {threshold:g} ×" in words
+        assert f"all ratios lie more than {threshold:g} × above the best level" in words
         assert "never by absolute times" in words
 
     def test_a_regression_is_said_in_words_and_in_shape(self) -> None:
@@ -296,3 +296,34 @@ class TestTheCommand:
     def test_text_that_cannot_be_written_is_replaced(self, tmp_path: Path) -> None:
         made.write(tmp_path, made.run(made.bench("a.py::test_\ud800", 1.0, {})))
         assert main([str(tmp_path), "--out", str(tmp_path)]) == 0
+
+
+class TestLevels:
+    def test_what_stays_slow_is_said_after_the_run_that_made_it_so(self) -> None:
+        """A regression was marked in one run and gone in the next, which compared itself with the slow one."""
+        found = of(*ratios(2.0, 2.0, 3.0, 3.0, 3.0))
+        series = only(found)
+        since = series.slow_since()
+        assert since is not None
+        assert (since.place, series.verdict(), found.slow()) == (2, Verdict.SAME, (series,))
+        assert "1.5 × its best level, since 0000002" in Tags(page(found)).words()
+
+    def test_ten_commits_of_ten_per_cent_are_marked(self) -> None:
+        text = page(of(*ratios(*[2.0] * 5, *[2.0 * 1.1**n for n in range(1, 11)])))
+        assert '<path class="worse"' in text
+        assert "its best level" in Tags(text).words()
+
+    def test_what_is_as_fast_again_is_slow_no_more(self) -> None:
+        assert of(*ratios(2.0, 2.0, 3.0, 3.0, 2.0, 2.0)).slow() == ()
+
+    def test_noise_is_drawn_as_a_band_and_said(self) -> None:
+        bands = [made.bench(made.KNEE, 1e-3, {"floor": 2.0}, spread_of_floor=0.07) for _ in range(2)]
+        text = page(of(*(made.run(each, number=n) for n, each in enumerate(bands))))
+        assert '<path class="band"' in text
+        assert "± 7 %" in Tags(text).words()
+        assert '<path class="band"' not in page(of(*ratios(2.0, 2.0)))
+
+    def test_a_quality_figure_is_drawn_over_commits(self) -> None:
+        shares = [made.bench(made.KNEE, 1e-3, {"floor": 2.0}, quality_map_share=v) for v in (0.9, 0.8)]
+        words = Tags(page(of(*(made.run(each, number=n) for n, each in enumerate(shares))))).words()
+        assert "map share 0.8 0.889 of its best" in words

@@ -104,3 +104,24 @@ def test_a_data_yaml_is_for_boxes(run: Any, model: Path, data: Path, tmp_path: P
     code, _, err = run("prune", model, "--data", data, "--project", tmp_path / "runs")
     assert code == 2
     assert "data.yaml: no such folder; for classification give one" in err
+
+
+def test_methods_are_compared_and_layers_measured_by_top_1(run: Any, model: Path, folder: Path, tmp_path: Path) -> None:
+    """They were for detectors alone."""
+    how = ("--data", folder, "--imgsz", 32, "--batch", 8)
+    options = ("--target", "flops=0.8", "--methods", "l1-global,accurate,imgsz", "--images", 8)
+    code, out, err = run("compare", model, *how, *options, "--subsets", 2, "--out", tmp_path / "compared")
+    assert code == 0, err
+    assert "top-1 accuracy" in out
+    found = json.loads((tmp_path / "compared" / "compare.json").read_text())
+    whole, *rows = found["rows"]
+    assert [*whole["accuracy"]] == ["top1", "top5"]
+    assert [len(row["runs"]) for row in rows] == [2, 2, 2]
+    assert rows[2]["imgsz"] < 32
+    assert found["settings"]["subsets"] == "2, disjoint"
+    out_file = tmp_path / "found.json"
+    layers = ("--layers", "model.1.conv", "--ratios", "0.5", "--images", 3, "--out", out_file)
+    assert run("sensitivity", model, *how, *layers).code == 0
+    found = json.loads(out_file.read_text())
+    assert found["metric"] == "top1"
+    assert found["points"][0]["accuracy"] in [pytest.approx(hits / 3) for hits in range(4)]

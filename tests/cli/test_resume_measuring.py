@@ -9,26 +9,23 @@ from typing import Any
 
 import pytest
 
-import seqprune.measure.bench
-import seqprune.measure.sensitivity
+import seqprune.yolo.task.task
 from seqprune.cli.interrupts import Interrupted
 from seqprune.errors import LostError
 
 SMALL = ("--imgsz", "32", "--batch", "4")
 COMPARE = ("--target", "params=0.7,0.5", "--images", "4", "--methods", "l1-global,clusters,random", *SMALL)
 SENSITIVITY = ("--layers", "model.1.conv,model.3.conv", "--ratios", "0.5,0.25", "--images", "1", *SMALL)
-ROOMS = {"compare": seqprune.measure.bench, "sensitivity": seqprune.measure.sensitivity}
 
 
 @pytest.fixture
 def ends_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     """Lets so many networks be measured, and then something happens; returns those that were."""
 
-    def patch(command: str, last: int | None, error: BaseException | None = None) -> list[int]:
+    def patch(last: int | None, error: BaseException | None = None) -> list[int]:
         measured: list[int] = []
-        room = ROOMS[command]
         monkeypatch.undo()
-        validate = room.validate
+        validate = seqprune.yolo.task.task.validate
 
         def counted(*args: Any, **options: Any) -> Any:
             if len(measured) == last:
@@ -36,7 +33,7 @@ def ends_at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
             measured.append(len(measured))
             return validate(*args, **options)
 
-        monkeypatch.setattr(room, "validate", counted)
+        monkeypatch.setattr(seqprune.yolo.task.task, "validate", counted)
         return measured
 
     return patch
@@ -54,14 +51,14 @@ def test_compare_goes_on_with_the_next_row(
     whole = json.loads((tmp_path / "whole" / "compare.json").read_text())
     out = tmp_path / "new" / "ended"
     for number, last in enumerate((2, 1)):
-        measured = ends_at("compare", last)
+        measured = ends_at(last)
         start = ("--resume", out) if number else ("yolov8n.yaml", "--data", data, *COMPARE, "--out", out)
         done = run("compare", *start)
         assert done.code == 130, done.err
         assert f"`seqprune compare --resume {out}` goes on from here" in done.err
         assert len(measured) == last
     assert not list(out.glob("compare.*"))
-    measured = ends_at("compare", None)
+    measured = ends_at(None)
     done = run("compare", "--resume", out)
     assert (done.code, done.err) == (0, "")
     found = json.loads((out / "compare.json").read_text())
@@ -77,7 +74,7 @@ def test_sensitivity_goes_on_with_the_next_point(
 ) -> None:
     whole, out = tmp_path / "whole.json", tmp_path / "ended.json"
     assert run("sensitivity", "yolov8n.yaml", "--data", data, *SENSITIVITY, "--out", whole).code == 0
-    ends_at("sensitivity", 3)
+    ends_at(3)
     done = run("sensitivity", "yolov8n.yaml", "--data", data, *SENSITIVITY, "--out", out)
     assert done.code == 130
     folder = tmp_path / "ended.json.run"
@@ -86,7 +83,7 @@ def test_sensitivity_goes_on_with_the_next_point(
     again = run("sensitivity", "yolov8n.yaml", "--data", data, *SENSITIVITY, "--out", out)
     assert again.code == 2
     assert "is an unfinished run" in again.err
-    measured = ends_at("sensitivity", None)
+    measured = ends_at(None)
     done = run("sensitivity", "--resume", folder)
     assert (done.code, done.err) == (0, "")
     assert len(measured) == 2
@@ -100,11 +97,11 @@ def test_images_that_are_lost_end_a_comparison_and_its_rows_stay(
 ) -> None:
     """Every method after that would have had the same reason in its row."""
     out, methods = tmp_path / "ended", ("--methods", "l1-global,random", "--images", "4", *SMALL)
-    ends_at("compare", 1, LostError("7.png: cannot be decoded"))
+    ends_at(1, LostError("7.png: cannot be decoded"))
     done = run("compare", "yolov8n.yaml", "--data", data, *methods, "--out", out)
     assert done.code == 1
     assert done.err == f"error: 7.png: cannot be decoded; `seqprune compare --resume {out}` goes on from here\n"
-    measured = ends_at("compare", None)
+    measured = ends_at(None)
     assert run("compare", "--resume", out).code == 0
     assert len(measured) == 2
 
@@ -113,7 +110,9 @@ def test_images_that_are_lost_end_a_comparison_and_its_rows_stay(
 def test_nothing_is_left_of_what_is_refused(run: Any, data: Path, tmp_path: Path, command: str) -> None:
     out = tmp_path / "a" / "b" if command == "compare" else tmp_path / "b.json"
     wrong = ("--methods", "best") if command == "compare" else ("--layers", "model.99.conv")
-    assert run(command, "yolov8n.yaml", "--data", data, *wrong, "--out", out).code == 2
+    done = run(command, "yolov8n.yaml", "--data", data, *wrong, "--out", out)
+    assert done.code == 2
+    assert wrong[1] in done.err
     assert not list(tmp_path.iterdir())
     done = run(command, "yolov8n.yaml", "--out", out)
     assert done.code == 2

@@ -8,7 +8,6 @@ import torch
 from detectors import Detector
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import example, networks, randomise
 from torch import nn
 
 from seqprune import PrunePlan, compact, mask, trace, verify
@@ -17,6 +16,8 @@ from seqprune.budget.price import Price, operations
 from seqprune.budget.spread import TOLERANCE, by_scores, pools, protected
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
+from seqprune.testing.networks import example, randomise
+from seqprune.testing.strategies import networks
 
 SPREADS = ("uniform", "global", "absolute")
 PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

@@ -11,16 +11,17 @@ import pytest
 import torch
 from detectors import Detector, Images
 from hypothesis import HealthCheck, given, settings
-from networks import example, networks, randomise
 from torch import nn
 
 from seqprune import trace
+from seqprune.budget.columns import Reader, Source
 from seqprune.budget.criteria import CRITERIA, Readings, Scoring, register, scores
 from seqprune.budget.price import Price
 from seqprune.budget.second_order import readings_of
-from seqprune.budget.surgeon import Reader, Source
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
+from seqprune.testing.networks import example, randomise
+from seqprune.testing.strategies import networks
 
 Row = Sequence[float]
 

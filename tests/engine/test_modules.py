@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 import torch
-from networks import Unit, randomise
 from torch import nn
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
 import seqprune
 from seqprune.engine.batches import Batches
 from seqprune.engine.listener import Listener
 from seqprune.errors import DataError, InputError, ModelError, PlanError
 from seqprune.observe.extract import observe
+from seqprune.testing.networks import Unit, randomise
 
 PAGE = Path(__file__).parents[2] / "docs" / "modules.md"
 CLASSES, SIDE, BATCH = 3, 16, 12
@@ -225,3 +226,33 @@ def test_a_network_that_works_in_place_leaves_the_samples_alone() -> None:
     result = seqprune.prune(InPlace(), lambda: given, layers=LAYERS, keep=0.5)
     assert all(torch.equal(inputs, was) for (inputs, *_), was in zip(given, before, strict=True))
     assert result.record.verify.max_rel <= 1e-4
+
+
+def kinds_seen(loader: Any, seed: int) -> list[int]:
+    found = Batches(loader, batch=8, images=24, seed=seed)
+    assert found.image_count == 24
+    for batch in found:
+        assert torch.equal(batch.images[:, 0], batch.classes.float())  # every image has kept its own
+    return sorted(int(kind) for batch in found for kind in batch.classes)
+
+
+@pytest.mark.parametrize("kind", ["loader", "sampler", "list"])
+def test_so_many_images_are_a_seeded_sample(kind: str) -> None:
+    """They were the first, of a list sorted by class the first few classes."""
+    kinds = torch.arange(240) // 24
+    data = TensorDataset(torch.stack([kinds.float(), torch.rand(240)], 1), kinds)
+    loader: Any = DataLoader(data, batch_size=30, shuffle=kind == "loader")
+    if kind == "sampler":
+        loader = DataLoader(data, batch_size=30, sampler=SubsetRandomSampler(range(0, 240, 2)))
+    if kind == "list":
+        loader = list(loader)
+    assert len(set(kinds_seen(loader, 0))) > 6
+    assert kinds_seen(loader, 0) == kinds_seen(loader, 0) != kinds_seen(loader, 1)
+
+
+def test_what_may_never_end_is_read_from_its_front() -> None:
+    def endless() -> Iterator[torch.Tensor]:
+        while True:
+            yield torch.rand(5, 3)
+
+    assert Batches(endless, images=12).image_count == 12

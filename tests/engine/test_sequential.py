@@ -174,9 +174,8 @@ def test_all_keep_sets_of_a_small_network_are_exact() -> None:
     """Exhaustive: every keep set of a residual pair behind a split."""
     from itertools import combinations
 
-    from networks import Network, SplitBlock, Unit, example, randomise
-
     from seqprune import mask
+    from seqprune.testing.networks import Network, SplitBlock, Unit, example, randomise
 
     net = Network()
     net.add("module", (0,), (3,), Unit(3, 3))

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from networks import random_plan, randomise
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.graph import ChannelGraph
+from seqprune.testing.networks import random_plan, randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 WIDTH = 6

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from networks import random_plan, randomise
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -17,6 +16,7 @@ from seqprune import compact, mask, trace, verify
 from seqprune.errors import ModelError, SeqPruneError, VerificationError
 from seqprune.graph import ChannelGraph
 from seqprune.graph.copying import copied
+from seqprune.testing.networks import random_plan, randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 

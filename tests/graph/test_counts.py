@@ -12,17 +12,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import random_plan, randomise
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import compact, mask, trace, verify
 from seqprune.graph import ChannelGraph
 from seqprune.graph.counts import Count, Reader, WatchedSize
+from seqprune.testing.networks import random_plan, randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 WIDTH = 8
 Code = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+
+
+class Grouped(nn.GroupNorm):
+    """As mixed precision has it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.float().double()).type(x.dtype)
+
+
+class Written(nn.GroupNorm):
+    """Its code knows the number of groups by heart."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.group_norm(x, 4, self.weight, self.bias, self.eps)
 
 
 class Net(nn.Module):
@@ -35,7 +49,8 @@ class Net(nn.Module):
         self.squeeze = nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU(), nn.Linear(4, WIDTH))
         self.up = nn.ConvTranspose2d(WIDTH, WIDTH, 2, 2)
         self.deep = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
-        self.norm = nn.BatchNorm2d(WIDTH)
+        self.norm, self.grouped = nn.BatchNorm2d(WIDTH), Grouped(4, WIDTH)
+        self.written, self.one = Written(4, WIDTH), nn.Parameter(torch.ones(1, 1, 1, 1))
         self.gamma = nn.Parameter(torch.rand(WIDTH) + 0.5)
         self.register_buffer("blur", torch.full((WIDTH, 1, 3, 3), 1 / 9))
         self.scale = 3
@@ -118,6 +133,8 @@ FOLLOWED: dict[str, Code] = {
     "kernel size": lambda m, x: x * m.first.weight.shape[2] * m.deep.weight.size(1),
     "as many groups": lambda m, x: F.conv2d(x, m.blur, padding=1, groups=x.shape[1]),
     "a sum over space": lambda m, x: x / (x.shape[2] * x.shape[3]),
+    "groups of a depthwise layer": lambda m, x: F.conv2d(x, m.blur, padding=1, groups=m.deep.groups) + m.deep(x),
+    "code of a subclass": lambda m, x: m.grouped(x),
 }
 
 
@@ -128,6 +145,13 @@ def test_followed(name: str) -> None:
 
 
 PINNED: dict[str, Code] = {
+    "bytes of its memory": lambda m, x: x * x.untyped_storage().nbytes(),
+    "number of groups": lambda m, x: m.grouped(x) / m.grouped.num_groups,
+    "groups of a norm's own": lambda m, x: m.written(x),
+    "groups of a depthwise layer, divided by": lambda m, x: m.deep(x) / m.deep.groups,
+    "spread by a tensor that tells nothing else": lambda m, x: x * torch.ones(1, 1, 1, 1).expand_as(x).sum(),
+    "spread by a parameter": lambda m, x: x * m.one.expand_as(x).sum(),
+    "viewed as a tensor": lambda m, x: x * torch.ones(x.numel()).view_as(x).mean(),
     "range": lambda m, x: x * len(range(x.shape[1])),
     "float before it": lambda m, x: x * (0.5 * x.shape[1]),
     "power": lambda m, x: x * x.shape[1] ** -0.5,

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from networks import random_plan, randomise
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
@@ -16,6 +15,7 @@ from seqprune.errors import ModelError
 from seqprune.graph.rules import RULES
 from seqprune.graph.rules.table import ANY, DIMS
 from seqprune.graph.standins.operators import attend_heads, gate_heads
+from seqprune.testing.networks import random_plan, randomise
 
 Call = Callable[[torch.Tensor], torch.Tensor]
 WIDTH = 8

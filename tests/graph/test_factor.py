@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import SplitBlock, Unit, randomise
 from torch import nn
 
 from seqprune import PrunePlan, compact, mask, trace, verify
@@ -25,6 +24,7 @@ from seqprune.graph.factor import (
     factors_of,
     full_rank,
 )
+from seqprune.testing.networks import SplitBlock, Unit, randomise
 
 INPUT = torch.rand(2, 3, 11, 13, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 WAYS: tuple[First, ...] = ("column", "row")

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import Unit, example, random_plan, randomise
 from torch import nn
 
 from seqprune import PrunePlan, compact, count_active_channels, mask, trace, verify
@@ -16,6 +15,7 @@ from seqprune.errors import PlanError
 from seqprune.graph import ChannelGraph
 from seqprune.graph.standins import STANDINS
 from seqprune.graph.standins.operators import as_wide_as, gate_heads, split_sizes
+from seqprune.testing.networks import Unit, example, random_plan, randomise
 
 seeds = st.integers(0, 2**16)
 shares = st.sampled_from([0.25, 0.5, 0.75])

@@ -166,3 +166,35 @@ def test_an_answer_cannot_be_changed() -> None:
     for answer, name in ((graph, "pinned"), (graph.all_layers[0], "free"), (graph.slices[0], "dim")):
         with pytest.raises(FrozenInstanceError):
             setattr(answer, name, None)
+
+
+def given_back_one_by_one(graph: ChannelGraph, gone: BoolArray, scores: np.ndarray, round_to: int) -> BoolArray:
+    """The same, counted anew before every single channel."""
+    gone = gone.copy()
+    governed = np.isin(np.arange(graph.group_count), [g for b in graph.balances for s in b.sections for g in s])
+    counted = [b.sections for b in graph.balances]
+    counted += [(layer.groups,) for layer in graph.all_layers if not governed[layer.groups].all()]
+    while True:
+        before = gone.copy()
+        for sections, least in [(c, None) for c in counted] + [((layer.groups,), 1) for layer in graph.all_layers]:
+            most = max(int((~gone[s]).sum()) for s in sections)
+            target = least or max(1, -(-most // round_to) * round_to)
+            for section in sections:
+                for group in sorted({*section[gone[section]].tolist()}, key=lambda g: (-scores[g], g)):
+                    if int((~gone[section]).sum()) < min(target, len(section)):
+                        gone[group] = False
+        if (gone == before).all():
+            return gone
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("round_to", [1, 3, 4])
+def test_channels_given_back_together_are_those_given_back_one_by_one(seed: int, round_to: int) -> None:
+    """Sections that overlap, and hold some groups twice."""
+    draw = np.random.default_rng(seed)
+    layers = [draw.integers(0, 20, draw.integers(2, 12)).tolist() for _ in range(5)]
+    sections = [[draw.integers(0, 20, 4).tolist() for _ in range(2)] for _ in range(2)]
+    graph = graph_of([*layers, list(range(20))], tuple(sections))
+    gone, scores = draw.random(20) < 0.6, draw.integers(0, 4, 20).astype(float)
+    found = graph.legalise(gone, scores, np.ones(20, bool), round_to)
+    assert (found == given_back_one_by_one(graph, gone, scores, round_to)).all()

@@ -9,12 +9,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis import strategies as st
-from networks import Network, example, networks, random_plan
 from torch import nn
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import VerificationError
 from seqprune.graph import ChannelGraph
+from seqprune.testing.networks import Network, example, random_plan
+from seqprune.testing.strategies import networks
 
 Pruner = Callable[[Network, PrunePlan, ChannelGraph], nn.Module]
 

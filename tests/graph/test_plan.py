@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import Network, SplitBlock, Unit, example, random_plan, randomise
 from torch import nn
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import PlanError, SeqPruneError, VerificationError
 from seqprune.graph import ChannelGraph, widths
+from seqprune.testing.networks import Network, SplitBlock, Unit, example, random_plan, randomise
 
 
 def network(width: int = 4) -> Network:

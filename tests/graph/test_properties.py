@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from networks import Network, example, networks, random_plan
 from torch import nn
 
 from seqprune import PrunePlan, compact, count_active_channels, mask, trace, verify
+from seqprune.testing.networks import Network, example, random_plan
+from seqprune.testing.strategies import networks
 
 seeds = st.integers(0, 2**16)
 shares = st.sampled_from([0.2, 0.5, 0.8])

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from networks import randomise
 from torch import nn
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
+from seqprune.testing.networks import randomise
 
 
 class Between(nn.Module):

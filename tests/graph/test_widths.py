@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from networks import SplitBlock, random_plan, randomise
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
@@ -21,6 +20,7 @@ from seqprune.graph import ChannelGraph, operator, register_rule, register_stand
 from seqprune.graph.rules.table import DIMS, RULES
 from seqprune.graph.standins import STANDINS
 from seqprune.graph.values import Value
+from seqprune.testing.networks import SplitBlock, random_plan, randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 

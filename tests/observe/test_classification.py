@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from networks import Unit, randomise
 from torch import nn
 
 from seqprune import compact, trace, verify
@@ -18,6 +17,7 @@ from seqprune.observe.extract import match_objects, observe
 from seqprune.observe.inputs import as_input
 from seqprune.observe.patches import Sampler
 from seqprune.observe.streaming import Blocks, BlockStream
+from seqprune.testing.networks import Unit, randomise
 
 CLASSES, SIDE = 4, 16
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(4)), (False,) * 4)

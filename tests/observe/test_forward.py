@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from detectors import CLASSES, Detector, Images, find_all
-from networks import random_plan
 from torch import nn
 
 from seqprune import mask, trace
@@ -21,6 +20,7 @@ from seqprune.observe.sources import second_moments
 from seqprune.observe.streaming import Blocks, BlockStream
 from seqprune.repair.recover import _statistics
 from seqprune.repair.refit import refit
+from seqprune.testing.networks import random_plan
 
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(6)), (False,) * 6)
 LAYERS = ["model.1.conv", "model.3.conv"]

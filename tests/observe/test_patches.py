@@ -41,7 +41,7 @@ def test_weights_times_patches_are_the_output(
     x = torch.randn(2, 6, 11, 13, dtype=torch.float64)
     output = conv(x)
     hw = (output.shape[2], output.shape[3])
-    found = patches(conv, x, everywhere(2, hw))
+    found = patches(conv, x, everywhere(2, hw), output)
     weight = conv.weight.reshape(groups, 12 // groups, -1)
     again = torch.einsum("gnk,gok->ngo", found, weight).reshape(2, *hw, 12).permute(0, 3, 1, 2)
     torch.testing.assert_close(again, output)

@@ -10,7 +10,6 @@ import torch
 from detectors import Detector, Images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import Network, example, networks, random_removal
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -20,6 +19,8 @@ from seqprune.budget.second_order import choose_globally
 from seqprune.budget.spread import Budget, protected
 from seqprune.engine.steps import reports
 from seqprune.errors import InputError
+from seqprune.testing.networks import Network, example, random_removal
+from seqprune.testing.strategies import networks
 
 INPUT = torch.zeros(1, 3, 32, 32)
 lawful = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 from detectors import Detector, Images
-from networks import Unit
 from torch import nn
 
 from seqprune import PrunePlan, trace
@@ -21,6 +20,7 @@ from seqprune.observe.reading import reading_of
 from seqprune.observe.stages import stages_of
 from seqprune.repair.refit import refit
 from seqprune.surgery import verify
+from seqprune.testing.networks import Unit
 
 INPUT = torch.zeros(1, 3, 32, 32)
 

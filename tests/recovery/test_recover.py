@@ -7,12 +7,12 @@ from copy import deepcopy
 import pytest
 import torch
 from detectors import Detector, Images
-from networks import random_plan
 from torch import nn
 
 from seqprune import compact, mask, trace, verify
 from seqprune.repair.recover import recover, restate
 from seqprune.surgery import active_channels
+from seqprune.testing.networks import random_plan
 
 INPUT = torch.zeros(1, 3, 32, 32)
 

@@ -8,7 +8,6 @@ import torch
 from detectors import CLASSES, Detector, Images
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from networks import Network, Unit, example, networks, random_plan
 from torch import nn
 
 from seqprune import compact, mask, trace, verify
@@ -17,6 +16,8 @@ from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import Blocks, BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.repair.refit import refit, solve
+from seqprune.testing.networks import Network, Unit, example, random_plan
+from seqprune.testing.strategies import networks
 
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(6)), (False,) * 6)
 INPUT = torch.zeros(1, 3, 32, 32)

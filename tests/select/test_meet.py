@@ -38,8 +38,10 @@ def tried(
 )
 def test_time_that_falls_with_the_price_is_met(overhead: float, curved: float, target: float) -> None:
     found, measured = tried(lambda share: overhead + (1 - overhead) * share**curved, target)
-    assert abs(found / target - 1) <= NEAR
+    assert abs(found / target - 1) <= FAR
     assert len(measured) <= ROUNDS
+    if len(measured) < ROUNDS:
+        assert abs(found / target - 1) <= NEAR
 
 
 def test_where_the_price_is_right_one_measurement_is_enough() -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from seqprune.budget.surgeon import MOST_FITTED, Reader, Source, effective_parameters, removal_order, unseen
+from seqprune.budget.columns import MOST_FITTED, Reader, Source, effective_parameters, unseen
+from seqprune.budget.surgeon import removal_order
 from seqprune.graph.channels import Balance
 
 CHANNELS = 6

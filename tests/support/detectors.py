@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from networks import SplitBlock, Unit, randomise
 from torch import nn
 
 from seqprune.observe.batch import Batch
+from seqprune.testing.networks import SplitBlock, Unit, randomise
 
 CLASSES = 3
 SIDE = 32

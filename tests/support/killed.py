@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from networks import Unit, randomise
 from safetensors.torch import load_file
 from torch import nn
 
 from seqprune import atomic
 from seqprune.engine import state
 from seqprune.run import prune
+from seqprune.testing.networks import Unit, randomise
 
 CLASSES, SIDE, BATCH = 3, 16, 8
 SEED: dict[str, Any] = {"preset": "seed", "layers": ["stem.conv", "middle.conv", "block.conv"], "keep": 0.5}

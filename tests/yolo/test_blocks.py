@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import random_plan, randomise
 from torch import nn
 
 from seqprune import PrunePlan, compact, count_active_channels, mask, verify
 from seqprune.engine.run import layers_for
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
+from seqprune.testing.networks import random_plan, randomise
 from seqprune.yolo.files.load import load
 from seqprune.yolo.task.tracing import trace_detector
 

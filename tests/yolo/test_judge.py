@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import randomise
 from torch import nn
 
+from seqprune.testing.networks import randomise
 from seqprune.yolo.data.images import DetectionImages
 from seqprune.yolo.task.judge import BY_BOXES, apart, judge_for
 from seqprune.yolo.task.loss import training_loss

@@ -7,7 +7,6 @@ import re
 import pytest
 import torch
 import ultralytics
-from networks import randomise
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel
 
@@ -15,6 +14,7 @@ from seqprune.observe.batch import Batch
 from seqprune.observe.inputs import as_input
 from seqprune.observe.patches import Sampler
 from seqprune.observe.relevance import relevance_of
+from seqprune.testing.networks import randomise
 from seqprune.yolo.files.load import load
 from seqprune.yolo.files.networks import NETWORKS
 from seqprune.yolo.task.probe import object_weights, probe_for

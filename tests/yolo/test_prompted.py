@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from networks import randomise
 from torch import nn
 from ultralytics.nn import tasks
 
 from seqprune.run import prune
+from seqprune.testing.networks import randomise
 from seqprune.yolo.task.blocks import blocks_of
 
 KINDS = {"yolov8-world": "WorldModel", "yoloe-v8": "YOLOEModel"}

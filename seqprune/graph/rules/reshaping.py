@@ -18,7 +18,7 @@ VIEWS = frozenset("view reshape unsqueeze getitem".split())
 # Their rules know what becomes of a number of channels that the code hands to them.
 FOLLOWS_COUNTS = frozenset(
     [
-        *"view reshape expand split split_with_sizes".split(),
+        *"view reshape expand split split_with_sizes group_norm".split(),
         *(f"conv{kind}{space}d" for kind in ("", "_transpose") for space in (1, 2, 3)),
     ]
 )

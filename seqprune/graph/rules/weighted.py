@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import nn
 
 from seqprune.graph.channels import IntArray
-from seqprune.graph.counts import counts_in, is_count, plain
+from seqprune.graph.counts import Count, counts_in, is_count, plain
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, require, rule
 from seqprune.graph.unwatched import computed_weight
@@ -62,6 +62,7 @@ def _no_fold(r: Recorder, weight: torch.Tensor, bias: torch.Tensor | None, paddi
     return ""
 
 
+_WRITTEN_OUT = "the number of groups is written out in the code"
 _FOLDING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _OWN_FORWARDS = tuple(kind.forward for kind in _FOLDING)
 
@@ -104,12 +105,12 @@ def _require_counted(r: Recorder, weight: torch.Tensor, groups: int, read: IntAr
 
     Its module's attribute follows them, where the module runs that holds the weight; else their own number was given.
     """
-    if is_count(groups):
-        r.tie_counted(read, groups.source)
+    module = r.model.get_submodule(r.module)
+    own = isinstance(module, nn.modules.conv._ConvNd) and any(o.module == r.module for o in r.owners(weight))
+    if own and groups is vars(module)["groups"]:
         return
-    running = isinstance(r.model.get_submodule(r.module), nn.modules.conv._ConvNd)
-    own = running and any(owner.module == r.module for owner in r.owners(weight))
-    require(own, "the number of groups is written out in the code")
+    require(is_count(groups), _WRITTEN_OUT)
+    r.tie_counted(read, cast(Count, groups).source)
 
 
 def _depthwise(r: Recorder, read: IntArray, weight: torch.Tensor, bias: torch.Tensor | None) -> Value:
@@ -234,9 +235,13 @@ def group_norm(
     """The channels of a group share their statistics, so a group stays or goes as a whole."""
     value = r.followed(input)
     held = {owner.module for tensor in (weight, bias) if tensor is not None for owner in r.owners(tensor)}
-    require(held == {r.module} and weight is not None, "the number of groups is written out in the code")
-    own = isinstance(r.model.get_submodule(r.module), torch.nn.GroupNorm)
-    require(own and num_groups > 1, "normalises all channels as one")
+    require(held == {r.module} and weight is not None, _WRITTEN_OUT)
+    module = r.model.get_submodule(r.module)
+    require(isinstance(module, torch.nn.GroupNorm) and num_groups is module.num_groups, _WRITTEN_OUT)
+    own = is_count(num_groups) or type(module).forward is torch.nn.GroupNorm.forward
+    require(own, _WRITTEN_OUT)
+    num_groups = plain(num_groups, read=False)
+    require(num_groups > 1, "normalises all channels as one")
     require(value.dim == 1 and value.zero, "normalises channels that are not zero once removed")
     groups = value.known().reshape(num_groups, -1)
     first = np.repeat(groups[:, :1], groups.shape[1], axis=1)

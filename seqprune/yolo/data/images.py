@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from itertools import chain, islice
 from pathlib import Path
@@ -79,6 +80,14 @@ class FileImages:
             return self, None
         return self._part([n for n in self._numbers if n not in held]), self._part(held)
 
+    def only(self, files: Collection[Path]) -> FileImages:
+        """These of the files alone, of images that are all shaped alike."""
+        part, wanted = copy(self), set(files)
+        part._dataset = _Some(self._dataset, [n for n, file in enumerate(self.files) if file in wanted])
+        part.image_count = len(part._dataset)
+        part._numbers = range(math.ceil(part.image_count / self.batch))
+        return part
+
     def _part(self, numbers: Sequence[int]) -> FileImages:
         part = copy(self)
         part._numbers = numbers
@@ -125,6 +134,20 @@ class FileImages:
         return item
 
 
+class _Some:
+    """Some images of a data set, in their order."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+        self.im_files = [dataset.im_files[index] for index in indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.indices[index]]
+
+
 class DetectionImages(FileImages):
     """The images of one split, in batches, with the labelled objects in them.
 
@@ -133,6 +156,7 @@ class DetectionImages(FileImages):
 
     Attributes:
         label_names: Class id to name as the label files count them.
+        alike: Images of another data YAML, seen in the same way.
 
     Args:
         data: Path of a data YAML, or a name that Ultralytics knows (``coco128.yaml``).
@@ -173,6 +197,8 @@ class DetectionImages(FileImages):
         label_names: dict[int, str] = dict(description["names"])
         if names is not None:
             description = fitted(description, names, str(data), some=some)
+        how: dict[str, Any] = {"imgsz": imgsz, "batch": batch, "stride": stride, "task": task, "labelled": labelled}
+        self.alike: Callable[[Path], DetectionImages] = partial(DetectionImages, names=names, some=some, **how)
         stride = max(stride, _STRIDE)
         self.names: dict[int, str] = dict(description["names"])
         self.label_names = label_names

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped,unused-ignore]
 
 from seqprune.errors import InputError
-from seqprune.yolo.data.images import DetectionImages
+from seqprune.yolo.data.images import DetectionImages, FileImages
 
 
 @contextmanager
@@ -29,32 +29,19 @@ def sampled(data: str | Path, images: int | None, seed: int = 0) -> Iterator[str
         yield described
 
 
-def train_subsets(
-    data: str | Path,
-    count: int,
-    *,
-    images: int | None,
-    imgsz: int,
-    batch: int,
-    stride: int,
-    names: Mapping[int, str],
-    seed: int,
-) -> list[DetectionImages]:
-    """``count`` seeded samples of ``images`` train images, see :func:`deal`; see :class:`DetectionImages` for the rest.
+def dealt(whole: FileImages, count: int, images: int, seed: int) -> list[FileImages]:
+    """``count`` samples of ``images`` of some images, see :func:`deal`.
 
     Raises:
-        DataError: the data or a number cannot be used.
         InputError: the samples could not differ.
     """
-    whole = DetectionImages(
-        data, imgsz=imgsz, batch=batch, images=images and images * count, stride=stride, names=names, seed=seed
-    )
-    if count == 1:
-        return [whole]
-    found = []
-    for files in deal(whole.files, count, len(whole.files) if images is None else images, seed):
+    parts = deal(whole.files, count, images, seed)
+    if not isinstance(whole, DetectionImages):
+        return [whole.only(files) for files in parts]
+    found: list[FileImages] = []
+    for files in parts:  # rectangles are shaped anew, batch by batch
         with listed(files, whole.label_names, whole.channels) as described:
-            found.append(DetectionImages(described, imgsz=imgsz, batch=batch, stride=stride, names=names))
+            found.append(whole.alike(described))
     return found
 
 

@@ -62,7 +62,7 @@ def sized(
     def cost(size: int) -> float:
         if watch is None:
             return gflops(model, size)
-        before, after = watch.networks([(watch.task, model), (replace(cast(YoloTask, watch.task), imgsz=size), model)])
+        before, after = watch.networks([(watch.task, model), (cast(YoloTask, watch.task).at_size(size), model)])
         return after.median / before.median
 
     found = candidates(imgsz, target.share, cost, max(detector.stride, 32), others=way.by != ("size",))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from seqprune.engine.run import Subject
 from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.state import State
 from seqprune.engine.stopwatch import Stopwatch
+from seqprune.errors import InputError
 from seqprune.observe.batch import Noise
 from seqprune.surgery import compact
 from seqprune.yolo.data.images import FileImages, images_for
@@ -71,21 +72,27 @@ def yolo_subject(
         SameImages(told.warning),
     )
     kind = ClassMeasurements if classifies else Measurements
-
-    def at_size(size: int) -> YoloTask:
-        return replace(task, imgsz=size, validation=dict(task.validation or {}) | {"imgsz": size})
-
-    subject = Subject(detector.model, graph, task, kind, detector.source, str(data), at_size=at_size)
+    subject = Subject(detector.model, graph, task, kind, detector.source, str(data), at_size=task.at_size)
+    if look.int8:
+        subject = replace(subject, eight_bits=_eight_bits_of(detector.task, data, look))
     if "size" in choose.way.by:
         size, share = _best_size(detector, str(data), look, choose, device, told, state or State(), task)
-        smaller = replace(
-            task,
-            images=images_to_look_at(detector, data, look, size, choose, told),
-            imgsz=size,
-            validation={"data": data, "imgsz": size, "batch": look.batch, "device": str(device)},
-        )
+        smaller = replace(task.at_size(size), images=images_to_look_at(detector, data, look, size, choose, told))
         subject = replace(subject, sized=(smaller, size, left_to_others(choose.way, share)))
     return subject, look
+
+
+def _eight_bits_of(kind: str, data: str | Path, look: Look) -> Callable[..., dict[str, Any]]:
+    """
+    Raises:
+        InputError: there is no tool for it, or there are no images.
+    """
+    from seqprune.yolo.task.eight_bits import check_tool, eight_bits
+
+    if kind != "detect" or not data or not look.val:
+        raise InputError("int8 is for detectors whose accuracy is measured: give --data, and leave out --no-val")
+    check_tool(look.runtime)
+    return eight_bits
 
 
 def _best_size(

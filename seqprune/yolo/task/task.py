@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,11 @@ class YoloTask:
 
     def runnable(self, model: nn.Module, runtime: str, folder: Path) -> nn.Module | Path:
         return runnable(model, runtime, folder, imgsz=self.example(model).shape[-1])
+
+    def at_size(self, imgsz: int) -> YoloTask:
+        """The same measured on images of another size in pixels; those that are looked at stay as they are."""
+        measured = None if self.validation is None else {**self.validation, "imgsz": imgsz}
+        return replace(self, imgsz=imgsz, validation=measured)
 
     def trace(self, model: nn.Module) -> ChannelGraph:
         return trace_detector(model)

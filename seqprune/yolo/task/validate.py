@@ -127,10 +127,14 @@ class _Classes(_Unheard, ClassificationValidator):  # type: ignore[misc]
     """Ultralytics' for whole images, on a read-only dataset."""
 
     classes: Mapping[int, str]
+    images: int | None
+    seed: int
 
     def build_dataset(self, img_path: str) -> ReadOnlyFolder:
-        """The split's images and classes."""
-        return ReadOnlyFolder(img_path, self.args, classes=self.classes, prefix=self.args.split)
+        """The split's images and classes, or those of a sample."""
+        seed = None if self.images is None else self.seed  # with one, the order is drawn as well
+        how: dict[str, Any] = {"prefix": self.args.split, "images": self.images, "seed": seed}
+        return ReadOnlyFolder(img_path, self.args, classes=self.classes, **how)
 
 
 # By task: the validator, and the letter and the name by which Ultralytics marks what the task is about.
@@ -206,6 +210,8 @@ def validate_classes(
     imgsz: int = 224,
     batch: int = 16,
     device: str | torch.device = "cpu",
+    images: int | None = None,
+    seed: int = 0,
 ) -> ClassMetrics:
     """Measure a network that classifies with Ultralytics' validator, on a copy, on the images of ``val``.
 
@@ -215,6 +221,8 @@ def validate_classes(
         imgsz: Side in pixels.
         batch: Images per batch.
         device: Where to run.
+        images: Measure on this many images, drawn with ``seed``; None: all.
+        seed: Of the draw.
 
     Raises:
         DataError: The data cannot be used, or its classes are not the model's.
@@ -222,7 +230,7 @@ def validate_classes(
     """
     _check_numbers(imgsz, batch)
     classes = fitting_names(resolve_folder(data)["names"], names_of(model), str(data))
-    kind = type("_OurClasses", (_Classes,), {"classes": classes})
+    kind = type("_OurClasses", (_Classes,), {"classes": classes, "images": images, "seed": seed})
     stats, validator = _measure(kind, model, "classify", {"data": str(data), "split": "val"}, imgsz, batch, device)
     seen = Images.of(validator.dataloader.dataset)
     return ClassMetrics(float(stats["metrics/accuracy_top1"]), float(stats["metrics/accuracy_top5"]), seen)

@@ -1,0 +1,216 @@
+"""One-line mutations of a module's source: what a slip of the pen would have made of it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
+    ast.Lt: (ast.LtE, ast.GtE),
+    ast.LtE: (ast.Lt, ast.Gt),
+    ast.Gt: (ast.GtE, ast.LtE),
+    ast.GtE: (ast.Gt, ast.Lt),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+    ast.Is: (ast.IsNot,),
+    ast.IsNot: (ast.Is,),
+    ast.In: (ast.NotIn,),
+    ast.NotIn: (ast.In,),
+}
+ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.FloorDiv,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+}
+NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list", "union": "intersection"}
+SPARED = frozenset({"log", "cast", "warnings", "TypeVar", "getLogger", "NewType"})
+"""Calls whose arguments change nothing but words and types."""
+
+Edit = tuple[ast.AST, str, Callable[[], None], Callable[[], None]]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mutation of one place.
+
+    Attributes:
+        scope: function or class it lies in, dotted.
+        line: where, in the source as it is.
+        kind: what was done.
+        before: the statement as it was, its first line.
+        after: the same, mutated.
+        source: the whole module, mutated.
+    """
+
+    scope: str
+    line: int
+    kind: str
+    before: str
+    after: str
+    source: str
+
+
+def mutants(source: str) -> Iterator[Mutant]:
+    """Every mutation of a module, in a fixed order."""
+    tree = ast.parse(source)
+    for scope, statement in _statements(tree, ""):
+        before = _head(statement)
+        for node, kind, change, restore in [*_edits(statement), *_removals(statement)]:
+            change()
+            after = _head(statement)
+            text = ast.unparse(tree)
+            restore()
+            if after != before:
+                yield Mutant(scope, getattr(node, "lineno", statement.lineno), kind, before, after, text)
+
+
+def _head(statement: ast.stmt) -> str:
+    """A statement without the block it may have, on one line."""
+    text = ast.unparse(statement)
+    if getattr(statement, "body", None):
+        first = statement.body[0]  # type: ignore[attr-defined]
+        text = text.split("\n    " + ast.unparse(first).split("\n", 1)[0], 1)[0]
+    return " ".join(text.split())
+
+
+def _statements(node: ast.AST, scope: str) -> Iterator[tuple[str, ast.stmt]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.ClassDef):
+            inner = f"{scope}.{child.name}".lstrip(".")
+            yield inner, child
+            yield from _statements(child, inner)
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            continue
+        elif isinstance(child, ast.stmt):
+            yield scope, child
+            yield from _statements(child, scope)
+        elif isinstance(child, ast.ExceptHandler | ast.match_case):
+            yield from _statements(child, scope)
+
+
+def _expressions(statement: ast.stmt) -> Iterator[ast.expr]:
+    """What a statement computes: no annotation, no text, no block of its own."""
+    if isinstance(statement, ast.FunctionDef):
+        yield from _inside([*statement.args.defaults, *(d for d in statement.args.kw_defaults if d)])
+    elif isinstance(statement, ast.AnnAssign):
+        yield from _inside([statement.value] if statement.value else [])
+    elif not isinstance(statement, ast.ClassDef | ast.Raise | ast.Import | ast.ImportFrom | ast.Assert):
+        yield from _inside([child for child in ast.iter_child_nodes(statement) if isinstance(child, ast.expr)])
+        if isinstance(statement, ast.With):
+            yield from _inside([item.context_expr for item in statement.items])
+
+
+def _inside(roots: list[ast.expr]) -> Iterator[ast.expr]:
+    for root in roots:
+        if isinstance(root, ast.JoinedStr) or (isinstance(root, ast.Call) and _called(root) & SPARED):
+            continue
+        yield root
+        inner = [n for n in ast.iter_child_nodes(root) if not isinstance(n, ast.operator | ast.cmpop)]
+        for node in inner:
+            if isinstance(node, ast.expr):
+                yield from _inside([node])
+            elif isinstance(node, ast.comprehension):
+                yield from _inside([node.iter, *node.ifs])
+            elif isinstance(node, ast.keyword):
+                yield from _inside([node.value])
+
+
+def _called(call: ast.Call) -> set[str]:
+    return set(ast.unparse(call.func).split("."))
+
+
+def _edits(statement: ast.stmt) -> Iterator[Edit]:
+    if isinstance(statement, ast.AugAssign) and type(statement.op) in ARITHMETIC:
+        yield _set(statement, "op", ARITHMETIC[type(statement.op)](), "arithmetic")
+    if isinstance(statement, ast.If | ast.While):
+        yield _set(statement, "test", ast.UnaryOp(ast.Not(), statement.test), "condition negated")
+    for node in list(_expressions(statement)):
+        if isinstance(node, ast.Compare):
+            for other in COMPARISONS[type(node.ops[0])]:
+                yield _set(node, "ops", [other(), *node.ops[1:]], "comparison")
+            if len(node.ops) > 1:
+                for other in COMPARISONS[type(node.ops[1])]:
+                    yield _set(node, "ops", [node.ops[0], other(), *node.ops[2:]], "comparison")
+        elif isinstance(node, ast.BoolOp):
+            yield _set(node, "op", ast.Or() if isinstance(node.op, ast.And) else ast.And(), "and, or")
+            for at in range(len(node.values)):
+                yield _set(node, "values", [*node.values[:at], *node.values[at + 1 :]], "condition dropped")
+        elif isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
+            yield _set(node, "op", ARITHMETIC[type(node.op)](), "arithmetic")
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub | ast.Invert):
+            yield _set(node, "op", ast.UAdd() if isinstance(node.op, ast.USub) else None, "sign dropped")
+        elif isinstance(node, ast.IfExp):
+            yield _set(node, "test", ast.UnaryOp(ast.Not(), node.test), "condition negated")
+        elif isinstance(node, ast.Constant):
+            yield from _constants(node)
+        elif isinstance(node, ast.Call):
+            yield from _calls(node)
+        elif isinstance(node, ast.Name) and node.id in NAMES:
+            yield _set(node, "id", NAMES[node.id], "other function")
+        elif isinstance(node, ast.Attribute) and node.attr in NAMES:
+            yield _set(node, "attr", NAMES[node.attr], "other function")
+
+
+def _constants(node: ast.Constant) -> Iterator[Edit]:
+    if isinstance(node.value, bool):
+        yield _set(node, "value", not node.value, "constant")
+    elif isinstance(node.value, int):
+        yield _set(node, "value", node.value + 1, "off by one")
+        if node.value:
+            yield _set(node, "value", node.value - 1, "off by one")
+    elif isinstance(node.value, float):
+        yield _set(node, "value", node.value * 2 + 1, "constant")
+
+
+def _calls(node: ast.Call) -> Iterator[Edit]:
+    plain = [arg for arg in node.args if not isinstance(arg, ast.Starred)]
+    if len(plain) == len(node.args) >= 2 and not _called(node) & {"min", "max"}:
+        yield _set(node, "args", [node.args[1], node.args[0], *node.args[2:]], "arguments swapped")
+    for at in range(len(node.keywords)):
+        yield _set(node, "keywords", [*node.keywords[:at], *node.keywords[at + 1 :]], "argument dropped")
+
+
+def _removals(statement: ast.stmt) -> Iterator[Edit]:
+    """The statement left out, where the rest still makes sense."""
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+        return
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) and _called(statement.value) & SPARED:
+        return
+    if isinstance(statement, ast.Continue | ast.Break):
+        other = ast.Break if isinstance(statement, ast.Continue) else ast.Continue
+        yield statement, "continue, break", _become(statement, other), _become(statement, type(statement))
+    elif isinstance(statement, ast.Expr | ast.AugAssign | ast.Raise):
+        kind = type(statement)
+        yield statement, "statement removed", _become(statement, ast.Pass), _become(statement, kind)
+
+
+def _become(statement: ast.stmt, kind: type[ast.stmt]) -> Callable[[], None]:
+    def change() -> None:
+        statement.__class__ = kind
+
+    return change
+
+
+def _set(node: ast.AST, field: str, value: object, kind: str) -> Edit:
+    """Sets a field; with no value the node's operand takes the place of its operator."""
+    old = getattr(node, field)
+
+    def change() -> None:
+        if value is None:  # +~x and +not x would be other values: the operand twice inverted is itself
+            node.operand = ast.UnaryOp(type(old)(), node.operand)  # type: ignore[attr-defined]
+        else:
+            setattr(node, field, value)
+
+    def restore() -> None:
+        if value is None:
+            node.operand = node.operand.operand  # type: ignore[attr-defined]
+        else:
+            setattr(node, field, old)
+
+    return node, kind, change, restore

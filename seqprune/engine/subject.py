@@ -1,0 +1,47 @@
+"""What one run is about: a network, its graph and its task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from seqprune.engine.front import AtSize
+from seqprune.engine.presets import Way
+from seqprune.engine.record import Measurements, Size
+from seqprune.engine.stopwatch import Stopwatch
+from seqprune.engine.task import Task
+from seqprune.graph import ChannelGraph
+
+EightBits = Callable[[nn.Module, Any, Stopwatch, Path], dict[str, Any]]
+"""Given a network, its task, what measures and a folder for the file, what :attr:`Record.int8` holds."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is pruned.
+
+    Attributes:
+        model: the unpruned network, on the CPU, in inference mode; changed nowhere.
+        graph: its channel graph.
+        task: what is asked of it.
+        kind: what holds its measurements.
+        source, data: what they are called in reports; ``data`` is empty where there are no images.
+        sized: where the size of the images is one of the moves, the task at the size that was chosen, that size, and
+            the way with what is left of its target to the other moves.
+        eight_bits: brings a network to eight bits and measures it; ``None`` where nobody can.
+        at_size: the task at a size; ``None`` where images have none that could be changed.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    task: Task
+    kind: type[Size] = Measurements
+    source: str = ""
+    data: str = ""
+    sized: tuple[Task, int, Way] | None = None
+    at_size: AtSize | None = None
+    eight_bits: EightBits | None = None

@@ -1,0 +1,70 @@
+"""Channels that are a constant once removed, which the bias of the layer that reads them takes up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.utils._pytree import tree_leaves
+
+from seqprune.graph.channels import IntArray
+from seqprune.graph.values import Value
+
+
+@dataclass
+class Constants:
+    """What is read as a constant, and by which numbers it was made, pass by pass.
+
+    Attributes:
+        folds: by the id of a layer's weight, the atoms that its bias takes up.
+        possible: whether a pass can be run again, to see the constants.
+    """
+
+    folds: dict[int, IntArray] = field(default_factory=dict)
+    possible: bool = True
+
+    def __post_init__(self) -> None:
+        self._pass = 0
+        self._read: Counter[tuple[int, int]] = Counter()
+        self._numbers: dict[tuple[str, str, int], list[Any]] = {}
+        self._calls: Counter[tuple[str, str]] = Counter()
+
+    def begin(self) -> None:
+        """A pass starts."""
+        self._pass += 1
+        self._calls.clear()
+
+    def reads(self, weight: int) -> None:
+        self._read[self._pass, weight] += 1
+
+    def fold(self, weight: int, atoms: IntArray) -> str:
+        """The layer with this weight takes them up; why it cannot, else an empty text."""
+        late = self._pass > 1 and weight not in self.folds
+        self.folds[weight] = atoms
+        if not self.possible:
+            return "constant once removed, and the inputs are no plain tensors to find the constants with"
+        return "constant once removed, in training only" if late else ""
+
+    def unsteady(self, module: str, op: str, made: Iterable[Value], given: Any) -> Iterator[IntArray]:
+        """Of what a call made, channels that are constant once removed, but by other numbers in another pass."""
+        self._calls[module, op] += 1
+        numbers = [leaf for leaf in tree_leaves(given) if isinstance(leaf, int | float)]
+        if numbers != self._numbers.setdefault((module, op, self._calls[module, op]), numbers):
+            for value in made:
+                if value.constant and not value.zero and value.atoms is not None:
+                    yield value.atoms
+
+    def read_twice(self) -> Iterator[IntArray]:
+        """Constants of layers that read more than once in a pass, maybe others each time."""
+        for weight, atoms in self.folds.items():
+            if max(self._read[number + 1, weight] for number in range(self._pass)) > 1:
+                yield atoms
+
+    def copy(self) -> Constants:
+        other = copy(self)
+        for name in ("folds", "_read", "_numbers", "_calls"):
+            setattr(other, name, copy(getattr(self, name)))
+        return other

@@ -1,0 +1,1 @@
+"""Networks and their data, as a caller names them: objects, files, and functions that build them."""

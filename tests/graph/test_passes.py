@@ -1,0 +1,153 @@
+"""What a network does on other inputs than the example: other images, other batches, gradients to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from networks import random_plan, randomise
+from torch import nn
+
+from seqprune import compact, mask, trace, verify
+from seqprune.errors import ModelError, VerificationError
+from seqprune.graph import ChannelGraph
+
+WIDTH = 8
+Code = Callable[[Any, torch.Tensor], torch.Tensor]
+
+
+class Net(nn.Module):
+    """A convolution, code, and a convolution; one beside them that the code may run."""
+
+    def __init__(self, code: Code) -> None:
+        super().__init__()
+        self.first, self.beside, self.last = nn.Conv2d(3, WIDTH, 1), nn.Conv2d(WIDTH, WIDTH, 1), nn.Conv2d(WIDTH, 2, 1)
+        self.code, self.kept = code, None
+        randomise(self, 0)
+        self.double().eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.code(self, self.first(x)))
+
+
+def images(batch: int = 1, side: int = 8) -> torch.Tensor:
+    return torch.randn(batch, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(side))
+
+
+def pruned(model: nn.Module, x: torch.Tensor, graph: ChannelGraph) -> tuple[nn.Module, nn.Module]:
+    plan = random_plan(graph, 1)
+    masked, small = mask(model, plan, graph), compact(model, plan, graph)
+    verify(masked, small, x)
+    return masked, small
+
+
+BRANCHES: dict[str, tuple[Code, torch.Tensor]] = {
+    "larger images": (lambda m, x: m.beside(x) if x.shape[3] >= 64 else x, images(1, 64)),
+    "smaller images": (lambda m, x: m.beside(x) if x.shape[2] <= 4 else x, images(1, 4)),
+    "odd sides": (lambda m, x: m.beside(x) if x.shape[2] % 2 else x, images(1, 17)),
+    "a larger batch": (lambda m, x: m.beside(x) if len(x) > 3 else x, images(4)),
+}
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_a_branch_that_the_example_does_not_take(name: str) -> None:
+    """The layer of the other branch still read all channels: the compact network failed on the first such image."""
+    code, other = BRANCHES[name]
+    model = Net(code)
+    graph = trace(model, images())
+    assert graph.notes == ()
+    assert graph.by_name["first"].free.all()
+    masked, small = pruned(model, images(), graph)
+    torch.testing.assert_close(small(other), masked(other))
+    assert small.beside.in_channels == small.first.out_channels < WIDTH
+
+
+def test_a_branch_that_nothing_takes_is_noted() -> None:
+    graph = trace(Net(lambda m, x: m.beside(x) if x.shape[2] == 12345 else x), images())
+    assert [note.split(":")[0] for note in graph.notes] == ["1 modules with parameters never ran"]
+
+
+NUMBERS: dict[str, Code] = {
+    "the batch": lambda m, x: x + len(x),
+    "the height": lambda m, x: x + x.shape[2] / 8,
+    "a factor": lambda m, x: x.sigmoid() * (x.shape[3] / 8),
+    "an exponent": lambda m, x: x.sigmoid() ** (x.shape[0] + 1),
+    "a limit": lambda m, x: x.clamp(min=x.shape[2] / 80),
+    "the mode": lambda m, x: x + (1.0 if m.training else 2.0),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_number_that_hangs_on_the_input_is_no_constant(name: str, batch: int) -> None:
+    """It was folded into a bias as the example gave it: on two images the compact network was another, unnoticed."""
+    layer = trace(Net(NUMBERS[name]), images(batch)).by_name["first"]
+    assert not layer.free.any()
+    assert "adds another number" in layer.reason
+
+
+def test_a_number_that_is_always_the_same_is_a_constant() -> None:
+    model = Net(lambda m, x: (x + 0.5) * 3 + 0.25)
+    graph = trace(model, images())
+    assert graph.by_name["first"].free.all()
+    masked, small = pruned(model, images(), graph)
+    torch.testing.assert_close(small(images(5, 31)), masked(images(5, 31)))
+
+
+def test_the_proof_tries_another_batch() -> None:
+    class Counting(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.scale = scale
+            self.layer = nn.Conv2d(3, 2, 1)
+            randomise(self, 0)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x) * (1 if len(x) == 1 else self.scale)
+
+    with pytest.raises(VerificationError, match="another size"):
+        verify(Counting(1.0), Counting(2.0), torch.rand(1, 3, 8, 8))
+    with pytest.raises(VerificationError, match="another size"):
+        verify(Counting(2.0).eval(), Counting(1.0), torch.rand(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "asks", [lambda m, x: x.requires_grad, lambda m, x: m.first.weight.requires_grad], ids=["activation", "weight"]
+)
+def test_what_runs_only_where_gradients_are_kept_is_seen(asks: Callable[[Any, torch.Tensor], bool]) -> None:
+    """``if x.requires_grad`` is as good as ``torch.is_grad_enabled()``: the first training step failed."""
+
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        if asks(m, x) and m.training:
+            m.kept = m.beside(x)
+        return x
+
+    model = Net(code)
+    graph = trace(model, images())
+    assert graph.notes == ()
+    _, small = pruned(model, images(), graph)
+    small.train()(images())
+    assert small.kept is not None
+    assert small.beside.in_channels == small.first.out_channels < WIDTH
+
+
+def test_hooks_on_gradients_do_not_stop_a_trace() -> None:
+    """As Grad-CAM sets them: no gradient is kept in a trace, so there is nothing to hook."""
+
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        if x.requires_grad:
+            x.register_hook(lambda gradient: None)
+        return x
+
+    graph = trace(Net(code), images())
+    assert not [note for note in graph.notes if "training" in note]
+    assert graph.by_name["first"].free.all()
+
+
+def test_code_under_vmap_is_refused_for_what_it_is() -> None:
+    """The line blamed the weights and the input: ``Cannot access storage of BatchedTensorImpl``."""
+    model = Net(lambda m, x: torch.vmap(lambda image: m.beside(image[None])[0])(x))
+    with pytest.raises(ModelError, match=r"torch\.vmap .*give"):
+        trace(model, images())

@@ -1,0 +1,92 @@
+"""Costs that are kept up while channels leave are those that are worked out anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqprune.budget.columns import GONE, Columns, Reader, Source
+
+RIDGE = 1e-2
+
+
+def anew(source: Source, gone: list[int], silent: list[int], group: int) -> float:
+    """By regression, of the outputs that are left: how much more is lost without ``group`` than without ``gone``."""
+    kernel = len(source.products) // len(source.groups)
+    covariance = source.products + RIDGE * source.products.diagonal().mean() * torch.eye(len(source.products))
+    weight = torch.cat([r.weight[torch.from_numpy(~np.isin(r.groups, silent))] for r in source.readers]).double()
+
+    def lost(without: list[int]) -> float:
+        stay = np.repeat(~np.isin(source.groups, without), kernel)
+        left = covariance[stay][:, stay]
+        fitted = torch.linalg.solve(left, covariance[stay] @ weight.T)
+        return float(((weight @ covariance) * weight).sum() - (fitted * (left @ fitted)).sum())
+
+    return lost([*gone, group]) - lost(gone)
+
+
+@st.composite
+def sources(draw: st.DrawFn) -> Source:
+    """Of 1 to 9 columns a channel; some groups twice, as a concatenation of a map with itself has them."""
+    seed, kernel = draw(st.integers(0, 2**16)), draw(st.sampled_from([1, 2, 9]))
+    groups = np.array(draw(st.lists(st.integers(0, 7), min_size=4, max_size=10)))
+    random = np.random.default_rng(seed)
+    x = random.normal(0, 1, (200, len(groups) * kernel)) @ random.normal(0, 1, 2 * (len(groups) * kernel,))
+    readers = [
+        Reader(torch.from_numpy(random.normal(0, 1, (rows, x.shape[1]))), random.integers(0, 8, rows))
+        for rows in (3, 5)
+    ]
+    return Source(torch.from_numpy(x.T @ x / len(x)), groups, tuple(readers))
+
+
+@settings(max_examples=40, deadline=None)
+@given(sources(), st.permutations(range(8)), st.lists(st.booleans(), min_size=8, max_size=8))
+def test_costs_are_those_of_a_regression_whatever_left_before(
+    source: Source, order: list[int], outputs_too: list[bool]
+) -> None:
+    state = Columns(source, np.ones(8, bool), np.zeros(8, bool), RIDGE)
+    gone: list[int] = []
+    silent: list[int] = []
+    for group, both in zip(order, outputs_too, strict=True):
+        if both:
+            state.remove_outputs(group)
+            silent.append(group)
+        if group in state.columns and len(state.columns) > 1:
+            state.remove_inputs(group)
+            state.rescore()
+            gone.append(group)
+        costs = dict(zip(*map(np.concatenate, zip(*state.costs(), strict=True)), strict=True))
+        scale = float(source.products.trace()) * 8
+        for other in state.columns:
+            assert costs[other] == pytest.approx(anew(source, gone, silent, other), rel=1e-6, abs=1e-9 * scale)
+
+
+def test_what_is_gone_is_not_carried_along() -> None:
+    """The inverse of a source kept its size to the end, and every step paid for the columns that had left."""
+    random = np.random.default_rng(0)
+    x = random.normal(0, 1, (100, 16))
+    reader = Reader(torch.from_numpy(random.normal(0, 1, (4, 16))), np.full(4, 99))
+    source = Source(torch.from_numpy(x.T @ x), np.arange(16), (reader,))
+    state = Columns(source, np.ones(100, bool), np.zeros(100, bool), 1)
+    for group in range(15):
+        state.remove_inputs(group)
+        state.rescore()
+        assert len(state.inverse) <= (16 - group - 1) / (1 - GONE) + 1
+
+
+def test_an_output_that_leaves_takes_its_losses_along_to_the_bit() -> None:
+    """Where nothing is left that reads a channel it costs nothing, not the rounding of what it once cost."""
+    random = np.random.default_rng(0)
+    x = random.normal(0, 1, (100, 6))
+    reader = Reader(torch.from_numpy(random.normal(0, 1, (3, 6))), np.array([10, 11, 12]))
+    source = Source(torch.from_numpy(x.T @ x), np.arange(6), (reader,))
+    state = Columns(source, np.ones(13, bool), np.zeros(13, bool), 1)
+    for group in (10, 11, 12):
+        ((_, costs),) = state.costs()
+        assert (costs > 0).all()
+        state.remove_outputs(group)
+    ((_, costs),) = state.costs()
+    assert (costs == 0).all()
