@@ -3,7 +3,7 @@
 ``python scripts/mutations.py`` draws a share of all sites and runs them, in some 60 minutes of one core:
 
     python scripts/mutations.py --share 0.12 --seed 0 --out mutations.json
-    python scripts/mutations.py --again mutations.json      # what survived there, planted once more
+    python scripts/mutations.py --again mutations.json --seconds 200 --out again.json  # its survivors, once more
     python scripts/mutations.py --only seqprune/plan.py --share 1
 
 First the tests run once, and which of them ran which line is written down (``.cache`` beside the result). Then every
@@ -20,7 +20,9 @@ import argparse
 import collections
 import importlib.abc
 import importlib.util
+import itertools
 import json
+import math
 import os
 import random
 import resource
@@ -56,9 +58,8 @@ TESTS = (
 )
 OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-m", "not slow and not architectures and not real")
 HEAVY = "torch torchvision numpy scipy.optimize sklearn.manifold kmedoids kneed ultralytics hypothesis PIL.Image"
-SECONDS = 60  # of processor time, for one mutant
+LONGEST = 4  # times what its tests took without a mutation: longer is noticed
 MEMORY = 8 << 30
-MOST = 200  # tests of one line
 
 
 class Coverage:
@@ -138,14 +139,21 @@ class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(code, vars(module))  # noqa: S102 - that is what this is for
 
 
-def survives(path: Path, mutant: Mutant, tests: Sequence[str], output: Path) -> bool:
-    """Whether all tests pass with the mutant in the package's place, in a process of its own."""
+def within(tests: set[str], seconds: dict[str, float], budget: float) -> list[str]:
+    """The quickest of the tests that take no longer than that together, one at the least."""
+    quickest = sorted(tests, key=lambda test: seconds[test])
+    spent = itertools.accumulate(seconds[test] for test in quickest)
+    return [test for test, until in zip(quickest, spent, strict=True) if until <= budget] or quickest[:1]
+
+
+def survives(path: Path, mutant: Mutant, tests: Sequence[str], limit: int, output: Path) -> bool:
+    """Whether all tests pass with the mutant in the package's place, in a process of its own, in ``limit`` seconds."""
     if not tests:
         return True
     run = os.fork()
     if run == 0:
         os.setpgid(0, 0)
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
         with output.open("w") as file:
             os.dup2(file.fileno(), 1)
@@ -153,7 +161,7 @@ def survives(path: Path, mutant: Mutant, tests: Sequence[str], output: Path) -> 
         sys.dont_write_bytecode = True
         sys.meta_path.insert(0, Planted(path, mutant.source))
         os._exit(int(pytest.main([*OPTIONS, "-x", *tests])))
-    code = _ended(run, 6 * SECONDS)
+    code = _ended(run, 10 * limit)
     return code in (0, int(pytest.ExitCode.NO_TESTS_COLLECTED))
 
 
@@ -175,6 +183,7 @@ def key(file: Path, mutant: Mutant) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", type=float, default=0.12, help="of all sites")
+    parser.add_argument("--seconds", type=float, default=15, help="of tests for one mutant, the quickest first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=SUBJECTS, help="files or patterns, from the root")
     parser.add_argument("--again", type=Path, help="an earlier result, whose survivors are planted anew")
@@ -206,8 +215,9 @@ def main() -> None:
             continue
         here = lines.get(str(file), {})
         anywhere = set().union(*here.values())
-        tests = sorted((here.get(mutant.line) or anywhere) - {""}, key=lambda test: seconds[test])
-        alive = survives(file, mutant, tests[:MOST], options.out.with_suffix(".log"))
+        tests = within((here.get(mutant.line) or anywhere) - {""}, seconds, options.seconds)
+        limit = 20 + LONGEST * math.ceil(sum(seconds[test] for test in tests))
+        alive = survives(file, mutant, tests, limit, options.out.with_suffix(".log"))
         result["survived" if alive else "killed"].append(title)
         if alive:
             print(f"{file.relative_to(ROOT)}:{mutant.line} {mutant.scope} ({mutant.kind}, {len(tests)} tests)")

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment,unused-ignore]
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
@@ -42,6 +47,25 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def held(path: str | Path) -> Iterator[bool]:
+    """Whether this process alone holds a file, for as long as the block lasts.
+
+    The system lets go of it however a process ends. Where it has no such locks, everyone holds it.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    with open(path, "rb") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+        yield True
 
 
 def umask() -> int:

@@ -3,107 +3,64 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from seqprune.engine.listener import Listener, together
-from seqprune.engine.modules import Evaluate
-from seqprune.engine.outputs import Outputs
-from seqprune.engine.presets import BY
+from seqprune.engine.options import Options, parameters, settings_of
 from seqprune.engine.record import Record
 from seqprune.engine.run import Outcome, Subject, run
-from seqprune.engine.settings import Choose, Look, Mode, Open, Train, check_together
+from seqprune.engine.settings import Choose, Look, Open, Train, check_together
 from seqprune.engine.task import Task
 from seqprune.errors import MeasurementError
 from seqprune.observe.device import as_device
-from seqprune.observe.inputs import Inputs
 from seqprune.observe.ranks import Ranks, connect
-from seqprune.observe.shelf import CACHE_BYTES
 from seqprune.report import summary
 from seqprune.report.result import PruneResult, RunFolder
 from seqprune.report.screen import Screen
-from seqprune.sources.opening import check_there, is_module, opened
+from seqprune.sources.opening import check_there, is_ultralytics, opened
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def prune(
     model: str | Path | nn.Module | Any,
     data: Any = None,
     *,
-    preset: str = "seed",
-    layers: int | Sequence[str] | None = None,
-    blocks: Iterable[int] | None = None,
-    keep: str | float | None = None,
-    represent: str | None = None,
-    match: str | None = None,
-    round_to: int | None = None,
-    images: int | None = None,
-    imgsz: int | None = None,
-    batch: int = 16,
-    device: str | int = "cpu",
-    mode: Mode = "compact",
-    target: str | None = None,
-    recover: str | None = None,
-    by: Sequence[str] = BY,
-    protect: Sequence[str] = (),
-    criterion: str | None = None,
-    cache_bytes: int = CACHE_BYTES,
-    cache_half: bool = False,
-    amp: bool = False,
-    finetune: int = 0,
-    finetune_step: int = 0,
-    distill: bool = False,
-    training: Mapping[str, Any] | None = None,
-    seed: int = 0,
-    val: bool = True,
-    runtime: str = "torch",
-    threads: int | None = None,
-    full: bool = False,
-    front: bool | None = None,
-    int8: bool = False,
-    classes: Collection[str | int] | None = None,
-    trust: bool = False,
-    example_inputs: Inputs = None,
-    evaluate: Evaluate | None = None,
-    outputs: Outputs = "auto",
-    fixed: Sequence[str] = (),
     folder: str | Path | None = None,
     listener: Listener | None = None,
     progress: bool | None = None,
+    **options: Unpack[Options],
 ) -> PruneResult:
     """Prunes a trained network front to back: one of Ultralytics', or any other ``torch.nn.Module``.
 
     Args:
-        model: weights, an ``ultralytics.YOLO`` or its network, or any module; never changed.
+        model: weights, an ``ultralytics.YOLO`` or its network, any module, or the name of what builds one, such as
+            ``timm:resnet18``; never changed.
         data: for Ultralytics' networks a dataset YAML with ``train`` and ``val`` images, or, for classification, a
             folder with those two, in each a folder a class; labels are needed by preset ``seed``, criterion ``taylor``,
             fine-tuning and for accuracy. For any other a data loader, see
-            :data:`seqprune.engine.batches.Loader`, or a dictionary of loaders ``train`` and ``val``; labels are needed
-            by preset ``seed`` alone. May be left out where nothing is chosen or repaired by images (``fast``).
-        preset, layers, blocks, keep, represent, match, round_to, mode, target, recover, by, protect, criterion,
-            seed: see
-            :class:`seqprune.engine.settings.Choose`.
-        images, imgsz, batch, device, cache_bytes, cache_half, amp, val, runtime, threads, full, front,
-            int8: see :class:`seqprune.engine.settings.Look`.
-        finetune, finetune_step, distill, training: the ``epochs``, ``step_epochs``, ``distill`` and ``arguments`` of
-            :class:`seqprune.engine.settings.Train`; Ultralytics' networks only.
-        classes: cut an Ultralytics network down to these of its classes, by name or number, before it is pruned;
-            objects of others are left out.
-        trust: load a ``.pt`` whatever it holds; it may run code.
-        example_inputs: what a module takes, where there are no data.
-        evaluate: measures a module's accuracy, by name; top-1 and top-5 on the labelled ``val`` data without it.
-        outputs: what a module returns: ``logits``, ``values``, or ``auto``.
-        fixed: module paths of a module that are not fitted anew.
+            :data:`seqprune.engine.batches.Loader`, a dictionary of loaders ``train`` and ``val``, or a folder of
+            images; labels are needed by preset ``seed`` alone. May be left out where nothing is chosen or repaired by
+            images (``fast``).
         folder: where findings are kept as they come, and results at the end. Where an earlier run of the same was
             killed there, this one goes on from what it found, to the same bits.
         listener: told what is going on.
         progress: whether steps and a bar are shown as on the command line; left out, before a prompt or in a notebook
             without a listener.
+        options: what to look at, :class:`seqprune.engine.settings.Look`; what stays and is repaired,
+            :class:`seqprune.engine.settings.Choose`; how the network is opened,
+            :class:`seqprune.engine.settings.Open`; and, for Ultralytics' networks, ``finetune``, ``finetune_step``,
+            ``distill`` and ``training``: ``epochs``, ``step_epochs``, ``distill`` and ``arguments`` of
+            :class:`seqprune.engine.settings.Train`.
 
     Under ``torchrun`` the processes share the images and all of them return the same plan and model; only the first
     measures accuracy and speed, so the records of the others lack them.
@@ -114,25 +71,37 @@ def prune(
         ChangedError: the ``val`` images were others after pruning than before.
         TrainingError, MeasurementError: what came after the pruning failed; their ``result`` holds what was pruned.
     """
-    given = dict(locals())
     if progress or (progress is None and listener is None and summary.is_interactive()):
         with Screen() as screen:
             heard = screen.listener if listener is None else together(screen.listener, listener)
-            return prune(**given | {"listener": heard, "progress": False})
+            return prune(model, data, folder=folder, listener=heard, progress=False, **options)
     check_there(model)
-    look = Look(images, imgsz, batch, device, cache_bytes, cache_half, amp, val, runtime, threads, full, front, int8)
-    choose = Choose(
-        preset, layers, blocks, keep, represent, match if match or preset != "seed" or not is_module(model) else "all",
-        round_to, target, recover, tuple(protect), criterion, tuple(by), mode, seed,
-    )  # fmt: skip
-    train = Train(finetune, finetune_step, distill, training or {})
-    how = Open(trust, classes, example_inputs, evaluate, outputs, tuple(fixed))
-    told, ranks = listener or Listener(), connect()
-    where = own_device(as_device(str(device)), ranks)
+    return _prune(model, data, folder, listener or Listener(), *settings_of(options))
+
+
+vars(prune)["__signature__"] = signature(prune).replace(
+    parameters=[*list(signature(prune).parameters.values())[:-1], *parameters()]
+)
+
+
+def _prune(
+    model: Any,
+    data: Any,
+    folder: str | Path | None,
+    told: Listener,
+    look: Look,
+    choose: Choose,
+    train: Train,
+    how: Open,
+) -> PruneResult:
+    ranks = connect()
+    where = own_device(as_device(str(look.device)), ranks)
     home = RunFolder(None if folder is None else Path(folder), keeps=ranks.count == 1)
     check_together(choose, train, ranks.count, data is not None and data != "")
     subject, look = opened(model, data, look, choose, train, how, device=where, told=told, state=home.state)
-    tuner = None if is_module(model) else _tuner(subject, data, look, train, seed, told)
+    if subject.task.predict is None and choose.way.target is None:
+        choose = replace(choose, match="all")  # nobody says which objects are found
+    tuner = _tuner(subject, data, look, train, choose.seed, told) if is_ultralytics(model) else None
     home.begin(look, choose, train)
     if tuner is not None:
         tuner.state = home.state

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from seqprune.errors import ModelError
 from seqprune.graph import proof, trace, widths
 from seqprune.graph.beside import repeated
+from seqprune.graph.capture import NotRunning
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
 from seqprune.graph.copying import copied
 from seqprune.graph.factor import shaped
@@ -115,7 +117,7 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
         if same.clear:
             setattr(small.get_submodule(same.module), same.attribute, same.after[0])
         else:
-            log.log(logging.WARNING if same.named else logging.INFO, "%s: left as it is, set it if it is theirs", same)
+            log.log(logging.INFO if same.other else logging.WARNING, "%s: left as it is, set it if it is theirs", same)
     for width in graph.widths:
         counts = [int((~removed[section]).sum()) for section in width.sections]
         setattr(small.get_submodule(width.module), width.attribute, counts if width.many else counts[0])
@@ -188,8 +190,17 @@ def _update_widths(module: nn.Module) -> None:
 
 
 def graph_for(model: nn.Module, plan: PrunePlan) -> ChannelGraph:
-    """Traces ``model`` on inputs of the shapes the plan was made with."""
-    return trace(model, _zeros(model, plan.inputs))
+    """Traces ``model`` on inputs of the shapes the plan was made with, one tensor an argument.
+
+    Raises:
+        ModelError: it does not run on them, as where it takes its tensors in lists.
+    """
+    try:
+        return trace(model, _zeros(model, plan.inputs))
+    except NotRunning as error:
+        raise ModelError(
+            f"{error}; where the network takes tensors in lists or dictionaries, give the graph that trace returned"
+        ) from error
 
 
 def _zeros(model: nn.Module, inputs: Shapes) -> tuple[torch.Tensor, ...]:

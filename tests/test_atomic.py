@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from seqprune.atomic import atomic, write_text
+from seqprune.atomic import atomic, held, write_text
 
 ENDLESS = """
 import sys
@@ -73,3 +73,35 @@ def test_a_process_that_is_killed_leaves_a_whole_file(tmp_path: Path, moment: fl
     text = file.read_text()
     assert len(text) == 1_000_000
     assert len(set(text)) == 1
+
+
+HOLDS = """
+import sys
+from seqprune.atomic import held
+with held(sys.argv[1]) as alone:
+    print(alone, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_one_process_holds_a_file_until_it_ends_however_it_ends(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.touch()
+    holder = subprocess.Popen([sys.executable, "-c", HOLDS, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"True\n"
+    with held(file) as alone:
+        assert not alone
+    holder.kill()
+    holder.communicate()
+    with held(file) as alone:
+        assert alone
+        with held(file) as twice:
+            assert not twice
+    with held(file) as alone:
+        assert alone
+
+
+def test_a_file_that_is_not_there_is_held_by_nobody(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="nothere"), held(tmp_path / "nothere"):
+        pass

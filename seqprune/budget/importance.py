@@ -19,6 +19,7 @@ def importance_of_layers(
     covariances: Mapping[str, torch.Tensor],
     curvature: Mapping[str, torch.Tensor],
     damping: float = DAMPING,
+    together: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, float]:
     """By convolution, what it costs to lose the same share of each output's variance: Σ_c curvature_c · Var(y_c).
 
@@ -28,6 +29,8 @@ def importance_of_layers(
         curvature: by name, ``[outputs]``, what a squared error in each output costs; see
             :mod:`seqprune.observe.relevance`.
         damping: the power that costs are raised to.
+        together: by name, ``[outputs]``, the cost where errors of all positions add up, which goes before that of
+            single ones.
 
     Returns:
         Numbers around 1. A convolution that was not asked about, or whose errors cost nothing in what was asked, is
@@ -38,6 +41,8 @@ def importance_of_layers(
         weight = cast(nn.Conv2d, model.get_submodule(name)).weight.detach().to(covariance).flatten(1)
         variance = ((weight @ covariance) * weight).sum(1).cpu()
         found[name] = float((curvature[name] * variance).sum()) if name in curvature else 0.0
+        if together and name in together:
+            found[name] = float(together[name].sum())
     known = [cost for cost in found.values() if cost > 0]
     middle = median(known) if known else 1.0
     return {name: (cost / middle) ** damping if cost > 0 else 1.0 for name, cost in found.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -15,7 +14,7 @@ from seqprune.budget.columns import Reader, Source
 from seqprune.budget.criteria import Readings
 from seqprune.budget.importance import importance_of_layers
 from seqprune.budget.price import Price
-from seqprune.budget.spread import Budget, prefix_for, protected
+from seqprune.budget.spread import Budget, Meet, prefix_met, protected
 from seqprune.budget.surgeon import removal_order
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
@@ -26,6 +25,8 @@ from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import second_moments
 from seqprune.select.moments import FloatArray
+
+ROWS = True
 
 
 def choose_globally(
@@ -39,7 +40,7 @@ def choose_globally(
     forward: Forward | None = None,
     progress: Progress | None = None,
     share: Callable[[BoolArray], float] | None = None,
-    meet: Callable[[Callable[[float], BoolArray]], BoolArray] | None = None,
+    meet: Meet | None = None,
     relevance: Relevance | None = None,
     reading: Reading | None = None,
 ) -> BoolArray:
@@ -83,12 +84,7 @@ def choose_globally(
         floor=budget.floor,
         ridge=budget.ridge,
     )
-    groups = [unit.groups for unit in order]
-
-    def at(target: float) -> BoolArray:
-        return prefix_for(graph, share or price.share, groups, free, replace(budget, target=target))
-
-    return at(budget.target) if meet is None else meet(at)
+    return prefix_met(graph, share or price.share, [unit.groups for unit in order], free, budget, meet)
 
 
 def _given_up(sources: list[Source]) -> Iterator[Source]:
@@ -120,13 +116,14 @@ def _sources(
     covariances = {name: seen.products[0].div_(seen.count) for name, seen in moments.items()}
     read = {name: covariances[leader[name]] for name in names}
     relevance = relevance or Relevance()
-    importance = importance_of_layers(model, read, relevance.curvature)
+    importance = importance_of_layers(model, read, relevance.curvature, together=relevance.together)
     samples = relevance.samples()
     readers: dict[str, list[Reader]] = {}
     pinned = int(np.flatnonzero(graph.pinned)[0]) if graph.pinned.any() else -1
     for name in names:
         scale = reading.unit(name).affine(model, name)[0].cpu()[:, None]
-        weight = scaled_weight(model, name, scale, read[name], importance[name], relevance.slope.get(name))
+        about = (importance[name], relevance.slope.get(name), relevance.together.get(name))
+        weight = scaled_weight(model, name, scale, read[name], *about)
         groups = outputs.get(name, np.full(len(weight), pinned))
         readers.setdefault(leader[name], []).append(Reader(weight, groups, samples.get(name, math.inf)))
     return [Source(covariances[name], inputs[name], tuple(found)) for name, found in readers.items()], known
@@ -139,17 +136,23 @@ def scaled_weight(
     covariance: torch.Tensor,
     importance: float,
     slope: torch.Tensor | None = None,
+    together: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``[outputs, K]`` float64: rows as BatchNorm and activation behind scale them, of total variance ``importance``.
 
     On the device of ``covariance``. ``scale`` is ``[outputs, 1]``, what the BatchNorm multiplies with.
-    ``slope`` is ``[outputs]``, the mean squared derivative of the activation.
+    ``slope`` is ``[outputs]``, the mean squared derivative of the activation. Where it is known what each output costs
+    as a whole, ``together`` ``[outputs]``, rows are of that variance instead.
     """
     conv = cast(nn.Conv2d, model.get_submodule(name))
     weight = scale.to(covariance) * conv.weight.detach().to(covariance).flatten(1)
     if slope is not None:
         weight = weight * slope.to(covariance).sqrt()[:, None]
-    total = float(((weight @ covariance) * weight).sum())
+    variance = ((weight @ covariance) * weight).sum(1)
+    if together is not None and ROWS:
+        weight = weight * (together.to(covariance) / variance.clamp(min=1e-30)).sqrt()[:, None]
+        variance = together.to(covariance)
+    total = float(variance.sum())
     return weight * (importance / total) ** 0.5 if total > 0 else weight * 0
 
 

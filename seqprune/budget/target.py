@@ -10,6 +10,7 @@ from torch import nn
 from seqprune.budget.cost import gflops
 from seqprune.budget.meet import meet
 from seqprune.budget.price import Price, operations
+from seqprune.budget.spread import Meet
 from seqprune.budget.timed import times_of, uses_in_ms
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph
@@ -19,8 +20,6 @@ from seqprune.runtimes.layers import Timing
 from seqprune.surgery import compact
 
 KINDS = ("params", "flops", "latency")
-Meet = Callable[[Callable[[float], BoolArray]], BoolArray]
-"""Given what a price removes for a share, what is removed."""
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from seqprune.cli.console import conclude, screen_for
 from seqprune.cli.console import console as console_for
 from seqprune.cli.failures import said
 from seqprune.cli.interrupts import Stopped, leave
+from seqprune.cli.opening import Trust
 from seqprune.cli.prune import prune as prune_command
 from seqprune.errors import InputError, LostError, SeqPruneError
 from seqprune.plain import printable
@@ -116,23 +117,21 @@ def reproduce(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Weights (.pt), a model .yaml, timm:NAME, torchvision:NAME …")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="What gives its inputs, package.module:function; of images none are needed.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
-    trust: commands.Trust = False,
+    trust: Trust = False,
 ) -> None:
     """List layers front to back, what is coupled or constrained, and what is pinned and why."""
-    import json
+    from seqprune.measure.inspecting import inspect as look
+    from seqprune.report.console import graph_text
 
-    from seqprune.report.console import graph_json, graph_text
-    from seqprune.yolo.files.load import load
-    from seqprune.yolo.files.networks import NETWORKS
-    from seqprune.yolo.task.tracing import trace_detector
-
-    graph = trace_detector(load(model, tasks=NETWORKS, trust=trust).model)
-    if as_json:
-        console_for().print(json.dumps(graph_json(graph, model), indent=2), markup=False)
-    else:
-        console_for().print(graph_text(graph, model))
+    found = look(model, data, trust=trust)
+    console_for().print(found.to_json() if as_json else graph_text(found.graph, found.source), markup=False)
 
 
 def main() -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import yaml  # type: ignore[import-untyped,unused-ignore]
 
+from seqprune.cli.opening import Trust
+from seqprune.cli.options import Classes, Name
 from seqprune.errors import InputError
 
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Load a .pt whatever it holds; it may run code that whoever made it put there.")
-]
+if TYPE_CHECKING:
+    from seqprune.engine.record import Trained
+    from seqprune.report.screen import Screen
 
 
 def finetune(
@@ -39,16 +42,11 @@ def finetune(
     seed: Annotated[int | None, typer.Option(show_default="0", help="Of every random choice.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run; give its --data.")] = False,
     project: Annotated[Path | None, typer.Option(show_default="runs/finetune", help="Folder of all runs.")] = None,
-    name: Annotated[str | None, typer.Option(show_default="the model's name", help="Folder of this run.")] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Keep these of the model's classes: names or numbers, with commas between.")
-    ] = None,
+    name: Name = None,
+    classes: Classes = None,
     trust: Trust = False,
 ) -> None:
     """Train a pruned network on in the shape it has; a masked one stays masked."""
-    from seqprune.report.folder import free_folder
-    from seqprune.report.screen import Screen
-
     if resume and (epochs, project, name, classes) != (None,) * 4:
         raise InputError(
             "--resume goes on with its run's epochs, classes and folder: leave out --epochs, --name, --project, "
@@ -57,34 +55,62 @@ def finetune(
     if not resume and (data is None or epochs is None):
         missing = "--data and --epochs are missing: name the images and the passes over them, or --resume a run"
         raise InputError(first_the_file(model, missing))
-    options = {"imgsz": imgsz, "batch": batch, "device": device, "patience": patience, "seed": seed}
-    options["distill_model"] = distill
-    arguments = {key: value for key, value in options.items() if value is not None} | settings(set_ or ())
-    target = (
-        Path(model).parent.parent
-        if resume
-        else free_folder(project or Path("runs/finetune"), name, Path(model).stem or "model")
-    )
+    given = {"imgsz": imgsz, "batch": batch, "device": device, "patience": patience, "seed": seed}
+    given["distill_model"] = distill
+    arguments = {key: value for key, value in given.items() if value is not None} | settings(set_ or ())
+    if resume:
+        _resume(model, data, arguments, trust)
+    else:
+        _train(model, data or "", epochs or 0, arguments, classes, (project, name), trust)
 
+
+def _resume(model: str, data: str | None, arguments: dict[str, Any], trust: bool) -> None:
+    from seqprune.yolo.train.job import resume
+
+    def go_on(screen: Screen) -> Trained:
+        return resume(model, data, arguments=arguments, on_epoch=screen.epoch, trust=trust)
+
+    _shown(go_on, Path(model).parent.parent, data, arguments)
+
+
+def _train(
+    model: str,
+    data: str,
+    epochs: int,
+    arguments: dict[str, Any],
+    classes: str | None,
+    where: tuple[Path | None, str | None],
+    trust: bool,
+) -> None:
+    from seqprune.report.folder import free_folder
+    from seqprune.yolo.train.job import train
+
+    project, name = where
+    folder = free_folder(project or Path("runs/finetune"), name, Path(model).stem or "model")
+
+    def begin(screen: Screen) -> Trained:
+        told: dict[str, Any] = {"arguments": arguments, "on_epoch": screen.epoch, "trust": trust}
+        kept = None if classes is None else classes.split(",")
+        return train(model, data, folder, epochs=epochs, classes=kept, warn=screen.warning, **told)
+
+    _shown(begin, folder, data, arguments)
+
+
+def _shown(work: Callable[[Screen], Trained], folder: Path, data: str | None, arguments: dict[str, Any]) -> None:
+    """Training on the screen; where it is interrupted, it is said how it goes on."""
     from seqprune.report.console import trained
-    from seqprune.yolo.train import job as train
+    from seqprune.report.screen import Screen
 
     with Screen() as screen:
-        told: dict[str, Any] = {"arguments": arguments, "on_epoch": screen.epoch, "trust": trust}
         try:
-            if resume:
-                result = train.resume(model, data, **told)
-            else:
-                kept = None if classes is None else classes.split(",")
-                told |= {"classes": kept, "warn": screen.warning}
-                result = train.train(model, data or "", target, epochs=epochs or 0, **told)
+            result = work(screen)
         except KeyboardInterrupt:
-            last = target / "weights" / "last.pt"
+            last = folder / "weights" / "last.pt"
             if last.exists():
+                distill = arguments.get("distill_model")
                 teacher = f" --distill {distill}" if distill else ""
-                screen.console.print(
-                    f"`seqprune finetune {last} --resume --data {data}{teacher}` goes on from here", markup=False
-                )
+                how = f"`seqprune finetune {last} --resume --data {data}{teacher}` goes on from here"
+                screen.console.print(how, markup=False)
             raise
     screen.console.print(trained(result))
 

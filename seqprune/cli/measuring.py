@@ -10,29 +10,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from seqprune.cli.benching import Threads
 from seqprune.cli.commands import first_the_file
+from seqprune.cli.opening import OPENED, Mean, Model, Std, Trust, Weights, numbers, opening
+from seqprune.cli.options import BatchSize, Device, Resume, Seed, Size, Threads
 from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
 from seqprune.errors import InputError
 
-_COMMON: dict[str, Any] = {"model": str, "data": str, "imgsz": int, "batch": int, "device": str, "seed": int}
+_COMMON: dict[str, Any] = {"model": str, "data": str, "imgsz": int, "batch": int, "device": str, "seed": int} | OPENED
 SENSITIVITY = _COMMON | {"layers": list, "ratios": list, "criterion": str, "images": int, "out": str}
 COMPARE = _COMMON | {"targets": list, "count": str, "methods": list, "images": int, "subsets": int, "finetune": int}
 COMPARE |= {"runtimes": list, "threads": int}
-Model = Annotated[
-    str | None, typer.Argument(metavar="MODEL", help="Weights (.pt), or a model .yaml with random weights.")
-]
-Resume = Annotated[
-    Path | None,
-    typer.Option(metavar="RUN", help="Go on with a run that was ended, in its folder; nothing else is given."),
-]
 Images = Annotated[int | None, typer.Option(show_default="all", help="A seeded sample of so many val images.")]
-Size = Annotated[
-    int | None, typer.Option(show_default="640; 224 to classify", help="Longer side of the images in pixels.")
-]
-BatchSize = Annotated[int, typer.Option("--batch", help="Images at a time.")]
-Device = Annotated[str, typer.Option(help="cpu, or the number of a GPU.")]
-Seed = Annotated[int, typer.Option(help="Of every random choice.")]
 
 
 def sensitivity(
@@ -58,17 +46,22 @@ def sensitivity(
         ),
     ] = None,
     resume: Resume = None,
+    weights: Weights = None,
+    mean: Mean = None,
+    std: Std = None,
+    trust: Trust = False,
 ) -> None:
     """Prune one layer at a time at several ratios and show what each costs."""
     if resume is not None:
         alone(model, data)
-        _sensitivity(asked_of(resume, SENSITIVITY, "sensitivity"), resume)
+        _sensitivity(asked_of(resume, SENSITIVITY, "sensitivity"), resume, trust)
         return
-    asked: dict[str, Any] = {"layers": layers.split(",") if layers else None, "ratios": _numbers(ratios, "--ratios")}
+    asked: dict[str, Any] = {"layers": layers.split(",") if layers else None}
+    asked |= {"ratios": numbers(ratios, "--ratios", "0.5,0.25")}
     asked |= {"criterion": criterion, "images": images, "out": None if out is None else str(out.absolute())}
-    asked |= _common(model, data, imgsz, batch, device, seed)
+    asked |= _common(model, data, imgsz, batch, device, seed) | opening(weights, mean, std)
     if out is None:
-        _sensitivity(asked, None)
+        _sensitivity(asked, None, trust)
         return
     if out.suffix != ".json" or not out.parent.is_dir() or out.exists() or out.with_suffix(".html").exists():
         raise InputError(
@@ -78,10 +71,10 @@ def sensitivity(
     if target.exists():
         raise InputError(f"{target} is an unfinished run: `seqprune sensitivity --resume {target}`, or another --out")
     with new_run(target, absolute(asked)) as folder:
-        _sensitivity(asked, folder)
+        _sensitivity(asked, folder, trust)
 
 
-def _sensitivity(asked: dict[str, Any], folder: Path | None) -> None:
+def _sensitivity(asked: dict[str, Any], folder: Path | None, trust: bool) -> None:
     from seqprune.engine.state import State
     from seqprune.measure.sensitivity import sensitivity as measure
     from seqprune.report.screen import Screen
@@ -89,7 +82,7 @@ def _sensitivity(asked: dict[str, Any], folder: Path | None) -> None:
     out = asked.pop("out")
     with Screen() as screen, resumable("sensitivity", folder):
         state = State(None if folder is None else folder / "state")
-        found = measure(**asked, listener=screen.listener, state=state)
+        found = measure(**asked, trust=trust, listener=screen.listener, state=state)
         show(screen.console, found.caption, *found.rows())
         if out is not None:
             numbers, page = found.write(out)
@@ -129,11 +122,15 @@ def compare(
         "runs/compare"
     ),
     resume: Resume = None,
+    weights: Weights = None,
+    mean: Mean = None,
+    std: Std = None,
+    trust: Trust = False,
 ) -> None:
     """Prune with several methods to equal parameters and measure them on the same images, fine-tuned alike or not."""
     if resume is not None:
         alone(model, data)
-        _compare(asked_of(resume, COMPARE, "compare"), resume)
+        _compare(asked_of(resume, COMPARE, "compare"), resume, trust)
         return
     from seqprune.report.folder import free_folder
 
@@ -143,18 +140,18 @@ def compare(
             f"--target {target}: methods are compared at equal parameters, write params=0.8,0.6, or flops=0.8"
         )
     asked: dict[str, Any] = {
-        "targets": _numbers(shares, "--target"),
+        "targets": numbers(shares, "--target", "params=0.8,0.6"),
         "count": unit,
         "methods": [n for n in methods.split(",") if n],
     }
     asked |= {"images": images, "subsets": subsets, "finetune": finetune}
     asked |= {"runtimes": runtime.split(",") if runtime else [], "threads": threads}
-    asked |= _common(model, data, imgsz, batch, device, seed)
+    asked |= _common(model, data, imgsz, batch, device, seed) | opening(weights, mean, std)
     with new_run(free_folder(out.parent, None, out.name), absolute(asked)) as folder:
-        _compare(asked, folder)
+        _compare(asked, folder, trust)
 
 
-def _compare(asked: dict[str, Any], folder: Path) -> None:
+def _compare(asked: dict[str, Any], folder: Path, trust: bool) -> None:
     from seqprune.engine.state import State
     from seqprune.measure.compare import compare as measure
     from seqprune.report.screen import Screen
@@ -163,6 +160,7 @@ def _compare(asked: dict[str, Any], folder: Path) -> None:
         state = State(folder / "state")
         found = measure(
             **asked,
+            trust=trust,
             listener=screen.listener,
             on_row=lambda row: screen.console.print(str(row), markup=False),  # a machine may stop before the last one
             state=state,
@@ -186,13 +184,6 @@ def _common(
     if data is None:
         raise InputError(first_the_file(model, "--data is missing: name the images that accuracy is measured on"))
     return {"model": model, "data": data, "imgsz": imgsz, "batch": batch, "device": device, "seed": seed}
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise InputError(f"{option} {text!r}: give numbers in (0, 1) with commas between, 0.5,0.25") from error
 
 
 def show(console: Console, caption: str, head: list[str], rows: list[list[str]]) -> None:

@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from seqprune.atomic import write_text
+from seqprune.atomic import held, write_text
 from seqprune.cli.failures import said
 from seqprune.cli.interrupts import Interrupted, Stopped, interruptible
 from seqprune.errors import InputError, LostError, SeqPruneError
@@ -58,12 +58,14 @@ def resumable(command: str, folder: Path | None) -> Iterator[None]:
     """Work in a run's folder: what it fails at and what interrupts it is said together with how to go on.
 
     Raises:
-        SeqPruneError: the work failed.
+        SeqPruneError: the work failed, or another process is at it.
     """
     how = "" if folder is None else f"`seqprune {command} --resume {folder}` goes on from here"
     with interruptible(how):
         try:
-            with said():
+            with said(), nullcontext(True) if folder is None else held(folder / RUN) as alone:
+                if not alone:
+                    raise InputError(f"{folder}: another process works in it; wait until it ends, or end it")
                 yield
                 if folder is not None:
                     (folder / RUN).unlink()  # it is finished
@@ -108,7 +110,8 @@ def alone(model: str | None, data: str | None) -> None:
 
 def absolute(asked: Mapping[str, Any]) -> dict[str, Any]:
     """The same with paths that mean the same from another folder."""
-    paths = {name: asked[name] for name in ("model", "data") if asked[name] and os.path.exists(asked[name])}
+    given = {name: asked.get(name) for name in ("model", "data", "weights")}
+    paths = {name: path for name, path in given.items() if path and os.path.exists(path)}
     return dict(asked) | {name: str(Path(path).absolute()) for name, path in paths.items()}
 
 

@@ -41,7 +41,13 @@ def relevance_for(
     if found is None:
         return None
     copy, probe = found
-    return relevance_of(copy, reading.names, task.images, probe, forward=forward, progress=progress, reading=reading)
+    return relevance_of(
+        *(copy, reading.names, task.images, probe),
+        forward=forward,
+        progress=progress,
+        reading=reading,
+        pooled=task.classifies,
+    )
 
 
 def accurate_plan(
@@ -131,7 +137,12 @@ def repaired(
     removed = plan.removed_groups(graph)
 
     def fit(
-        model: nn.Module, weights: bool, images: LabelledImages, start: int, on_stage: Callable[[int], None]
+        model: nn.Module,
+        weights: bool,
+        images: LabelledImages,
+        start: int,
+        on_stage: Callable[[int], None],
+        quick: bool,
     ) -> None:
         for stream in streams:
             stream.reset()
@@ -144,6 +155,7 @@ def repaired(
             stages,
             streams=(streams[0], streams[1]) if streams else None,
             weights=weights,
+            bends=not quick,
             forward=forward,
             progress=progress,
             relevance=relevance,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from seqprune.errors import DataError, InputError
-from seqprune.observe.batch import Batch
+from seqprune.observe.batch import Batch, Images
 from seqprune.observe.inputs import Inputs, count_of, height_width, part_of, tensors
 
 Loader = Iterable[Any] | Callable[[], Iterable[Any]]
@@ -22,6 +22,16 @@ It gives batches: inputs as the network takes them (see :mod:`seqprune.observe.i
 targets in that place are not looked at. ``places`` are ``[M, 3]``: index of the input, row and column in pixels of
 ``[B, C, H, W]`` inputs; an object is seen at the cell of a layer's map that lies there, and ``classes`` are ``[M]``.
 """
+
+
+class Classified(Images, Protocol):
+    """Images of some classes.
+
+    Attributes:
+        classes: how many there are; 0 where nothing is labelled.
+    """
+
+    classes: int
 
 
 class Batches:

@@ -19,6 +19,7 @@ def relevance_as_tensors(found: Relevance) -> Tensors:
     """By kind, layer and, of positions, batch: image, row and column ``[3, N]`` and their weights."""
     tensors: Tensors = {f"curvature:{name}": t for name, t in found.curvature.items()}
     tensors |= {f"slope:{name}": t for name, t in found.slope.items()}
+    tensors |= {f"together:{name}": t for name, t in found.together.items()}
     for (number, name), drawn in found.drawn.items():
         tensors[f"where:{number}:{name}"] = torch.stack(drawn.where)
         if drawn.weight is not None:
@@ -34,6 +35,8 @@ def relevance_of_tensors(tensors: Tensors) -> Relevance:
             found.curvature[name] = tensor
         elif kind == "slope":
             found.slope[name] = tensor
+        elif kind == "together":
+            found.together[name] = tensor
         elif kind == "where":
             number, _, layer = name.partition(":")
             image, row, column = tensor

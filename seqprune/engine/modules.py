@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from seqprune.atomic import atomic, write_text
-from seqprune.engine.batches import Batches
+from seqprune.engine.batches import Classified
 from seqprune.engine.outputs import Outputs, asked, found, judge_of, kinds_of, probe_of, variances_of
 from seqprune.engine.task import Judge
 from seqprune.errors import InputError, ModelError
@@ -50,8 +50,8 @@ class ModuleTask:
     """
 
     model: nn.Module
-    images: Batches
-    validation: Batches | None = None
+    images: Classified
+    validation: Classified | None = None
     evaluate: Evaluate | None = None
     outputs: Outputs = "auto"
     fixed: tuple[str, ...] = ()
@@ -59,12 +59,15 @@ class ModuleTask:
     device: torch.device | None = None
     suffix: str = field(default=SUFFIX, init=False)
     predict: None = field(default=None, init=False)
-    unreadable_val: tuple[str, ...] = field(default=(), init=False)
     classifies: bool = field(default=True, init=False)
 
     @property
     def classes(self) -> int:
         return self.images.classes
+
+    @property
+    def unreadable_val(self) -> tuple[str, ...]:
+        return () if self.validation is None else tuple(self.validation.unreadable)
 
     def example(self, model: nn.Module) -> Inputs:
         return next(iter(self.images)).input(model, slice(1))
@@ -166,7 +169,7 @@ def restore(model: nn.Module, path: str | Path) -> nn.Module:
     return model
 
 
-def top_accuracies(model: nn.Module, images: Batches) -> dict[str, float]:
+def top_accuracies(model: nn.Module, images: Classified) -> dict[str, float]:
     """``top1`` and ``top5`` of the network's first output, ``[B, K]``, shares of the labelled images."""
     hits = {1: 0, 5: 0}
     count = 0

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from seqprune.engine.norms import gamma, weight_norm
 from seqprune.engine.steps import Done, Settings, StepReport
 from seqprune.errors import InputError, LayerSkipped, VerificationError
 from seqprune.graph.channels import Bundle, ChannelGraph
@@ -23,7 +24,7 @@ from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan, find_layer
 from seqprune.select.choose import Choice, choose
 from seqprune.select.layers import block_of
-from seqprune.surgery import active_channels, masker, weight_rows
+from seqprune.surgery import active_channels, masker
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -82,38 +83,51 @@ def prune_sequentially(
         PlanError: an unknown or pinned layer.
         VerificationError: the model's active channels are not those the plan says.
     """
-    settings = settings or Settings()
+    settings, forward = settings or Settings(), forward or Forward()
     order = front_to_back(graph, layers)
-    forward = forward or Forward()
     mine = joined(share(images, ranks), model, ranks)
     look = partial(observe, images=mine, progress=progress, stream=stream, forward=forward, ranks=ranks)
-    match = None
+    match = _matching(predict, settings, mine, progress, forward, ranks)
+    run = _Run(model, graph, classes, settings, look, match, ranks)
+    reports = run.all(order, done, on_step, _then(after_step, stream), keep)
+    return run.plan(), run.model, reports
+
+
+def _matching(
+    predict: Predict | None,
+    settings: Settings,
+    images: LabelledImages,
+    progress: Progress | None,
+    forward: Forward,
+    ranks: Ranks,
+) -> Callable[[nn.Module], list[torch.Tensor]] | None:
+    """What finds the objects that count; ``None`` where all do.
+
+    Raises:
+        InputError: it is asked for, and there are no predictions.
+    """
     if predict is not None:
         told = progress and (lambda images: progress(images * ranks.count))  # the others are about as far
-        match = partial(match_objects, predict=predict, images=mine, progress=told, forward=forward)
-    elif settings.match != "all":
+        return partial(match_objects, predict=predict, images=images, progress=told, forward=forward)
+    if settings.match != "all":
         raise InputError(f"match={settings.match} needs the detector's predictions: give predict, or match=all")
-    run = _Run(model, graph, classes, settings, look, match, ranks)
-    reports: list[StepReport] = []
-    if done is not None:
-        reports = list(done.steps)
-        run.removed, run.decided_by, run.matched = done.removed.copy(), dict(done.decided_by), done.matched
-    if settings.match == "once" and run.matched is None:
-        run.match()
-        keep(run.done(reports))
-    for name in order[len(reports) :]:
-        run.check_active()
-        report = run.step(name)
-        reports.append(report)
-        if on_step is not None:
-            on_step(report)
-        if after_step is not None and report.removed:
-            run.model = after_step(run.model, run.plan())
-            if stream is not None:
-                stream.reset()
-        keep(run.done(reports))
-    run.check_active()
-    return run.plan(), run.model, reports
+    return None
+
+
+def _then(
+    after_step: Callable[[nn.Module, PrunePlan], nn.Module] | None, stream: BlockStream | None
+) -> Callable[[nn.Module, PrunePlan], nn.Module]:
+    """What is done between the steps; what was kept of a network that was trained since is of no use."""
+
+    def then(model: nn.Module, plan: PrunePlan) -> nn.Module:
+        if after_step is None:
+            return model
+        trained = after_step(model, plan)
+        if stream is not None:
+            stream.reset()
+        return trained
+
+    return then
 
 
 class _Run:
@@ -134,6 +148,34 @@ class _Run:
         self.removed = np.zeros(graph.group_count, bool)
         self.decided_by: dict[int, str] = {}
         self.matched: list[torch.Tensor] | None = None
+
+    def all(
+        self,
+        order: Sequence[str],
+        done: Done | None,
+        on_step: Callable[[StepReport], None] | None,
+        then: Callable[[nn.Module, PrunePlan], nn.Module],
+        keep: Callable[[Done], None],
+    ) -> list[StepReport]:
+        """Every layer in turn, behind those that an earlier run decided."""
+        reports: list[StepReport] = []
+        if done is not None:
+            reports = list(done.steps)
+            self.removed, self.decided_by, self.matched = done.removed.copy(), dict(done.decided_by), done.matched
+        if self.settings.match == "once" and self.matched is None:
+            self.match()
+            keep(self.done(reports))
+        for name in order[len(reports) :]:
+            self.check_active()
+            report = self.step(name)
+            reports.append(report)
+            if on_step is not None:
+                on_step(report)
+            if report.removed:
+                self.model = then(self.model, self.plan())
+            keep(self.done(reports))
+        self.check_active()
+        return reports
 
     def match(self) -> None:
         if self.find is not None:
@@ -253,28 +295,4 @@ class _Run:
         return total
 
 
-def weight_norm(model: nn.Module, _graph: ChannelGraph, name: str) -> FloatArray:
-    """``[channels]``, L1 norm of the weights of each output channel."""
-    rows = weight_rows(model.get_submodule(name))
-    norms: FloatArray = rows.double().abs().sum(1).cpu().numpy()
-    return norms
-
-
-def gamma(model: nn.Module, graph: ChannelGraph, name: str) -> FloatArray:
-    """``[channels]``, absolute BatchNorm weight behind a layer.
-
-    Raises:
-        SeqPruneError: no BatchNorm follows it.
-    """
-    groups = graph.by_name[name].groups
-    for cut in graph.slices:
-        module = model.get_submodule(cut.module)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and cut.tensor == "weight":
-            parent = name.rpartition(".")[0]
-            if cut.module.rpartition(".")[0] == parent and np.array_equal(cut.groups, groups):
-                values: FloatArray = module.weight.detach().double().abs().cpu().numpy()
-                return values
-    raise LayerSkipped(f"no BatchNorm follows {name}: choose --represent weight or medoid")
-
-
-__all__ = ["front_to_back", "gamma", "prune_sequentially", "weight_norm"]
+__all__ = ["front_to_back", "prune_sequentially"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 from seqprune.engine.modules import Evaluate
@@ -118,6 +119,8 @@ class Choose:
     def __post_init__(self) -> None:
         if self.blocks is not None:
             object.__setattr__(self, "blocks", tuple(self.blocks))
+        for name in ("protect", "by"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         _ = self.settings, self.way  # checked now, not after an hour
         if self.mode not in ("compact", "mask"):
             raise InputError(f"mode={self.mode!r} is not known: mode is compact or mask")
@@ -152,6 +155,7 @@ class Train:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "arguments", self.arguments or {})
         if min(self.epochs, self.step_epochs) < 0:
             raise InputError(f"finetune={self.epochs}, finetune_step={self.step_epochs}: give epochs, 0 or more")
         if self.distill and not self.epochs + self.step_epochs:
@@ -170,6 +174,9 @@ class Open:
         evaluate: measures a module's accuracy, by name; top-1 and top-5 on the labelled ``val`` data without it.
         outputs: what a module returns: ``logits``, ``values``, or ``auto``.
         fixed: module paths of a module that are not fitted anew.
+        weights: a file for a network that is named by what builds it (``timm:NAME``): ``.safetensors``, or a ``.pt``
+            with tensors by name, which is read as data.
+        mean, std: of each channel of the images in a folder, in [0, 1]; what is known of the network where left out.
     """
 
     trust: bool = False
@@ -178,6 +185,14 @@ class Open:
     evaluate: Evaluate | None = None
     outputs: Outputs = "auto"
     fixed: Sequence[str] = ()
+    weights: str | Path | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fixed", tuple(self.fixed))
+        if self.outputs not in ("auto", "logits", "values"):
+            raise InputError(f"outputs={self.outputs!r} is not known: choose auto, logits or values")
 
 
 def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:

@@ -33,8 +33,6 @@ def module_subject(model: nn.Module, data: Any, look: Look, how: Open, seed: int
     loaders = dict(data) if isinstance(data, Mapping) else {"train": data}
     if strange := set(loaders) - {"train", "val"}:
         raise InputError(f"data has {sorted(strange)[0]!r}: give a loader, or a dictionary with train and val")
-    if how.outputs not in ("auto", "logits", "values"):
-        raise InputError(f"outputs={how.outputs!r} is not known: choose auto, logits or values")
     if loaders.get("train") is None:
         if how.example_inputs is None:
             raise InputError("there are no data to run the network on: give data, or example_inputs")

@@ -18,9 +18,18 @@ from seqprune.graph.channels import BoolArray, ChannelGraph
 DEPTH = 2
 """How far down a layer may lie from the module whose attribute repeats its width: a block, its Conv, its conv."""
 
-WIDTH_NAME = re.compile(r"chan|feat|plane|filt|dim|width|hidden|embed|unit|inp|oup|^c(h|in|out|_|\d)*$|^n_?f$")
-IN_NAME = re.compile(r"(^|_)in(_|p|c|f|$)|^inp|^c(in|1)$|^in(channels|planes|features|dim)")
-OUT_NAME = re.compile(r"(^|_)out(_|p|c|f|$)|^oup|^c(out|2)$|^out(channels|planes|features|dim)")
+WIDTH_NAME = re.compile(
+    r"chan|feat|plane|filt|dim|width|hidden|embed|unit|inp|oup|chs?(_|$)|^_?(c|ch|n|num)?_?(in|out)?$|^c(_|\d)*$|^n_?f$",
+    re.IGNORECASE,
+)
+IN_NAME = re.compile(r"(^|_)n?in(_|p|c|f|$)|^inp|^c_?(in|1)$|^in(channels|planes|features|dim)", re.IGNORECASE)
+OUT_NAME = re.compile(r"(^|_)n?out(_|p|c|f|$)|^oup|^c_?(out|2)$|^out(channels|planes|features|dim)", re.IGNORECASE)
+OTHER_NAME = re.compile(
+    r"kernel|strid|pad|dilat|group|head|scale|ratio|size|steps?$|level|depth|num_(layer|block|class)|max|min|^n[clrmt]$|"
+    r"^no$|^[ksprgd]\d?$|reg|seed|version|index|^[if]$|repeat|bits|patch|window|resol|height|img|shape_",
+    re.IGNORECASE,
+)
+"""Names that say of a number that it is something else."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Repeated:
 
     Attributes:
         module: module path.
-        attribute: name of the attribute.
+        attribute: name of the attribute, with the place in it where it is a list or dictionary, which is left.
         before: what it holds.
         after: the widths, once pruned, of the layers that it may mean; it follows where they agree.
     """
@@ -46,7 +55,12 @@ class Repeated:
 
     @property
     def clear(self) -> bool:
-        return self.named and len(self.after) == 1
+        return self.named and len(self.after) == 1 and self.attribute.isidentifier()
+
+    @property
+    def other(self) -> bool:
+        """Whether its name says that it is something else."""
+        return not self.named and OTHER_NAME.search(self.attribute) is not None
 
     def __str__(self) -> str:
         counts = " or ".join(map(str, self.after))
@@ -62,10 +76,7 @@ def repeated(model: nn.Module, graph: ChannelGraph, removed: BoolArray) -> list[
         removed: ``[group_count]``, the groups that leave.
     """
     found = []
-    for path, attribute in graph.unread:
-        before = vars(model.get_submodule(path)).get(attribute)
-        if type(before) is not int:
-            continue
+    for path, attribute, before in _numbers(model, graph):
         widths = [(inner, after) for inner, width, after in _widths(model, graph, removed, path) if width == before]
         for wanted, name in ((True, IN_NAME), (False, OUT_NAME)):
             if name.search(attribute) and any(inner is wanted for inner, _ in widths):
@@ -74,6 +85,25 @@ def repeated(model: nn.Module, graph: ChannelGraph, removed: BoolArray) -> list[
         if after and after != (before,):
             found.append(Repeated(path, attribute, before, after))
     return found
+
+
+def _numbers(model: nn.Module, graph: ChannelGraph) -> Iterator[tuple[str, str, int]]:
+    """Of every module its numbers that no pass read, and those in lists and dictionaries whose names are widths'."""
+    for path, attribute in graph.unread:
+        before = vars(model.get_submodule(path)).get(attribute)
+        if type(before) is int:
+            yield path, attribute, before
+    stated = {(width.module, width.attribute) for width in graph.widths}
+    for path, module in model.named_modules():
+        for attribute, held in vars(module).items():
+            if type(module).__module__.startswith("torch.") or (path, attribute) in stated:
+                continue
+            pairs = list(held.items()) if isinstance(held, dict) else []
+            if isinstance(held, list | tuple) and WIDTH_NAME.search(attribute):
+                pairs = list(enumerate(held))
+            for key, number in pairs:
+                if type(number) is int and (not isinstance(key, str) or WIDTH_NAME.search(key)):
+                    yield path, f"{attribute}[{key!r}]", number
 
 
 def _widths(model: nn.Module, graph: ChannelGraph, removed: BoolArray, path: str) -> Iterator[tuple[bool, int, int]]:

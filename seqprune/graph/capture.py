@@ -58,7 +58,12 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
 
 
 def _unrun(model: nn.Module, recorder: Recorder) -> list[str]:
-    return [path for path, module in model.named_modules() if module._parameters and path not in recorder.ran]
+    """Modules with parameters that neither ran nor, as a list of parameters does not, had theirs read by a call."""
+    return [
+        path
+        for path, module in model.named_modules()
+        if module._parameters and path not in recorder.ran and not recorder.reads_of(path)
+    ]
 
 
 class NotRunning(ModelError):
@@ -125,10 +130,13 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
         else:
             recorder.set_value(tensor, OPAQUE)
     watch = CallWatch(recorder)
+    below = OperatorWatch(watch)
     try:
-        with OperatorWatch(watch), watch:
+        with below, watch:
             out = model(*inputs)
     except NETWORK_FAILS as error:
+        if below.unseen is not None:
+            raise below.unseen from error
         failed = NotRunning(
             f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: "
             f"{recorder.failed_in or 'the network'} raised {first_line(error)}; check the weights and the input size"

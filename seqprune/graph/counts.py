@@ -31,12 +31,14 @@ class Held:
             which it is seen what it counts when it is handed on for channels.
         attribute: the attribute that holds the number.
         number: what it holds.
+        of: path of the layer whose channels it counts, or a part of them, where that was stated.
     """
 
     module: str
     tensors: tuple[tuple[str, int], ...]
     attribute: str = ""
     number: int = 0
+    of: str = ""
 
 
 Source = IntArray | Held

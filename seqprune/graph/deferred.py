@@ -57,8 +57,10 @@ class Deferred:
                 elif not np.array_equal(one, other):
                     bind(one, other, reason)
         for source, reason in self.used:
-            if (atoms := counted(facts, source)) is not None:
-                facts.pin(atoms, reason)
+            of = source.of if isinstance(source, Held) else ""
+            for atoms in (counted(facts, source), _outputs(facts, of) if of else None):
+                if atoms is not None:
+                    facts.pin(atoms, reason)
 
     def _state_widths(self, facts: Facts) -> None:
         """An attribute that code hands on for channels, and uses for nothing else, follows them."""
@@ -70,6 +72,12 @@ class Deferred:
                 known, atoms = facts.counted(held.module, held.attribute), counted(facts, other)
                 if known is None and atoms is not None and len(atoms) == held.number:
                     facts.state_width(held.module, held.attribute, atoms)
+
+
+def _outputs(facts: Facts, layer: str) -> IntArray | None:
+    """What a layer makes; of a transposed one what it reads, too, since both are as many."""
+    bias, weight = facts.held(layer, "bias", 0), facts.held(layer, "weight", 0)
+    return weight if bias is None else bias
 
 
 def _attributes(sources: Iterable[Source]) -> set[tuple[str, str]]:

@@ -6,7 +6,7 @@ the wrong place unless the attribute follows the layer. Plain data: nothing is i
 Listed are the modules whose ``forward`` or ``forward_split`` (which the exporter puts in the place of
 ``forward``) reads the attribute, by exact class name, and only where the rule holds whatever is pruned.
 Left out on purpose: the attention modules and ``CBLinear.c2s``, which no single width tells (their stand-ins in
-``seqprune.graph.standins`` do), and ``ADown.c``, ``C3x.c_`` (written, never read).
+``seqprune.graph.standins`` do).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WIDTH_ATTRIBUTES: dict[str, dict[str, tuple[str, int]]] = {
         "PSA",
         "RepNCSPELAN4",
     )
-}
+} | {_BLOCK + "ADown": {"c": ("cv1.conv", 1)}, _BLOCK + "C3x": {"c_": ("cv1.conv", 1)}}  # written, never read
 """Class -> attribute -> (submodule, divisor): ``module.c = module.cv1.conv.out_channels // 2``."""
 
 SHAPE_ONLY_OUTPUTS: dict[str, frozenset[str]] = {

@@ -36,7 +36,8 @@ def watch_held(model: nn.Module, reader: Reader) -> None:
 
 
 def watch_attributes(model: nn.Module, reader: Reader, unwatched: Container[str]) -> list[Held]:
-    """The same for every whole number above one that other modules hold, as far as nobody stated what it is.
+    """The same for every whole number above one that other modules hold; gives those back of which nobody stated what
+    they are. Code of one's own may do anything with what is stated, too.
 
     Args:
         model: the copy.
@@ -49,9 +50,12 @@ def watch_attributes(model: nn.Module, reader: Reader, unwatched: Container[str]
             continue
         stated = widths.held(module)
         for name, number in list(vars(module).items()):
-            if type(number) is int and number > 1 and name not in stated:
-                watched.append(held := Held(path, (), name, number))
-                module.__dict__[name] = Count(number, held, reader, path)
+            if type(number) is not int or number < 2 or (name in stated and widths.known(module)):
+                continue
+            of = f"{path}.{stated[name][0]}".lstrip(".") if name in stated else ""
+            held = Held(path, (), name, number, of)
+            watched += [held] if name not in stated else []
+            module.__dict__[name] = Count(number, held, reader, path)
     return watched
 
 

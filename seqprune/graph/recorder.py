@@ -1,73 +1,33 @@
-"""What a trace writes down while the network runs: atoms, ties, cuts, constraints and barriers."""
+"""What a trace states while the network runs: rules call this, and so does the watch over the calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
-from seqprune.graph.channels import Balance, Barrier, BoolArray, ChannelGraph, IntArray, Layer, Slice, Width
-from seqprune.graph.constants import Constants
-from seqprune.graph.counts import Held, Reader, Source
-from seqprune.graph.deferred import Deferred
+from seqprune.graph.channels import Barrier, IntArray
+from seqprune.graph.counts import Reader, Source
 from seqprune.graph.held import unwatch
-from seqprune.graph.tensors import Owner, Tensors
-from seqprune.graph.values import FIXED, OPAQUE, NoRule, Value, tensors_in
+from seqprune.graph.values import FIXED, OPAQUE, Value, tensors_in
+from seqprune.graph.written import Written
 
 
 @dataclass
-class _Cut:
-    owner: Owner
-    dim: int
-    atoms: IntArray
-    dead: float | None
-
-
-@dataclass
-class _LayerAtoms:
-    name: str
-    kind: str
-    atoms: IntArray
-
-
-@dataclass
-class Recorder(Tensors):
+class Recorder(Written):
     """Collects facts during a run; :meth:`finish` turns them into a :class:`ChannelGraph`.
 
     Rules call ``value``, ``new_layer``, ``cut``, ``tie``, ``pin``, ``balance`` and ``width``; nothing else writes.
     """
 
-    stack: list[str] = field(default_factory=list)
-    ran: set[str] = field(default_factory=set)
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._atom_count = 1
-        self._ties: list[tuple[IntArray, IntArray]] = []
-        self._pins: list[tuple[IntArray, str]] = [(np.array([FIXED]), "not the output of a layer")]
-        self._cuts: dict[tuple[str, str, int], _Cut] = {}
-        self._layers: dict[int, _LayerAtoms] = {}
-        self._balances: list[tuple[tuple[IntArray, ...], str]] = []
-        self._widths: dict[tuple[str, str], tuple[tuple[IntArray, ...], bool]] = {}
-        self._barriers: dict[tuple[str, str, str], Barrier] = {}
-        self._foreign: dict[int, str] = {}
-        self._deferred = Deferred()
-        self.watched: list[Held] = []
-        self.constants = Constants()
         self.with_gradients = False
         self.reader = Reader(self.count_used, self.counts_agree)
-
-    # ---- values ------------------------------------------------------------------------------------
-
-    @property
-    def module(self) -> str:
-        return self.stack[-1] if self.stack else ""
 
     def enter(self, path: str) -> None:
         self.ran.add(path)
@@ -85,47 +45,6 @@ class Recorder(Tensors):
     def fixed(channels: int) -> IntArray:
         """Atoms of channels that are no layer's output."""
         return np.full(channels, FIXED)
-
-    def layer_of(self, atom: int) -> str:
-        """Name of the layer that an atom is an output channel of."""
-        for layer in self._layers.values():
-            if layer.atoms[0] <= atom <= layer.atoms[-1]:
-                return layer.name
-        return "the network's input"
-
-    # ---- facts -------------------------------------------------------------------------------------
-
-    def new_layer(self, weight: torch.Tensor, channels: int) -> IntArray:
-        """Atoms of the layer that owns ``weight``: made at its first call, the same ever after.
-
-        Raises:
-            NoRule: its owner calls it anything else, so that a module's name does not say which tensor is meant, or
-                another layer reads it in another way.
-        """
-        found = self._layers.get(id(weight))
-        if found is None:
-            name = next((owner.module for owner in self.owners(weight) if owner.tensor == "weight"), None)
-            if name is None:
-                raise NoRule(f"the weights of a layer are called weight, not {self.owners(weight)[0].tensor}")
-            kind = type(self.model.get_submodule(name)).__name__
-            atoms = np.arange(self._atom_count, self._atom_count + channels)
-            self._atom_count += channels
-            found = self._layers[id(weight)] = _LayerAtoms(name, kind, atoms)
-        if len(found.atoms) != channels:
-            self.pin(found.atoms, "its weight is used in two ways")
-            raise NoRule("its weight is used in two ways")
-        return found.atoms
-
-    def cut(self, tensor: torch.Tensor, dim: int, atoms: IntArray, dead: float | None) -> None:
-        """States that ``dim`` of a parameter or buffer holds one position per atom."""
-        for owner in self.owners(tensor):
-            key = (owner.module, owner.tensor, dim)
-            known = self._cuts.setdefault(key, _Cut(owner, dim, atoms, dead))
-            if known.dead != dead:
-                for each in (known.atoms, atoms):
-                    self.pin(each, "held by one tensor that is used in two ways")
-            if known.atoms is not atoms:
-                self.tie(known.atoms, atoms, "held by one tensor that is used twice")
 
     def begin(self) -> None:
         """A pass starts."""
@@ -159,33 +78,6 @@ class Recorder(Tensors):
     def keeps_gradients(self, required: bool) -> bool:
         """What ``requires_grad`` is to say: a trace keeps no gradients, and runs what code does where some are."""
         return required or (self.with_gradients and torch.is_grad_enabled())
-
-    def tie(self, left: IntArray, right: IntArray, reason: str) -> None:
-        """Atoms at the same position stay or go together."""
-        left, right = left.ravel(), right.ravel()
-        if len(left) != len(right):
-            for each in (left, right):
-                self.pin(each, reason)
-            return
-        self.pin(left[right == FIXED], reason)
-        self.pin(right[left == FIXED], reason)
-        both = (left != FIXED) & (right != FIXED)
-        self._ties.append((left[both], right[both]))
-
-    def pin(self, atoms: IntArray, reason: str) -> None:
-        if atoms.size:
-            self._pins.append((atoms.ravel(), reason))
-
-    def balance(self, sections: Iterable[IntArray], reason: str) -> None:
-        self._balances.append((tuple(sections), reason))
-
-    def width(self, attribute: str, *sections: IntArray, many: bool = False) -> None:
-        """States that an attribute of the running module holds how many channels there are."""
-        self._widths[self.module, attribute] = (tuple(s.ravel() for s in sections), many)
-
-    def state_width(self, module: str, attribute: str, atoms: IntArray) -> None:
-        """The same for an attribute of any module, found by what its code does with it."""
-        self._widths[module, attribute] = ((atoms,), False)
 
     def barrier(self, op: str, args: Any, reason: str) -> None:
         """Pins all that reaches an operator, and says so."""
@@ -240,15 +132,10 @@ class Recorder(Tensors):
         """Ties channels to those whose number the code hands on for them."""
         self._deferred.tied.append((left, right, f"{self.module or 'the network'} gives them the number of others"))
 
-    def held(self, module: str, tensor: str, dim: int) -> IntArray | None:
-        """The atoms along a dimension of a module's tensor, where there are any."""
-        cut = self._cuts.get((module, tensor, dim))
-        return None if cut is None else cut.atoms
-
-    def counted(self, module: str, attribute: str) -> IntArray | None:
-        """The atoms that an attribute counts, where a rule stated that it does."""
-        sections = self._widths.get((module, attribute))
-        return None if sections is None else np.concatenate(sections[0])
+    def reads_of(self, module: str) -> bool:
+        """Whether a call read a tensor of a module."""
+        foreign = {owner.module for key in self._foreign for owner in self._owners[key]}
+        return module in foreign or any(path == module for path, _, _ in self._cuts)
 
     def pin_storage(self, tensor: torch.Tensor, op: str) -> None:
         """Pins whatever shares memory with a tensor that was overwritten in place."""
@@ -258,68 +145,3 @@ class Recorder(Tensors):
                     value.atoms,
                     f"{op} in {self.module or 'the network'} shares its memory in a way that is not followed",
                 )
-
-    # ---- the answer --------------------------------------------------------------------------------
-
-    def finish(self, inputs: tuple[tuple[tuple[int, ...], str], ...], notes: tuple[str, ...]) -> ChannelGraph:
-        for key, reason in self._foreign.items():
-            for owner in self._owners[key]:
-                for (module, tensor, _), cut in self._cuts.items():
-                    if (module, tensor) == (owner.module, owner.tensor):
-                        self.pin(cut.atoms, reason)
-        for atoms in self.constants.read_twice():
-            self.pin(atoms, "one layer reads them, constant once removed, at more than one place")
-        seen = len(self._pins)
-        self._deferred.settle(self)
-        self._pins = self._pins[seen:] + self._pins[:seen]  # what is read comes before what is done with it
-        groups = self._groups()
-        reasons: dict[int, str] = {}
-        for atoms, reason in self._pins:
-            for group in np.unique(groups[atoms]).tolist():
-                reasons.setdefault(group, reason)
-        pinned = np.zeros(int(groups.max()) + 1, bool)
-        pinned[list(reasons)] = True
-        return ChannelGraph(
-            all_layers=tuple(_layer(layer, groups, pinned, reasons) for layer in self._layers.values()),
-            slices=tuple(
-                Slice(c.owner.module, c.owner.tensor, c.dim, groups[c.atoms], c.dead) for c in self._cuts.values()
-            ),
-            balances=tuple(Balance(tuple(groups[s] for s in ss), why) for ss, why in self._unique_balances()),
-            barriers=tuple(self._barriers.values()),
-            pinned=pinned,
-            inputs=inputs,
-            notes=notes,
-            unread=self._unread(),
-            folds=tuple(self._owners[weight][0].module for weight in self.constants.folds),
-            widths=tuple(
-                Width(module, attribute, tuple(groups[s] for s in sections), many)
-                for (module, attribute), (sections, many) in self._widths.items()
-            ),
-        )
-
-    def _unread(self) -> tuple[tuple[str, str], ...]:
-        touched = self._deferred.touched()
-        held = () if self._deferred.blind else self.watched
-        return tuple((h.module, h.attribute) for h in held if (h.module, h.attribute) not in touched)
-
-    def _unique_balances(self) -> Iterator[tuple[tuple[IntArray, ...], str]]:
-        seen = set()
-        for sections, reason in self._balances:
-            key = tuple(section.tobytes() for section in sections)
-            if key not in seen:
-                seen.add(key)
-                yield sections, reason
-
-    def _groups(self) -> IntArray:
-        """``[atoms]``, the connected component of each atom."""
-        left = np.concatenate([a for a, _ in self._ties] or [np.empty(0, np.intp)])
-        right = np.concatenate([b for _, b in self._ties] or [np.empty(0, np.intp)])
-        edges = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(self._atom_count,) * 2)
-        labels: IntArray = connected_components(edges, directed=False)[1].astype(np.intp)
-        return labels
-
-
-def _layer(layer: _LayerAtoms, groups: IntArray, pinned: BoolArray, reasons: Mapping[int, str]) -> Layer:
-    mine = groups[layer.atoms]
-    blocked = [reasons[g] for g in dict.fromkeys(mine[pinned[mine]].tolist())]
-    return Layer(layer.name, layer.kind, mine, ~pinned[mine], "; ".join(dict.fromkeys(blocked)))

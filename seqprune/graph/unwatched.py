@@ -22,6 +22,10 @@ def refuse(model: nn.Module) -> None:
             "made from, and script the pruned one"
         )
     for path, module in model.named_modules():
+        if any(map(torch.nn.parameter.is_lazy, module._parameters.values())):
+            raise ModelError(
+                f"{path or 'the network'} has no shape yet (a lazy layer): run the network once on an input"
+            )
         for hook in module._forward_pre_hooks.values():
             if isinstance(hook, prune.BasePruningMethod):
                 raise ModelError(

@@ -252,16 +252,18 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, watch: CallWatch) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.watch = watch
+        self.unseen: ModelError | None = None  # kept, since an interpreter makes another error of it
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if not self.watch.inside and self.watch.recorder.shares_memory((args, kwargs)):
             where = self.watch.recorder.module or "the network"
-            raise ModelError(
-                f"{where} runs {func} where no call can be watched, likely in an autograd.Function or compiled code; "
-                "trace the plain Python version of the module"
+            self.unseen = ModelError(
+                f"{where} runs {func} where no call can be watched, likely in an autograd.Function, a function of "
+                "torch.jit, or compiled code; trace the plain Python version of the module"
             )
+            raise self.unseen
         return func(*args, **(kwargs or {}))
 
 

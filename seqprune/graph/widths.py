@@ -33,6 +33,11 @@ def held(module: nn.Module) -> dict[str, tuple[str, int]]:
     return {name: fact for name, fact in stated.items() if _holds(module, name, *fact)}
 
 
+def known(module: nn.Module) -> bool:
+    """Whether the module is of a class whose code was read, with the facts that are stated here."""
+    return f"{type(module).__module__}.{type(module).__qualname__}" in WIDTH_ATTRIBUTES
+
+
 def update(module: nn.Module, facts: Mapping[str, tuple[str, int]]) -> None:
     """Sets the width attributes of a module from the weights it has now."""
     for attribute, (source, parts) in facts.items():

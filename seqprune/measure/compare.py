@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from seqprune.engine.listener import Listener
+from seqprune.engine.options import Opening
 from seqprune.engine.run import Subject, fingerprint
 from seqprune.engine.settings import Choose, Look, Open, Train
 from seqprune.engine.state import State
@@ -21,6 +22,9 @@ from seqprune.observe.device import as_device
 from seqprune.runtimes.where import Where
 from seqprune.sources.opening import opened
 from seqprune.sources.samples import samples
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def compare(
@@ -42,7 +46,7 @@ def compare(
     listener: Listener | None = None,
     on_row: Callable[[Row], None] = lambda _row: None,
     state: State | None = None,
-    **how: Any,
+    **how: Unpack[Opening],
 ) -> Comparison:
     """Prunes with each method to each target and measures what is left, without training unless it is asked for.
 
@@ -51,19 +55,15 @@ def compare(
             The first accuracy that is measured is compared.
         targets: shares that stay.
         methods: names, see :func:`seqprune.measure.methods.method`, or files of other networks of the same classes,
-            which are measured once, as they are. At equal operations smaller images, ``imgsz``, are always among them
-            where the network can be asked at another size.
+            measured once, as they are. At equal operations smaller images, ``imgsz``, are always among them.
         count: of what: ``params``, or ``flops``.
         images: training images, a seeded sample, the same for every method; all of them where None.
-        imgsz, batch, device: see :class:`seqprune.engine.settings.Look`; pruning and timing are on the CPU.
-        seed: of every random choice.
+        imgsz, batch, device, seed: see :mod:`seqprune.engine.settings`; pruning and timing are on the CPU.
         subsets: calibration subsets of so many ``images``, without one in common where there are enough; each method
             prunes with each of them, with a seed of its own, and its row has the mean and the spread.
         finetune: epochs on all ``train`` images afterwards, alike for every method (Ultralytics' networks).
-        runtimes, threads: where every row is timed beside torch's bare pass, see
-            :class:`seqprune.runtimes.where.Where`.
-        listener: told what is going on.
-        on_row: called with each row, and with what each of several subsets gave before.
+        runtimes, threads: where rows are timed too, beside torch's bare pass.
+        listener: told what is going on; ``on_row`` each row, and what each of several subsets gave before.
         state: rows of an earlier comparison of the same that was ended; each row is kept there as it comes.
         how: see :class:`seqprune.engine.settings.Open`.
 
@@ -73,24 +73,33 @@ def compare(
         InputError: weights, data, names or numbers that cannot be used, or others than the state was begun with.
         LostError: images are gone that were there.
     """
-    chosen = _chosen(targets, methods, count, subsets, finetune)
-    places = [Where(name, threads, str(device)).settled() for name in dict.fromkeys(runtimes)]
+    chosen, places = _chosen(targets, methods, count, subsets, finetune), _places(runtimes, threads, str(device))
     told, state = listener or Listener(), state or State()
-    look = Look(images and images * subsets, imgsz, batch, device)
-    asked = look, Choose(seed=seed), Train(finetune), Open(**how)
+    asked = Look(images and images * subsets, imgsz, batch, device), Choose(seed=seed), Train(finetune), Open(**how)
     subject, look = opened(model, data, *asked, device=as_device(str(device)), told=told)
     tasks = samples(subject.task, subsets, images, seed)
     tune = _tune(data, finetune, look, state) if finetune else None
-    if count == "flops" and isinstance(subject.task, Resizable):
-        chosen.setdefault(IMGSZ, method(IMGSZ))
+    chosen |= _trivial(subject.task, count)
     bench = Bench(subject, tasks, count, seed, told, on_row, state, tune, places)
     about = (count, look.imgsz, batch, seed, subsets, finetune)
-    asked_for = (targets, list(methods), about, places)
-    state.same("settings", repr(asked_for), "what is asked for")
+    state.same("settings", repr((targets, list(methods), about, places)), "what is asked for")
     state.same("network", fingerprint(subject.model), "the network")
     state.same("images", " ".join(task.images.fingerprint() for task in tasks), "the images")
-    rows = _rows(bench, targets, chosen)
-    return Comparison(subject.source, subject.data, _settings(subject, tasks, look, about), rows)
+    found = _settings(subject, tasks, look, about)
+    return Comparison(subject.source, subject.data, found, _rows(bench, targets, chosen))
+
+
+def _places(runtimes: Sequence[str], threads: int | None, device: str) -> list[Where]:
+    """
+    Raises:
+        InputError: a runtime that is not there.
+    """
+    return [Where(name, threads, device).settled() for name in dict.fromkeys(runtimes)]
+
+
+def _trivial(task: Task, count: str) -> dict[str, Method]:
+    """What anybody would try first, where it can be tried."""
+    return {IMGSZ: method(IMGSZ)} if count == "flops" and isinstance(task, Resizable) else {}
 
 
 def _chosen(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from seqprune.engine.listener import Listener
+from seqprune.engine.options import Opening
 from seqprune.engine.settings import Choose, Look, Open, Train
 from seqprune.graph.channels import ChannelGraph
 from seqprune.report.console import graph_json, graph_text
-from seqprune.sources.opening import is_module, opened
+from seqprune.sources.opening import is_ultralytics, opened
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Inspection:
         return json.dumps(graph_json(self.graph, self.source), indent=2)
 
 
-def inspect(model: str | Path | nn.Module | Any, data: Any = None, **how: Any) -> Inspection:
+def inspect(model: str | Path | nn.Module | Any, data: Any = None, **how: Unpack[Opening]) -> Inspection:
     """Looks where the channels of a network go.
 
     Args:
@@ -48,7 +52,7 @@ def inspect(model: str | Path | nn.Module | Any, data: Any = None, **how: Any) -
         InputError: weights or inputs that cannot be used.
     """
     asked = Open(**how)
-    if is_module(model):
+    if not is_ultralytics(model):
         told, cpu = Listener(), torch.device("cpu")
         subject, _ = opened(model, data, Look(2, val=False), Choose("fast"), Train(), asked, device=cpu, told=told)
         return Inspection(subject.source, subject.graph)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -19,6 +19,7 @@ from seqprune.budget.criteria import FROM_IMAGES, FloatArray, scores
 from seqprune.budget.price import Price
 from seqprune.budget.spread import pools
 from seqprune.engine.listener import Listener
+from seqprune.engine.options import Opening
 from seqprune.engine.run import Subject, fingerprint
 from seqprune.engine.scoring import scoring_for
 from seqprune.engine.sequential import front_to_back
@@ -33,6 +34,9 @@ from seqprune.report.record import titled
 from seqprune.sources.opening import opened
 from seqprune.sources.samples import measured_on
 from seqprune.surgery import compact
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 RATIOS = (0.5, 0.25)
 CALIBRATION = 128
@@ -147,7 +151,7 @@ def sensitivity(
     seed: int = 0,
     listener: Listener | None = None,
     state: State | None = None,
-    **how: Any,
+    **how: Unpack[Opening],
 ) -> Sensitivity:
     """Prunes one layer at a time, with what must go along, and measures what is left.
 

@@ -17,7 +17,8 @@ from seqprune.engine.listener import Listener
 from seqprune.errors import InputError, ModelError, SeqPruneError, UntrustedError
 from seqprune.observe.inputs import Inputs
 from seqprune.runtimes.export import exported
-from seqprune.runtimes.open import READS, Free, Program, kind_of, opened, size_of, threads_of
+from seqprune.runtimes.open import READS, kind_of, opened, size_of, threads_of
+from seqprune.runtimes.program import Free, Program
 from seqprune.runtimes.turns import RUNS, WARM_UP, Spread, in_turns
 from seqprune.runtimes.where import RUNTIMES, Where, installed
 from seqprune.yolo.files.load import LoadedDetector, load

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import ceil, prod
 from typing import cast
 
 import torch
@@ -45,6 +45,16 @@ class Drawn:
         mine = (image >= images.start) & (image < images.stop)
         weight = None if self.weight is None else self.weight[mine]
         return Drawn((image[mine] - images.start, row[mine], column[mine]), weight)
+
+    def thinned(self, images: int, most: int) -> Drawn:
+        """No more than ``most`` of each of ``images`` images that have equally many, evenly."""
+        count = len(self.where[0]) // max(images, 1)
+        step = ceil(count / max(most, 1))
+        if step <= 1:
+            return self
+        mine = torch.arange(len(self.where[0])) % count % step == 0
+        image, row, column = (index[mine] for index in self.where)
+        return Drawn((image, row, column), None if self.weight is None else self.weight[mine])
 
     def resting(self) -> Drawn:
         """The same in a quarter of the memory, to be kept; :meth:`part` makes indices of it again."""
@@ -223,18 +233,21 @@ class SecondMoments:
         weighted = centred * each
         products = (weighted.transpose(1, 2) @ centred).double()
         cross = ((target - target_mean[:, None]).transpose(1, 2) @ weighted).double()
-        mean, target_mean = mean.double(), target_mean.double()
+        self.merge(SecondMoments(count, mean.double(), products, target_mean.double(), cross))
+
+    def merge(self, more: SecondMoments) -> None:
+        """Adds those of other samples."""
         if not self.count:
-            self.count, self.mean, self.products = count, mean, products
-            self.target_mean, self.cross = target_mean, cross
+            self.count, self.mean, self.products = more.count, more.mean.clone(), more.products.clone()
+            self.target_mean, self.cross = more.target_mean.clone(), more.cross.clone()
             return
-        total = self.count + count
-        share = self.count * count / total
-        apart, target_apart = mean - self.mean, target_mean - self.target_mean
-        self.products += products
+        total = self.count + more.count
+        share = self.count * more.count / total
+        apart, target_apart = more.mean - self.mean, more.target_mean - self.target_mean
+        self.products += more.products
         self.products.baddbmm_(apart[:, :, None] * share, apart[:, None])
-        self.cross += cross
+        self.cross += more.cross
         self.cross.baddbmm_(target_apart[:, :, None] * share, apart[:, None])
-        self.mean += apart * (count / total)
-        self.target_mean += target_apart * (count / total)
+        self.mean += apart * (more.count / total)
+        self.target_mean += target_apart * (more.count / total)
         self.count = total

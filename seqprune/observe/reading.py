@@ -20,7 +20,7 @@ from seqprune.observe.batch import Batch
 from seqprune.observe.inputs import call, with_gradients
 from seqprune.observe.patches import as_map, patches, readable
 from seqprune.observe.unit import Unit, affine
-from seqprune.observe.watching import watching
+from seqprune.observe.watching import entering, watching
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LOOKED_AT = 64
@@ -64,6 +64,8 @@ def reading_of(model: nn.Module, batch: Batch) -> Reading:
     norms = [name for name, m in copy.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     left_out = {name: "its padding is not of zeros" for name, module in layers.items() if not readable(module)}
     made: dict[str, _Seen] = {}
+    read: dict[tuple[Node, int], str] = {}
+    before: dict[str, dict[tuple[Node, int], str]] = {}
     normed: dict[Node, tuple[str, _Seen]] = {}
 
     def look(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
@@ -77,12 +79,24 @@ def reading_of(model: nn.Module, batch: Batch) -> Reading:
     def follow(name: str, norm: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
         normed.setdefault(x.grad_fn, (name, _Seen(output.grad_fn, _some(as_map(norm, output.detach())))))
 
-    with torch.enable_grad(), watching(copy, list(layers), look), watching(copy, norms, follow):
+    def enter(name: str, x: torch.Tensor) -> None:
+        if x.grad_fn is not None:
+            read[x.grad_fn, x.output_nr] = name
+        if name in layers:
+            before.setdefault(name, dict(read))
+
+    names = [name for name, _ in copy.named_modules() if name]
+    with (
+        torch.enable_grad(),
+        entering(copy, names, enter),
+        watching(copy, list(layers), look),
+        watching(copy, norms, follow),
+    ):
         out = call(copy, with_gradients(batch.input(copy, slice(1))))
     readers = _readers(out)
-    units = {name: _unit(copy, name, seen, readers, normed) for name, seen in made.items()}
-    names = tuple(name for name in layers if name not in left_out)
-    return Reading(names, left_out, {name: unit for name, unit in units.items() if unit != Unit()})
+    units = {name: _unit(copy, name, seen, readers, normed, before[name]) for name, seen in made.items()}
+    known = tuple(name for name in layers if name not in left_out)
+    return Reading(known, left_out, {name: unit for name, unit in units.items() if unit != Unit()})
 
 
 def _recording(model: nn.Module) -> nn.Module:
@@ -152,21 +166,33 @@ def _unit(
     seen: _Seen,
     readers: Mapping[Node, list[Node]],
     normed: Mapping[Node, tuple[str, _Seen]],
+    before: Mapping[tuple[Node, int], str],
 ) -> Unit:
-    """The BatchNorm that alone reads a layer's output, and the activation that alone reads what comes of that."""
+    """The BatchNorm that alone reads a layer's output, and the activation or sum that alone reads what comes of that.
+
+    ``before`` are the modules that were last to read each tensor before the layer ran.
+    """
     reader = _only(readers, seen.node)
-    norm, end = None, reader
+    norm, end, last = None, reader, seen.node
     if reader is not None and "BatchNorm" in type(reader).__name__ and seen.node in normed:
         norm, given = normed[seen.node]
         scale, shift = affine(cast(nn.BatchNorm2d, model.get_submodule(norm)))
         after = (seen.values * scale + shift).to(seen.values.dtype)
-        end = _only(readers, reader)
+        end, last = _only(readers, reader), reader
         activation = _activation(end)
         # Some BatchNorms hold their activation.
         acted = given.values if activation is None else activation(after.clone())
         if not _alike(after, given.values) and not _alike(acted, given.values):
             return Unit()
-    return Unit(norm, _activation(end))
+    return Unit(norm, _activation(end), _shortcut(end, last, before))
+
+
+def _shortcut(node: Node, last: Node, before: Mapping[tuple[Node, int], str]) -> str | None:
+    """Where a node adds another tensor to what ``last`` made, a module that read that tensor."""
+    if type(node).__name__ != "AddBackward0" or node._saved_alpha != 1:
+        return None
+    others = [each for each in node.next_functions if each[0] is not last]
+    return before.get(others[0]) if len(others) == 1 and len(node.next_functions) == 2 else None
 
 
 def _only(readers: Mapping[Node, list[Node]], node: Node) -> Node:

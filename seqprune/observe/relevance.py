@@ -38,11 +38,14 @@ class Relevance:
         slope: ``[channels]`` float64, mean squared derivative of the activation, weighted as the positions are; only
             where there is one.
         drawn: by number of the batch and convolution, the positions to look at: 4 kB for an image and a convolution.
+        together: ``[channels]`` float64, squared gradients of what scales a whole map around its mean, summed over
+            images: what it costs to lose as much of it at all positions. Only where it was asked for.
     """
 
     curvature: dict[str, torch.Tensor] = field(default_factory=dict)
     slope: dict[str, torch.Tensor] = field(default_factory=dict)
     drawn: dict[tuple[int, str], Drawn] = field(default_factory=dict)
+    together: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def samples(self) -> dict[str, float]:
         """By convolution, as how many positions those that were drawn count: (Σ w)² / Σ w², where some matter more.
@@ -66,6 +69,7 @@ def relevance_of(
     forward: Forward | None = None,
     progress: Progress | None = None,
     reading: Reading | None = None,
+    pooled: bool = False,
 ) -> Relevance:
     """Runs a probe back from the outputs to the layers ``names``.
 
@@ -78,6 +82,9 @@ def relevance_of(
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
         reading: what follows the layers; looked at on the first image where it is left out.
+        pooled: outputs say something of an image as a whole. What a layer loses is lost at all positions alike, and
+            where these are averaged later, adds up: position by position, the last layers of a classifier seem to
+            matter little.
     """
     reading = reading or reading_of(model, next(iter(images)))
     sampler, forward = sampler or Sampler(), forward or Forward()
@@ -102,6 +109,8 @@ def relevance_of(
             drawn = sampler.draw(batch, _hw(seen[0].maps[name]), torch.cat([piece.maps[name] for piece in seen]))
             found.drawn[batch.number, name] = drawn.resting()
             _add(found.curvature, name, sum(piece.curvature[name] for piece in seen))  # type: ignore[arg-type]
+            if pooled:
+                _add(found.together, name, sum(piece.together[name] for piece in seen))  # type: ignore[arg-type]
         for name in seen[0].slopes:
             _add(found.slope, name, sum(piece.slopes[name] for piece in seen))  # type: ignore[arg-type]
         if progress is not None:
@@ -117,6 +126,7 @@ class _Seen:
     maps: dict[str, torch.Tensor]  # [B, H, W]
     curvature: dict[str, torch.Tensor]  # [channels]
     slopes: dict[str, torch.Tensor]  # [channels], summed over images
+    together: dict[str, torch.Tensor]  # [channels]
 
 
 def _look(
@@ -142,10 +152,14 @@ def _look(
         # What no image reaches, as the words of a prompt, has no gradient.
         outputs = {name: y for name, y in outputs.items() if name not in again and y.requires_grad}
         gradients = torch.autograd.grad(value, list(outputs.values()), allow_unused=True)
-    seen = _Seen({}, {}, {})
+    seen = _Seen({}, {}, {}, {})
     for (name, output), gradient in zip(outputs.items(), gradients, strict=True):
         layer = model.get_submodule(name)
-        squares = as_map(layer, torch.zeros_like(output) if gradient is None else gradient.float().square())
+        gradient = torch.zeros_like(output) if gradient is None else gradient
+        squares = as_map(layer, gradient.float().square())
+        shown, slopes = as_map(layer, output.detach()).float(), as_map(layer, gradient).float()
+        around = shown - shown.mean((0, 2, 3), keepdim=True)
+        seen.together[name] = (slopes * around).sum((2, 3)).square().sum(0).double().cpu()
         seen.maps[name] = squares.sum(1).cpu()
         seen.curvature[name] = squares.sum((0, 2, 3)).double().cpu()
         if name in curves:

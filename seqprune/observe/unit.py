@@ -17,10 +17,13 @@ class Unit:
     Attributes:
         norm: module path of a BatchNorm.
         activation: an element-wise activation behind the layer, or behind its BatchNorm.
+        shortcut: module path of what reads a tensor, before the layer runs, that is then added to what comes of the
+            layer, where no activation lies between.
     """
 
     norm: str | None = None
     activation: nn.Module | None = None
+    shortcut: str | None = None
 
     def affine(self, model: nn.Module, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
         """What the BatchNorm multiplies with in inference, and what it adds: ``[outputs]`` float64 each; 1 and 0."""

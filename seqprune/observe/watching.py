@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -22,6 +22,22 @@ def watching(model: nn.Module, names: Sequence[str], look: Looks) -> Iterator[No
         look(name, module, inputs[0], output)
 
     handles = [model.get_submodule(name).register_forward_hook(partial(hook, name)) for name in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def entering(model: nn.Module, names: Iterable[str], look: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
+    """Calls ``look`` with the name of a module and its first input, if that is a tensor, before the module runs."""
+
+    def hook(name: str, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if inputs and isinstance(inputs[0], torch.Tensor):
+            look(name, inputs[0])
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(partial(hook, name)) for name in names]
     try:
         yield
     finally:

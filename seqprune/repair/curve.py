@@ -15,12 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import ceil
 
-import numpy as np
 import torch
 
 from seqprune.graph.channels import BoolArray
 from seqprune.observe.patches import SecondMoments
 from seqprune.observe.unit import Curve, slope_of
+from seqprune.repair.solve import columns_of
 
 ROUNDS, STEPS = 2, 8
 FLATTEST = 0.02
@@ -103,13 +103,6 @@ def bend(
     fitted[:, stay] = rows.double()
     offset[:] = (shift - rows @ mean).double()
     return fitted, offset
-
-
-def columns_of(inputs: BoolArray | None, size: int) -> torch.Tensor:
-    """``[size]``, the columns of the input channels that stay; all where it is left out."""
-    if inputs is None:
-        return torch.ones(size, dtype=torch.bool)
-    return torch.from_numpy(np.repeat(inputs, size // len(inputs)))
 
 
 def _secant(curve: Curve, now: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import ChannelGraph
-from seqprune.observe.batch import Batch, LabelledImages
+from seqprune.observe.batch import Batch, LabelledImages, every
 from seqprune.observe.forward import Forward
 from seqprune.plan import PrunePlan
 from seqprune.surgery import masker
@@ -20,6 +20,9 @@ Recover = Literal["none", "ls", "bias", "bn"]
 STEPS: dict[str, tuple[str, ...]] = {"none": (), "ls": ("ls",), "bias": ("bias", "bn"), "bn": ("bn",)}
 """What each way tries, one after the other: least squares, offsets alone, BatchNorm statistics. Not these after least
 squares, whose outputs vary less where they are less certain: scaled up, so are their errors."""
+
+QUICK = 4
+"""One batch in so many is enough to see that least squares help."""
 
 
 class Keep(Protocol):
@@ -46,9 +49,16 @@ class Fit(Protocol):
     """Fits a masked model to images, in place."""
 
     def __call__(
-        self, model: nn.Module, weights: bool, images: LabelledImages, start: int, on_stage: Callable[[int], None]
+        self,
+        model: nn.Module,
+        weights: bool,
+        images: LabelledImages,
+        start: int,
+        on_stage: Callable[[int], None],
+        quick: bool,
     ) -> object:
-        """``weights``: whether those are fitted, or offsets alone; ``start``: so many stages are already."""
+        """``weights``: whether those are fitted, or offsets alone; ``start``: so many stages are already; ``quick``:
+        rather soon than well."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Repair:
         step: ``ls``, ``bias`` or ``bn``.
         kept: whether the model was changed by it.
         before: loss on held-out images without it; lower is better. ``None`` where none were held out.
-        after: the same with it.
+        after: the same with it, as it was tried: fitted without these images, and quickly where that was enough.
     """
 
     step: str
@@ -103,12 +113,14 @@ def recover(
     keep = keep or Nowhere()
 
     def apply(step: str, model: nn.Module, images: LabelledImages, how: str) -> None:
+        quick = how == "quick"
+
         def work(start: int, on_stage: Callable[[int], None]) -> None:
             if step == "bn":
                 restate(original, model, images, forward)
                 masker(plan, graph)(model)
             else:
-                fit(model, step == "ls", images, start, on_stage)
+                fit(model, step == "ls", images, start, on_stage, quick)
 
         keep.fitted(f"{how}-{step}", model, work)
 
@@ -119,10 +131,14 @@ def recover(
     loss = judged("masked", masked) if STEPS[way] else None
     repairs = []
     for step in STEPS[way]:
-        candidate = deepcopy(best)
-        apply(step, candidate, images, "tried")
-        after = judged(step, candidate)
-        kept = loss is None or after is None or after < loss
+        # What helps though it was fitted to a few images helps, and need not be tried with all but those held out.
+        for how in ("quick", "tried") if step == "ls" and everything is not None else ("tried",):
+            candidate = deepcopy(best)
+            apply(step, candidate, every(images, 0, QUICK) if how == "quick" else images, how)
+            after = judged(f"{how}-{step}", candidate)
+            kept = loss is None or after is None or after < loss
+            if kept:
+                break
         repairs.append(Repair(step, kept, loss, after))
         if kept:
             best, loss = candidate, after

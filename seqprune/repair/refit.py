@@ -7,15 +7,18 @@ those that reproduce its original output best from what the pruned network feeds
     W′ = (Cov(y, u) + λ·W) (Cov(u) + λ·I)⁻¹,    d = mean(y) − W′ mean(u),
 
 ``u`` the patches of channels that stay, ``y`` the original output, ``d`` the bias, or what the BatchNorm's running mean
-is lowered by. ``λ`` is a share of the mean variance of ``u``; it draws the weights to the original ones. Where an
+is lowered by. Where something is added to what comes of a layer, as a shortcut, ``y`` makes up for its error too (as
+there, section 3.3). ``λ`` is a share of the mean variance of ``u``; it draws the weights to the original ones. Where an
 activation follows, the fit goes on to what comes out of it (:mod:`seqprune.repair.curve`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
+from math import ceil
 from typing import cast
 
 import numpy as np
@@ -27,13 +30,21 @@ from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward, Once
-from seqprune.observe.patches import Sampler, SecondMoments, as_map, map_size, patches
+from seqprune.observe.patches import Drawn, Positions, Sampler, SecondMoments, as_map, map_size, patches
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import Places
 from seqprune.observe.streaming import BlockStream, Pass, whole_passes
-from seqprune.observe.watching import watching
-from seqprune.repair.curve import Samples, bend, columns_of
+from seqprune.observe.watching import entering, watching
+from seqprune.repair.curve import Samples, bend
+from seqprune.repair.solve import solve
+
+FLAT = 1e-3
+"""Of the greatest factor of a BatchNorm: where it is less, nothing is made up for in front of it."""
+
+
+ENOUGH, LEAST = 128, 1 << 13
+"""Samples for every weight of a row, and at least: of more, that fit would gain less than one percent."""
 
 
 class _Reached(Exception):
@@ -49,34 +60,52 @@ class _Stage:
     names: Sequence[str]
     samples: dict[str, Samples]
     reading: Reading
+    batches: int
     moments: dict[str, SecondMoments] = field(default_factory=dict)
     drifted: set[str] = field(default_factory=set)
+
+    @cached_property
+    def shortcuts(self) -> dict[str, str]:
+        """By layer, what reads the tensor that is added to its outputs."""
+        paths = {name: self.reading.unit(name).shortcut for name in self.names}
+        return {name: path for name, path in paths.items() if path is not None}
 
     def look(self, whole: Pass, part: Pass, places: Places, forward: Forward) -> None:
         """Runs one batch through both networks."""
         device = next(self.pruned.parameters()).device
         run_whole, run_part, once = whole.ready(), part.ready(), Once()
+        all_images = self.batches * whole.images
+
+        def drawn_for(name: str, layer: nn.Module, output: torch.Tensor, images: slice) -> Drawn:
+            columns = cast(torch.Tensor, layer.weight)[0].numel()
+            most = ceil(max(ENOUGH * columns, LEAST) / all_images)
+            return places.of(name, map_size(layer, output), images).thinned(images.stop - images.start, most)
 
         def run(images: slice) -> None:
             before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+            beside: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
 
             def target(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
                 if name in before:
                     return  # a layer that runs twice is fitted to its first run
-                where = places.of(name, map_size(layer, output), images).where
-                image, row, column = (index.to(device) for index in where)
-                before[name] = patches(layer, x, where, output), as_map(layer, output)[image, :, row, column]
+                where = drawn_for(name, layer, output, images).where
+                wanted = _at(layer, output, where)
+                if (added := self.added(name, layer, output, beside[0], where)) is not None:
+                    wanted = wanted + added
+                before[name] = patches(layer, x, where, output), wanted
                 if len(before) == len(self.names):
                     raise _Reached
 
             def source(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
                 if name not in before:
                     return
-                drawn = places.of(name, map_size(layer, output), images)
+                drawn = drawn_for(name, layer, output, images)
                 seen = patches(layer, x, drawn.where, output)
                 unpruned, wanted = before.pop(name)
                 if not torch.equal(unpruned, seen):
                     self.drifted.add(name)
+                if (added := self.added(name, layer, output, beside[1], drawn.where)) is not None:
+                    wanted = wanted - added
                 wanted = wanted.reshape(len(wanted), len(seen), -1).transpose(0, 1)
 
                 def add() -> None:
@@ -88,12 +117,32 @@ class _Stage:
                 if not before:
                     raise _Reached
 
-            with watching(self.original, self.names, target), suppress(_Reached):
+            paths = set(self.shortcuts.values())
+            with (
+                entering(self.original, paths, beside[0].__setitem__),
+                watching(self.original, self.names, target),
+                suppress(_Reached),
+            ):
                 run_whole(images)
-            with watching(self.pruned, self.names, source), suppress(_Reached):
+            with (
+                entering(self.pruned, paths, beside[1].__setitem__),
+                watching(self.pruned, self.names, source),
+                suppress(_Reached),
+            ):
                 run_part(images)
 
         forward(whole.images, device, run)
+
+    def added(
+        self, name: str, layer: nn.Module, output: torch.Tensor, beside: Mapping[str, torch.Tensor], where: Positions
+    ) -> torch.Tensor | None:
+        """What is added to a layer's outputs behind its BatchNorm, as if it were in front of that: ``[N, outputs]``."""
+        found = beside.get(self.shortcuts.get(name, ""))
+        if found is None or found.shape != output.shape:
+            return None
+        scale = self.reading.unit(name).affine(self.original, name)[0].float()
+        flat = scale.abs() < FLAT * scale.abs().max()  # what an output does there is next to nothing
+        return _at(layer, found, where).float() / scale.masked_fill(flat, torch.inf)
 
     def fit(self, name: str, inputs: BoolArray | None, ridge: float | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights and offsets of one convolution."""
@@ -117,6 +166,7 @@ def refit(
     *,
     streams: tuple[BlockStream, BlockStream] | None = None,
     weights: bool = True,
+    bends: bool = True,
     sampler: Sampler | None = None,
     ridge: float = RIDGE,
     forward: Forward | None = None,
@@ -138,6 +188,7 @@ def refit(
         stages: convolutions in execution order; those of one stage do not read each other.
         streams: make all stages together cost about one pass, for each of the networks; whole passes without them.
         weights: whether weights are fitted; offsets alone otherwise, which corrects the means.
+        bends: whether the fit goes on through activations.
         sampler: which positions are looked at.
         ridge: relative to the mean variance of a convolution's input.
         forward: precision, and how many images at a time.
@@ -161,10 +212,10 @@ def refit(
         changed = changed or any(_is_other(masked.get_submodule(n), original.get_submodule(n)) for n in names)
         if not changed or number < start:
             continue
-        bent = [name for name in names if weights and getattr(original.get_submodule(name), "groups", 1) == 1]
+        bent = [name for name in names if weights and bends and getattr(original.get_submodule(name), "groups", 1) == 1]
         curves = {name: reading.unit(name).curve(original, name) for name in bent}
         samples = {name: Samples(curve, len(images)) for name, curve in curves.items() if curve is not None}
-        stage = _Stage(original, masked, names, samples, reading)
+        stage = _Stage(original, masked, names, samples, reading, len(images))
         both = [
             whole_passes(model, images) if streams is None else streams[at].passes(model, names, images, forward)
             for at, model in enumerate((original, masked))
@@ -180,6 +231,12 @@ def refit(
             fitted.append(name)
         on_stage(number + 1)
     return tuple(fitted)
+
+
+def _at(layer: nn.Module, output: torch.Tensor, where: Positions) -> torch.Tensor:
+    """``[N, channels]`` at these positions."""
+    image, row, column = (index.to(output.device) for index in where)
+    return as_map(layer, output)[image, :, row, column]
 
 
 def _is_other(conv: nn.Module, whole: nn.Module) -> bool:
@@ -209,38 +266,4 @@ def _write(
             mean[live] = (before.double() - offset)[live].to(mean.dtype)
 
 
-def solve(
-    weight: torch.Tensor, moments: SecondMoments, inputs: BoolArray | None, ridge: float | None, offset: bool = True
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weights that reproduce the targets best, convolution group by convolution group.
-
-    Args:
-        weight: ``[outputs, K]`` float64, the original ones.
-        moments: of patches and targets.
-        inputs: ``[channels]``, or ``[conv_groups, channels]``, which inputs stay; all where it is left out.
-        ridge: relative to the mean variance of the patches; ``None`` leaves the weights as they are.
-        offset: whether there is a bias to take the means; without one, products are taken around zero.
-
-    Returns:
-        Weights ``[outputs, K]``, those of removed inputs as they were, and the offsets ``[outputs]``.
-    """
-    weight, shift = weight.clone(), torch.zeros(len(weight), dtype=weight.dtype, device=weight.device)
-    groups, size = len(moments.products), weight.shape[1]
-    for number, rows in enumerate(torch.arange(len(weight), device=weight.device).chunk(groups)):
-        own = inputs if inputs is None or inputs.ndim == 1 else inputs[number]
-        stay = columns_of(own, size).to(weight.device)
-        mean, target = moments.mean[number], moments.target_mean[number]
-        products, cross = moments.products[number] / moments.count, moments.cross[number] / moments.count
-        if not offset:
-            products, cross = products + torch.outer(mean, mean), cross + torch.outer(target, mean)
-        products, cross, old = products[stay][:, stay], cross[:, stay], weight[rows][:, stay]
-        penalty = ridge * float(products.diagonal().mean()) if ridge is not None and len(products) else 0.0
-        if penalty > 0:  # else nothing varies, and nothing can be fitted
-            left = products + penalty * torch.eye(len(products), dtype=weight.dtype, device=weight.device)
-            old = torch.linalg.solve(left, (cross + penalty * old).T).T
-            weight[rows[:, None], stay.nonzero().flatten()] = old
-        shift[rows] = target - old @ mean[stay]
-    return weight, shift
-
-
-__all__ = ["refit", "solve"]
+__all__ = ["refit"]

@@ -1,16 +1,12 @@
-"""The folder a run's results go into: chosen before the work, filled after it, there whole or not at all."""
+"""The folder a run's results go into: chosen before the work, and taken by it."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-from seqprune.atomic import umask
-from seqprune.errors import InputError, SeqPruneError
+from seqprune.errors import InputError
 
 
 def free_folder(project: Path, name: str | None, stem: str) -> Path:
@@ -51,40 +47,6 @@ def claimed(target: Path) -> Path:
             return free
     except OSError as error:
         raise InputError(f"{target} cannot be made ({error}): give another --project") from error
-
-
-def fill(target: Path, write: Callable[[Path], object]) -> Path:
-    """Calls ``write`` with a temporary folder beside ``target``, which takes that name when all is written.
-
-    Returns:
-        ``target``; or, where something took that name meanwhile, the next free one: nothing is overwritten.
-
-    Raises:
-        SeqPruneError: writing failed; nothing is left behind.
-    """
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            write(staging)
-            staging.chmod(0o777 & ~umask())  # temporary folders are private, results are not
-            return _rename(staging, target)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    except OSError as error:
-        raise SeqPruneError(f"the results cannot be written to {target} ({error}); check its disk") from error
-
-
-def _rename(staging: Path, target: Path) -> Path:
-    while True:
-        free = target if not os.path.lexists(target) else _next_free(target.parent, target.name)
-        try:
-            staging.rename(free)
-        except OSError:
-            if not os.path.lexists(free):
-                raise
-        else:
-            return free
 
 
 def _next_free(project: Path, stem: str) -> Path:

@@ -128,7 +128,7 @@ class RunFolder:
         if self.folder is None:
             return
         try:
-            weights = (self.folder / FILES[0]).with_suffix(task.suffix)
+            weights = self.folder / files_of(task)[0]
             weights.parent.mkdir(parents=True, exist_ok=True)
             task.save(model, weights, plan)
             plan.save(self.folder / FILES[1])
@@ -152,6 +152,11 @@ class RunFolder:
             if whole:
                 self.state.clear()
         return result
+
+
+def files_of(task: Task) -> tuple[str, ...]:
+    """Names of a run's files, in its folder."""
+    return (str(Path(FILES[0]).with_suffix(task.suffix)), *FILES[1:])
 
 
 def write(result: PruneResult, folder: Path) -> None:

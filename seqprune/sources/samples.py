@@ -55,7 +55,8 @@ def measured_on(task: Task, images: int | None, seed: int) -> Iterator[Task]:
     elif isinstance(task, ModuleTask):
         if task.evaluate is not None or task.validation is None:
             raise InputError(f"images={images}: evaluate measures on images of its own; leave images out")
-        yield replace(task, validation=task.validation.first(images))
+        held: Any = task.validation
+        yield replace(task, validation=held.first(images))
     else:
         from seqprune.yolo.data.subset import sampled
 

@@ -7,7 +7,7 @@ has no values to compare, and says so once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,9 @@ from seqprune.testing.plain import plain
 from seqprune.testing.trial import FAILS, ContractError, Inputs, Keep, NotApplicable, Prune, Trial, trial
 
 State = Literal["holds", "fails", "blocked", "not applicable", "crashed", "out of time", "not run"]
+
+BROKEN: tuple[State, ...] = ("fails", "blocked", "crashed", "out of time", "not run")
+"""States of a contract on which nothing can rest."""
 
 
 @dataclass(frozen=True)
@@ -121,17 +124,23 @@ def needed(name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def results(asked: Trial, names: Collection[str] = tuple(CONTRACTS), own: bool = False) -> Iterator[Result]:
+def results(
+    asked: Trial,
+    names: Collection[str] = tuple(CONTRACTS),
+    own: bool = False,
+    known: Mapping[str, State] | None = None,
+) -> Iterator[Result]:
     """What comes of contracts, one after another.
 
     Args:
         asked: the trial.
         names: of the contracts; those that they rest on are asked before, and told too.
         own: whether the pruner chooses the channels itself.
+        known: what came of some of them already; they are not asked again.
     """
     wanted = {each for name in names for each in (*needed(name), name)}
-    states: dict[str, State] = {}
-    for name in (each for each in CONTRACTS if each in wanted):
+    states: dict[str, State] = dict(known or {})
+    for name in (each for each in CONTRACTS if each in wanted and each not in states):
         result = _result(asked, CONTRACTS[name], states, own)
         states[name] = result.state
         yield result
@@ -140,7 +149,7 @@ def results(asked: Trial, names: Collection[str] = tuple(CONTRACTS), own: bool =
 def _result(asked: Trial, each: Contract, states: dict[str, State], own: bool) -> Result:
     if own and not each.own:
         return Result(each.name, "not applicable", "the pruner chooses the channels itself")
-    broken = [name for name in each.requires if states[name] in ("fails", "blocked")]
+    broken = [name for name in each.requires if states[name] in BROKEN]
     if broken:
         return Result(each.name, "blocked", f"rests on {broken[0]}")
     if any(states[name] == "not applicable" for name in each.requires):

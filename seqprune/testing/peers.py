@@ -9,7 +9,7 @@ from torch import nn
 
 from seqprune.errors import InputError
 from seqprune.testing.plain import is_ultralytics
-from seqprune.testing.trial import Inputs, Keep
+from seqprune.testing.trial import Inputs, Keep, NotApplicable
 
 
 def torch_pruning(module: nn.Module, inputs: Inputs, keep: Keep) -> nn.Module:
@@ -59,11 +59,13 @@ def torch_pruning_split(module: nn.Module, inputs: Inputs, keep: Keep) -> nn.Mod
     The first convolution of each is two then, one for each half of its channels.
     """
     if not is_ultralytics(module):
-        raise InputError("this network has no C2f to rewrite; use torch-pruning")
+        raise NotApplicable("this network has no C2f to rewrite: see torch-pruning")
     from seqprune.yolo.task.splitting import SplitC2f, split_c2f
 
     asked: dict[str, list[int]] = {name: list(stay) for name, stay in keep.items()}
     split = split_c2f(module)
+    if not any(isinstance(block, SplitC2f) for block in split.modules()):
+        raise NotApplicable("this network has no C2f to rewrite: see torch-pruning")
     for name, block in split.named_modules():
         old = f"{name}.cv1.conv"
         if isinstance(block, SplitC2f) and old in asked:

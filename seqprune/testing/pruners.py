@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module, metadata
+from importlib import metadata
 
 from seqprune.errors import InputError
 from seqprune.testing import faulty, ours
+from seqprune.testing.named import named
 from seqprune.testing.peers import torch_pruning, torch_pruning_split
 from seqprune.testing.trial import Prune
 
@@ -43,7 +44,6 @@ class Pruner:
 
 _HALF = "readers were narrowed, producers were not"
 _ZERO = "channels are zeroed, not removed"
-_PEER = "see docs/conformance.md for where and why"
 
 PRUNERS: dict[str, Pruner] = {
     p.name: p
@@ -94,12 +94,8 @@ def pruner(name: str) -> Pruner:
     for entry in metadata.entry_points(group=GROUP):
         if entry.name == name:
             return _as_pruner(name, entry.load())
-    module, _, attribute = name.partition(":")
-    if attribute:
-        try:
-            return _as_pruner(name, getattr(import_module(module), attribute))
-        except (ImportError, AttributeError) as error:
-            raise InputError(f"{name}: no such function ({error}); write package.module:function") from error
+    if ":" in name:
+        return _as_pruner(name, named(name))
     known = ", ".join((*PRUNERS, *(entry.name for entry in metadata.entry_points(group=GROUP))))
     raise InputError(f"there is no pruner {name!r}: choose {known}, or package.module:function")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ import torch
 from torch import nn
 
 from seqprune.errors import InputError
+from seqprune.sources.factories import built
+from seqprune.testing.named import named
 from seqprune.testing.outputs import prepare
 from seqprune.testing.trial import Inputs
 
@@ -26,15 +27,17 @@ def subject(name: str) -> tuple[nn.Module, Inputs]:
 
     Args:
         name: ``timm:resnet18``, ``torchvision:vgg11``; a model YAML of Ultralytics' with or without its ending
-            (``yolov8n``); or a file of weights, whose own weights it has then.
+            (``yolov8n``); a file of weights, whose own weights it has then;
+            or ``package.module:function``, which returns a network and the tuple of tensors that it takes.
 
     Raises:
         InputError: there is no such network, or its library is not installed.
     """
     torch.manual_seed(0)
     if name.startswith((TIMM, TORCHVISION)):
-        library, _, model = name.partition(":")
-        return _classifier(library, model)
+        return _classifier(name)
+    if ":" in name and not name.endswith(FILES):
+        return _made(name)
     from seqprune.yolo.files.load import load
     from seqprune.yolo.files.networks import NETWORKS
     from seqprune.yolo.task.tracing import grey_image
@@ -48,22 +51,17 @@ def subject(name: str) -> tuple[nn.Module, Inputs]:
     return network, (torch.rand(image.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),)
 
 
-def _classifier(library: str, name: str) -> tuple[nn.Module, Inputs]:
+def _made(name: str) -> tuple[nn.Module, Inputs]:
+    make: Any = named(name)
     try:
-        if library == "timm":
-            import timm as zoo
+        model, inputs = make()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} gives no network and its inputs ({error}); return (module, (tensor,))") from error
+    return model.eval(), tuple(inputs)
 
-            make: Any = partial(zoo.create_model, name, pretrained=False)
-        else:
-            from torchvision import models as zoo
 
-            make = partial(zoo.get_model, name, weights=None)
-    except ImportError as error:
-        raise InputError(f"{library} is missing: pip install {library}, or leave {library}:{name} out") from error
-    try:
-        network = make()
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{library} has no network {name} ({error}); see its list of models") from error
+def _classifier(name: str) -> tuple[nn.Module, Inputs]:
+    network = built(name)[0]
     side = SIDE
     fixed = getattr(network, "default_cfg", {})
     if fixed.get("fixed_input_size"):

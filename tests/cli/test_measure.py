@@ -68,7 +68,10 @@ def test_compare_brings_methods_to_equal_parameters(run, data: Path, tmp_path: P
     [
         (("compare", "yolov8n.yaml", "--data", "d.yaml", "--methods", "best"), "there is no method 'best'"),
         (("compare", "yolov8n.yaml", "--data", "d.yaml", "--target", "latency=0.5"), "equal parameters"),
-        (("compare", "yolov8n.yaml", "--data", "d.yaml", "--target", "params=many"), "give numbers in (0, 1)"),
+        (
+            ("compare", "yolov8n.yaml", "--data", "d.yaml", "--target", "params=many"),
+            "give numbers with commas",
+        ),
         (("compare", "yolov8n.yaml", "--data", "d.yaml", "--target", "params=2"), "shares of the parameters in (0, 1)"),
         (("sensitivity", "yolov8n.yaml", "--data", "d.yaml", "--ratios", "1.5"), "give shares that stay"),
         (("sensitivity", "yolov8n.yaml", "--data", "d.yaml", "--criterion", "best"), "there is no criterion 'best'"),

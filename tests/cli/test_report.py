@@ -11,9 +11,9 @@ import pytest
 
 from seqprune.engine.record import Measurements, Record
 from seqprune.engine.steps import StepReport
-from seqprune.errors import InputError, SeqPruneError
+from seqprune.errors import InputError
 from seqprune.report.console import step_block
-from seqprune.report.folder import fill, free_folder
+from seqprune.report.folder import claimed, free_folder
 from seqprune.report.html import page
 from seqprune.report.record import compare
 from seqprune.surgery import Difference
@@ -108,26 +108,12 @@ def test_folders_are_numbered_and_named_ones_must_be_new(tmp_path: Path) -> None
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "n", "n-2", "n-3"]
 
 
-def test_a_name_taken_during_the_work_is_not_overwritten(tmp_path: Path) -> None:
-    target = tmp_path / "mine"
-
-    def write(folder: Path) -> None:
-        (folder / "ours").write_text("ours")
-        target.mkdir()
-        (target / "theirs").write_text("theirs")
-
-    written = fill(target, write)
-    assert written == tmp_path / "mine-2"
-    assert [p.name for p in target.iterdir()] == ["theirs"]
-    assert [p.name for p in written.iterdir()] == ["ours"]
-    assert written.stat().st_mode & 0o777 == target.stat().st_mode & 0o777
-
-
-def test_writing_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def write(folder: Path) -> None:
-        (folder / "half").write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(SeqPruneError, match="disk full"):
-        fill(tmp_path / "mine", write)
-    assert not list(tmp_path.iterdir())
+def test_a_name_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    target = free_folder(tmp_path / "runs", None, "mine")
+    target.mkdir(parents=True)
+    (target / "theirs").write_text("theirs")
+    assert claimed(target) == tmp_path / "runs" / "mine-2"
+    assert [path.name for path in target.iterdir()] == ["theirs"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be made"):
+        claimed(tmp_path / "file" / "mine")

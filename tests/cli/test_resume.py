@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from seqprune.cli.resuming import RUN, resumable
+from seqprune.errors import InputError, SeqPruneError
 from seqprune.yolo.files.load import load
 
 MODEL = "yolov8n.yaml"
@@ -135,3 +137,18 @@ def test_what_a_run_was_asked_for_is_not_asked_twice(run: Any, tmp_path: Path) -
     code, _, err = run("prune", MODEL, "--resume", tmp_path)
     assert code == 2
     assert "leave them out" in err
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    """Both wrote their findings over each other's."""
+    (tmp_path / RUN).write_text("{}")
+    with resumable("prune", tmp_path):
+        before = sorted(tmp_path.iterdir())
+        with (
+            pytest.raises(InputError, match=r"another process works in it; wait until it ends"),
+            resumable("prune", tmp_path),
+        ):
+            pytest.fail("nothing is done there")
+        assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(SeqPruneError, match=RUN), resumable("prune", tmp_path):
+        pytest.fail("it is finished")

@@ -161,7 +161,7 @@ def test_names_and_numbers_are_checked(options: dict[str, Any], kind: type[Excep
 def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
-    assert len(code) == 5  # the last one is run by tests/graph/test_widths.py
+    assert len(code) == 6  # the last one is run by tests/graph/test_widths.py
     names: dict[str, Any] = {}
     for part in code[:2]:
         exec(compile(part, str(PAGE), "exec"), names)  # noqa: S102
@@ -177,6 +177,8 @@ def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     restored = seqprune.restore(copy.deepcopy(names["model"]), "small.safetensors").eval()
     inputs = names["loader"].dataset.tensors[0][:4]
     assert torch.equal(restored(inputs), names["result"].model(inputs))
+    exec(compile(code[4], str(PAGE), "exec"), names)  # noqa: S102
+    assert [(row.method, row.reason) for row in names["found"].rows[1:]] == [("accurate", ""), ("lamp-global", "")]
 
 
 class Permuted(nn.Module):

@@ -220,3 +220,46 @@ def test_a_network_that_fails_in_its_proof(at: int, kind: type[SeqPruneError], w
     with pytest.raises(kind, match=rf"^the {who} model does not run .*KeyError.*") as caught:
         verify(Failing(at), Failing(3), torch.randn(1, 3, 2, 2))
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_with_lazy_layers_is_refused_with_the_way_on() -> None:
+    """It was a ValueError of torch's, with its traceback."""
+    with pytest.raises(ModelError, match=r"^0 has no shape yet .* run the network once"):
+        trace(nn.Sequential(nn.LazyConv2d(4, 1), nn.ReLU()), torch.randn(1, 3, 4, 4))
+
+
+def test_inputs_in_lists_need_the_graph() -> None:
+    """A plan keeps the shapes of its inputs, not how they lie in lists: the line blamed the weights and the input."""
+
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(6, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, images: list[torch.Tensor]) -> torch.Tensor:
+            return self.last(self.first(torch.cat(images, 1)))
+
+    images = ([torch.randn(1, 3, 4, 4), torch.randn(1, 3, 4, 4)],)
+    graph = trace(Joined(), images)
+    plan = random_plan(graph, 0)
+    verify(mask(model := Joined(), plan, graph), compact(model, plan, graph), images)
+    for act in (mask, compact):
+        with pytest.raises(ModelError, match=r"give the graph that trace returned"):
+            act(model, plan)
+
+
+def test_a_scripted_function_is_named_for_what_it_is() -> None:
+    """``The following operation failed in the TorchScript interpreter.``"""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+
+        @torch.jit.script
+        def swish(x: torch.Tensor) -> torch.Tensor:
+            return x * torch.sigmoid(x)
+
+    class Swish(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return swish(x)
+
+    with pytest.raises(ModelError, match=r"^1 runs aten.* where no call can be watched, .*torch\.jit"):
+        trace(nn.Sequential(nn.Conv2d(3, 4, 1), Swish()), torch.randn(1, 3, 4, 4))

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from networks import random_plan, randomise
 from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
+from seqprune.testing.networks import random_plan, randomise
 
 WIDTH = 8
 Code = Callable[[Any, torch.Tensor], torch.Tensor]
@@ -67,6 +68,16 @@ def test_a_branch_that_the_example_does_not_take(name: str) -> None:
 def test_a_branch_that_nothing_takes_is_noted() -> None:
     graph = trace(Net(lambda m, x: m.beside(x) if x.shape[2] == 12345 else x), images())
     assert [note.split(":")[0] for note in graph.notes] == ["1 modules with parameters never ran"]
+
+
+@pytest.mark.parametrize(
+    "gamma", [nn.ParameterList([torch.rand(WIDTH)]), nn.ParameterDict({"0": torch.rand(WIDTH)})], ids=["list", "dict"]
+)
+def test_lists_of_parameters_do_not_run(gamma: Any) -> None:
+    """They were noted as modules that never ran, and so were layers whose weights the code hands to a function."""
+    model = Net(lambda m, x: F.conv2d(x * next(m.gamma.parameters()).view(1, -1, 1, 1), m.beside.weight))
+    model.gamma = gamma.double()
+    assert trace(model, images()).notes == ()
 
 
 NUMBERS: dict[str, Code] = {

@@ -111,6 +111,34 @@ def test_subclasses_inherit_what_their_base_states_where_it_holds(kind: type[Hal
     assert small[2].half == half
 
 
+class Scaled(Halves):
+    """Computes with what its base states."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.half**-0.5
+
+
+class Compared(Halves):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        return y * (y.shape[1] // self.half)
+
+
+class Literal(Halves):
+    """Knows by heart what its base holds."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat(self.cv1(x).split(4, 1)[::-1], 1)
+
+
+@pytest.mark.parametrize("kind", [Scaled, Compared, Literal])
+def test_what_is_stated_is_watched_in_code_of_ones_own(kind: type[Halves]) -> None:
+    """A subclass of C2f that computes with ``self.c`` came out wrong, and its proof blamed the product."""
+    register_widths(Halves, half=("cv1.conv", 2))
+    graph, _, _ = exact(net(kind()))
+    assert not graph.by_name["2.cv1.conv"].free.any()
+
+
 def test_statements_that_name_no_class_or_no_layer() -> None:
     with pytest.raises(InputError, match="is no class of modules"):
         register_widths("pkg.C2f", c="cv1")  # type: ignore[arg-type]
@@ -313,6 +341,49 @@ def test_the_widths_of_a_block_that_is_fused_for_deployment(widths_: tuple[int, 
     assert (block.in_channels, block.out_channels) == (block.a[0].in_channels, block.a[0].out_channels)
     assert block.in_channels < 8
     assert block.deploy().weight.shape == block.a[0].weight.shape
+
+
+class Renamed(Reparameterised):
+    """The same, in words of its author."""
+
+    def __init__(self, names: tuple[str, str]) -> None:
+        super().__init__(8, 12)
+        self.names = names
+        del self.in_channels, self.out_channels
+        vars(self).update(zip(names, (8, 12), strict=True))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        *("in_ch out_ch", "nin nout", "num_in num_out", "_in _out", "C_in C_out", "inp oup", "c1 c2", "ch_in ch_out"),
+        *("n_in n_out", "input_dim output_dim", "inplanes planes", "cin cout", "inchs outchs", "chs chs_out"),
+    ],
+)
+def test_names_that_people_give_widths(names: str) -> None:
+    """``in_ch``, ``nin`` or ``C_in`` kept what the block was built with."""
+    one, other = names.split()
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), Renamed((one, other)), nn.Conv2d(12, 2, 1)).double().eval()
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"0": [0, 1, 2], "1.a.0": [0, 1, 2, 3, 4]})
+    block: Any = compact(model, plan, graph)[1]
+    assert (getattr(block, one), getattr(block, other)) == (3, 5)
+
+
+def test_widths_in_lists_and_numbers_of_no_known_meaning_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    """They kept what the block was built with and nobody was told: a list may be used for anything."""
+    model = net(Reparameterised(8, 12), 12)
+    vars(model[2]).update(
+        chs=[8, 12], planes=(8, 4), cfg={"width": 12, "depth": 2}, a_number=8, stride=8, flags=[True, 3]
+    )
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2, 3, 4]})
+    with caplog.at_level(logging.WARNING, "seqprune"):
+        block: Any = compact(model, plan, graph)[2]
+    assert (block.chs, block.planes, block.cfg, block.a_number) == ([8, 12], (8, 4), {"width": 12, "depth": 2}, 8)
+    assert sorted(record.message.split(" is ")[0] for record in caplog.records) == [
+        *("2.a_number", "2.cfg['width']", "2.chs[0]", "2.chs[1]", "2.planes[0]")
+    ]
 
 
 def test_the_number_of_a_whole_network() -> None:

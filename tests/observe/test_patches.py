@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from seqprune.observe.batch import Batch
-from seqprune.observe.patches import Sampler, SecondMoments, patches
+from seqprune.observe.patches import Drawn, Sampler, SecondMoments, patches
 
 
 def everywhere(images: int, hw: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -95,3 +95,17 @@ def test_a_share_of_the_positions_lies_on_objects(share: float, least: float, mo
 
 def test_boxes_that_reach_over_the_border_are_no_error() -> None:
     Sampler(10).draw(batch([[-30, -30, 400, 400], [70, 70, 90, 90], [5, 5, 5, 5]]), (8, 8))
+
+
+@pytest.mark.parametrize("most", [1, 3, 7, 50])
+def test_a_thinner_draw_takes_as_many_of_every_image_with_their_weights(most: int) -> None:
+    """A depthwise filter of 25 weights was fitted to 400 samples of every image."""
+    weight = torch.arange(60) + 1.0
+    drawn = Drawn((torch.arange(3).repeat_interleave(20), torch.arange(60) % 20, torch.arange(60)), weight)
+    thin = drawn.thinned(3, most)
+    image, row, column = thin.where
+    counts = torch.bincount(image, minlength=3)
+    assert counts.min() == counts.max() <= max(most, 1)
+    assert counts.max() > min(most, 20) / 2
+    assert torch.equal(thin.weight, column + 1.0)  # its own
+    assert torch.equal(row, column % 20)

@@ -119,7 +119,7 @@ def test_a_unit_is_what_alone_follows_module_or_function() -> None:
     reading = reading_of(Mixed().eval(), batch(torch.randn(2, 3, 16, 16)))
     assert reading.unit("plain").norm == "norm"
     assert isinstance(reading.unit("plain").activation, nn.ReLU)
-    assert reading.unit("beside") == Unit()  # its output is added to something
+    assert reading.unit("beside") == Unit(shortcut="beside")  # its output is added to what it reads
     assert reading.unit("last") == Unit()
 
 

@@ -53,6 +53,24 @@ def test_noise_on_outputs_gives_every_error_there_its_square() -> None:
     assert found.curvature["model.5.0"] / positions == pytest.approx(torch.ones(7).double().numpy(), rel=0.05)
 
 
+def test_what_all_positions_lose_adds_up_where_they_are_averaged() -> None:
+    """Position by position the last layers of an EfficientNet seemed to matter little, and half of each was cut."""
+    images = Images(count=8, batch=4)
+
+    def averages(model: nn.Module, x: torch.Tensor, _random: torch.Generator) -> torch.Tensor:
+        value: torch.Tensor = model(x).mean((2, 3)).sum()
+        return value
+
+    found = relevance_of(Detector(), ["model.5.0"], images, averages, pooled=True)
+    assert relevance_of(Detector(), ["model.5.0"], images, averages).together == {}
+    expected = torch.zeros(7)
+    for batch in images:
+        with torch.no_grad():
+            y = Detector()(batch.images.float() / 255)
+        expected += (y.mean((2, 3)) - y.mean((0, 2, 3))).square().sum(0)
+    torch.testing.assert_close(found.together["model.5.0"], expected.double(), rtol=1e-3, atol=0.0)
+
+
 def test_outputs_that_are_changed_in_place_can_be_asked() -> None:
     """As heads for key points do: a sigmoid of some channels, then arithmetic on their neighbours, in one tensor."""
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from networks import randomise
 from torch import nn
 from torch.nn import functional
 
@@ -16,6 +15,7 @@ from seqprune.observe.replay import Units, units_of
 from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import BlockStream, whole_passes
 from seqprune.observe.watching import watching
+from seqprune.testing.networks import randomise
 
 
 class Residual(nn.Module):

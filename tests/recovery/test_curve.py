@@ -11,7 +11,7 @@ from seqprune.observe.patches import SecondMoments
 from seqprune.observe.unit import Curve
 from seqprune.repair import curve
 from seqprune.repair.curve import Samples, _weighted, bend
-from seqprune.repair.refit import solve
+from seqprune.repair.solve import solve
 
 KEEP = np.array([True, False, True, True, False, True, True, True])
 

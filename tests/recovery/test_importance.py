@@ -32,6 +32,9 @@ def test_the_cost_by_hand() -> None:
     assert found == pytest.approx({"a": 1, "b": 0.2, "c": 3})
     found = importance_of_layers(model, dict.fromkeys("abc", covariance), curvature, damping=0.5)
     assert found == pytest.approx({"a": 1, "b": 0.2**0.5, "c": 3**0.5})
+    together = {"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([0.0, 8.0]), "c": torch.tensor([2.0, 0.0])}
+    found = importance_of_layers(model, dict.fromkeys("abc", covariance), curvature, 1, together)
+    assert found == pytest.approx({"a": 1, "b": 2, "c": 0.5})
 
 
 def test_what_was_not_asked_about_is_like_the_layer_in_the_middle() -> None:

@@ -10,7 +10,7 @@ from detectors import Detector, Images
 from torch import nn
 
 from seqprune import compact, mask, trace, verify
-from seqprune.repair.recover import recover, restate
+from seqprune.repair.recover import Repair, recover, restate
 from seqprune.surgery import active_channels
 from seqprune.testing.networks import random_plan
 
@@ -67,6 +67,31 @@ def test_what_is_kept_is_done_anew_with_all_images() -> None:
     assert [repair.kept for repair in repairs] == [True, False]
     weights = [model.get_submodule("model.5.0").weight for model in (best, masked)]
     assert torch.equal(weights[0], 3 * weights[1])  # from what was pruned, not on top of the first fit
+
+
+@pytest.mark.parametrize(
+    ("losses", "fits", "repair"),
+    [
+        ([5, 4], [(2, True), (6, False)], Repair("ls", True, 5, 4)),
+        ([5, 6, 3], [(2, True), (5, False), (6, False)], Repair("ls", True, 5, 3)),
+        ([5, 6, 7], [(2, True), (5, False)], Repair("ls", False, 5, 7)),
+    ],
+)
+def test_least_squares_are_tried_quickly_first(
+    losses: list[float], fits: list[tuple[int, bool]], repair: Repair
+) -> None:
+    """Two whole fits, one of which only judged, were three quarters of a run."""
+    model, masked, plan, graph = case()
+    part, everything, seen = Images(40), Images(48), []
+
+    def fit(model: nn.Module, weights: bool, images: Images, start: int, on_stage: object, quick: bool) -> None:
+        seen.append((len(images), quick))
+        scale(model, weights, images)
+
+    told = iter(losses)
+    _, repairs = recover(model, masked, plan, graph, part, "ls", fit, lambda _m: next(told), everything=everything)  # type: ignore[arg-type]
+    assert seen == fits
+    assert repairs == (repair,)
 
 
 def test_without_held_out_images_everything_is_kept_and_said() -> None:

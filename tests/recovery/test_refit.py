@@ -15,8 +15,9 @@ from seqprune.observe.patches import Sampler, SecondMoments
 from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import Blocks, BlockStream
 from seqprune.plan import PrunePlan
-from seqprune.repair.refit import refit, solve
-from seqprune.testing.networks import Network, Unit, example, random_plan
+from seqprune.repair.refit import refit
+from seqprune.repair.solve import solve
+from seqprune.testing.networks import Network, Unit, example, random_plan, randomise
 from seqprune.testing.strategies import networks
 
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(6)), (False,) * 6)
@@ -50,6 +51,38 @@ def test_a_removed_channel_that_another_one_repeats_is_made_up_for_exactly() -> 
         repaired = (masked(images) - expected).abs().max()
     assert repaired < 1e-3 * broken
     assert names[0] == "model.2.cv1.conv"  # what reads it
+
+
+class Shortcut(nn.Module):
+    """A linear branch beside a shortcut, with a BatchNorm that scales."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+        self.wide, self.back = nn.Conv2d(4, 6, 1), nn.Conv2d(6, 4, 1)
+        self.last = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.last(x + self.norm(self.back(self.wide(x))))
+
+
+def test_a_branch_makes_up_for_what_its_shortcut_carries_past_it() -> None:
+    """Errors of an inverted residual's input went through the whole stage, since each branch was right by itself."""
+    torch.manual_seed(0)
+    model = Shortcut().eval()
+    randomise(model, 0)
+    graph = trace(model, INPUT)
+    plan = PrunePlan.from_keep(graph, {"wide": range(5)})
+    masked = mask(model, plan, graph)
+    with torch.no_grad():
+        masked.stem.weight[:] = torch.randn(4, 3, 1, 1)  # type: ignore[union-attr,index]
+        images = next(iter(Images())).images.float() / 255
+        before = (masked(images) - model(images)).abs().max()
+        stages = [["wide"], ["back"]]
+        names = refit(model, masked, graph, plan.removed_groups(graph), Images(), stages, ridge=1e-9)
+        assert names == ("wide", "back")
+        assert (masked(images) - model(images)).abs().max() < 1e-3 * before
 
 
 def test_nothing_is_fitted_where_nothing_was_removed() -> None:
@@ -135,6 +168,26 @@ def test_the_closed_form_is_that_of_ridge_regression(offset: bool) -> None:
     np.testing.assert_allclose(found[:, torch.from_numpy(keep)], expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(found[:, ~torch.from_numpy(keep)], torch.from_numpy(weight)[:, ~keep])
     np.testing.assert_allclose(shift, y.mean(0) - expected @ u[:, keep].mean(0), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("offset", [True, False])
+def test_groups_are_solved_as_if_each_were_alone(offset: bool) -> None:
+    """A depthwise convolution of 1,152 groups was solved in as many turns."""
+    draw = torch.Generator().manual_seed(0)
+    seen, target = (torch.randn(5, 60, n, generator=draw) + 1 for n in (6, 2))
+    seen[3] = 0.0  # where nothing varies, weights stay
+    weight = torch.randn(10, 6, generator=draw).double()
+    stay = np.array([[1, 1, 1], [1, 0, 1], [0, 0, 0], [1, 1, 1], [1, 0, 1]], bool)
+    moments = SecondMoments()
+    moments.update(seen, target)
+    rows, shift = solve(weight, moments, stay, 0.1, offset)
+    for group in range(5):
+        alone, mine = SecondMoments(), slice(2 * group, 2 * group + 2)
+        alone.update(seen[group : group + 1], target[group : group + 1])
+        its, offsets = solve(weight[mine], alone, stay[group], 0.1, offset)
+        torch.testing.assert_close(rows[mine], its)
+        torch.testing.assert_close(shift[mine], offsets)
+    assert torch.equal(rows[4:8], weight[4:8])
 
 
 def test_stages_follow_the_network_and_hold_what_does_not_depend_on_each_other() -> None:

@@ -6,13 +6,14 @@ import io
 import zipfile
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from ultralytics import YOLO
 
-from seqprune.errors import ModelError
+from seqprune.errors import ModelError, UntrustedError
 from seqprune.yolo.files.load import load
 from seqprune.yolo.files.save import save_pt
 
@@ -177,3 +178,24 @@ def test_a_fused_file_is_refused_because_its_batchnorm_is_gone(tiny: nn.Module, 
         with pytest.raises(ModelError, match="BatchNorm layers were fused away") as caught:
             load(given)
         assert "trust" not in str(caught.value)
+
+
+def test_a_whole_object_and_hooks_of_torch_prune_are_named_for_what_they_are(tiny: nn.Module, tmp_path: Path) -> None:
+    """Both were "neither a layer nor data", and an object with hooks "only tensors created explicitly by the user"."""
+    yolo = YOLO("yolov8n.yaml", verbose=False)
+    yolo.model = tiny
+    torch.save(yolo, tmp_path / "whole.pt")
+    with pytest.raises(UntrustedError, match=r"whole YOLO object: save the network alone"):
+        load(tmp_path / "whole.pt")
+    conv: Any = tiny.get_submodule("model.1.conv")
+    torch.nn.utils.prune.l1_unstructured(conv, "weight", 0.5)
+    torch.save({"model": tiny, "train_args": {}}, tmp_path / "hooks.pt")
+    with pytest.raises(UntrustedError, match=r"left its hooks in the network: call its remove\(\)"):
+        load(tmp_path / "hooks.pt")
+    with pytest.raises(ModelError, match=r"model\.1\.conv makes its weight anew in every call"):
+        load(yolo)
+
+
+def test_an_object_that_keeps_what_it_computed_is_copied(tiny: nn.Module) -> None:
+    tiny.kept = tiny(torch.rand(1, 3, 64, 64).requires_grad_())
+    assert load(tiny).model is not tiny

@@ -30,7 +30,7 @@ def test_every_module_that_splits_by_an_attribute_is_listed() -> None:
         if issubclass(kind, torch.nn.Module) and hasattr(kind, method)
         if "split((self.c," in inspect.getsource(getattr(kind, method))
     }
-    assert splitting == set(BY_NAME)
+    assert splitting == set(BY_NAME) - {"ADown", "C3x"}  # whose widths nothing reads
 
 
 def test_a_stale_attribute_breaks_the_exported_forward() -> None:

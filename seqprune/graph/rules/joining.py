@@ -105,7 +105,8 @@ def _held_in_attribute(r: Recorder, size: int) -> bool:
     if not r.module:
         return False
     module = r.model.get_submodule(r.module)
-    return any(vars(module).get(name) == size for name in widths.held(module))
+    held = [vars(module).get(name) for name in widths.held(module)]
+    return any(type(number) is int and number == size for number in held)  # a count would have come as one
 
 
 def _sections(r: Recorder, value: Value, count: int, reason: str) -> list[Value]:

@@ -7,15 +7,12 @@ that lack their end marker, and deletes ``*.npy`` files that it cannot read: all
 from __future__ import annotations
 
 import logging
-import math
 import os
 import random
-import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +28,9 @@ from ultralytics.models.rtdetr.val import RTDETRDataset
 from ultralytics.utils import ROOT
 
 from seqprune.errors import DataError, UnlabelledError
-from seqprune.plain import UnreadableError, text_of, why_no_file
+from seqprune.plain import why_no_file
 from seqprune.yolo.data import datayaml
+from seqprune.yolo.data.checked import check_class_ids, untouched
 from seqprune.yolo.data.classes import renumbered
 from seqprune.yolo.files.contained import contained, one_line, replaced
 
@@ -188,7 +186,7 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
         if (reason := why_no_file(label_file)) not in ("", "no such file"):
             return None, f"its labels: {reason}"
         if not self.single_cls:
-            _check_class_ids(label_file, classes)
+            check_class_ids(label_file, classes)
         with untouched(im_file) as checked:
             points, size = self.data.get("kpt_shape", (0, 0)) if self.use_keypoints else (0, 0)
             found = verify_image_label(
@@ -213,47 +211,6 @@ class ReadOnlyDataset(YOLODataset):  # type: ignore[misc]
 
 class ReadOnlyStretched(ReadOnlyDataset, RTDETRDataset):  # type: ignore[misc]
     """The same for detectors of queries, whose images are stretched to a square."""
-
-
-@contextmanager
-def untouched(im_file: str) -> Iterator[str]:
-    """An image's file to check; a copy where Ultralytics would re-encode it in place."""
-    if not _lacks_end(im_file):
-        yield im_file
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        yield shutil.copy(im_file, folder)
-
-
-def _lacks_end(im_file: str) -> bool:
-    """Whether a file begins as a JPEG but does not end as one."""
-    try:
-        with open(im_file, "rb") as file:
-            if file.read(2) != b"\xff\xd8":
-                return False
-            file.seek(-2, os.SEEK_END)
-            return file.read() != b"\xff\xd9"
-    except OSError:
-        return False  # Ultralytics' own check says what is wrong
-
-
-def _check_class_ids(label_file: str, classes: int) -> None:
-    """Raise DataError where a label file uses a class that the names do not have."""
-    try:
-        text = text_of(label_file)
-    except UnreadableError:
-        return  # no labels is no error, and unreadable ones are reported by Ultralytics' own check
-    for line in text.splitlines():
-        first = line.split(maxsplit=1)[:1]
-        try:
-            number = float(first[0]) if first else 0.0
-        except ValueError:
-            return
-        if math.isfinite(number) and number == int(number) and not 0 <= number < classes:
-            raise DataError(
-                f"{label_file}: class id {int(number)} is not one of the {classes} classes "
-                f"(0 to {classes - 1}); correct the label or the names in the data YAML"
-            )
 
 
 def build(

@@ -20,8 +20,9 @@ from ultralytics.data.utils import check_cls_dataset, verify_image
 from ultralytics.nn.autobackend import check_class_names
 
 from seqprune.errors import DataError, UnlabelledError
+from seqprune.yolo.data.checked import untouched
 from seqprune.yolo.data.classes import check_classes
-from seqprune.yolo.data.dataset import resolve, untouched
+from seqprune.yolo.data.dataset import resolve
 from seqprune.yolo.files.contained import contained, one_line
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml  # type: ignore[import-untyped,unused-ignore]
 
 from seqprune.errors import InputError
-from seqprune.yolo.data.images import DetectionImages, FileImages
+from seqprune.yolo.data.files import FileImages
+from seqprune.yolo.data.images import DetectionImages
 
 
 @contextmanager

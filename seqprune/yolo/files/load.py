@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Collection
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from ultralytics.nn import tasks as networks
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from seqprune.errors import ModelError, UntrustedError
+from seqprune.graph.copying import copied
+from seqprune.graph.unwatched import refuse
 from seqprune.plain import UnreadableError, printable, why_no_file
 from seqprune.plan import PrunePlan
 from seqprune.yolo.data.classes import ITEM
@@ -227,10 +227,11 @@ def _some(mapping: dict[Any, Any]) -> str:
 def _copied(module: nn.Module, source: str) -> nn.Module:
     """A deep copy, made outside inference mode so that it can be trained."""
     try:
+        refuse(module)
         with torch.inference_mode(False):
-            return deepcopy(module)
-    except (RuntimeError, TypeError, pickle.PicklingError) as error:
-        raise ModelError(f"{source}: cannot be copied ({one_line(error)}); load it afresh from its file") from error
+            return copied(module)
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from error
 
 
 def _loaded(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import torch
+from torch import nn
 
 from seqprune.budget.size import Candidate, best, candidates, split
 from seqprune.budget.target import Target
@@ -44,8 +46,7 @@ def sized(
 ) -> tuple[int, float]:
     """The size, and the share of the cost there that is left to the other moves; 1 where they have nothing to do.
 
-    Accuracy is that of the classes counted by their objects, which moves least for nothing on few images. ``watch``
-    measures, where the target is time.
+    Accuracy counts classes by their objects, which moves least for nothing. ``watch`` measures, where time is asked for.
 
     Raises:
         InputError: a target that no size helps to meet, or a network whose accuracy cannot be measured by boxes.
@@ -58,14 +59,8 @@ def sized(
             "leave size out of the moves, or give a target of flops or latency for a detector"
         )
     model = detector.model
-
-    def cost(size: int) -> float:
-        if watch is None:
-            return gflops(model, size)
-        before, after = watch.networks([(watch.task, model), (cast(YoloTask, watch.task).at_size(size), model)])
-        return after.median / before.median
-
-    found = candidates(imgsz, target.share, cost, max(detector.stride, 32), others=way.by != ("size",))
+    step, cost = max(detector.stride, 32), partial(_cost, model, watch)
+    found = candidates(imgsz, target.share, cost, step, others=way.by != ("size",))
     about = detector.names, image_channels(model)
     whole = DetectionImages(data, imgsz=imgsz, batch=batch, images=images, names=detector.names, seed=seed)
     fitted, held = split(whole.files)
@@ -90,6 +85,14 @@ def sized(
 
         chosen = best(found, worth) if len(found) > 1 else found[0]
     return chosen.imgsz, chosen.left
+
+
+def _cost(model: nn.Module, watch: Stopwatch | None, size: int) -> float:
+    """Operations at a size in pixels, or the share of the time at the size that was given."""
+    if watch is None:
+        return gflops(model, size)
+    before, after = watch.networks([(watch.task, model), (cast(YoloTask, watch.task).at_size(size), model)])
+    return after.median / before.median
 
 
 def left_to_others(way: Way, share: float) -> Way:

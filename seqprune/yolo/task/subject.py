@@ -19,7 +19,8 @@ from seqprune.engine.stopwatch import Stopwatch
 from seqprune.errors import InputError
 from seqprune.observe.batch import Noise
 from seqprune.surgery import compact
-from seqprune.yolo.data.images import FileImages, images_for
+from seqprune.yolo.data.files import FileImages
+from seqprune.yolo.data.images import images_for
 from seqprune.yolo.files.heads import knows_some, only_classes
 from seqprune.yolo.files.load import LoadedDetector, load
 from seqprune.yolo.files.networks import NETWORKS, names_of

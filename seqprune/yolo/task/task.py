@@ -18,7 +18,7 @@ from seqprune.observe.relevance import Probe
 from seqprune.observe.streaming import Blocks
 from seqprune.plan import PrunePlan
 from seqprune.surgery import Difference
-from seqprune.yolo.data.images import FileImages
+from seqprune.yolo.data.files import FileImages
 from seqprune.yolo.files.heads import knows_some
 from seqprune.yolo.files.networks import is_fixed
 from seqprune.yolo.files.save import bytes_of, save_pt

@@ -78,13 +78,30 @@ def train(
     described, description = describe(data, loaded.task)
     if classes is not None:
         loaded = replace(loaded, model=only_classes(loaded.model, classes))
-    elif not knows_some(loaded.model) and loaded.names != ITEM and len(description["names"]) != len(loaded.names):
+    else:
+        _warn_of_others(loaded, str(data), len(description["names"]), warn)
+    overrides = {"plots": False, "verbose": False} | given | _places(loaded, model, described, epochs, folder)
+    fresh = not folder.exists()
+    try:
+        return _run(loaded, overrides, on_epoch, trust, teacher)
+    except InputError:
+        if fresh and not any(folder.glob("weights/*.pt")):
+            shutil.rmtree(folder, ignore_errors=True)  # Ultralytics made it before it looked at the input
+        raise
+
+
+def _warn_of_others(loaded: LoadedDetector, data: str, classes: int, warn: Callable[[str], None]) -> None:
+    """Says what becomes of a head where the data have another number of classes."""
+    if not knows_some(loaded.model) and loaded.names != ITEM and classes != len(loaded.names):
         warn(
-            f"{data} has {len(description['names'])} classes, the model {len(loaded.names)}: the last layers of its "
-            "head are made anew, classes that it knows by name keep theirs"
+            f"{data} has {classes} classes, the model {len(loaded.names)}: the last layers of its head are made anew, "
+            "classes that it knows by name keep theirs"
         )
-    overrides = {"plots": False, "verbose": False} | given
-    overrides |= {
+
+
+def _places(loaded: LoadedDetector, model: str | Path, described: str, epochs: int, folder: Path) -> dict[str, Any]:
+    """The arguments of Ultralytics' that are not the caller's to give."""
+    found = {
         "task": loaded.task,
         "mode": "train",
         "model": str(model),
@@ -93,15 +110,8 @@ def train(
         "project": str(folder.parent.absolute()),
         "name": folder.name,
     }
-    if loaded.names == ITEM:
-        overrides["single_cls"] = True  # as the network was trained: all classes are one
-    fresh = not folder.exists()
-    try:
-        return _run(loaded, overrides, on_epoch, trust, teacher)
-    except InputError:
-        if fresh and not any(folder.glob("weights/*.pt")):
-            shutil.rmtree(folder, ignore_errors=True)  # Ultralytics made it before it looked at the input
-        raise
+    # As the network was trained: all classes are one.
+    return found | ({"single_cls": True} if loaded.names == ITEM else {})
 
 
 def resume(

@@ -111,29 +111,74 @@ def finetune(
     if teacher is not None:
         check_student(model)
         arguments["distill_model"] = "teacher.pt"  # a name only: the teacher is handed over
+    described, description = _described(model, data, task)
+    how = (epochs, imgsz, batch, seed, lr0, sorted(overrides.items()), teacher is not None)
+    kept = Epochs(state, f"{fingerprint(model)} {how}") if state is not None and state.folder is not None else None
+    return _trained(model, description, arguments | {"data": described}, plan, teacher, kept)
+
+
+def _described(model: nn.Module, data: str | Path, task: str) -> tuple[str, dict[str, Any]]:
+    """What Ultralytics is given as the data, and its own description of them."""
     described, description = describe(data, task, needs=("train",))
     if task != "classify" and names_of(model) == ITEM:
         description = fitted(description, ITEM, str(data))
     description["val"] = description["val"] or description["train"]  # Ultralytics opens both; nothing is measured
+    return described, description
+
+
+def _trained(
+    model: nn.Module,
+    description: Mapping[str, Any],
+    arguments: dict[str, Any],
+    plan: PrunePlan | None,
+    teacher: nn.Module | None,
+    kept: Epochs | None,
+) -> nn.Module:
+    """
+    Raises:
+        InputError, TrainingError: see :func:`finetune`.
+    """
     with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():
-        arguments |= {"data": described, "project": folder, "name": "run"}
-        try:
-            trainer = _quiet(model, description)(overrides=arguments)
-        except (SyntaxError, TypeError, ValueError) as error:
-            raise InputError(f"training arguments: {one_line(error)}") from error
-        trainer.teacher = None if teacher is None else deepcopy(teacher).float()
-        trainer.model = trainer.get_model(weights=model)
+        trainer = _prepared(model, description, arguments | {"project": folder, "name": "run"}, plan, teacher)
+        trainer.epochs_kept = kept
         shapes = shapes_with(model, len(trainer.data["names"]))
-        if state is not None and state.folder is not None:
-            how = (epochs, imgsz, batch, seed, lr0, sorted(overrides.items()), teacher is not None)
-            trainer.epochs_kept = Epochs(state, f"{fingerprint(model)} {how}")
-        if plan is not None:
-            remember(trainer.model, plan.to_json())
         try:
             trainer.train()
         except FAILED as error:
             raise TrainingError(f"training failed: {one_line(error)}") from error
         result: Any = released(trainer.ema.ema).float().cpu().to(memory_format=torch.contiguous_format).eval()
+    return _checked(result, model, shapes, trainer)
+
+
+def _prepared(
+    model: nn.Module,
+    description: Mapping[str, Any],
+    arguments: dict[str, Any],
+    plan: PrunePlan | None,
+    teacher: nn.Module | None,
+) -> Any:
+    """The trainer with the network, what it was pruned by, and its teacher.
+
+    Raises:
+        InputError: an argument that Ultralytics refuses.
+    """
+    try:
+        trainer: Any = _quiet(model, description)(overrides=arguments)
+    except (SyntaxError, TypeError, ValueError) as error:
+        raise InputError(f"training arguments: {one_line(error)}") from error
+    trainer.teacher = None if teacher is None else deepcopy(teacher).float()
+    trainer.model = trainer.get_model(weights=model)
+    if plan is not None:
+        remember(trainer.model, plan.to_json())
+    return trainer
+
+
+def _checked(result: Any, model: nn.Module, shapes: Any, trainer: Any) -> nn.Module:
+    """What was trained, as ``model`` was given.
+
+    Raises:
+        TrainingError: it diverged, or has another shape, or a masked channel woke.
+    """
     forget_inputs(result)
     forget(result)
     result.args = deepcopy(getattr(model, "args", {}))
