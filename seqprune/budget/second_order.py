@@ -21,6 +21,7 @@ from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.patches import Sampler
+from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import second_moments
@@ -43,6 +44,7 @@ def choose_globally(
     meet: Meet | None = None,
     relevance: Relevance | None = None,
     reading: Reading | None = None,
+    ranks: Ranks = ALONE,
 ) -> BoolArray:
     """The channel groups to remove, ``[group_count]``: legal, rounded, less than a step below the target.
 
@@ -56,35 +58,38 @@ def choose_globally(
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
         share: what of the whole stays, where something else is meant to meet the target than the price.
-        meet: finds what meets the target among what is removed for a share; by the price alone where left out. The
-            order then goes on to its end.
+        meet: finds what meets the target among what is removed for a share; by the price alone where left out.
         relevance: where errors matter, and in which layers, from the same images. All are alike without it.
         reading: which layers can be read; looked at on the first image where it is left out.
+        ranks: the processes that share the images; the first chooses for all.
 
     Raises:
         InputError: nothing of that path to protect, or the target cannot be met.
     """
-    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, relevance, reading)
+    sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, relevance, reading, ranks)
     free = known & ~graph.pinned & ~protected(graph, budget.protect)
-    ranks: FloatArray = np.zeros(graph.group_count)
+    alike: FloatArray = np.zeros(graph.group_count)
 
     def far_enough(gone: BoolArray) -> bool:
         # Rounding gives channels back, so the order goes on until the target is met without them.
         if meet is not None or price.share(gone) > budget.target:
             return False
-        return price.share(graph.legalise(gone, ranks, free, budget.round_to)) <= budget.target
+        return price.share(graph.legalise(gone, alike, free, budget.round_to)) <= budget.target
 
-    order = removal_order(
-        _given_up(sources),
-        free,
-        graph.balances,
-        tuple(layer.groups for layer in graph.all_layers),
-        price.savings,
-        far_enough,
-        floor=budget.floor,
-        ridge=budget.ridge,
-    )
-    return prefix_met(graph, share or price.share, [unit.groups for unit in order], free, budget, meet)
+    def choose() -> BoolArray:
+        order = removal_order(
+            _given_up(sources),
+            free,
+            graph.balances,
+            tuple(layer.groups for layer in graph.all_layers),
+            price.savings,
+            far_enough,
+            floor=budget.floor,
+            ridge=budget.ridge,
+        )
+        return prefix_met(graph, share or price.share, [unit.groups for unit in order], free, budget, meet)
+
+    return ranks.first(choose)
 
 
 def _given_up(sources: list[Source]) -> Iterator[Source]:
@@ -102,12 +107,13 @@ def _sources(
     progress: Progress | None,
     relevance: Relevance | None,
     reading: Reading | None,
+    ranks: Ranks = ALONE,
 ) -> tuple[list[Source], BoolArray]:
     """What every layer reads, and the groups all of whose readers are known."""
     reading = reading or reading_of(model, next(iter(images)))
     inputs, outputs = graph.weight_inputs, graph.weight_outputs
     names = [n for n in inputs if n in reading.names and getattr(model.get_submodule(n), "groups", 1) == 1]
-    moments, leader = second_moments(model, names, images, sampler, progress, forward, relevance)
+    moments, leader = second_moments(model, names, images, sampler, progress, forward, relevance, ranks)
     names = [name for name in names if name in leader]
     known = np.ones(graph.group_count, bool)
     for cut in graph.slices:

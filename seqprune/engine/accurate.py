@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
+from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance, relevance_of
 from seqprune.observe.stages import stages_of
@@ -35,6 +37,7 @@ def relevance_for(
     reading: Reading,
     forward: Forward | None = None,
     progress: Progress | None = None,
+    ranks: Ranks = ALONE,
 ) -> Relevance | None:
     """Where errors matter to what a network returns; ``None`` of one that cannot be asked."""
     found = task.probe(model)
@@ -47,6 +50,7 @@ def relevance_for(
         progress=progress,
         reading=reading,
         pooled=task.classifies,
+        ranks=ranks,
     )
 
 
@@ -63,6 +67,7 @@ def accurate_plan(
     forward: Forward | None = None,
     progress: Progress | None = None,
     timing: Timing | None = None,
+    ranks: Ranks = ALONE,
 ) -> PrunePlan:
     """What stays of every layer; see :func:`seqprune.budget.second_order.choose_globally`.
 
@@ -90,6 +95,7 @@ def accurate_plan(
         meet=None if timing is None else meeting(target, original, graph, timing),
         relevance=relevance,
         reading=reading,
+        ranks=ranks,
     )
     return PrunePlan.from_removed(graph, removed)
 
@@ -108,6 +114,7 @@ def repaired(
     forward: Forward | None = None,
     progress: Progress | None = None,
     keep: Keep | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[nn.Module, tuple[Repair, ...]]:
     """The masked model after the repairs that helped on images held out from fitting.
 
@@ -124,6 +131,7 @@ def repaired(
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
         keep: where findings are kept.
+        ranks: the processes that share the images; the first judges for all.
     """
     images = task.images
     fitting, held = images.hold_out()
@@ -163,12 +171,17 @@ def repaired(
             ridge=_ridge(relevance),
             start=start,
             on_stage=on_stage,
+            ranks=ranks,
         )
 
     judge = None if held is None else task.judge(original, held)
     if judge is None:
         return recover(original, masked, plan, graph, images, way, fit, forward=forward, keep=keep)
-    return recover(original, masked, plan, graph, fitting, way, fit, judge, forward, images, keep)
+
+    def judged(model: nn.Module) -> float:
+        return ranks.first(partial(judge, model))
+
+    return recover(original, masked, plan, graph, fitting, way, fit, judged, forward, images, keep)
 
 
 def _ridge(relevance: Relevance | None) -> float:

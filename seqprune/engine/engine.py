@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,6 +68,7 @@ class Engine:
         forward: precision, and how many images at a time.
         told: what is going on.
         state: what was found so far.
+        ranks: the processes that share the images.
         watch: measures, where the target is time.
     """
 
@@ -77,6 +79,7 @@ class Engine:
     forward: Forward = field(default_factory=Forward)
     told: Listener = field(default_factory=Listener)
     state: State = field(default_factory=State)
+    ranks: Ranks = ALONE
     watch: Stopwatch | None = None
 
     @property
@@ -98,7 +101,7 @@ class Engine:
         if known is not None:
             return None if known[1] == "unknown" else relevance_of_tensors(known[0])
         self.told.stage("weigh errors", self.images.image_count)
-        relevance = relevance_for(self.original, self.task, self.reading, self.forward, self.told.progress)
+        relevance = relevance_for(self.original, self.task, self.reading, self.forward, self.told.progress, self.ranks)
         if relevance is None:
             self.told.warning(
                 "what an error does in the end cannot be followed back through this network: all errors count alike, "
@@ -199,7 +202,9 @@ class Engine:
         about = (self.original, self.graph, self.task, way.target)
         if way.criterion is not None:
             self.told.stage(f"score by {way.criterion}", None)
-            return fast_plan(*about, way.criterion, protect=protect, round_to=round_to, seed=seed, timing=self.watch)
+            how: dict[str, Any] = {"protect": protect, "round_to": round_to, "seed": seed, "timing": self.watch}
+            plan: PrunePlan = self.ranks.first(partial(fast_plan, *about, way.criterion, **how))
+            return plan
         self.told.stage("observe", self.images.image_count)
         return accurate_plan(
             *about,
@@ -209,6 +214,7 @@ class Engine:
             reading=self.reading,
             forward=self.forward,
             progress=self.told.progress,
+            ranks=self.ranks,
             timing=self.watch,
         )
 
@@ -227,6 +233,7 @@ class Engine:
             forward=self.forward,
             progress=self.told.progress,
             keep=self.state,
+            ranks=self.ranks,
         )
 
     def close(self) -> None:

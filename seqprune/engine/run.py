@@ -102,6 +102,7 @@ def run(
         Forward(look.amp, told.warning),
         told,
         state,
+        ranks,
         Stopwatch(look.where, task, state) if way.target is not None and way.target.kind == "latency" else None,
     )
     decided, repairs = _pruned(engine, way, names, choose, train, tune, ranks)

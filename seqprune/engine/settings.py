@@ -219,8 +219,10 @@ def check_together(choose: Choose, train: Train, processes: int, has_data: bool)
         )
     if processes > 1 and train.epochs + train.step_epochs:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
-    if processes > 1 and way != Way(None, "none"):
-        raise InputError("targets and recovery run in one process: leave torchrun out, or take --preset seed")
+    if processes > 1 and way.by != BY:
+        raise InputError("other moves than channels run in one process: leave torchrun out, or --by")
+    if processes > 1 and way.target is None and way.recover != "none":
+        raise InputError("preset seed is repaired in one process: leave torchrun out, or --recover")
     if way.target is not None and train.step_epochs:
         raise InputError("a target is met in one step: give finetune instead of finetune_step")
     if train.step_epochs and way.recover in ("ls", "bias"):

@@ -8,16 +8,18 @@ objects, a few hundred kilobytes, and go over gloo even between GPUs: it fails a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
+import torch
 import torch.distributed as dist
 
-from seqprune.errors import LayerSkipped, SeqPruneError
-from seqprune.observe.batch import LabelledImages, every
+from seqprune.errors import SeqPruneError
+from seqprune.observe.batch import Batch, LabelledImages, every
 
 T = TypeVar("T")
+K = TypeVar("K")
 # A process may measure or choose for long while the others wait; one that ends is noticed at once whatever this says.
 _PATIENCE = timedelta(days=1)
 _RENDEZVOUS = timedelta(seconds=60)
@@ -38,11 +40,55 @@ class Ranks:
         return [mine]
 
     def first(self, decide: Callable[[], T]) -> T:
-        """What ``decide`` returned, or the :class:`LayerSkipped` it raised, in the first process."""
+        """What ``decide`` returned, or the :class:`SeqPruneError` it raised, in the first process."""
         return decide()
+
+    def rounds(self, images: LabelledImages) -> Iterator[Batch | None]:
+        """This process's batches, one a round; ``None`` in the last round where only others have one."""
+        mine = iter(share(images, self))
+        for _ in range(-(-len(images) // self.count)):
+            yield next(mine, None)
+
+    def owns(self, number: int) -> bool:
+        """Whether this process works out what has that number, of things that are worked out side by side."""
+        return number % self.count == self.rank
+
+    def joined(self, mine: Mapping[K, T]) -> dict[K, T]:
+        """What all processes worked out."""
+        return {key: found for part in self.gather(dict(mine)) for key, found in part.items()}
 
 
 ALONE = Ranks()
+
+
+class Pieces:
+    """What processes see of their batches, put together by all of them in the order of the batches.
+
+    Sums of floats hang on their order: pieces and not sums are exchanged, after every round, so that what is made of
+    them is what one process makes of all batches, to the bit. Alone nothing is kept.
+
+    Args:
+        ranks: the processes.
+        take: given the parts of a piece.
+    """
+
+    def __init__(self, ranks: Ranks, take: Callable[..., None]) -> None:
+        self.ranks, self.take = ranks, take
+        self.mine: list[tuple[Any, ...]] = []
+
+    def add(self, *piece: Any) -> None:
+        if self.ranks.count == 1:
+            self.take(*piece)
+        else:
+            self.mine.append(tuple(part.cpu() if isinstance(part, torch.Tensor) else part for part in piece))
+
+    def settle(self) -> None:
+        """The end of a round: every process calls it as often."""
+        if self.ranks.count > 1:
+            mine, self.mine = self.mine, []
+            for pieces in self.ranks.gather(mine):
+                for piece in pieces:
+                    self.take(*piece)
 
 
 class Processes(Ranks):
@@ -58,15 +104,16 @@ class Processes(Ranks):
         return cast("list[T]", found)
 
     def first(self, decide: Callable[[], T]) -> T:
-        message: list[Any] = [None, ""]
+        message: list[Any] = [None, None]
         if self.rank == 0:
             try:
                 message[0] = decide()
-            except LayerSkipped as why:
-                message[1] = str(why)
+            except SeqPruneError as why:
+                message[1] = type(why), str(why)
         self._call(lambda: dist.broadcast_object_list(message, src=0, group=self.group))
-        if message[1]:
-            raise LayerSkipped(message[1])
+        if message[1] is not None:
+            kind, said = message[1]
+            raise kind(said)
         return cast(T, message[0])
 
     def _call(self, communicate: Callable[[], object]) -> None:

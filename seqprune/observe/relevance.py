@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.inputs import Inputs, with_gradients
 from seqprune.observe.patches import RELEVANT_SHARE, Drawn, Sampler, as_map, shares
+from seqprune.observe.ranks import ALONE, Pieces, Ranks
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.unit import Curve, slope_of
 from seqprune.observe.watching import watching
@@ -70,6 +72,7 @@ def relevance_of(
     progress: Progress | None = None,
     reading: Reading | None = None,
     pooled: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Relevance:
     """Runs a probe back from the outputs to the layers ``names``.
 
@@ -85,14 +88,30 @@ def relevance_of(
         pooled: outputs say something of an image as a whole. What a layer loses is lost at all positions alike, and
             where these are averaged later, adds up: position by position, the last layers of a classifier seem to
             matter little.
+        ranks: the processes that share the images; all return the same.
     """
     reading = reading or reading_of(model, next(iter(images)))
     sampler, forward = sampler or Sampler(), forward or Forward()
     device = next(model.parameters()).device
     curves = {name: curve for name in names if (curve := reading.unit(name).curve(model, name)) is not None}
     found, count = Relevance(), 0
-    for batch in images:
-        count += batch.count
+
+    def put(number: int, images: int, drawn: dict[str, Drawn], sums: dict[str, dict[str, Any]]) -> None:
+        nonlocal count
+        count += images
+        found.drawn.update({(number, name): each for name, each in drawn.items()})
+        kinds = {"curvature": found.curvature, "slope": found.slope, "together": found.together}
+        for kind, totals in kinds.items():
+            for name, more in sums[kind].items():
+                _add(totals, name, more)
+        if progress is not None:
+            progress(images)
+
+    pieces = Pieces(ranks, put)
+    for batch in ranks.rounds(images):
+        if batch is None:
+            pieces.settle()
+            continue
         random = torch.Generator().manual_seed(hash((sampler.seed, batch.number)) % (1 << 63))
 
         def run(part: slice, batch: Batch = batch, random: torch.Generator = random) -> list[_Seen]:
@@ -105,16 +124,17 @@ def relevance_of(
                 raise
 
         seen = [piece for part in forward(batch.count, device, run) for piece in part]
+        drawn = {}
         for name in seen[0].maps:
-            drawn = sampler.draw(batch, _hw(seen[0].maps[name]), torch.cat([piece.maps[name] for piece in seen]))
-            found.drawn[batch.number, name] = drawn.resting()
-            _add(found.curvature, name, sum(piece.curvature[name] for piece in seen))  # type: ignore[arg-type]
-            if pooled:
-                _add(found.together, name, sum(piece.together[name] for piece in seen))  # type: ignore[arg-type]
-        for name in seen[0].slopes:
-            _add(found.slope, name, sum(piece.slopes[name] for piece in seen))  # type: ignore[arg-type]
-        if progress is not None:
-            progress(batch.count)
+            maps = torch.cat([piece.maps[name] for piece in seen])
+            drawn[name] = sampler.draw(batch, _hw(seen[0].maps[name]), maps).resting()
+        sums: dict[str, dict[str, Any]] = {
+            "curvature": {name: sum(piece.curvature[name] for piece in seen) for name in seen[0].maps},
+            "slope": {name: sum(piece.slopes[name] for piece in seen) for name in seen[0].slopes},
+            "together": {name: sum(piece.together[name] for piece in seen) for name in seen[0].maps if pooled},
+        }
+        pieces.add(batch.number, batch.count, drawn, sums)
+        pieces.settle()
     found.slope = {name: total / count for name, total in found.slope.items()}
     return found
 

@@ -13,6 +13,7 @@ from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward, Once
 from seqprune.observe.patches import Drawn, Sampler, SecondMoments, map_size, patches
+from seqprune.observe.ranks import ALONE, Pieces, Ranks
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.watching import watching
 
@@ -42,8 +43,9 @@ def second_moments(
     progress: Progress | None = None,
     forward: Forward | None = None,
     relevance: Relevance | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[dict[str, SecondMoments], dict[str, str]]:
-    """Of the input patches of the convolutions ``names``.
+    """Of the input patches of the convolutions ``names``; ``ranks`` share the images, and all return the same.
 
     Returns:
         The moments by name, and for every name the one that holds them: convolutions that read the same tensor in the
@@ -53,8 +55,18 @@ def second_moments(
     device = next(model.parameters()).device
     leader = _leaders(model, names, next(iter(images)))
     leaders = [name for name in names if leader.get(name) == name]
-    found = {name: SecondMoments() for name in leaders}
-    for batch in images:
+    found = {name: SecondMoments() for number, name in enumerate(leaders) if ranks.owns(number)}
+
+    def put(name: str, seen: torch.Tensor, weight: torch.Tensor | None) -> None:
+        if name in found:
+            seen = seen.to(device)
+            found[name].update(seen, seen[:, :, :0], weight)
+
+    pieces = Pieces(ranks, put)
+    for batch in ranks.rounds(images):
+        if batch is None:
+            pieces.settle()
+            continue
         places, once = Places(sampler, batch, relevance), Once()
 
         def run(part: slice, batch: Batch = batch, places: Places = places, once: Once = once) -> None:
@@ -63,8 +75,7 @@ def second_moments(
             def look(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
                 def add() -> None:
                     drawn = places.of(name, map_size(layer, output), part)
-                    seen = patches(layer, x, drawn.where, output)
-                    found[name].update(seen, seen[:, :, :0], drawn.weight)
+                    pieces.add(name, patches(layer, x, drawn.where, output), drawn.weight)
 
                 turns[name] += 1
                 once((name, turns[name]), part, add)
@@ -73,9 +84,11 @@ def second_moments(
                 batch.run(model, part)
 
         forward(batch.count, device, run)
+        pieces.settle()
         if progress is not None:
-            progress(batch.count)
-    return found, leader
+            progress(batch.count * ranks.count)  # the others are about as far
+    found = ranks.joined(found)
+    return {name: found[name] for name in leaders}, leader
 
 
 def _leaders(model: nn.Module, names: Sequence[str], batch: Batch) -> dict[str, str]:

@@ -31,6 +31,7 @@ from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward, Once
 from seqprune.observe.patches import Drawn, Positions, Sampler, SecondMoments, as_map, map_size, patches
+from seqprune.observe.ranks import ALONE, Pieces, Ranks, share
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import Places
@@ -61,8 +62,31 @@ class _Stage:
     samples: dict[str, Samples]
     reading: Reading
     batches: int
+    ranks: Ranks = ALONE
     moments: dict[str, SecondMoments] = field(default_factory=dict)
     drifted: set[str] = field(default_factory=set)
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """What is seen of the batches, by all processes; each takes in what its own layers need."""
+        return Pieces(self.ranks, self.put)
+
+    def owns(self, name: str) -> bool:
+        """Whether this process fits a layer."""
+        return self.ranks.owns(list(self.names).index(name))
+
+    def put(
+        self, name: str, drifted: bool, seen: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor | None
+    ) -> None:
+        """One batch's part of one layer."""
+        if drifted:
+            self.drifted.add(name)
+        if self.owns(name):
+            device = next(self.pruned.parameters()).device
+            seen, wanted = seen.to(device), wanted.to(device)
+            self.moments.setdefault(name, SecondMoments()).update(seen, wanted, weight)
+            if name in self.samples:
+                self.samples[name].add(seen[0], wanted[0], weight)
 
     @cached_property
     def shortcuts(self) -> dict[str, str]:
@@ -102,18 +126,12 @@ class _Stage:
                 drawn = drawn_for(name, layer, output, images)
                 seen = patches(layer, x, drawn.where, output)
                 unpruned, wanted = before.pop(name)
-                if not torch.equal(unpruned, seen):
-                    self.drifted.add(name)
+                drifted = not torch.equal(unpruned, seen)
                 if (added := self.added(name, layer, output, beside[1], drawn.where)) is not None:
                     wanted = wanted - added
                 wanted = wanted.reshape(len(wanted), len(seen), -1).transpose(0, 1)
 
-                def add() -> None:
-                    self.moments.setdefault(name, SecondMoments()).update(seen, wanted, drawn.weight)
-                    if name in self.samples:
-                        self.samples[name].add(seen[0], wanted[0], drawn.weight)
-
-                once(name, images, add)
+                once(name, images, lambda: self.pieces.add(name, drifted, seen, wanted, drawn.weight))
                 if not before:
                     raise _Reached
 
@@ -175,6 +193,7 @@ def refit(
     reading: Reading | None = None,
     start: int = 0,
     on_stage: Callable[[int], None] = lambda _done: None,
+    ranks: Ranks = ALONE,
 ) -> tuple[str, ...]:
     """Fits the convolutions of ``masked``, in place, to what those of ``original`` compute.
 
@@ -197,6 +216,7 @@ def refit(
         reading: what follows the layers of ``original``; looked at on the first image where it is left out.
         start: so many stages are fitted already.
         on_stage: told how many are, after each.
+        ranks: the processes that share the images, and the layers of a stage; all come to the same weights.
 
     Returns:
         The convolutions that were fitted, front to back: those whose input changed.
@@ -205,6 +225,7 @@ def refit(
     reading = reading or reading_of(original, next(iter(images)))
     inputs, outputs = graph.weight_inputs, graph.weight_outputs
     fitted: list[str] = []
+    mine, rounds = share(images, ranks), -(-len(images) // ranks.count)
     changed = False
     for number, names in enumerate(stages):
         cut_here = (groups for name in names for groups in (inputs.get(name), outputs.get(name)) if groups is not None)
@@ -215,19 +236,25 @@ def refit(
         bent = [name for name in names if weights and bends and getattr(original.get_submodule(name), "groups", 1) == 1]
         curves = {name: reading.unit(name).curve(original, name) for name in bent}
         samples = {name: Samples(curve, len(images)) for name, curve in curves.items() if curve is not None}
-        stage = _Stage(original, masked, names, samples, reading, len(images))
+        stage = _Stage(original, masked, names, samples, reading, len(images), ranks)
         both = [
-            whole_passes(model, images) if streams is None else streams[at].passes(model, names, images, forward)
+            whole_passes(model, mine) if streams is None else streams[at].passes(model, names, mine, forward)
             for at, model in enumerate((original, masked))
         ]
         for whole, part in zip(*both, strict=True):
             stage.look(whole, part, Places(sampler, whole.batch, relevance), forward)
+            stage.pieces.settle()
             if progress is not None:
-                progress(whole.images)
-        for name in sorted(stage.drifted, key=list(names).index):
-            read, made = (None if g is None else ~removed[g] for g in (inputs.get(name), outputs.get(name)))
-            fit = stage.fit(name, read, ridge if weights else None)
-            _write(original, masked, name, reading.unit(name).norm, fit, made)
+                progress(whole.images * ranks.count)  # the others are about as far
+        if len(mine) < rounds:
+            stage.pieces.settle()
+        drifted = sorted(stage.drifted, key=list(names).index)
+        kept = {name: None if (g := inputs.get(name)) is None else ~removed[g] for name in drifted}
+        fits = {name: stage.fit(name, kept[name], ridge if weights else None) for name in drifted if stage.owns(name)}
+        fits = ranks.joined(fits)
+        for name in drifted:
+            made = None if (g := outputs.get(name)) is None else ~removed[g]
+            _write(original, masked, name, reading.unit(name).norm, fits[name], made)
             fitted.append(name)
         on_stage(number + 1)
     return tuple(fitted)

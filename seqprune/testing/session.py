@@ -248,7 +248,7 @@ class PruningReport:
         about = {
             "model": self.model,
             "runtime": self.runtime,
-            "unpruned": self.before or f"{self.model} ({self.target})",
+            "unpruned": self.before or f"{self.model} , pruned here to {self.target}",
         }
         return about | found
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 ARGUMENTS = ("--match", "all", "--imgsz", "64", "--batch", "2", "--layers", "2", "--keep", "0.5")
 
@@ -49,3 +50,21 @@ def test_fine_tuning_under_torchrun_is_refused(data: Path, tmp_path: Path) -> No
     assert both.returncode != 0
     assert "fine-tuning is not part of a run under torchrun" in both.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_accurate_in_two_processes_is_accurate_in_one(process: Any, data: Path, tmp_path: Path) -> None:
+    """It was refused: targets and recovery ran in one process."""
+    asked = ("--preset", "accurate", "--target", "params=0.95", "--imgsz", "64", "--batch", "2", "--no-val")
+    both = torchrun("prune", "yolov8n.yaml", "--data", data, *asked, "--project", tmp_path, "--name", "two")
+    assert both.returncode == 0, both.stderr
+    code, _, err = process("prune", "yolov8n.yaml", "--data", data, *asked, "--project", tmp_path, "--name", "one")
+    assert code == 0, err
+    one, two = ((tmp_path / name / "plan.json").read_text() for name in ("one", "two"))
+    assert one == two
+    weights = (torch.load(tmp_path / n / "weights" / "pruned.pt", weights_only=False)["model"] for n in ("one", "two"))
+    left, right = (model.state_dict() for model in weights)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    moves = torchrun("prune", "yolov8n.yaml", "--data", data, *asked, "--by", "factors", "--project", tmp_path)
+    assert moves.returncode != 0
+    assert "other moves than channels run in one process" in moves.stderr

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 from detectors import CLASSES, Detector, Images, find_all
+from several import processes
 
 from seqprune import trace
 from seqprune.engine.sequential import prune_sequentially
@@ -48,25 +45,6 @@ def wait_to_be_killed(model: torch.nn.Module, _plan: object) -> torch.nn.Module:
     if os.environ.get("DIES") == os.environ.get("RANK", "0"):
         os.kill(os.getpid(), signal.SIGKILL)
     return model
-
-
-def processes(count: int, code: str, **environment: str) -> list[subprocess.Popen[str]]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    here, support = Path(__file__).parent, Path(__file__).parents[1] / "support"
-    shared = os.environ | environment | {"PYTHONPATH": f"{here}{os.pathsep}{support}", "GLOO_SOCKET_IFNAME": "lo"}
-    group = shared | {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
-        subprocess.Popen(  # noqa: S603
-            [sys.executable, "-c", code],
-            env=group | {"RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def sized(
 ) -> tuple[int, float]:
     """The size, and the share of the cost there that is left to the other moves; 1 where they have nothing to do.
 
-    Accuracy counts classes by their objects, which moves least for nothing. ``watch`` measures, where time is asked for.
+    Accuracy counts classes by their objects, which moves least for nothing. ``watch`` measures time.
 
     Raises:
         InputError: a target that no size helps to meet, or a network whose accuracy cannot be measured by boxes.
