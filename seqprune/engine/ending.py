@@ -18,6 +18,8 @@ from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 
+QUIET = 0.2
+"""Of the median between the quartiles, at most, where nothing else runs."""
 NEXT_TO_NONE = 0.5
 """Of the share of the parameters that is saved: less of the time is worth a word."""
 
@@ -29,7 +31,14 @@ def timed(subject: Subject, task: Task, pruned: nn.Module, watch: Stopwatch) -> 
 
 
 def say_time(target: Target | None, timed: dict[str, Any], told: Listener) -> None:
-    """Parameters are no time: a target of them is told where it saves less than half as much of the time."""
+    """Parameters are no time: a target of them is told where it saves less than half as much of the time. Nor are
+    times on a busy machine: one of time is told where they are spread."""
+    spread = max((timed[when]["high"] - timed[when]["low"]) / timed[when]["median"] for when in ("before", "after"))
+    if target is not None and target.kind == "latency" and spread > QUIET:
+        told.warning(
+            f"times in {timed['runtime']} spread by {spread:.0%}: something else ran meanwhile; prune and measure on a "
+            "quiet machine (`seqprune bench` times both again)"
+        )
     share = timed["after"]["median"] / timed["before"]["median"]
     if target is not None and target.kind == "params" and 1 - share < NEXT_TO_NONE * (1 - target.share):
         told.warning(
