@@ -72,7 +72,8 @@ class TestObservingFrontToBack:
         )
         benchmark.extra_info["layers"] = list(chosen(layers))
         benchmark.extra_info["largest_difference"] = _difference(turns.results["ours"], turns.results["plain_engine"])
-        assert benchmark.extra_info["largest_difference"] == 0
+        # On a GPU another batch may be added up in another order, and TF32 keeps three digits.
+        assert benchmark.extra_info["largest_difference"] <= (0 if device.type == "cpu" else 1e-2)
 
     def test_in_one_pass_with_outputs_on_disk(
         self, benchmark: Any, layers: int, device: torch.device, full: bool

@@ -117,7 +117,7 @@ def _inside(roots: list[ast.expr]) -> Iterator[ast.expr]:
                 yield from _inside([node])
             elif isinstance(node, ast.comprehension):
                 yield from _inside([node.iter, *node.ifs])
-            elif isinstance(node, ast.keyword):
+            elif isinstance(node, ast.keyword) and node.arg != "strict":  # of zip: asks, and changes nothing
                 yield from _inside([node.value])
 
 
@@ -172,7 +172,7 @@ def _calls(node: ast.Call) -> Iterator[Edit]:
     plain = [arg for arg in node.args if not isinstance(arg, ast.Starred)]
     if len(plain) == len(node.args) >= 2 and not _called(node) & {"min", "max"}:
         yield _set(node, "args", [node.args[1], node.args[0], *node.args[2:]], "arguments swapped")
-    for at in range(len(node.keywords)):
+    for at in [at for at, keyword in enumerate(node.keywords) if keyword.arg != "strict"]:
         yield _set(node, "keywords", [*node.keywords[:at], *node.keywords[at + 1 :]], "argument dropped")
 
 

@@ -14,10 +14,13 @@ import torch
 from torch import nn
 
 from seqprune.engine.listener import Listener, together
+from seqprune.engine.measuring import Outcome
 from seqprune.engine.options import Options, parameters, settings_of
+from seqprune.engine.presets import ACTIVATION, UNASKED
 from seqprune.engine.record import Record
-from seqprune.engine.run import Outcome, Subject, run
+from seqprune.engine.run import run
 from seqprune.engine.settings import Choose, Look, Open, Train, check_together
+from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import MeasurementError
 from seqprune.observe.device import as_device
@@ -46,11 +49,11 @@ def prune(
         model: weights, an ``ultralytics.YOLO`` or its network, any module, or the name of what builds one, such as
             ``timm:resnet18``; never changed.
         data: for Ultralytics' networks a dataset YAML with ``train`` and ``val`` images, or, for classification, a
-            folder with those two, in each a folder a class; labels are needed by preset ``seed``, criterion ``taylor``,
-            fine-tuning and for accuracy. For any other a data loader, see
+            folder with those two, in each a folder a class; labels are needed by preset ``activation``, criterion
+            ``taylor``, fine-tuning and for accuracy. For any other a data loader, see
             :data:`seqprune.engine.batches.Loader`, a dictionary of loaders ``train`` and ``val``, or a folder of
-            images; labels are needed by preset ``seed`` alone. May be left out where nothing is chosen or repaired by
-            images (``fast``).
+            images; labels are needed by preset ``activation`` alone. May be left out where nothing is chosen or
+            repaired by images (``fast``).
         folder: where findings are kept as they come, and results at the end. Where an earlier run of the same was
             killed there, this one goes on from what it found, to the same bits.
         listener: told what is going on.
@@ -76,7 +79,9 @@ def prune(
             heard = screen.listener if listener is None else together(screen.listener, listener)
             return prune(model, data, folder=folder, listener=heard, progress=False, **options)
     check_there(model)
-    return _prune(model, data, folder, listener or Listener(), *settings_of(options))
+    look, choose, train, how = settings_of(options)
+    note = "" if options.get("preset") or choose.preset != ACTIVATION else UNASKED
+    return _prune(model, data, folder, listener or Listener(), note, look, choose, train, how)
 
 
 vars(prune)["__signature__"] = signature(prune).replace(
@@ -89,6 +94,7 @@ def _prune(
     data: Any,
     folder: str | Path | None,
     told: Listener,
+    note: str,
     look: Look,
     choose: Choose,
     train: Train,
@@ -99,12 +105,14 @@ def _prune(
     home = RunFolder(None if folder is None else Path(folder), keeps=ranks.count == 1)
     check_together(choose, train, ranks.count, data is not None and data != "")
     subject, look = opened(model, data, look, choose, train, how, device=where, told=told, state=home.state)
-    if subject.task.predict is None and choose.way.target is None:
+    if subject.task.predict is None and choose.preset == ACTIVATION:
         choose = replace(choose, match="all")  # nobody says which objects are found
     tuner = _tuner(subject, data, look, train, choose.seed, told) if is_ultralytics(model) else None
     home.begin(look, choose, train)
     if tuner is not None:
         tuner.state = home.state
+    if note:
+        told.note(note)
     job = partial(run, subject, look, choose, train, device=where, ranks=ranks, told=told, state=home.state)
     if home.folder is not None:
         job = partial(job, folder=home.folder / "weights")
@@ -144,7 +152,7 @@ def _tuner(subject: Subject, data: Any, look: Look, train: Train, seed: int, tol
         "seed": seed,
         **train.arguments,
     }
-    return Tuner(data, arguments | {"teacher": subject.model if train.distill else None}, told.stage)
+    return Tuner(data, arguments | {"teacher": subject.model if train.distill else None}, told.stage, told.epoch)
 
 
 def own_device(device: torch.device, ranks: Ranks) -> torch.device:

@@ -14,6 +14,7 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -24,9 +25,10 @@ from rich.console import Console
 from rich.text import Text
 
 from seqprune.cli import benching, commands, measuring
-from seqprune.cli.console import conclude, screen_for
+from seqprune.cli.console import answer, conclude, emit, screen_for, spoken
 from seqprune.cli.console import console as console_for
 from seqprune.cli.failures import said
+from seqprune.cli.hints import rewritten
 from seqprune.cli.interrupts import Stopped, leave
 from seqprune.cli.opening import Trust
 from seqprune.cli.prune import prune as prune_command
@@ -35,7 +37,7 @@ from seqprune.plain import printable
 
 app = typer.Typer(
     name="seqprune",
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 # ClickException, the base of all usage errors: typer brings its own copy of click or uses an installed one,
@@ -61,11 +63,6 @@ def _globals(
     """Front-to-back channel pruning of trained detectors."""
 
 
-app.command()(prune_command)
-app.command()(commands.finetune)
-
-
-@app.command()
 def demo(
     keep_files: Annotated[Path | None, typer.Option(help="Keep data and results in this new folder.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random choice.")] = 0,
@@ -87,13 +84,13 @@ def demo(
             if keep_files is not None:
                 write(result, folder)
                 screen.console.print(f"files in {folder}: digits, {', '.join(FILES)}", markup=False)
+            emit(result.record.plain())
             done = True
         finally:
             if not done:
                 shutil.rmtree(folder, ignore_errors=True)  # nothing was there before
 
 
-@app.command()
 def reproduce(
     no_colour: Annotated[bool, typer.Option("--no-colour", "--no-color", help="Plain text.")] = False,
 ) -> None:
@@ -109,13 +106,14 @@ def reproduce(
         text.append("  as expected" if finding.ok else f"  NOT as expected: {finding.expected}", colour)
         console.print(text)
 
-    failed = [finding for finding in findings(on_finding=show) if not finding.ok]
+    found = list(findings(on_finding=show))
+    emit([asdict(finding) | {"ok": finding.ok} for finding in found])
+    failed = [finding for finding in found if not finding.ok]
     if failed:
         raise SeqPruneError(f"{len(failed)} of the findings were not as expected: see above")
     console.print("the original failures came back, and the same layers were pruned without one")
 
 
-@app.command()
 def inspect(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="Weights (.pt), a model .yaml, timm:NAME, torchvision:NAME …")
@@ -123,7 +121,6 @@ def inspect(
     data: Annotated[
         str | None, typer.Option(help="What gives its inputs, package.module:function; of images none are needed.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     trust: Trust = False,
 ) -> None:
     """List layers front to back, what is coupled or constrained, and what is pinned and why."""
@@ -131,7 +128,7 @@ def inspect(
     from seqprune.report.console import graph_text
 
     found = look(model, data, trust=trust)
-    console_for().print(found.to_json() if as_json else graph_text(found.graph, found.source), markup=False)
+    answer(graph_text(found.graph, found.source), found.to_json())
 
 
 def main() -> None:
@@ -146,7 +143,9 @@ def call(args: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; an exception that is a bug surfaces."""
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]  # allowed anywhere, behind the command too
-    _prepare(debug)
+    _prepare(debug, "--verbose" in args or "-v" in args)
+    if (meant := rewritten(args)) is not None:
+        return _fail(f"arguments are not written key=value here; write: {meant}", 2, debug=False)
     try:
         command = typer.main.get_command(app)
         with said():
@@ -167,14 +166,15 @@ def call(args: Sequence[str]) -> int:
     return _fail("interrupted", code, debug) if code == _INTERRUPTED else code
 
 
-def _prepare(debug: bool) -> None:
+def _prepare(debug: bool, verbose: bool = False) -> None:
     """Silences what others log and warn; ``--debug`` leaves it, and Python's own tracebacks."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a console that cannot show × is no reason to fail
     if not debug:
         os.environ.setdefault("YOLO_VERBOSE", "False")  # read when Ultralytics is imported
-        warnings.simplefilter("ignore")
+        if not verbose:
+            warnings.simplefilter("ignore")
         # What is worth telling comes through the listener; without a handler Python prints log records.
         logging.getLogger("seqprune").addHandler(logging.NullHandler())
         sys.excepthook = _report_bug
@@ -194,5 +194,8 @@ def _fail(message: str, code: int, debug: bool) -> int:
     return code
 
 
-for _command in (measuring.sensitivity, measuring.compare, benching.bench):
-    app.command()(_command)
+for _command in (
+    *(prune_command, commands.finetune, demo, commands.report, inspect, benching.bench),
+    *(measuring.compare, measuring.sensitivity, reproduce),
+):
+    app.command()(spoken(_command))

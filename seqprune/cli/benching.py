@@ -34,17 +34,14 @@ def bench(
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
     precision: Precision = "auto",
     runs: Annotated[int, typer.Option(help="Passes of each that count.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
     trust: Trust = False,
 ) -> None:
     """Time any number of networks and exported files side by side, in every runtime that is installed."""
-    from seqprune.cli.console import console
+    from seqprune.cli.console import emit, screen_for
     from seqprune.cli.measuring import show
-    from seqprune.engine.listener import Listener
     from seqprune.measure.side_by_side import bench as measure
-    from seqprune.report.screen import Screen
 
-    with Screen() as screen:
+    with screen_for() as screen:
         found = measure(
             [Path(model) for model in models],
             runtimes=runtime.split(",") if runtime else None,
@@ -55,12 +52,11 @@ def bench(
             full=is_full(precision),
             runs=runs,
             trust=trust,
-            listener=Listener() if as_json else screen.listener,
+            listener=screen.listener,
         )
-    if as_json:
-        typer.echo(found.to_json(), nl=False)
-        return
-    show(console(), f"batch {batch}, {runs} runs in turns", *found.cells())
+    emit(found.to_json())
+    console = screen.console
+    show(console, f"batch {batch}, {runs} runs in turns", *found.cells())
     for about in found.places.values():
         where = f"{about['threads']} threads of {about['processor']}" if device == "cpu" else about["processor"]
-        console().print(f"{about['runtime']} {about['version']}, {where}", markup=False)
+        console.print(f"{about['runtime']} {about['version']}, {where}", markup=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml  # type: ignore[import-untyped,unused-ignore]
 
+from seqprune.cli.console import answer, screen_for
 from seqprune.cli.opening import Trust
 from seqprune.cli.options import Classes, Name
 from seqprune.errors import InputError
@@ -99,9 +100,8 @@ def _train(
 def _shown(work: Callable[[Screen], Trained], folder: Path, data: str | None, arguments: dict[str, Any]) -> None:
     """Training on the screen; where it is interrupted, it is said how it goes on."""
     from seqprune.report.console import trained
-    from seqprune.report.screen import Screen
 
-    with Screen() as screen:
+    with screen_for() as screen:
         try:
             result = work(screen)
         except KeyboardInterrupt:
@@ -112,7 +112,7 @@ def _shown(work: Callable[[Screen], Trained], folder: Path, data: str | None, ar
                 how = f"`seqprune finetune {last} --resume --data {data}{teacher}` goes on from here"
                 screen.console.print(how, markup=False)
             raise
-    screen.console.print(trained(result))
+    answer(trained(result), {"folder": str(result.folder), "best": str(result.best), "metrics": result.metrics})
 
 
 def first_the_file(model: str, missing: str) -> str:
@@ -144,3 +144,17 @@ def settings(given: list[str] | tuple[str, ...]) -> dict[str, Any]:
         if not equals or not name:
             raise InputError(f"--set {text}: no name and value; write --set lr0=0.001")
     return found
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run of `seqprune prune`.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", show_default="report.html in the run", help="The page.")
+    ] = None,
+) -> None:
+    """Make the page of a run anew from the numbers in its folder."""
+    from seqprune.report.html import page_of_folder
+
+    page = out or folder / "report.html"
+    page_of_folder(folder, page)
+    answer(f"page in {page}", {"page": str(page)})

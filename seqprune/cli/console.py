@@ -1,26 +1,94 @@
-"""What commands write to."""
+"""What commands write to, and how much: for people, for machines, or next to nothing."""
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
-from rich.console import Console
+import typer
+from rich.console import Console, RenderableType
 
 if TYPE_CHECKING:
     from seqprune.report.result import PruneResult
     from seqprune.report.screen import Screen
 
 
+@dataclass(frozen=True)
+class Voice:
+    """How a command speaks.
+
+    Attributes:
+        as_json: one JSON document on standard output at the end, all else on standard error.
+        quiet: warnings, errors and the result alone.
+        verbose: how long each stage took, and what libraries warn of.
+    """
+
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+_PLAIN = Voice()
+_VOICE: ContextVar[Voice] = ContextVar("voice", default=_PLAIN)
+AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output; all else goes to error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Warnings, errors and the result alone.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="How long each stage took, and what libraries warn of.")]
+
+
+def spoken(command: Callable[..., None]) -> Callable[..., None]:
+    """The same command with ``--json``, ``--quiet`` and ``--verbose``."""
+    extra: dict[str, Any] = {"as_json": AsJson, "quiet": Quiet, "verbose": Verbose}
+
+    @wraps(command)
+    def speaking(*args: Any, as_json: bool = False, quiet: bool = False, verbose: bool = False, **named: Any) -> None:
+        token = _VOICE.set(Voice(as_json, quiet, verbose))
+        try:
+            command(*args, **named)
+        finally:
+            _VOICE.reset(token)
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    more = [inspect.Parameter(name, kind, default=False, annotation=hint) for name, hint in extra.items()]
+    known = inspect.signature(command)
+    hints = get_type_hints(command, include_extras=True)
+    own = [entry.replace(annotation=hints[name]) for name, entry in known.parameters.items()]
+    vars(speaking)["__signature__"] = known.replace(parameters=[*own, *more])
+    speaking.__annotations__ = hints | extra
+    return speaking
+
+
 def console(plain: bool = False) -> Console:
-    return Console(soft_wrap=True, highlight=False, color_system=None if plain else "auto")
+    return Console(soft_wrap=True, highlight=False, color_system=None if plain else "auto", stderr=_VOICE.get().as_json)
 
 
 def screen_for(silent: bool = False) -> Screen:
     """Progress on the console, or none."""
     from seqprune.report.screen import Screen
 
-    return Screen(Console(quiet=True) if silent else console())
+    voice = _VOICE.get()
+    return Screen(Console(quiet=True) if silent else console(), quiet=voice.quiet, verbose=voice.verbose)
+
+
+def answer(shown: RenderableType, plain: Any) -> None:
+    """A command's result: as people read it, or, with ``--json``, as machines do."""
+    if _VOICE.get().as_json:
+        emit(plain)
+    else:
+        console().print(shown, markup=False)
+
+
+def emit(plain: Any) -> None:
+    """The one JSON document of ``--json``, plain data or text that is JSON already; nothing without it."""
+    if _VOICE.get().as_json:
+        text = plain if isinstance(plain, str) else json.dumps(plain, indent=2, allow_nan=False, default=str) + "\n"
+        sys.stdout.write(text)
 
 
 def is_follower() -> bool:

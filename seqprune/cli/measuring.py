@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from seqprune.cli.commands import first_the_file
+from seqprune.cli.console import emit, screen_for
 from seqprune.cli.opening import OPENED, Mean, Model, Std, Trust, Weights, numbers, opening
 from seqprune.cli.options import BatchSize, Device, Resume, Seed, Size, Threads
 from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
@@ -77,16 +78,16 @@ def sensitivity(
 def _sensitivity(asked: dict[str, Any], folder: Path | None, trust: bool) -> None:
     from seqprune.engine.state import State
     from seqprune.measure.sensitivity import sensitivity as measure
-    from seqprune.report.screen import Screen
 
     out = asked.pop("out")
-    with Screen() as screen, resumable("sensitivity", folder):
+    with screen_for() as screen, resumable("sensitivity", folder):
         state = State(None if folder is None else folder / "state")
         found = measure(**asked, trust=trust, listener=screen.listener, state=state)
         show(screen.console, found.caption, *found.rows())
         if out is not None:
             numbers, page = found.write(out)
             screen.console.print(f"numbers in {numbers}, plot in {page}", markup=False)
+        emit(found.to_json())
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -154,9 +155,8 @@ def compare(
 def _compare(asked: dict[str, Any], folder: Path, trust: bool) -> None:
     from seqprune.engine.state import State
     from seqprune.measure.compare import compare as measure
-    from seqprune.report.screen import Screen
 
-    with Screen() as screen, resumable("compare", folder):
+    with screen_for() as screen, resumable("compare", folder):
         state = State(folder / "state")
         found = measure(
             **asked,
@@ -170,6 +170,7 @@ def _compare(asked: dict[str, Any], folder: Path, trust: bool) -> None:
         found.write(folder)
         state.clear()
         screen.console.print(f"results in {folder}: compare.json, compare.md, compare.html", markup=False)
+        emit(found.to_json())
 
 
 def _common(

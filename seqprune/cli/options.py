@@ -34,10 +34,11 @@ Data = Annotated[
     ),
 ]
 Preset = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="seed: a few layers, front to back. accurate: the whole network to a target. "
-        "fast: the same by the weights alone, without images."
+        show_default="accurate with --target, fast with --criterion, else activation",
+        help="accurate: the whole network to a target. fast: the same by the weights alone, without images. "
+        "activation: a few layers, front to back, by what their channels do at objects.",
     ),
 ]
 Target = Annotated[

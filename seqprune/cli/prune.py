@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seqprune.cli import opening, options
-from seqprune.cli.console import conclude, is_follower, screen_for
+from seqprune.cli.console import conclude, emit, is_follower, screen_for
 from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
 from seqprune.errors import InputError, MeasurementError, TrainingError
 
@@ -24,7 +24,7 @@ ASKED: dict[str, Any] = {
 def prune(
     model: opening.Model = None,
     data: options.Data = None,
-    preset: options.Preset = "seed",
+    preset: options.Preset = None,
     target: options.Target = None,
     criterion: options.Criterion = None,
     recover: options.Recover = None,
@@ -129,6 +129,7 @@ def _run(asked: dict[str, Any], folder: Path | None, trust: bool) -> None:
         if folder is not None:
             conclude(screen.console, result)
             screen.console.print(f"results in {folder}: {', '.join(files_of(result.task))}", markup=False)
+            emit({"folder": str(folder)} | result.record.plain())
         if failure is not None:
             raise failure
 

@@ -13,6 +13,7 @@ from typing import Any
 from seqprune.atomic import held, write_text
 from seqprune.cli.failures import said
 from seqprune.cli.interrupts import Interrupted, Stopped, interruptible
+from seqprune.cli.opening import OPENED
 from seqprune.errors import InputError, LostError, SeqPruneError
 from seqprune.plain import UnreadableError, json_of, text_of
 
@@ -91,6 +92,8 @@ def asked_of(folder: Path, known: Mapping[str, Any], command: str) -> dict[str, 
         found = json_of(text_of(path))
     except UnreadableError as error:
         raise InputError(f"{path}: {error}; give the folder of an unfinished run of `seqprune {command}`") from error
+    if isinstance(found, dict):  # runs that were begun before these could be asked for go on
+        found = dict.fromkeys(name for name in OPENED if name in known) | found
     if not isinstance(found, dict) or set(found) != set(known) or not isinstance(found["model"], str):
         raise InputError(f"{path} is none that `seqprune {command}` wrote: give the folder of a run of it")
     for name, value in found.items():

@@ -46,6 +46,7 @@ def demo(
     return prune(
         weights_path(),
         data,
+        preset="activation",
         layers=LAYERS,
         blocks=BLOCKS,
         imgsz=SIZE,

@@ -58,7 +58,7 @@ class Scene:
     samples: Ints
 
 
-def write_scenes(folder: Path, *, train: int, val: int, size: int = 128, seed: int = 0) -> Path:
+def write_scenes(folder: str | Path, *, train: int, val: int, size: int = 128, seed: int = 0) -> Path:
     """Write a detection data set in YOLO's format and return its ``data.yaml``.
 
     The folder receives ``images/{train,val}/*.png``, ``labels/{train,val}/*.txt`` and ``data.yaml``, which

@@ -114,6 +114,7 @@ def repaired(
     forward: Forward | None = None,
     progress: Progress | None = None,
     keep: Keep | None = None,
+    part: Callable[[int, int, int], None] = lambda _number, _parts, _images: None,
     ranks: Ranks = ALONE,
 ) -> tuple[nn.Module, tuple[Repair, ...]]:
     """The masked model after the repairs that helped on images held out from fitting.
@@ -131,6 +132,7 @@ def repaired(
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
         keep: where findings are kept.
+        part: told which part of a fit begins, of how many, and the images that it looks at.
         ranks: the processes that share the images; the first judges for all.
     """
     images = task.images
@@ -154,6 +156,13 @@ def repaired(
     ) -> None:
         for stream in streams:
             stream.reset()
+        looked = sum(batch.count for batch in images) if not hasattr(images, "image_count") else images.image_count
+
+        def done(parts: int) -> None:
+            on_stage(parts)
+            part(parts + 1, len(stages), looked)
+
+        part(start + 1, len(stages), looked)
         refit(
             original,
             model,
@@ -170,7 +179,7 @@ def repaired(
             reading=known,
             ridge=_ridge(relevance),
             start=start,
-            on_stage=on_stage,
+            on_stage=done,
             ranks=ranks,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,68 @@ NEXT_TO_NONE = 0.5
 """Of the share of the parameters that is saved: less of the time is worth a word."""
 
 
-def timed(subject: Subject, task: Task, pruned: nn.Module, watch: Stopwatch) -> dict[str, Any]:
-    """Both networks in turns, and where."""
-    before, after = watch.networks([(subject.task, subject.model), (task, pruned)])
-    return watch.where.about() | {"before": before.plain(), "after": after.plain()}
+@dataclass(frozen=True)
+class End:
+    """What is known of a run when everything is pruned.
+
+    Attributes:
+        subject: what was pruned.
+        task: what is asked of the pruned network: with smaller images where their size was a move.
+        look: what is looked at.
+        way: what was asked for.
+        size: of the images in pixels, where it was a move.
+        folder: where files beside the weights go.
+        told: what is going on.
+    """
+
+    subject: Subject
+    task: Task
+    look: Look
+    way: Way
+    size: int | None
+    folder: Path | None
+    told: Listener
+
+    def found(self, pruned: nn.Module, before: Size, after: Size) -> dict[str, Any]:
+        """Of :class:`seqprune.engine.record.Record`: ``timed``, ``int8`` and ``front``."""
+        watch = Stopwatch(self.look.where, self.subject.task)
+        timed = self._timed(pruned, watch)
+        say_time(self.way.target, timed, self.told)
+        return {
+            "timed": timed,
+            "int8": self._eight_bits(pruned, watch),
+            "front": self._front(pruned, watch, before, after),
+        }
+
+    def _timed(self, pruned: nn.Module, watch: Stopwatch) -> dict[str, Any]:
+        """Both networks in turns, and where."""
+        before, after = watch.networks([(self.subject.task, self.subject.model), (self.task, pruned)])
+        return watch.where.about() | {"before": before.plain(), "after": after.plain()}
+
+    def _eight_bits(self, pruned: nn.Module, watch: Stopwatch) -> dict[str, Any]:
+        """Nothing where it is not asked for."""
+        if not self.look.int8 or self.subject.eight_bits is None:
+            return {}
+        self.told.stage("bring to eight bits", None)
+        with tempfile.TemporaryDirectory(prefix="seqprune-") as temporary:
+            return self.subject.eight_bits(pruned, self.task, watch, self.folder or Path(temporary))
+
+    def _front(self, pruned: nn.Module, watch: Stopwatch, before: Size, after: Size) -> tuple[dict[str, Any], ...]:
+        """See :mod:`seqprune.engine.front`; nothing where it is not asked for or cannot be measured."""
+        look, at_size = self.look, self.subject.at_size
+        by_time = self.way.target is not None and self.way.target.kind == "latency"
+        wanted = by_time if look.front is None else look.front
+        if not wanted or at_size is None or look.imgsz is None or not before.has_accuracy:
+            return ()
+        return front_of(
+            *(self.subject.model, pruned, at_size, watch),
+            imgsz=look.imgsz,
+            size=self.size or look.imgsz,
+            accuracies=[before.accuracies, after.accuracies],
+            timed=by_time,
+            every=bool(look.front),
+            told=self.told,
+        )
 
 
 def say_time(target: Target | None, timed: dict[str, Any], told: Listener) -> None:
@@ -45,47 +104,3 @@ def say_time(target: Target | None, timed: dict[str, Any], told: Listener) -> No
             f"params={target.share:g} leaves {share:.0%} of the time in {timed['runtime']}: where time matters, give "
             f"--target latency={target.share:g}"
         )
-
-
-def eight_bits(
-    subject: Subject,
-    task: Task,
-    pruned: nn.Module,
-    watch: Stopwatch,
-    look: Look,
-    folder: Path | None,
-    told: Listener,
-) -> dict[str, Any]:
-    """What :attr:`Record.int8` holds; nothing where it is not asked for."""
-    if not look.int8 or subject.eight_bits is None:
-        return {}
-    told.stage("bring to eight bits", None)
-    with tempfile.TemporaryDirectory(prefix="seqprune-") as temporary:
-        return subject.eight_bits(pruned, task, watch, folder or Path(temporary))
-
-
-def front(
-    subject: Subject,
-    pruned: nn.Module,
-    watch: Stopwatch,
-    look: Look,
-    way: Way,
-    size: int | None,
-    before: Size,
-    after: Size,
-    told: Listener,
-) -> tuple[dict[str, Any], ...]:
-    """See :mod:`seqprune.engine.front`; nothing where it is not asked for or cannot be measured."""
-    by_time = way.target is not None and way.target.kind == "latency"
-    wanted = by_time if look.front is None else look.front
-    if not wanted or subject.at_size is None or look.imgsz is None or not before.has_accuracy:
-        return ()
-    return front_of(
-        *(subject.model, pruned, subject.at_size, watch),
-        imgsz=look.imgsz,
-        size=size or look.imgsz,
-        accuracies=[before.accuracies, after.accuracies],
-        timed=by_time,
-        every=bool(look.front),
-        told=told,
-    )

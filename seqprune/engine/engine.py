@@ -121,15 +121,24 @@ class Engine:
         ranks: Ranks = ALONE,
     ) -> Chosen:
         """Layer after layer, each seen behind those pruned before it; see :mod:`seqprune.engine.sequential`."""
-        passes = (len(names) + 1) if settings.match == "once" else len(names) * (1 + (settings.match == "each"))
-        self.told.stage("observe", passes * self.images.image_count)
         model, done = self._so_far()
+        images = self.images.image_count * (2 if settings.match == "each" else 1)
+
+        def begin(layers: int) -> None:
+            if layers < len(names):
+                self.told.stage(f"observe: layer {layers + 1} of {len(names)}", images)
+
+        if settings.match == "once" and (done is None or done.matched is None):
+            self.told.stage("observe: find objects", images)
+        else:
+            begin(0 if done is None else len(done.steps))
 
         weights: dict[str, torch.Tensor] = {}
 
         def keep(now: Done) -> None:
             tensors, about = done_as_tensors(now)
             self.state.write_tensors("steps", tensors | weights, about)
+            begin(len(now.steps))
 
         def trained(now: nn.Module, plan: PrunePlan) -> nn.Module:
             after = now if after_step is None else after_step(now, plan)
@@ -233,6 +242,7 @@ class Engine:
             forward=self.forward,
             progress=self.told.progress,
             keep=self.state,
+            part=lambda number, parts, images: self.told.stage(f"recover: part {number} of {parts}", images),
             ranks=self.ranks,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from seqprune.engine.steps import StepReport
@@ -17,12 +17,18 @@ class Listener:
         progress: how many images were looked at since the last call.
         step: the report of a layer that was decided.
         warning: one line of text.
+        epoch: how many epochs of a training are done, of how many, and the mean losses of the last one by name.
+        expect: how many images a stage looks at that did not know when it began.
+        note: the same, of what is worth knowing and nothing to worry about.
     """
 
     stage: Callable[[str, int | None], None] = lambda _name, _total: None
     progress: Callable[[int], None] = lambda _done: None
     step: Callable[[StepReport], None] = lambda _report: None
     warning: Callable[[str], None] = lambda _text: None
+    epoch: Callable[[int, int, Mapping[str, float]], None] = lambda _done, _total, _losses: None
+    note: Callable[[str], None] = lambda _text: None
+    expect: Callable[[int], None] = lambda _total: None
 
 
 def together(*listeners: Listener) -> Listener:
@@ -35,4 +41,6 @@ def together(*listeners: Listener) -> Listener:
 
         return call
 
-    return Listener(tell("stage"), tell("progress"), tell("step"), tell("warning"))
+    return Listener(
+        tell("stage"), tell("progress"), tell("step"), tell("warning"), tell("epoch"), tell("note"), tell("expect")
+    )

@@ -8,6 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -112,6 +113,9 @@ class ModuleTask:
 
     def blocks(self, model: nn.Module) -> Units | None:
         return units_of(model, next(iter(self.images)))
+
+    def pictures(self, before: nn.Module, after: nn.Module) -> tuple[dict[str, Any], ...]:
+        return ()
 
     def accuracy(self, model: nn.Module) -> Mapping[str, float]:
         if self.evaluate is not None:

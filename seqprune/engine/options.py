@@ -10,10 +10,11 @@ from typing import Any, TypedDict, TypeVar
 
 from seqprune.engine.modules import Evaluate
 from seqprune.engine.outputs import Outputs
+from seqprune.engine.presets import preset_of
 from seqprune.engine.settings import Choose, Look, Mode, Open, Train
 from seqprune.observe.inputs import Inputs
 
-Settings = TypeVar("Settings")
+Kind = TypeVar("Kind")
 _TRAIN = {"epochs": "finetune", "step_epochs": "finetune_step", "arguments": "training"}
 """Fields that are called otherwise among so many."""
 
@@ -48,7 +49,7 @@ class Options(Opening, total=False):
     full: bool
     front: bool | None
     int8: bool
-    preset: str
+    preset: str | None
     layers: int | Sequence[str] | None
     blocks: Iterable[int] | None
     keep: str | float | None
@@ -75,6 +76,7 @@ def settings_of(options: Mapping[str, Any]) -> tuple[Look, Choose, Train, Open]:
         InputError: a value that cannot be used.
         TypeError: there is no such keyword.
     """
+    options = {**options, "preset": preset_of(*(options.get(name) for name in ("preset", "target", "criterion")))}
     if strange := sorted(set(options) - {parameter.name for parameter in parameters()}):
         raise TypeError(f"prune() got an unexpected keyword argument {strange[0]!r}")
     return _of(Look, options), _of(Choose, options), _of(Train, options), _of(Open, options)
@@ -89,7 +91,7 @@ def parameters() -> list[Parameter]:
     ]
 
 
-def _of(kind: type[Settings], options: Mapping[str, Any]) -> Settings:
+def _of(kind: type[Kind], options: Mapping[str, Any]) -> Kind:
     known: Any = fields(kind)  # type: ignore[arg-type]
     given = {entry.name: options[_name(entry)] for entry in known if _name(entry) in options}
     return kind(**given)
@@ -100,4 +102,5 @@ def _name(entry: Field[Any]) -> str:
 
 
 def _default(entry: Field[Any]) -> Any:
-    return None if entry.default is MISSING else entry.default
+    """That of the settings; of what follows from other keywords, ``None``."""
+    return None if entry.default is MISSING or entry.name == "preset" else entry.default

@@ -14,7 +14,11 @@ from seqprune.repair.recover import STEPS, Recover
 
 WHOLE = ("accurate", "fast")
 """Presets that prune the whole network to a target."""
-PRESETS = ("seed", *WHOLE)
+ACTIVATION = "activation"
+"""A few layers, front to back, by what their channels do at objects."""
+PRESETS = (ACTIVATION, *WHOLE)
+ALIASES = {"seed": ACTIVATION}
+"""What presets were called before; runs and scripts that say so go on."""
 TARGET = "params=0.8"
 CRITERION = "lamp"
 """Of preset ``fast``: under one threshold it kept the most of all that need no image, see ``docs/results.md``."""
@@ -57,6 +61,26 @@ class Way:
         """Whether it has to be known where they matter to what is detected."""
         chooses = self.target is not None and self.target.share < 1 and self.criterion is None
         return chooses or self.recover == "ls"
+
+
+UNASKED = (
+    "no preset and no target: preset activation takes about half of the channels of a few layers, and most of the "
+    "accuracy with them until the network is fine-tuned (finetune=20); to keep most of it without training give a "
+    "target, as target=flops=0.8 (preset accurate)"
+)
+"""Said where neither was given."""
+
+
+def preset_of(preset: str | None, target: str | None = None, criterion: str | None = None) -> str:
+    """The preset that is meant: a target is met by ``accurate``, or by a criterion with ``fast``.
+
+    Args:
+        preset: as it was given; ``None`` where it was not.
+        target, criterion: the same; they decide only where no preset was given.
+    """
+    if preset is not None:
+        return ALIASES.get(preset, preset)
+    return "fast" if criterion is not None else "accurate" if target is not None else ACTIVATION
 
 
 def way_of(

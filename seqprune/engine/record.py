@@ -88,7 +88,16 @@ class ModuleMeasurements(Size):
 
 @dataclass(frozen=True)
 class Record:
-    """One run: what went in, what every step did, what came out; ``data`` is empty where no images were given."""
+    """One run: what went in, what every step did, what came out; ``data`` is empty where no images were given.
+
+    Attributes:
+        network: every layer before and after, see :func:`seqprune.engine.portrait.portrait`.
+        classes: accuracy of each class by its name, ``before`` and ``after``; empty where it was not measured.
+        made: the command, the day, the processor, see :func:`seqprune.engine.portrait.circumstances`.
+        names: class id to name.
+        pictures: a few images with what was found in them before and after, see
+            :meth:`seqprune.engine.task.Task.pictures`.
+    """
 
     model: str
     data: str
@@ -105,6 +114,11 @@ class Record:
     unreadable: tuple[str, ...] = ()
     unreadable_val: tuple[str, ...] = ()
     repairs: tuple[Repair, ...] = field(default=(), repr=False)
+    network: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    classes: dict[str, dict[str, float]] = field(default_factory=dict, repr=False)
+    made: dict[str, Any] = field(default_factory=dict, repr=False)
+    pictures: tuple[dict[str, Any], ...] = field(default=(), repr=False, compare=False)
+    names: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
     timed: dict[str, Any] = field(default_factory=dict, repr=False)
     """Where ``latency_ms`` was measured: the runtime and its version, threads, device, processor, and the spreads
     ``before`` and ``after``."""
@@ -114,8 +128,22 @@ class Record:
     front: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     """The pruned network and the unpruned one on images of several sizes; see :class:`seqprune.engine.front.Point`."""
 
+    def plain(self) -> dict[str, Any]:
+        """The figures, as JSON can hold them: without what is drawn, see :meth:`drawn`."""
+        found: dict[str, Any] = _plain(asdict(self))
+        del found["pictures"], found["names"]
+        for step in found["steps"]:
+            del step["seen"]
+        return found
+
+    def drawn(self) -> dict[str, Any]:
+        """What pages draw beside the figures: by layer what was clustered, and pictures; empty without either."""
+        seen = {step.layer: step.seen for step in self.steps if step.seen is not None}
+        found = {"names": self.names, "layers": seen, "pictures": list(self.pictures)}
+        return {name: value for name, value in found.items() if value} if seen or self.pictures else {}
+
     def to_json(self) -> str:
-        return json.dumps(_plain(asdict(self)), indent=2, allow_nan=False) + "\n"
+        return json.dumps(self.plain(), indent=2, allow_nan=False) + "\n"
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -13,40 +12,32 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqprune.budget.cost import gflops, parameters
-from seqprune.engine import ending
-from seqprune.engine.engine import Engine, streams_for
+from seqprune.engine.ending import End
+from seqprune.engine.engine import Chosen, Engine, streams_for
 from seqprune.engine.listener import Listener
+from seqprune.engine.measuring import Outcome, finished, measured, size_of
 from seqprune.engine.moves import Decided, decide
+from seqprune.engine.portrait import circumstances, portrait
 from seqprune.engine.presets import Way
-from seqprune.engine.record import ClassMeasurements, Record, Size, versions
+from seqprune.engine.record import Record, Size, versions
 from seqprune.engine.sequential import front_to_back
 from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.state import State, give
 from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
-from seqprune.errors import InputError, MeasurementError, SeqPruneError, UnlabelledError
+from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.plan import PrunePlan
 from seqprune.select.layers import block_of, choose_layers
-from seqprune.surgery import compact
+from seqprune.surgery import Difference, compact
 
 LAYERS, BLOCKS = 3, (1, 2, 3, 4, 5)
-"""What preset ``seed`` chooses: so many layers of these top-level modules."""
+"""What preset ``activation`` chooses: so many layers of these top-level modules."""
 Tune = Callable[[nn.Module, PrunePlan, int], nn.Module]
 """Given a pruned network, what was pruned, and epochs, the trained one."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What came out of a run: the pruned network on the CPU, what stays of it, and everything measured."""
-
-    model: nn.Module
-    plan: PrunePlan
-    record: Record
 
 
 def run(
@@ -82,89 +73,80 @@ def run(
         MeasurementError: what was pruned cannot be measured; its ``result`` holds the outcome without that.
     """
     told, state = told or Listener(), state or State()
-    graph = subject.graph
     task, size, way = subject.sized or (subject.task, None, choose.way)
-    measures = bool(look.val and subject.data and not ranks.rank)
-    if choose.way.target is None and task.classes == 1:
-        raise InputError(
-            f"{subject.source} has one class, and preset seed keeps the channels that tell classes apart: prune it "
-            "with preset accurate (--preset accurate), which needs no classes"
-        )
-    names = [] if choose.way.target else layers_for(graph, choose.layers, choose.blocks)
+    names = _names(subject, choose)
     state.same("network", fingerprint(subject.model), "the network")
     state.same("images", task.images.fingerprint(), "the images")
-    before = _measured(subject.kind, subject.task, subject.model, measures, "before", told, state)
-    engine = Engine(
-        deepcopy(subject.model).to(device),
-        graph,
-        task,
-        streams_for(task, subject.model, look.cache_bytes, look.cache_half, told.warning),
-        Forward(look.amp, told.warning),
-        told,
-        state,
-        ranks,
-        Stopwatch(look.where, task, state) if way.target is not None and way.target.kind == "latency" else None,
-    )
+    accuracy = bool(look.val and subject.data and not ranks.rank)
+    before, of_classes = measured(subject.kind, subject.task, subject.model, accuracy, "before", told, state)
+    streams = streams_for(task, subject.model, look.cache_bytes, look.cache_half, told.warning)
+    there = deepcopy(subject.model).to(device)
+    engine = Engine(there, subject.graph, task, streams, Forward(look.amp, told.warning), told, state, ranks)
+    if way.target is not None and way.target.kind == "latency":
+        engine = replace(engine, watch=Stopwatch(look.where, task, state))
     decided, repairs = _pruned(engine, way, names, choose, train, tune, ranks)
-    chosen = decided.chosen
-    chosen = replace(chosen, plan=replace(chosen.plan, imgsz=size))
+    chosen = replace(decided.chosen, plan=replace(decided.chosen.plan, imgsz=size))
     masked = chosen.masked.cpu()
     small = compact(masked, chosen.plan, decided.engine.graph)
-    first = next(iter(task.images))
-    difference, compared = task.prove(masked, small, first.input(small, slice(2)))
+    proof = task.prove(masked, small, next(iter(task.images)).input(small, slice(2)))
     pruned = _trained(small if choose.mode == "compact" else masked, chosen.plan, train.epochs, tune, state)
     on_pruned(pruned, chosen.plan)
-    size_after = _size(subject.kind, task, pruned, {})
-    record = Record(
+    record = replace(
+        _record(subject, task, (look, choose, train), chosen, proof, small),
+        repairs=repairs,
+        before=replace(before, file_bytes=task.file_bytes(subject.model, None)),
+        after=replace(size_of(subject.kind, task, pruned, {}), file_bytes=task.file_bytes(pruned, chosen.plan)),
+    )
+    end = End(subject, task, look, choose.way, size, folder, told)
+    return finished(Outcome(pruned, chosen.plan, record), end, of_classes, ranks)
+
+
+def _names(subject: Subject, choose: Choose) -> list[str]:
+    """The layers that preset ``activation`` looks at, front to back; none where the whole network is pruned.
+
+    Raises:
+        InputError: there are no classes to tell apart, or no such layers.
+    """
+    if choose.way.target is not None:
+        return []
+    if subject.task.classes == 1:
+        raise InputError(
+            f"{subject.source} has one class, and preset activation keeps the channels that tell classes apart: prune "
+            "it with preset accurate (--preset accurate), which needs no classes"
+        )
+    return layers_for(subject.graph, choose.layers, choose.blocks)
+
+
+def _record(
+    subject: Subject,
+    task: Task,
+    asked: tuple[Look, Choose, Train],
+    chosen: Chosen,
+    proof: tuple[Difference, str],
+    small: nn.Module,
+) -> Record:
+    """What is known before the pruned network is measured; both sizes are still nought."""
+    look, choose, train = asked
+    examples = subject.task.example(subject.model), task.example(small)
+    known = {"verified_as": proof[1], "size": chosen.plan.imgsz or look.imgsz}
+    return Record(
         model=subject.source,
         data=subject.data,
         preset=choose.preset,
         seed=choose.seed,
         mode=choose.mode,
         finetune=train.epochs,
-        settings=_settings(look, choose, train, task, bool(subject.data))
-        | {"verified_as": compared, "size": size or look.imgsz},
+        settings=_settings(look, choose, train, task, bool(subject.data)) | known,
         versions=versions(),
         steps=chosen.steps,
-        verify=difference,
-        repairs=repairs,
-        before=replace(before, file_bytes=task.file_bytes(subject.model, None)),
-        after=replace(size_after, file_bytes=task.file_bytes(pruned, chosen.plan)),
+        verify=proof[0],
+        before=Size(0, 0.0),
+        after=Size(0, 0.0),
         unreadable=tuple(task.images.unreadable),
+        network=portrait(subject.graph, subject.model, small, chosen.plan, examples),
+        made=circumstances(),
+        names=dict(task.names),
     )
-    try:
-        after = _measured(subject.kind, task, pruned, before.has_accuracy, "after", told, State())
-        # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
-        timed: dict[str, Any] = {}
-        front: tuple[dict[str, Any], ...] = ()
-        eight: dict[str, Any] = {}
-        if not ranks.rank:
-            watch = Stopwatch(look.where, subject.task)
-            timed = ending.timed(subject, task, pruned, watch)
-            ending.say_time(choose.way.target, timed, told)
-            eight = ending.eight_bits(subject, task, pruned, watch, look, folder, told)
-            front = ending.front(subject, pruned, watch, look, choose.way, size, before, after, told)
-    except MeasurementError as error:
-        error.result = Outcome(pruned, chosen.plan, record)
-        raise
-    except (SeqPruneError, OSError, RuntimeError, MemoryError) as error:
-        failure = MeasurementError(f"what was pruned cannot be measured: {error}")
-        failure.result = Outcome(pruned, chosen.plan, record)
-        raise failure from error
-    record = replace(
-        record,
-        unreadable_val=task.unreadable_val,
-        before=replace(record.before, latency_ms=timed["before"]["median"] if timed else math.nan),
-        after=replace(
-            after,
-            latency_ms=timed["after"]["median"] if timed else math.nan,
-            file_bytes=record.after.file_bytes,
-        ),
-        timed=timed,
-        front=front,
-        int8=eight,
-    )
-    return Outcome(pruned, chosen.plan, record)
 
 
 def _pruned(
@@ -206,27 +188,6 @@ def _trained(model: nn.Module, plan: PrunePlan, epochs: int, tune: Tune, state: 
     return trained
 
 
-def _measured(
-    kind: type[Size], task: Task, model: nn.Module, accuracy: bool, when: str, told: Listener, state: State
-) -> Size:
-    """Size of a model, and its accuracy where that is wanted; its time is taken later."""
-
-    def look() -> dict[str, float]:
-        told.stage(f"measure {when}", None)
-        try:
-            known = task.accuracy(model) if accuracy else {}
-        except UnlabelledError as why:
-            told.warning(f"accuracy is not measured: {why}")
-            return {}
-        return {name: value for name, value in known.items() if math.isfinite(value)}
-
-    return _size(kind, task, model, state.plain(f"measured-{when}", look))
-
-
-def _size(kind: type[Size], task: Task, model: nn.Module, accuracy: Mapping[str, float]) -> Size:
-    return kind.of(parameters(model), gflops(model, task.example(model)), accuracy)
-
-
 def fingerprint(model: nn.Module) -> str:
     """Of a network's tensors: the same for the same bits."""
     found = sha256()
@@ -266,4 +227,4 @@ def layers_for(graph: ChannelGraph, layers: int | Sequence[str] | None, blocks: 
     return choose_layers(candidates, blocks, layers)
 
 
-__all__ = ["ClassMeasurements", "Outcome", "Subject", "layers_for", "run"]
+__all__ = ["layers_for", "run"]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from seqprune.engine import insight
 from seqprune.engine.norms import gamma, weight_norm
 from seqprune.engine.steps import Done, Settings, StepReport
 from seqprune.errors import InputError, LayerSkipped, VerificationError
@@ -231,6 +232,7 @@ class _Run:
             reason=reason,
             members=members,
             seconds=time.perf_counter() - start,
+            seen=insight.of(choices),
         )
 
     def _open_bundles(self, name: str) -> list[Bundle]:

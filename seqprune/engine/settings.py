@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from seqprune.engine.modules import Evaluate
 from seqprune.engine.outputs import Outputs
-from seqprune.engine.presets import BY, Way, settings_of, way_of
+from seqprune.engine.presets import ACTIVATION, ALIASES, BY, Way, preset_of, settings_of, way_of
 from seqprune.engine.steps import Settings
 from seqprune.errors import InputError
 from seqprune.observe.inputs import Inputs
@@ -84,11 +84,11 @@ class Choose:
     """What stays, and what is repaired.
 
     Attributes:
-        preset: ``seed``, the predecessor's way of choosing a few layers front to back; ``accurate``, the whole network
-            to a target, where removal costs least, with every layer fitted anew; or ``fast``, the whole network to a
-            target by scores of its channels.
-        layers: how many layers to choose, or their module paths in any order (``seed``); 3 where left out.
-        blocks: top-level modules to choose from, where layers are not named (``seed``); 1 to 5 where left out.
+        preset: ``activation`` (once ``seed``), a few layers front to back by what their channels do at objects;
+            ``accurate``, the whole network to a target, where removal costs least, with every layer fitted anew; or
+            ``fast``, the whole network to a target by scores of its channels.
+        layers: how many layers to choose, or their module paths in any order (``activation``); 3 where left out.
+        blocks: top-level modules to choose from, where layers are not named (``activation``); 1 to 5 where left out.
         keep, represent, match, round_to: see :class:`seqprune.engine.steps.Settings`; override the preset. With a
             ratio to keep, or a target, counts are rounded up to a multiple of 8 unless ``round_to`` says otherwise.
         target: ``params=0.8``, ``flops=0.6`` or ``latency=0.7``: what stays (``accurate``, ``fast``).
@@ -101,7 +101,7 @@ class Choose:
         seed: of every random choice.
     """
 
-    preset: str = "seed"
+    preset: str = ACTIVATION
     layers: int | Sequence[str] | None = None
     blocks: Iterable[int] | None = None
     keep: str | float | None = None
@@ -117,6 +117,7 @@ class Choose:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "preset", preset_of(self.preset))
         if self.blocks is not None:
             object.__setattr__(self, "blocks", tuple(self.blocks))
         for name in ("protect", "by"):
@@ -203,6 +204,8 @@ def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:
     for name in ("layers", "blocks", "protect", "by"):
         if chosen[name] is not None and not isinstance(chosen[name], int):
             chosen[name] = list(chosen[name])
+    # Runs that were begun under an older name go on.
+    chosen["preset"] = next((old for old, new in ALIASES.items() if new == choose.preset), choose.preset)
     trained = {entry.name: getattr(train, entry.name) for entry in fields(train)}
     return found | chosen | trained | {"arguments": {name: str(value) for name, value in train.arguments.items()}}
 
@@ -222,7 +225,7 @@ def check_together(choose: Choose, train: Train, processes: int, has_data: bool)
     if processes > 1 and way.by != BY:
         raise InputError("other moves than channels run in one process: leave torchrun out, or --by")
     if processes > 1 and way.target is None and way.recover != "none":
-        raise InputError("preset seed is repaired in one process: leave torchrun out, or --recover")
+        raise InputError("preset activation is repaired in one process: leave torchrun out, or --recover")
     if way.target is not None and train.step_epochs:
         raise InputError("a target is met in one step: give finetune instead of finetune_step")
     if train.step_epochs and way.recover in ("ls", "bias"):

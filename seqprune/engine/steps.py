@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 
@@ -61,6 +61,7 @@ class StepReport:
         reason: why it was skipped, or with which layer it was decided; empty otherwise.
         members: the layers decided in this step, front to back.
         seconds: wall time.
+        seen: what was clustered, as plain data; see :func:`seqprune.engine.insight.of`. ``None`` where nothing was.
     """
 
     layer: str
@@ -75,6 +76,7 @@ class StepReport:
     reason: str = ""
     members: tuple[str, ...] = ()
     seconds: float = 0.0
+    seen: dict[str, Any] | None = field(default=None, repr=False, compare=False)
 
     @property
     def removed(self) -> int:

@@ -11,8 +11,8 @@ from torch import nn
 from seqprune.engine.batches import Batches
 from seqprune.engine.modules import ModuleTask
 from seqprune.engine.record import ClassMeasurements, ModuleMeasurements
-from seqprune.engine.run import Subject
 from seqprune.engine.settings import Look, Open
+from seqprune.engine.subject import Subject
 from seqprune.errors import InputError
 from seqprune.observe.device import as_device
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -82,7 +82,14 @@ class Task(Protocol):
         """Blocks whose outputs can be kept while layers behind them are looked at; ``None``: run it from the start."""
 
     def accuracy(self, model: nn.Module) -> Mapping[str, float]:
-        """By name; empty where it is not measured."""
+        """By name, that of one class as ``class:NAME``; empty where it is not measured."""
+
+    def pictures(self, before: nn.Module, after: nn.Module) -> tuple[dict[str, Any], ...]:
+        """A few images, with what both networks find in them; none where nothing can be shown.
+
+        Each holds ``name``, ``jpeg`` (base64), ``width`` and ``height`` in pixels, and under ``before``, ``after`` and
+        ``labels`` boxes as ``[x1, y1, x2, y2, confidence, class name]``, or, of a class, ``[confidence, class name]``.
+        """
 
     @property
     def suffix(self) -> str:

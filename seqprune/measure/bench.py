@@ -13,9 +13,10 @@ from torch import nn
 from seqprune.budget.cost import gflops, latencies_ms, parameters
 from seqprune.budget.target import Target
 from seqprune.engine.listener import Listener
-from seqprune.engine.run import Subject
+from seqprune.engine.measuring import overall
 from seqprune.engine.state import State
 from seqprune.engine.stopwatch import Stopwatch
+from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import ChangedError, DataError, LostError, SeqPruneError
 from seqprune.measure.comparison import UNPRUNED, Row, mean_of
@@ -120,7 +121,8 @@ class Bench:
 
     def measured(self, row: Row, network: nn.Module, task: Task) -> Row:
         """The row with what the network costs and how good it is, as the task says."""
-        found = {name: value for name, value in task.accuracy(network).items() if math.isfinite(value)}
+        accuracy = overall(task.accuracy(network))
+        found = {name: value for name, value in accuracy.items() if math.isfinite(value)}
         if not found:
             raise DataError(
                 "accuracy is not measured, and methods are compared by it: give val images with classes, or evaluate="

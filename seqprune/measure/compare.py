@@ -10,9 +10,10 @@ from torch import nn
 
 from seqprune.engine.listener import Listener
 from seqprune.engine.options import Opening
-from seqprune.engine.run import Subject, fingerprint
+from seqprune.engine.run import fingerprint
 from seqprune.engine.settings import Choose, Look, Open, Train
 from seqprune.engine.state import State
+from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import InputError
 from seqprune.measure.bench import Bench, Tune

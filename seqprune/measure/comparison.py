@@ -92,7 +92,8 @@ def mean_of(rows: Sequence[Row]) -> Row:
         return float(sum(values)) / len(rows)
 
     means: dict[str, Any] = {name: mean([getattr(r, name) for r in rows]) for name in ("share", "gflops", "seconds")}
-    accuracy = {name: mean([row.accuracy[name] for row in rows]) for name in rows[0].accuracy}
+    known = [name for name in rows[0].accuracy if all(name in row.accuracy for row in rows)]
+    accuracy = {name: mean([row.accuracy[name] for row in rows]) for name in known}
     params = round(mean([row.params or 0 for row in rows]))
     scores = tuple(row.score for row in rows if row.score is not None)
     return replace(rows[0], params=params, accuracy=accuracy, runs=scores, **means)
@@ -130,7 +131,7 @@ class Comparison:
                 _number(row.score, ".4f") + row.spread,
                 _number(row.score / whole if row.score is not None and whole else None, ".1%"),
                 *(_number(row.accuracy.get(name), ".4f") for name in second),
-                f"{row.seconds:.1f}",
+                f"{row.seconds:.1f}" if row.seconds else "–",
             ]
             for row in self.rows
         ]

@@ -19,12 +19,14 @@ from seqprune.budget.criteria import FROM_IMAGES, FloatArray, scores
 from seqprune.budget.price import Price
 from seqprune.budget.spread import pools
 from seqprune.engine.listener import Listener
+from seqprune.engine.measuring import overall
 from seqprune.engine.options import Opening
-from seqprune.engine.run import Subject, fingerprint
+from seqprune.engine.run import fingerprint
 from seqprune.engine.scoring import scoring_for
 from seqprune.engine.sequential import front_to_back
 from seqprune.engine.settings import Choose, Look, Open, Train
 from seqprune.engine.state import State
+from seqprune.engine.subject import Subject
 from seqprune.errors import DataError, InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
 from seqprune.observe.device import as_device
@@ -241,7 +243,7 @@ def _first(accuracy: Mapping[str, float]) -> dict[str, float]:
     """
     if not accuracy:
         raise DataError("accuracy is not measured: give val images with classes, or evaluate=")
-    return dict([next(iter(accuracy.items()))])
+    return dict([next(iter(overall(accuracy).items()))])
 
 
 def units(graph: ChannelGraph, names: Sequence[str]) -> list[tuple[str, IntArray]]:

@@ -141,12 +141,31 @@ def relevance_of(
 
 @dataclass(frozen=True)
 class _Seen:
-    """Of some images, by convolution; on the CPU."""
+    """Of some images, by convolution."""
 
     maps: dict[str, torch.Tensor]  # [B, H, W]
     curvature: dict[str, torch.Tensor]  # [channels]
     slopes: dict[str, torch.Tensor]  # [channels], summed over images
     together: dict[str, torch.Tensor]  # [channels]
+
+    def on_cpu(self) -> _Seen:
+        parts = (self.maps, self.curvature, self.slopes, self.together)
+        tensors = [tensor for part in parts for tensor in part.values()]
+        if not tensors or tensors[0].device.type == "cpu":
+            return self
+        here = iter(moved(tensors, torch.Tensor.cpu))
+        return _Seen(*({name: next(here) for name in part} for part in parts))
+
+
+def moved(tensors: Sequence[torch.Tensor], move: Callable[[torch.Tensor], torch.Tensor]) -> list[torch.Tensor]:
+    """Tensors elsewhere, by one ``move`` for each type of number and not by one for each of hundreds of tensors."""
+    found: dict[int, torch.Tensor] = {}
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        alike = [at for at, tensor in enumerate(tensors) if tensor.dtype is dtype]
+        whole = move(torch.cat([tensors[at].flatten() for at in alike]))
+        parts = torch.split(whole, [tensors[at].numel() for at in alike])
+        found |= {at: part.view(tensors[at].shape) for at, part in zip(alike, parts, strict=True)}
+    return [found[at] for at in range(len(tensors))]
 
 
 def _look(
@@ -179,17 +198,17 @@ def _look(
         squares = as_map(layer, gradient.float().square())
         shown, slopes = as_map(layer, output.detach()).float(), as_map(layer, gradient).float()
         around = shown - shown.mean((0, 2, 3), keepdim=True)
-        seen.together[name] = (slopes * around).sum((2, 3)).square().sum(0).double().cpu()
-        seen.maps[name] = squares.sum(1).cpu()
-        seen.curvature[name] = squares.sum((0, 2, 3)).double().cpu()
+        seen.together[name] = (slopes * around).sum((2, 3)).square().sum(0).double()
+        seen.maps[name] = squares.sum(1)
+        seen.curvature[name] = squares.sum((0, 2, 3)).double()
         if name in curves:
             curve = curves[name]
             scale, shift = (each.float()[:, None, None] for each in (curve.scale, curve.shift))
             slopes = slope_of(curve.activation, as_map(layer, output).float() * scale + shift).square()
-            maps = seen.maps[name].to(slopes.device)
+            maps = seen.maps[name]
             chance = RELEVANT_SHARE * shares(maps) + (1 - RELEVANT_SHARE) / maps[0].numel()
-            seen.slopes[name] = (slopes * chance[:, None]).sum((0, 2, 3)).double().cpu()
-    return seen
+            seen.slopes[name] = (slopes * chance[:, None]).sum((0, 2, 3)).double()
+    return seen.on_cpu()
 
 
 def _add(totals: dict[str, torch.Tensor], name: str, more: torch.Tensor) -> None:

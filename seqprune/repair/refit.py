@@ -64,7 +64,7 @@ class _Stage:
     batches: int
     ranks: Ranks = ALONE
     moments: dict[str, SecondMoments] = field(default_factory=dict)
-    drifted: set[str] = field(default_factory=set)
+    drift: dict[str, bool | torch.Tensor] = field(default_factory=dict)
 
     @cached_property
     def pieces(self) -> Pieces:
@@ -76,11 +76,15 @@ class _Stage:
         return self.ranks.owns(list(self.names).index(name))
 
     def put(
-        self, name: str, drifted: bool, seen: torch.Tensor, wanted: torch.Tensor, weight: torch.Tensor | None
+        self,
+        name: str,
+        drifted: bool | torch.Tensor,
+        seen: torch.Tensor,
+        wanted: torch.Tensor,
+        weight: torch.Tensor | None,
     ) -> None:
         """One batch's part of one layer."""
-        if drifted:
-            self.drifted.add(name)
+        self.drift[name] = self.drift.get(name, False) | drifted
         if self.owns(name):
             device = next(self.pruned.parameters()).device
             seen, wanted = seen.to(device), wanted.to(device)
@@ -126,7 +130,8 @@ class _Stage:
                 drawn = drawn_for(name, layer, output, images)
                 seen = patches(layer, x, drawn.where, output)
                 unpruned, wanted = before.pop(name)
-                drifted = not torch.equal(unpruned, seen)
+                # A GPU is not asked for an answer before the stage is over.
+                drifted = (unpruned != seen).any() if seen.is_cuda else not torch.equal(unpruned, seen)
                 if (added := self.added(name, layer, output, beside[1], drawn.where)) is not None:
                     wanted = wanted - added
                 wanted = wanted.reshape(len(wanted), len(seen), -1).transpose(0, 1)
@@ -248,7 +253,7 @@ def refit(
                 progress(whole.images * ranks.count)  # the others are about as far
         if len(mine) < rounds:
             stage.pieces.settle()
-        drifted = sorted(stage.drifted, key=list(names).index)
+        drifted = [name for name in names if bool(stage.drift.get(name, False))]
         kept = {name: None if (g := inputs.get(name)) is None else ~removed[g] for name in drifted}
         fits = {name: stage.fit(name, kept[name], ridge if weights else None) for name in drifted if stage.owns(name)}
         fits = ranks.joined(fits)
@@ -291,6 +296,3 @@ def _write(
             before = cast(torch.Tensor, cast(nn.BatchNorm2d, original.get_submodule(norm)).running_mean)
             mean = cast(torch.Tensor, cast(nn.BatchNorm2d, masked.get_submodule(norm)).running_mean)
             mean[live] = (before.double() - offset)[live].to(mean.dtype)
-
-
-__all__ = ["refit"]

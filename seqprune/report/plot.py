@@ -5,54 +5,36 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from markupsafe import Markup
+
 from seqprune.plain import on_a_page as escape
+from seqprune.report.templating import rendered
 
 Point = tuple[float, float]
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _EDGE = 560, 320, 56, 44, 12
 _HUES = (210, 25, 140, 330, 50, 275, 180, 0)
 _DASHES = ("", "6 3", "2 3")
-_STYLE = """
-:root { color-scheme: light dark; --ground: #fcfcfb; --ink: #1d2126; --quiet: #646c75; --line: #dcdfe2; --tone: 42%; }
-@media (prefers-color-scheme: dark) { :root { --ground: #15181b; --ink: #e6e8ea; --quiet: #98a1aa; --line: #31363c;
-  --tone: 66%; } }
-body { margin: 0 auto; max-width: 76rem; padding: 2rem 1rem 4rem; font: 16px/1.5 system-ui, sans-serif;
-  background: var(--ground); color: var(--ink); }
-h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-.quiet { color: var(--quiet); overflow-wrap: anywhere; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(20rem, 1fr)); gap: 1rem 2rem; }
-.key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; } .key svg { width: 2rem; height: .7rem; }
-.scroll { overflow-x: auto; }
-svg { width: 100%; height: auto; } svg text { fill: var(--quiet); font: 12px system-ui, sans-serif; }
-.grid { stroke: var(--line); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th { font-weight: 500; color: var(--quiet); }
-th, td { padding: .3rem 1.25rem .3rem 0; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child, .why { text-align: left; }
-"""
 
 
 def document(title: str, about: str, *sections: str) -> str:
     """One self-contained HTML page; ``sections`` are HTML already, the rest is escaped."""
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
-        f'<p class="quiet">{escape(about)}</p>\n' + "\n".join(sections) + "\n</body>\n</html>\n"
-    )
+    return rendered("base.html", title=title, about=about, sections=[Markup(section) for section in sections])  # noqa: S704
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An HTML table, everything escaped."""
-    first = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    first = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table>\n<tr>{first}</tr>\n{body}\n</table></div>'
+    region = f'<div class="scroll" role="region" aria-label="{escape(head[0])}" tabindex="0">'
+    return f'{region}<table class="plain">\n<tr>{first}</tr>\n{body}\n</table></div>'
 
 
 def key(names: Sequence[str]) -> str:
     """What colour and dash each series has."""
     marks = (
-        f'<span><svg viewBox="0 0 32 10"><path d="M0 5H32" {_stroke(n)}/></svg> {escape(name)}</span>'
+        f'<span><svg class="wide" viewBox="0 0 32 10" aria-hidden="true"><path d="M0 5H32" {_stroke(n)}/></svg> '
+        f"{escape(name)}</span>"
         for n, name in enumerate(names)
     )
     return f'<p class="key">{"".join(marks)}</p>'
@@ -88,7 +70,7 @@ def lines(
         f"{_stroke(names.index(name))}><title>{escape(name)}: {low:.4g} to {high:.4g}</title></path>"
         for name, x, low, high in spans
     ]
-    picture = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    picture = _picture(title, _WIDTH, _HEIGHT, parts)
     return f'<div><h2>{escape(title)}</h2><p class="quiet">{escape(y_label)}</p>{picture}</div>'
 
 
@@ -115,7 +97,12 @@ def dots(x_label: str, rows: Mapping[str, Mapping[str, float]], names: Sequence[
             for name, value in values.items()
         ]
     parts.append(f'<text x="{width - _EDGE}" y="{height - 4}" text-anchor="end">{escape(x_label)}</text>')
-    return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(x_label)}">{"".join(parts)}</svg>'
+    return _picture(x_label, width, height, parts)
+
+
+def _picture(label: str, width: int, height: int, parts: Sequence[str]) -> str:
+    named = f'role="img" aria-label="{escape(label)}"'
+    return f'<svg class="roomy" viewBox="0 0 {width} {height}" {named}>{"".join(parts)}</svg>'
 
 
 def _colour(number: int) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from seqprune.engine.record import ModuleMeasurements, Size
 
-_ACCURACIES = {
+ACCURACIES = {
     "map50_95": "mAP50-95",
     "map50": "mAP50",
     "precision": "precision",
@@ -28,14 +28,14 @@ class Compared:
 
 def titled(accuracy: str) -> str:
     """What an accuracy of that name is called in tables."""
-    return _ACCURACIES.get(accuracy, accuracy)
+    return ACCURACIES.get(accuracy, accuracy)
 
 
 def accuracies(measured: Size) -> dict[str, float]:
     """What was measured of a model's accuracy, by its title."""
     if isinstance(measured, ModuleMeasurements):
         return {titled(name): value for name, value in measured.accuracy.items()}
-    found = {title: getattr(measured, name, None) for name, title in _ACCURACIES.items()}
+    found = {title: getattr(measured, name, None) for name, title in ACCURACIES.items()}
     return {title: value for title, value in found.items() if value is not None}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from seqprune.atomic import atomic
+from seqprune.atomic import atomic, write_text
 from seqprune.engine.record import Record, Size
 from seqprune.engine.settings import Choose, Look, Train, as_plain
 from seqprune.engine.state import State
@@ -17,7 +17,7 @@ from seqprune.engine.task import Task
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.plan import PrunePlan
 from seqprune.report import summary
-from seqprune.report.html import write_html
+from seqprune.report.html import DRAWN, write_html
 
 FILES = ("weights/pruned.pt", "plan.json", "report.json", "report.html")
 
@@ -143,6 +143,8 @@ class RunFolder:
         """
         if self.folder is not None:
             try:
+                if drawn := result.record.drawn():
+                    write_text(self.folder / DRAWN, json.dumps(drawn))
                 for name in reversed(FILES[2:]):  # the numbers last: with them a run is over
                     result.report(self.folder / name)
             except OSError as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
+
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from seqprune.engine.listener import Listener
@@ -11,24 +14,46 @@ from seqprune.engine.steps import StepReport
 from seqprune.plain import printable
 from seqprune.report.console import step_block
 
+EVERY = 5.0
+"""Seconds between two lines where nobody watches a bar."""
+
 
 class Screen:
-    """Steps as they come, and a progress bar below them where someone is watching."""
+    """Steps as they come, and a progress bar below them where someone is watching.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        console: where it is written; standard output without one.
+        quiet: warnings alone are shown.
+        verbose: how long each stage took is shown too.
+        clock: seconds, as :func:`time.monotonic`.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        quiet: bool = False,
+        verbose: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.console = console or Console(soft_wrap=True, highlight=False)
+        self.quiet, self.verbose, self.clock = quiet, verbose, clock
         self.steps = 0
+        self.name, self.kind, self.total, self.done = "", "", 0, 0
+        self.began = self.spoke = clock()
         self.progress = Progress(
             SpinnerColumn("line"),
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[images]}"),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
             console=self.console,
             transient=True,
-            disable=not self.console.is_terminal,
+            disable=quiet or not self.console.is_terminal,
         )
-        self.task = self.progress.add_task("start", total=None, images="")
+        self.task = self.progress.add_task("start", total=None, count="")
 
     def __enter__(self) -> Screen:
         if not self.progress.disable:  # stopping prints an empty line otherwise, before rich 14
@@ -36,35 +61,71 @@ class Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended()
         if not self.progress.disable:
             self.progress.stop()
 
     @property
     def listener(self) -> Listener:
-        return Listener(self.stage, self.progress_by, self.step, self.warning)
+        return Listener(self.stage, self.progress_by, self.step, self.warning, self.epoch, self.note, self.expect)
 
     def stage(self, name: str, total: int | None) -> None:
-        name = printable(name)
-        self.progress.reset(self.task, description=name, total=total, images="")
-        if not self.console.is_terminal:
-            self.console.print(name, markup=False)
+        """What begins, ``kind: part``, and how many images it looks at, where that is known."""
+        self._ended()
+        now, kind = self.clock(), name.partition(":")[0]
+        soon = kind == self.kind and now - self.spoke < EVERY  # one of many short parts
+        self.name, self.total, self.done, self.kind = printable(name), total or 0, 0, kind
+        self.began = now
+        self.progress.reset(self.task, description=self.name, total=total, count="")
+        if not soon:
+            self.spoke = now
+            self._line(self.name)
+
+    def expect(self, images: int) -> None:
+        """How many images the stage looks at, where that was not known when it began."""
+        self.total = images
+        self.progress.update(self.task, total=images)
 
     def progress_by(self, images: int) -> None:
-        self.progress.advance(self.task, images)
-        task = self.progress.tasks[0]
-        self.progress.update(self.task, images=f"{task.completed:.0f}/{task.total or 0:.0f} images")
+        """How many images were looked at since the last call."""
+        self.done += images
+        count = f"{self.done}/{self.total} images" if self.total else f"{self.done} images"
+        self.progress.update(self.task, completed=self.done, count=count)
+        now = self.clock()
+        if now - self.spoke >= EVERY:
+            self.spoke = now
+            self._line(f"{self.name} {count}{self._left(now)}")
 
-    def epoch(self, done: int, total: int) -> None:
-        """How far a training is."""
-        self.progress.update(
-            self.task, description="fine-tune", total=total, completed=done, images=f"epoch {done}/{total}"
-        )
-        if not self.console.is_terminal:
-            self.console.print(f"epoch {done}/{total}", markup=False)
+    def epoch(self, done: int, total: int, losses: Mapping[str, float]) -> None:
+        """How far a training is, and what it loses."""
+        lost = "".join(f"  {printable(name)} {value:.3f}" for name, value in losses.items())
+        count = f"epoch {done}/{total}{lost}"
+        self.progress.update(self.task, description="fine-tune", total=total, completed=done, count=count)
+        self._line(count)
 
     def step(self, report: StepReport) -> None:
         self.steps += 1
-        self.console.print(step_block(report, self.steps))
+        if not self.quiet:
+            self.console.print(step_block(report, self.steps))
 
     def warning(self, text: str) -> None:
         self.console.print(Text.assemble(("warning: ", "yellow"), printable(text, 2000)))
+
+    def note(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(Text.assemble(("note: ", "cyan"), printable(text, 2000)))
+
+    def _line(self, text: str) -> None:
+        """For a pipe, where no bar is drawn."""
+        if not (self.quiet or self.console.is_terminal):
+            self.console.print(text, markup=False)
+
+    def _left(self, now: float) -> str:
+        if not self.total or not self.done or self.done > self.total:
+            return ""
+        return f", about {(now - self.began) / self.done * (self.total - self.done):.0f} s left"
+
+    def _ended(self) -> None:
+        if self.verbose and self.name:
+            self.console.print(f"{self.name}: {self.clock() - self.began:.1f} s", markup=False, style="dim")
+        self.name = ""

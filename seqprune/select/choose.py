@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from seqprune.errors import InputError, LayerSkipped
-from seqprune.select.clustering import Clustering, cluster, distances, sweep
+from seqprune.select.clustering import Clustering, IndexArray, cluster, distances, sweep
 from seqprune.select.embedding import embed
 from seqprune.select.knee import knee
 from seqprune.select.moments import ClassMoments, FloatArray
@@ -29,12 +29,33 @@ class Choice:
         k: number of clusters.
         classes: class ids the separability was taken from.
         scores: mean simplified silhouette for 2, 3, … clusters; empty where k was given.
+        seen: what was clustered; ``None`` where nothing was.
     """
 
     keep: tuple[int, ...]
     k: int
     classes: tuple[int, ...]
     scores: tuple[float, ...] = ()
+    seen: Seen | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a choice was made from.
+
+    Attributes:
+        space: ``[channels, 2]``, the channels as t-SNE lays them out.
+        labels: ``[channels]``, the cluster of each.
+        medoids: ``[k]``, the channel in the middle of each cluster.
+        before: ``[classes, classes]``, Jeffries-Matusita distance of two classes in [0, 2], a mean over the channels.
+        after: the same over those that stay.
+    """
+
+    space: FloatArray
+    labels: IndexArray
+    medoids: IndexArray
+    before: FloatArray
+    after: FloatArray
 
 
 def choose(
@@ -76,7 +97,8 @@ def choose(
         return Choice(tuple(range(channels)), channels, classes)
     if channels < 5 and isinstance(keep, str):
         raise LayerSkipped(f"a knee over {channels} channels means nothing: give --keep a ratio")
-    space = embed(np.concatenate([jeffries_matusita(m) for m in usable], 1), seed)
+    apart = [jeffries_matusita(m) for m in usable]
+    space = embed(np.concatenate(apart, 1), seed)
     distance = distances(space)
     if isinstance(keep, str):
         curve = sweep(distance, seed)
@@ -89,8 +111,21 @@ def choose(
     else:
         k, scores = max(1, round(keep * channels)), ()
         clustering = _single(distance) if k == 1 else cluster(distance, k, seed)
-    chosen = representatives(clustering, None if represent == "medoid" else importance)
-    return Choice(tuple(sorted(chosen)), k, classes, scores)
+    chosen = sorted(representatives(clustering, None if represent == "medoid" else importance))
+    widest = apart[max(range(len(usable)), key=lambda at: len(usable[at].classes))]
+    seen = Seen(
+        *(space, clustering.labels, clustering.medoids),
+        *(_square(widest, len(classes)), _square(widest[chosen], len(classes))),
+    )
+    return Choice(tuple(chosen), k, classes, scores, seen)
+
+
+def _square(apart: FloatArray, classes: int) -> FloatArray:
+    """``[classes, classes]``: the mean over channels of ``[channels, pairs]``."""
+    found: FloatArray = np.zeros((classes, classes))
+    rows, columns = np.triu_indices(classes, 1)
+    found[rows, columns] = found[columns, rows] = apart.mean(0)
+    return found
 
 
 def _single(distance: FloatArray) -> Clustering:

@@ -60,7 +60,7 @@ def parse_blocks(text: str) -> tuple[int, ...]:
     """
     blocks: list[int] = []
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        found = re.fullmatch(r"\s*(\d{1,5})\s*(?:-\s*(\d{1,5})\s*)?", part)
         if not found or (found[2] and int(found[2]) < int(found[1])):
             raise InputError(f"{text!r} names no blocks: write 1-5, 3 or 1-3,6")
         blocks += range(int(found[1]), int(found[2] or found[1]) + 1)

@@ -21,12 +21,15 @@ from seqprune.errors import DataError
 from seqprune.observe.batch import Batch
 from seqprune.plain import printable
 from seqprune.sources.shown import Shown
+from seqprune.yolo.data.classes import imagenet_codes
 from seqprune.yolo.data.files import FileImages
 from seqprune.yolo.files.contained import contained
 
 SPLITS = {"train": ("train", "calib"), "val": ("val", "eval", "test", "validation")}
 """What folders of images to look at, and to measure on, are called."""
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+IMAGENET = 1000
+"""Classes of the networks that know those of ImageNet."""
 _NUMBER = re.compile(r"(\d{1,9})(?:$|[ _-])")
 _NUMBER_AND_MORE = re.compile(r"(\d{1,9})[ _-]")  # of files, which are numbered for other reasons as well
 _UNREADABLE = (OSError, ValueError, SyntaxError, ImportError, Image.DecompressionBombError)
@@ -179,6 +182,9 @@ def labelled(splits: Iterable[Found], classes: int | None) -> Labels:
         return Labels(ids, shown, f"classes are the numbers that {_what(in_folders)} begin with")
     if not in_folders:
         return Labels({}, {}, "files lie in no folder a class, and their names begin with no numbers of classes")
+    if classes == IMAGENET and len(names) != classes and set(names) <= set(codes := imagenet_codes()):
+        ids = {name: codes.index(name) for name in names}
+        return Labels(ids, {number: name for name, number in ids.items()}, "classes are ImageNet's, by their codes")
     if len(names) == classes:
         return Labels({name: number for number, name in enumerate(names)}, dict(enumerate(names)), "")
     such = ", ".join(printable(name, 40) for name in names[:3])

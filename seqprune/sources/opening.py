@@ -14,9 +14,9 @@ from seqprune.engine.listener import Listener
 from seqprune.engine.modules import ModuleTask
 from seqprune.engine.outputs import found
 from seqprune.engine.record import ClassMeasurements, ModuleMeasurements
-from seqprune.engine.run import Subject
 from seqprune.engine.settings import Choose, Look, Open, Train
 from seqprune.engine.state import State
+from seqprune.engine.subject import Subject
 from seqprune.engine.subjects import module_subject
 from seqprune.errors import InputError
 from seqprune.observe.device import as_device
@@ -94,17 +94,7 @@ def _of_anybody(model: Any, data: Any, look: Look, choose: Choose, how: Open, to
     """A module, or one that is built, with a loader or a folder of images."""
     if how.classes is not None:
         raise InputError("classes cuts the heads of Ultralytics' networks down: leave it out")
-    if is_module(model):
-        network, shown, name = model, of_timm(model), type(model).__name__
-        if how.weights is not None:
-            raise InputError("weights are for a network by the name of what builds it: give this one its weights")
-    else:
-        from seqprune.sources.weights import give_weights
-
-        network, shown = built(model, trust=how.trust, seed=choose.seed)
-        name = model
-        if how.weights is not None:
-            give_weights(network, how.weights)
+    network, shown, name = _network(model, how, choose.seed)
     if isinstance(data, str) and is_factory(data) and not Path(data).exists():
         data = called(data, how.trust)
     shown = shown.but(look.imgsz, how.mean, how.std)
@@ -116,6 +106,22 @@ def _of_anybody(model: Any, data: Any, look: Look, choose: Choose, how: Open, to
         how, look = replace(how, example_inputs=noise), replace(look, imgsz=shown.imgsz)
     subject = module_subject(network, None if isinstance(data, str) else data, look, how, choose.seed)
     return replace(subject, source=name), look
+
+
+def _network(model: Any, how: Open, seed: int) -> tuple[nn.Module, Shown, str]:
+    """The network, how images are shown to it, and what it is called.
+
+    Raises:
+        InputError: it cannot be built, or the weights are not its.
+    """
+    if is_module(model):
+        if how.weights is not None:
+            raise InputError("weights are for a network by the name of what builds it: give this one its weights")
+        return model, of_timm(model), type(model).__name__
+    from seqprune.sources.weights import give_weights
+
+    network, shown = built(model, trust=how.trust, seed=seed)
+    return network if how.weights is None else give_weights(network, how.weights), shown, model
 
 
 def _with_folder(
@@ -137,8 +143,10 @@ def _with_folder(
     splits = found_in(data)
     copy = deepcopy(network).cpu().eval()
     labels = labelled(splits.values(), _classes(copy, shown))
-    if labels.note:
-        told.warning(f"{data}: {labels.note}" + ("" if labels.ids else "; accuracy is not measured"))
+    if not labels.ids:
+        told.warning(f"{data}: {labels.note}; accuracy is not measured")
+    elif labels.note:
+        told.note(f"{data}: {labels.note}")
     images = FolderImages(splits["train"], labels, shown, look.batch, look.images, choose.seed)
     validation = None
     if look.val and labels.ids:

@@ -63,14 +63,18 @@ def networks(asked: str) -> list[str]:
     return found
 
 
-def measured(pruner_name: str, subject: str, limits: Limits, folder: Path, seen: dict[str, str]) -> Row:
-    """One row: read where an earlier run of the same versions and limits left it, asked otherwise."""
+def measured(
+    pruner_name: str, subject: str, limits: Limits, folder: Path, seen: dict[str, str], *, ask: bool = True
+) -> Row | None:
+    """One row: read where an earlier run of the same versions and limits left it, else asked, where that is allowed."""
     path = folder / "rows" / pruner_name.replace(":", "_") / f"{subject.replace(':', '_').replace('/', '_')}.json"
     settings = {"versions": seen, "limits": asdict(limits), "contracts": list(CONTRACTS)}
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["settings"] == settings:
             return Row(pruner_name, subject, {r["contract"]: Result(**r) for r in kept["results"]}, kept["seconds"])
+    if not ask:
+        return None
     start = time.perf_counter()
     results = cell(pruner_name, subject, limits=limits)
     row = Row(pruner_name, subject, results, round(time.perf_counter() - start, 1))
@@ -96,9 +100,9 @@ def matrix(
     preload(ultralytics=any(":" not in name for name in subjects))
 
     def one(pair: tuple[str, str]) -> Row | None:
-        if time.monotonic() > until:
+        row = measured(pair[1], pair[0], limits, folder, seen, ask=time.monotonic() < until)
+        if row is None:
             return None
-        row = measured(pair[1], pair[0], limits, folder, seen)
         sys.stderr.write(f"{row.subject} {row.pruner}: {cell_text(row)} ({row.seconds:.0f} s)\n")
         return row
 
@@ -107,18 +111,20 @@ def matrix(
         return [row for row in found if row is not None]
 
 
-def summary(rows: Iterable[Row], pruners: Sequence[str], command: str) -> tuple[str, str]:
+def summary(rows: Iterable[Row], pruners: Sequence[str], command: str, left: int = 0) -> tuple[str, str]:
     """The matrix as Markdown and as a page.
 
     Args:
         rows, pruners: what was measured.
         command: that made it.
+        left: rows that the time was too short for.
     """
     rows = list(rows)
     when = datetime.now(timezone.utc).date().isoformat()
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     spent = sum(row.seconds for row in rows) / 60
     about = f"Made by {command} on {when}; {libraries}. {len(rows)} rows, {spent:.0f} minutes of processes."
+    about += f" {left} rows are left: their cells are empty, and the same command goes on." if left else ""
     tables = {
         "By contract": by_contract(rows, pruners),
         "By network": by_network(rows, pruners),
@@ -155,13 +161,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limits = Limits(given.seconds, given.memory, LAYERS)
     rows = matrix(names, subjects, given.out, limits, given.jobs, time.monotonic() + 60 * given.minutes)
     shown = [a for a in (arguments or sys.argv[1:]) if a]
-    text, html = summary(rows, names, " ".join(("python -m seqprune.testing.matrix", *shown)))
+    left = len(names) * len(subjects) - len(rows)
+    text, html = summary(rows, names, " ".join(("python -m seqprune.testing.matrix", *shown)), left)
     given.out.mkdir(parents=True, exist_ok=True)
     write_text(given.out / "matrix.md", text + "\n")
     write_text(given.out / "matrix.html", html)
     if given.write:
         write_text(given.write, between(given.write.read_text(encoding="utf-8"), NAME, text))
-    left = len(names) * len(subjects) - len(rows)
     if left:
         sys.stderr.write(f"{left} rows are left: the same command goes on\n")
     held = {each.name: each for each in tried if not each.peer}

@@ -126,13 +126,19 @@ def page(title: str, about: str, tables: Mapping[str, Sequence[Sequence[str]]]) 
     for heading, lines in tables.items():
         head = "".join(f"<th>{html.escape(cell)}</th>" for cell in lines[0])
         body = "".join(
-            "<tr>" + "".join(f'<td class="{_kind(cell)}">{html.escape(cell)}</td>' for cell in line) + "</tr>"
+            "<tr>" + "".join(f'<td class="{_kind(cell)}">{_inline(cell)}</td>' for cell in line) + "</tr>"
             for line in lines[1:]
         )
         parts.append(
             f"<h2>{html.escape(heading)}</h2><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
     return _PAGE.format(title=html.escape(title), about=html.escape(about), body="".join(parts))
+
+
+def _inline(cell: str) -> str:
+    """The bold and the code of a cell's Markdown."""
+    text = re.sub(r"\*\*(.+?)\*\*", r"<b>\1</b>", html.escape(cell))
+    return re.sub(r"(`+)(.+?)\1", r"<code>\2</code>", text)
 
 
 def _kind(cell: str) -> str:

@@ -43,7 +43,7 @@ def test_targets_are_met_within_two_percent(run: Any, data: Path, tmp_path: Path
         (("--preset", "accurate", "--layers", "3"), "chooses from the whole network"),
         (("--preset", "accurate", "--target", "weight=0.5"), "write params=0.8, flops=0.6 or latency=0.7"),
         (("--preset", "accurate", "--target", "params=1.5"), "write params=0.8, flops=0.6 or latency=0.7"),
-        (("--target", "params=0.5"), "take --preset accurate"),
+        (("--target", "params=0.5", "--layers", "3"), "chooses from the whole network"),
         (("--protect", "model.2"), "take --preset accurate"),
         (("--preset", "accurate", "--protect", "model.99"), "there is no layer in 'model.99' to protect"),
         (("--recover", "magic"), "choose none, ls, bias, bn"),

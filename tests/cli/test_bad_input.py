@@ -48,7 +48,7 @@ def project(tmp_path: Path) -> Path:
         ),
         (("prune", MODEL, "--data", "d.yaml", "--match", "twice"), "choose once, each, all"),
         (("prune", MODEL, "--data", "d.yaml", "--represent", "best"), "choose weight, medoid, gamma"),
-        (("prune", MODEL, "--data", "d.yaml", "--preset", "leaf"), "there is no preset 'leaf': choose seed"),
+        (("prune", MODEL, "--data", "d.yaml", "--preset", "leaf"), "there is no preset 'leaf': choose activation"),
         (("prune", MODEL, "--data", "d.yaml", "--mode", "crush"), "mode is compact or mask"),
         (("prune", MODEL, "--data", "d.yaml", "--batch", "0"), "batch"),
         (("prune", MODEL, "--data", "d.yaml", "--finetune", "-1"), "finetune"),

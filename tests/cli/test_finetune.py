@@ -54,7 +54,7 @@ def test_prune_then_finetune_then_prune_again(run: Any, data: Path, tmp_path: Pa
 def test_an_interrupted_run_says_how_it_goes_on_and_does(
     run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(_screen: Screen, done: int, _total: int) -> None:
+    def stop(_screen: Screen, done: int, _total: int, _losses: object) -> None:
         if done == 2:
             raise KeyboardInterrupt
 

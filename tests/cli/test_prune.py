@@ -16,7 +16,7 @@ from seqprune.run import prune
 
 MODEL = "yolov8n.yaml"
 QUICK = ("--match", "all", "--imgsz", "64", "--keep", "0.5", "--no-val")
-FILES = {"weights", "weights/pruned.pt", "plan.json", "report.json", "report.html"}
+FILES = {"weights", "weights/pruned.pt", "plan.json", "report.json", "drawn.json", "report.html"}
 
 
 class Finished(NamedTuple):
@@ -123,7 +123,7 @@ def test_unreadable_validation_images_are_named_as_well(run: Any, data: Path, tm
     folder = tmp_path / "runs" / "yolov8n"
     report = json.loads((folder / "report.json").read_text())
     assert (report["unreadable"], report["unreadable_val"]) == ([], ["01.png"])
-    assert "left out of the measurements" in (folder / "report.html").read_text()
+    assert "left out of the validation images" in (folder / "report.html").read_text()
 
 
 def test_other_images_before_and_after_are_an_error(data: Path, tmp_path: Path) -> None:
@@ -157,5 +157,5 @@ def test_the_demo_keeps_its_files_where_it_is_told_to(
     assert "step 1  block 1  model.1.conv" in out
     assert f"files in {tmp_path / 'new' / 'kept'}" in out
     assert {p.name for p in (tmp_path / "new" / "kept").iterdir()} == {
-        "digits", "weights", "plan.json", "report.json", "report.html",
+        "digits", "weights", "plan.json", "report.json", "drawn.json", "report.html",
     }  # fmt: skip

@@ -1,10 +1,7 @@
-"""The page, the table and the folder of a run."""
+"""The table, the log and the folder of a run."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,6 @@ from seqprune.engine.steps import StepReport
 from seqprune.errors import InputError
 from seqprune.report.console import step_block
 from seqprune.report.folder import claimed, free_folder
-from seqprune.report.html import page
 from seqprune.report.record import compare
 from seqprune.surgery import Difference
 
@@ -26,7 +22,7 @@ AFTER = Measurements(750_000, 6.0, 40.0, 0.25, 0.4, 0.5, 0.4)
 RECORD = Record(
     model="weights/a&b.pt",
     data="d.yaml",
-    preset="seed",
+    preset="activation",
     seed=0,
     mode="compact",
     finetune=0,
@@ -38,42 +34,6 @@ RECORD = Record(
     after=AFTER,
     unreadable=("broken<1>.jpg",),
 )
-
-
-class _Balanced(HTMLParser):
-    """Fails where elements are not closed in the order they were opened."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag != "meta":
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: object) -> None: ...
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def test_the_page_stands_alone_and_escapes_everything() -> None:
-    text = page(RECORD)
-    parser = _Balanced()
-    parser.feed(text)
-    assert parser.open == []
-    assert not re.search(r"https?:|<script|<link|@import|url\(", text)
-    assert "prefers-color-scheme: dark" in text
-    assert "a&amp;b.pt: 1 of 2 layers pruned" in text
-    assert "only &lt;2 classes&gt; &amp; &quot;few&quot; objects" in text
-    assert "broken&lt;1&gt;.jpg" in text
-    assert "118 / 256" in text
-    assert "-25.0 %" in text
-
-
-def test_the_page_without_accuracy_says_so() -> None:
-    bare = replace(RECORD, before=replace(BEFORE, map50_95=None), after=Measurements(1, 1, 1))
-    assert "Accuracy was not measured" in page(bare)
 
 
 def test_sizes_change_by_a_share_and_accuracies_by_a_difference() -> None:

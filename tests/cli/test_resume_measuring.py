@@ -11,7 +11,10 @@ import pytest
 
 import seqprune.yolo.task.task
 from seqprune.cli.interrupts import Interrupted
-from seqprune.errors import LostError
+from seqprune.cli.measuring import COMPARE as MEASURED
+from seqprune.cli.opening import OPENED
+from seqprune.cli.resuming import RUN, asked_of
+from seqprune.errors import InputError, LostError
 
 SMALL = ("--imgsz", "32", "--batch", "4")
 COMPARE = ("--target", "params=0.7,0.5", "--images", "4", "--methods", "l1-global,clusters,random", *SMALL)
@@ -118,3 +121,12 @@ def test_nothing_is_left_of_what_is_refused(run: Any, data: Path, tmp_path: Path
     assert done.code == 2
     assert "--data is missing" in done.err
     assert run(command, "yolov8n.yaml", "--resume", tmp_path).code == 2
+
+
+def test_a_run_that_was_begun_before_there_were_weights_goes_on(tmp_path: Path) -> None:
+    older = {name: None for name in MEASURED if name not in OPENED} | {"model": "m.pt"}
+    (tmp_path / RUN).write_text(json.dumps(older))
+    assert asked_of(tmp_path, MEASURED, "compare") == older | dict.fromkeys(OPENED)
+    (tmp_path / RUN).write_text(json.dumps({"model": "m.pt"}))
+    with pytest.raises(InputError, match="is none that `seqprune compare` wrote"):
+        asked_of(tmp_path, MEASURED, "compare")

@@ -13,7 +13,7 @@ from seqprune.engine.presets import settings_of
 )
 def test_ratios_are_rounded_and_knees_are_not(keep: float | str | None, round_to: int | None, expected: int) -> None:
     """YOLOv8n at a keep ratio of 0.9 ran slower than unpruned in ONNX Runtime, with odd counts in every layer."""
-    assert settings_of("seed", keep, None, None, round_to, 0).round_to == expected
+    assert settings_of("activation", keep, None, None, round_to, 0).round_to == expected
 
 
 @pytest.mark.parametrize("preset", ["accurate", "fast"])

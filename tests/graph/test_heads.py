@@ -280,3 +280,16 @@ def test_a_parameter_that_is_also_concatenated_keeps_its_width() -> None:
 
     graph, _ = holds(between(4, Beside(), out=8), 1, 0.5)
     assert "cat in 1 reads the parameter" in graph.by_name["0.conv"].reason
+
+
+def test_sections_of_channels_that_lie_elsewhere_are_not_followed() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.sizes = nn.Conv2d(3, 8, 1), [3, 5]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat(split_sizes(self.first(x).transpose(1, 2), self.sizes, "sizes"), 1)
+
+    graph = trace(Turned(), torch.rand(1, 3, 8, 8))
+    assert "the channels are not in dimension 1" in graph.by_name["first"].reason

@@ -162,3 +162,21 @@ def test_code_under_vmap_is_refused_for_what_it_is() -> None:
     model = Net(lambda m, x: torch.vmap(lambda image: m.beside(image[None])[0])(x))
     with pytest.raises(ModelError, match=r"torch\.vmap .*give"):
         trace(model, images())
+
+
+def test_inputs_of_one_dimension_and_of_whole_numbers() -> None:
+    row = nn.Sequential(nn.Linear(8, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 2)).double()
+    assert trace(row, torch.rand(8, dtype=torch.float64)).by_name["0"].free.all()
+
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words, self.first, self.last = nn.Embedding(9, 4), nn.Linear(4, WIDTH), nn.Linear(WIDTH, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.first(self.words(x)))
+
+    numbers = torch.arange(6).view(2, 3)
+    graph = trace(model := Words().double(), numbers)
+    assert graph.by_name["first"].free.all()
+    pruned(model, numbers, graph)

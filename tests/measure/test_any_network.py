@@ -63,7 +63,9 @@ def test_methods_are_compared_at_equal_cost(net: nn.Module, data: dict[str, Any]
     whole, *rows = found.rows
     assert (whole.method, whole.accuracy["top1"]) == ("unpruned", 1.0), "labelled by the network itself"
     assert [row.method for row in rows] == methods
-    assert all(row.share == pytest.approx(0.7, abs=0.08) and not row.reason for row in rows)
+    assert not any(row.reason for row in rows)
+    assert rows[0].share <= 0.71, "it rounds counts up to eights, which are coarse steps here"
+    assert all(row.share == pytest.approx(0.7, abs=0.03) for row in rows[1:])
     assert rows[0].score > max(row.score for row in rows[1:]), "accurate is repaired"
     assert "top-1 accuracy | of unpruned | top-5 accuracy" in found.to_markdown()
     assert found.settings.get("target", "parameters") == {"params": "parameters", "flops": "operations"}[target]

@@ -10,7 +10,7 @@ from torch import nn
 from seqprune.observe.batch import Batch
 from seqprune.observe.patches import Sampler
 from seqprune.observe.reading import reading_of
-from seqprune.observe.relevance import Relevance, relevance_of
+from seqprune.observe.relevance import Relevance, moved, relevance_of
 from seqprune.observe.sources import Places
 from seqprune.observe.unit import Unit
 
@@ -164,3 +164,17 @@ def test_units_are_found_only_where_nothing_else_stands_between() -> None:
     assert reading.unit("model.1.conv").norm == "model.1.bn"
     assert isinstance(reading.unit("model.1.conv").activation, nn.SiLU)
     assert reading.unit("model.5.0") == Unit()
+
+
+def test_tensors_are_moved_by_one_copy_for_each_type() -> None:
+    """Three copies for every convolution kept a GPU waiting some two hundred times a batch."""
+    tensors = [torch.rand(2, 3, 4), torch.rand(5).double(), torch.rand(0), torch.rand(()), torch.rand(1, 2).double()]
+    copies: list[torch.Tensor] = []
+
+    def move(tensor: torch.Tensor) -> torch.Tensor:
+        copies.append(tensor.clone())
+        return copies[-1]
+
+    found = moved(tensors, move)
+    assert len(copies) == 2
+    assert all(torch.equal(a, b) and a.dtype is b.dtype for a, b in zip(found, tensors, strict=True))

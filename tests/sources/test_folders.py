@@ -76,6 +76,14 @@ def test_names_that_say_nothing_leave_images_without_classes(
     assert (images.classes, len(next(iter(images)).classes), images.image_count) == (0, 0, 2)
 
 
+def test_some_of_imagenets_folders_are_known_by_their_codes(tmp_path: Path) -> None:
+    """Imagenette has ten of the thousand: counted as they are sorted, an English springer would be a goldfish."""
+    for name in ("n01440764/1.jpg", "n02102040/1.jpg", "n03888257/1.jpg"):
+        picture(tmp_path / name)
+    assert ids(tmp_path, 1000).ids == {"n01440764": 0, "n02102040": 217, "n03888257": 701}
+    assert not ids(tmp_path, 10).ids
+
+
 def test_images_are_shown_as_the_network_was_trained(tmp_path: Path) -> None:
     """The middle of the image, its shorter side resized, in the network's numbers."""
     wide = Image.new("RGB", (80, 40), (0, 0, 0))

@@ -22,6 +22,35 @@ FLAGS = (
     "--remote-debugging-pipe",
 )
 TIMEOUT = 60.0
+# Luminance and contrast as WCAG 2 defines them, of text against the nearest ground behind it.
+CONTRASTS = """(() => {
+  const parts = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = (text) => {
+    const [r, g, b] = parts(text).map((v) => v / 255).map((v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const found = getComputedStyle(e).backgroundColor;
+      if (parts(found)[3] !== 0) return found;
+    }
+  };
+  const found = {};
+  for (const e of document.querySelectorAll("body *")) {
+    const own = Array.from(e.childNodes).some((n) => n.nodeType === 3 && n.data.trim());
+    if (!own || !e.checkVisibility() || ["SCRIPT", "STYLE", "title"].includes(e.tagName)) continue;
+    const style = getComputedStyle(e);
+    const [a, b] = [light(e instanceof SVGElement ? style.fill : style.color), light(ground(e))];
+    found[`${e.tagName}.${e.getAttribute("class")}`] = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+  }
+  return found;
+})()"""
+
+# Everything that reaches beyond the window and does not lie in a part that scrolls on its own.
+BEYOND = """Array.from(document.querySelectorAll("body *"))
+  .filter((e) => !e.closest(".scroll table") && e.checkVisibility() && !e.matches(".skip")
+    && e.getBoundingClientRect().right > innerWidth + 1)
+  .map((e) => `${e.tagName}.${e.getAttribute("class")}: ${e.textContent.slice(0, 40)}`)"""
 
 
 def find() -> str | None:

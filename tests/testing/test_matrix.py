@@ -62,6 +62,7 @@ def test_the_page_escapes_what_it_shows() -> None:
     text = page("t", "a & b", {"h": [["<script>"], ["✗ runs"]]})
     assert "<script>" not in text
     assert '<td class="bad">✗ runs</td>' in text
+    assert "<b>runs</b>: <code>a&lt;b</code>" in page("t", "", {"h": [["x"], ["**runs**: ``a<b``"]]})
     assert markdown([["a|b"]]).startswith("| a¦b |")
 
 
@@ -98,3 +99,6 @@ def test_a_wrong_name_is_said_before_anything_runs(tmp_path: Path, capsys: pytes
 def test_time_that_is_up_leaves_rows_for_the_next_run(tmp_path: Path) -> None:
     assert made.main(["--models=planted:tiny", "--pruners=naive", f"--out={tmp_path}", "--minutes=0"]) == 1
     assert not list(tmp_path.rglob("rows/*/*.json"))
+    assert "1 rows are left" in (tmp_path / "matrix.md").read_text()
+    assert made.main(["--models=planted:tiny", "--pruners=naive", f"--out={tmp_path}"]) == 0
+    assert made.main(["--models=planted:tiny", "--pruners=naive", f"--out={tmp_path}", "--minutes=0"]) == 0  # kept

@@ -33,7 +33,7 @@ def run(folder: Path, *arguments: str, fails: int = 0, **environment: str) -> st
     """What ``pytest`` says in a folder, in a process of its own, as with an installed wheel."""
     plugin = () if INSTALLED else ("-p", PLUGIN)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *plugin, *arguments]
-    paths = os.pathsep.join((str(HERE), str(ROOT)))
+    paths = os.pathsep.join([str(HERE)] if INSTALLED else [str(HERE), str(ROOT)])  # a wheel is not shadowed
     settings = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "GITHUB_"))} | environment
     done = subprocess.run(  # noqa: S603
         command, cwd=folder, capture_output=True, text=True, check=False, env={**settings, "PYTHONPATH": paths}

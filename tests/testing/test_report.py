@@ -31,7 +31,7 @@ def test_the_suite_prunes_where_no_unpruned_network_is_given(tmp_path: Path) -> 
 def test_shares_are_of_the_unpruned_network_that_is_given(tmp_path: Path) -> None:
     seen = report(tmp_path, before=str(weights_path()))
     assert seen.parameters_share == 1.0
-    assert 0.5 < seen.time_share < 2.0
+    assert 0.2 < seen.time_share < 5.0  # of itself, on a machine that others use
     assert torch.equal(next(seen.pruned.parameters()), next(seen.unpruned.parameters()))
 
 

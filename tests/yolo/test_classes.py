@@ -23,7 +23,8 @@ from seqprune.yolo.files.load import load
 from seqprune.yolo.files.save import save_pt
 from seqprune.yolo.task.loss import training_loss
 from seqprune.yolo.task.predict import predict
-from seqprune.yolo.task.validate import _Classes, validate_classes
+from seqprune.yolo.task.validate import validate_classes
+from seqprune.yolo.task.validators import Classes
 from seqprune.yolo.train.tuning import finetune
 
 pytestmark = pytest.mark.parametrize("task", ["classify"])
@@ -41,13 +42,13 @@ def test_images_are_what_the_validator_sees(network: nn.Module, images: Path, mo
         noise = draw.integers(0, 256, (60 + 10 * number, 90, 3), np.uint8)
         Image.fromarray(noise).save(file)
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
-    original = _Classes.preprocess
+    original = Classes.preprocess
 
-    def keep(self: _Classes, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def keep(self: Classes, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         seen.append((batch["img"].clone(), batch["cls"].clone()))
         return original(self, batch)
 
-    monkeypatch.setattr(_Classes, "preprocess", keep)
+    monkeypatch.setattr(Classes, "preprocess", keep)
     validate_classes(network, images, imgsz=48, batch=3)
     theirs = by_content(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
     (ours,) = ClassificationImages(images, split="val", imgsz=48, batch=4)

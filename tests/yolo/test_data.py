@@ -13,7 +13,7 @@ from torch import nn
 
 from seqprune.errors import DataError
 from seqprune.yolo.data.images import DetectionImages
-from seqprune.yolo.task.validate import Validator
+from seqprune.yolo.task.validators import Validator
 
 
 def test_batches_are_what_the_validator_sees(data_yaml: Path, tiny: nn.Module, tmp_path: Path, monkeypatch) -> None:

@@ -142,7 +142,7 @@ def test_an_interrupted_run_goes_on_with_its_teacher(
     path, plan, folder = make(apply), plan_for(tiny), tmp_path / "runs" / "it"
     last = folder / "weights" / "last.pt"
 
-    def stop(done: int, total: int) -> None:
+    def stop(done: int, total: int, losses: object) -> None:
         if done == 2:
             raise KeyboardInterrupt
 

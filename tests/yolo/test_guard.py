@@ -58,7 +58,7 @@ def plain_loads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def interrupted(tiny: nn.Module, data_yaml: Path, folder: Path) -> Path:
     """The ``last.pt`` of a run that was stopped in its second epoch."""
 
-    def stop(done: int, total: int) -> None:
+    def stop(done: int, total: int, losses: object) -> None:
         if done == 2:
             raise KeyboardInterrupt
 

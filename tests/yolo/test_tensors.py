@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from ultralytics.nn.tasks import DetectionModel
 
 import seqprune
 from seqprune.budget.price import Price
@@ -201,3 +202,20 @@ def test_attention_comes_back_with_its_pruned_values(tmp_path: Path) -> None:
     beside.write_text(json.dumps(described))
     with pytest.raises(ModelError, match="forward holds no width"):
         load(path)
+
+
+def test_numbers_that_followed_a_layer_beside_them_come_back(tmp_path: Path) -> None:
+    """``c1`` and ``c2`` of a RepConv, which nothing but a deploy step reads, came back as they were before pruning."""
+    layers = [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "RepC3", [24]], [-1, 1, "Conv", [16, 3, 2]]]
+    head = [[[2], 1, "Detect", ["nc"]]]
+    network: Any = DetectionModel({"nc": 2, "channels": 3, "backbone": layers, "head": head}, nc=2, verbose=False)
+    network.task, network.names = "detect", NAMES
+    graph = trace_detector(network)
+    keep = {"model.1.cv1.conv": range(8), "model.1.m.0.conv1.conv": range(8)}
+    small: Any = seqprune.compact(network, PrunePlan.from_keep(graph, keep), graph)
+    assert (small.model[1].m[0].c1, small.model[1].m[0].c2) == (8, 8)
+    path = save_pair(small, tmp_path / "m.safetensors", names=NAMES)
+    back: Any = load(path).model
+    assert (back.model[1].m[0].c1, back.model[1].m[0].c2) == (8, 8)
+    assert same(back, small)
+    assert ["model.1.m.0", "c1", 8] in json.loads(path.with_suffix(".json").read_text())["widths"]

@@ -73,7 +73,7 @@ def test_an_interrupted_run_goes_on_in_its_folder(tiny: nn.Module, data_yaml: Pa
     path = save_pt(seqprune.compact(tiny, plan), tmp_path / "small.pt", names=NAMES, plan_json=plan.to_json())
     folder = tmp_path / "runs" / "it"
 
-    def stop(done: int, total: int) -> None:
+    def stop(done: int, total: int, losses: object) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
@@ -86,7 +86,7 @@ def test_an_interrupted_run_goes_on_in_its_folder(tiny: nn.Module, data_yaml: Pa
         folder / "weights" / "last.pt",
         data_yaml,
         arguments={"device": "cpu"},
-        on_epoch=lambda done, _: seen.append(done),
+        on_epoch=lambda done, *_: seen.append(done),
     )
     assert seen == [2, 3]
     assert result.folder == folder
@@ -107,7 +107,7 @@ def test_training_stops_early_without_gain(
     seen: list[int] = []
     result = training.train(
         path, data_yaml, tmp_path / "runs" / "it", epochs=9, arguments=EAGER | {"patience": 2},
-        on_epoch=lambda done, _: seen.append(done),
+        on_epoch=lambda done, *_: seen.append(done),
     )  # fmt: skip
     assert seen == [1, 2, 3]
     loaded = load(result.best)

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from ultralytics.utils import ROOT
 
 from seqprune.errors import DataError
+from seqprune.plain import text_of, yaml_of
 
 ITEM = {0: "item"}
 """What Ultralytics names the one class of a network that was trained with ``single_cls``."""
@@ -81,6 +83,12 @@ def renumbered(label: dict[str, Any], ids: Mapping[int, int]) -> dict[str, Any]:
     if label["keypoints"] is not None:
         changed["keypoints"] = label["keypoints"][stay]
     return label | changed
+
+
+def imagenet_codes() -> list[str]:
+    """WordNet's codes of ImageNet's thousand classes, ``n01440764`` first, by class id."""
+    described = yaml_of(text_of(ROOT / "cfg" / "datasets" / "ImageNet.yaml"))
+    return sorted(described["map"])
 
 
 def numbers_of(wanted: Collection[str | int], names: Mapping[int, str]) -> list[int]:

@@ -82,6 +82,10 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
         "versions": {"ultralytics": ultralytics.__version__, "torch": str(torch.__version__)},
     }
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in copy.state_dict().items()}
+    try:
+        description["widths"] += _other_numbers(copy, _rebuilt(json.loads(json.dumps(description)), tensors, path))
+    except RuntimeError as error:
+        raise ModelError(f"its YAML does not describe this network ({one_line(error)}); save it as a .pt") from error
     text = json.dumps(description, indent=1)
     try:
         verify(copy, _rebuilt(json.loads(text), tensors, path), example(copy), tolerance=0.0)
@@ -94,6 +98,17 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
     return path
+
+
+def _other_numbers(model: nn.Module, built: nn.Module) -> list[list[Any]]:
+    """Module, attribute and number where modules hold others than those built, as deploy steps read that followed."""
+    as_built = {path: vars(module) for path, module in built.named_modules(remove_duplicate=False)}
+    return [
+        [path, name, number]
+        for path, module in model.named_modules()
+        for name, number in vars(module).items()
+        if path and type(number) is int and type(was := as_built.get(path, {}).get(name)) is int and number != was
+    ]
 
 
 def load_pair(path: Path) -> nn.Module:

@@ -195,10 +195,13 @@ RestrictedUnpickler.dispatch = (
 )
 
 
-_MEANT = {
-    "ultralytics.models.": "torch.save wrote a whole YOLO object: save the network alone, with its save() method; ",
-    "torch.nn.utils.prune.": "torch.nn.utils.prune left its hooks in the network: call its remove() and save it anew; ",
-}
+_MEANT = (
+    ("ultralytics.models.", "torch.save wrote a whole YOLO object: save the network alone, with its save() method; "),
+    (
+        "torch.nn.utils.prune.",
+        "torch.nn.utils.prune left its hooks in the network: call its remove() and save it anew; ",
+    ),
+)
 """What a name in a file tells of how it was made, and how to go on."""
 
 
@@ -219,7 +222,7 @@ def read(source: str | Path | io.BytesIO) -> Any:
         found = _contents(source)
         _check_depth(found)
     except Refused as error:
-        meant = next((text for start, text in _MEANT.items() if str(error).startswith(start)), "")
+        meant = next((text for start, text in _MEANT if str(error).startswith(start)), "")
         raise UntrustedError(
             f"{name}: holds {error}, which is neither a layer nor data and may run code; {meant}if you trust who made "
             "the file, load it with --trust (trust=True in Python)"

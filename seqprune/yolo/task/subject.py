@@ -12,10 +12,10 @@ from torch import nn
 
 from seqprune.engine.listener import Listener
 from seqprune.engine.record import ClassMeasurements, Measurements
-from seqprune.engine.run import Subject
 from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.state import State
 from seqprune.engine.stopwatch import Stopwatch
+from seqprune.engine.subject import Subject
 from seqprune.errors import InputError
 from seqprune.observe.batch import Noise
 from seqprune.surgery import compact
@@ -68,7 +68,8 @@ def yolo_subject(
         detector.names,
         imgsz,
         detector.task,
-        {"data": data, "imgsz": imgsz, "batch": look.batch, "device": str(device)},
+        {"data": data, "imgsz": imgsz, "batch": look.batch, "device": str(device)}
+        | {"watched": (told.expect, told.progress)},
         detector.source,
         SameImages(told.warning),
     )

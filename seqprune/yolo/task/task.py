@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from seqprune.engine.portrait import PER_CLASS
 from seqprune.engine.task import Judge
 from seqprune.errors import ModelError
 from seqprune.graph import ChannelGraph
@@ -28,6 +29,7 @@ from seqprune.yolo.task.exporting import runnable
 from seqprune.yolo.task.gradients import loss_gradients
 from seqprune.yolo.task.judge import judge_for
 from seqprune.yolo.task.measured import SameImages
+from seqprune.yolo.task.pictures import pictures
 from seqprune.yolo.task.predict import predict
 from seqprune.yolo.task.probe import probe_for
 from seqprune.yolo.task.proof import prove
@@ -103,12 +105,20 @@ class YoloTask:
         if self.validation is None:
             return {}
         found: Metrics | ClassMetrics
+        classes: dict[str, float] = {}
         if self.classifies:
             found = validate_classes(model, **self.validation)
         else:
             found = validate(model, **self.validation, some=knows_some(model))
+            classes = {f"{PER_CLASS}{self.names.get(kind, kind)}": value for kind, value in found.by_class.items()}
         self.same.check(found.images)
-        return {name: value for name, value in asdict(found).items() if isinstance(value, float)}
+        return {name: value for name, value in asdict(found).items() if isinstance(value, float)} | classes
+
+    def pictures(self, before: nn.Module, after: nn.Module) -> tuple[dict[str, Any], ...]:
+        if self.validation is None:
+            return ()
+        how = {"task": self.kind, "imgsz": self.imgsz, "some": knows_some(before)}
+        return pictures(before, after, self.validation["data"], self.names, **how)
 
     @property
     def suffix(self) -> str:

@@ -6,31 +6,23 @@ import math
 import tempfile
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from ultralytics.engine import validator as validators
-from ultralytics.engine.validator import BaseValidator
-from ultralytics.models.rtdetr.val import RTDETRValidator
-from ultralytics.models.yolo.classify import ClassificationValidator
-from ultralytics.models.yolo.detect import DetectionValidator
-from ultralytics.models.yolo.obb import OBBValidator
-from ultralytics.models.yolo.pose import PoseValidator
-from ultralytics.models.yolo.segment import SegmentationValidator
-from ultralytics.utils import nms
 
 from seqprune.errors import InputError, ModelError, UnlabelledError
 from seqprune.observe.device import as_device
 from seqprune.yolo.data.classes import fitted
-from seqprune.yolo.data.dataset import ReadOnlyDataset, ReadOnlyStretched, build, resolve
-from seqprune.yolo.data.folders import ReadOnlyFolder, fitting_names, resolve_folder
+from seqprune.yolo.data.dataset import resolve
+from seqprune.yolo.data.folders import fitting_names, resolve_folder
 from seqprune.yolo.files.contained import contained, one_line, replaced
 from seqprune.yolo.files.networks import by_queries, names_of
 from seqprune.yolo.task.measured import NO_IMAGES, Images
-from seqprune.yolo.task.predict import UNLIMITED_SECONDS
+from seqprune.yolo.task.validators import VALIDATORS, Classes, Queries, Watched
 
 
 @dataclass(frozen=True)
@@ -45,6 +37,7 @@ class Metrics:
         by_objects: mAP50-95 again, each class counted by its objects instead of all alike: of few images it says more,
             where most classes have an object or two. ``nan`` without an object.
         images: What it was measured on.
+        by_class: mAP50-95 of each class that has an object, by its id.
     """
 
     map50_95: float
@@ -53,6 +46,7 @@ class Metrics:
     recall: float
     by_objects: float = math.nan
     images: Images = NO_IMAGES
+    by_class: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,82 +64,6 @@ class ClassMetrics:
     images: Images = NO_IMAGES
 
 
-class _Unheard(BaseValidator):  # type: ignore[misc]
-    """Mixed into a validator of Ultralytics': calls nobody back."""
-
-    def run_callbacks(self, event: str) -> None:
-        """Nobody is told: the integrations would log to other services."""
-
-
-class _ReadsOnly(_Unheard, DetectionValidator):  # type: ignore[misc]
-    """Mixed into a validator of boxes: on a read-only dataset."""
-
-    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> ReadOnlyDataset:
-        """The split's images and labels."""
-        return build(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=int(self.stride))
-
-
-class Validator(_ReadsOnly):
-    """The same for boxes, without a time limit."""
-
-    def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
-        """Suppress overlapping boxes; a slow machine must not lose images to the time limit."""
-        found = nms.non_max_suppression(
-            preds,
-            self.args.conf,
-            self.args.iou,
-            multi_label=True,
-            agnostic=self.args.single_cls or self.args.agnostic_nms,
-            max_det=self.args.max_det,
-            max_time_img=UNLIMITED_SECONDS,
-            end2end=self.end2end,
-        )
-        return [{"bboxes": x[:, :4], "conf": x[:, 4], "cls": x[:, 5], "extra": x[:, 6:]} for x in found]
-
-
-class _Queries(_Unheard, RTDETRValidator):  # type: ignore[misc]
-    """Ultralytics' for detectors of queries, on a read-only dataset."""
-
-    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> ReadOnlyDataset:
-        """The split's images, stretched, and labels."""
-        return build(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=32, kind=ReadOnlyStretched)
-
-
-class _Masks(_ReadsOnly, SegmentationValidator):  # type: ignore[misc]
-    """The same for the masks of instances."""
-
-
-class _Points(_ReadsOnly, PoseValidator):  # type: ignore[misc]
-    """The same for key points."""
-
-
-class _Oriented(_ReadsOnly, OBBValidator):  # type: ignore[misc]
-    """The same for oriented boxes."""
-
-
-class _Classes(_Unheard, ClassificationValidator):  # type: ignore[misc]
-    """Ultralytics' for whole images, on a read-only dataset."""
-
-    classes: Mapping[int, str]
-    images: int | None
-    seed: int
-
-    def build_dataset(self, img_path: str) -> ReadOnlyFolder:
-        """The split's images and classes, or those of a sample."""
-        seed = None if self.images is None else self.seed  # with one, the order is drawn as well
-        how: dict[str, Any] = {"prefix": self.args.split, "images": self.images, "seed": seed}
-        return ReadOnlyFolder(img_path, self.args, classes=self.classes, **how)
-
-
-# By task: the validator, and the letter and the name by which Ultralytics marks what the task is about.
-_VALIDATORS: dict[str, tuple[Any, str, str]] = {
-    "detect": (Validator, "B", "box"),
-    "segment": (_Masks, "M", "seg"),
-    "pose": (_Points, "P", "pose"),
-    "obb": (_Oriented, "B", "box"),
-}
-
-
 def validate(
     model: nn.Module,
     data: str | Path,
@@ -155,6 +73,7 @@ def validate(
     batch: int = 16,
     device: str | torch.device = "cpu",
     some: bool = False,
+    watched: Watched | None = None,
 ) -> Metrics:
     """Measure a detector with Ultralytics' validator, on a copy; the model and the data stay as they are.
 
@@ -166,6 +85,7 @@ def validate(
         batch: Images per batch; it shapes the letterboxed rectangles and so moves the result slightly.
         device: Where to run.
         some: Whether the model knows some of the data's classes only; objects of the others are left out.
+        watched: Told how far it is.
 
     Raises:
         DataError: The data cannot be used, or has other classes than the model.
@@ -178,11 +98,11 @@ def validate(
         raise UnlabelledError(f"{data}: has no split {split!r}; use one that the data YAML names")
     description = fitted(description, names_of(model), str(data), some=some)
     task = str(getattr(model, "task", "detect"))
-    if task not in _VALIDATORS:
+    if task not in VALIDATORS:
         raise ModelError(f"accuracy of a model for {task} cannot be measured here; leave it out (--no-val)")
-    kind, letter, name = _VALIDATORS[task]
+    kind, letter, name = VALIDATORS[task]
     queries = by_queries(model)
-    kind = _Queries if queries else kind
+    kind = Queries if queries else kind
     arguments = {
         "data": str(description.get("yaml_file", data)),
         "split": split,
@@ -191,7 +111,7 @@ def validate(
         "val": False,  # else Ultralytics scores official COCO splits with a package it installs itself
     }
     with replaced(validators, "check_det_dataset", lambda *_, **__: dict(description)):  # with classes as the network's
-        stats, validator = _measure(kind, model, task, arguments, imgsz, batch, device)
+        stats, validator = _measure(kind, model, task, arguments, imgsz, batch, device, watched)
     metrics = validator.metrics
     return Metrics(
         map50_95=float(stats[f"metrics/mAP50-95({letter})"]),
@@ -200,6 +120,7 @@ def validate(
         recall=float(stats[f"metrics/recall({letter})"]),
         by_objects=_by_objects(getattr(metrics, name), metrics.nt_per_class),
         images=Images.of(validator.dataloader.dataset),
+        by_class=_by_class(getattr(metrics, name)),
     )
 
 
@@ -212,6 +133,7 @@ def validate_classes(
     device: str | torch.device = "cpu",
     images: int | None = None,
     seed: int = 0,
+    watched: Watched | None = None,
 ) -> ClassMetrics:
     """Measure a network that classifies with Ultralytics' validator, on a copy, on the images of ``val``.
 
@@ -223,6 +145,7 @@ def validate_classes(
         device: Where to run.
         images: Measure on this many images, drawn with ``seed``; None: all.
         seed: Of the draw.
+        watched: Told how far it is.
 
     Raises:
         DataError: The data cannot be used, or its classes are not the model's.
@@ -230,8 +153,9 @@ def validate_classes(
     """
     _check_numbers(imgsz, batch)
     classes = fitting_names(resolve_folder(data)["names"], names_of(model), str(data))
-    kind = type("_OurClasses", (_Classes,), {"classes": classes, "images": images, "seed": seed})
-    stats, validator = _measure(kind, model, "classify", {"data": str(data), "split": "val"}, imgsz, batch, device)
+    kind = type("_OurClasses", (Classes,), {"classes": classes, "images": images, "seed": seed})
+    where = {"data": str(data), "split": "val"}
+    stats, validator = _measure(kind, model, "classify", where, imgsz, batch, device, watched)
     seen = Images.of(validator.dataloader.dataset)
     return ClassMetrics(float(stats["metrics/accuracy_top1"]), float(stats["metrics/accuracy_top5"]), seen)
 
@@ -244,6 +168,7 @@ def _measure(
     imgsz: int,
     batch: int,
     device: str | torch.device,
+    watched: Watched | None,
 ) -> tuple[Mapping[str, float], Any]:
     """What one of our validators says of a copy of the model, by Ultralytics' names, and the validator."""
     where = as_device(device)
@@ -263,6 +188,7 @@ def _measure(
             "exist_ok": True,
         }
         validator = kind(args={**common, **arguments}, save_dir=Path(folder))
+        validator.watched = watched
         try:
             stats: Mapping[str, float] = validator(model=copy)
         except RuntimeError as error:
@@ -276,6 +202,12 @@ def _by_objects(found: Any, objects: Any) -> float:
         return math.nan
     counts = objects[found.ap_class_index]
     return float((found.all_ap.mean(1) * counts).sum() / counts.sum())
+
+
+def _by_class(found: Any) -> dict[int, float]:
+    if not len(found.all_ap):
+        return {}
+    return {int(kind): float(ap) for kind, ap in zip(found.ap_class_index, found.all_ap.mean(1), strict=True)}
 
 
 def _check_numbers(imgsz: int, batch: int) -> None:

@@ -9,6 +9,7 @@ Albumentations, which draws from a generator of its own.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from seqprune.engine.state import State
 from seqprune.yolo.train.trainer import KeepsShape
 
 NAME = "epochs"
+OnEpoch = Callable[[int, int, Mapping[str, float]], None]
+"""Told how many epochs are done, of how many, and the mean losses of the last one by name."""
 _TEACHER = "teacher_model."
 
 
@@ -65,6 +68,16 @@ class Epochs:
         self.state.write_tensors(NAME, tensors, about)
 
 
+def losses_of(trainer: Any) -> dict[str, float]:
+    """Mean losses of a trainer's epoch, ``box 1.21``; later versions of Ultralytics keep them by name."""
+    found: Any = trainer.tloss
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        found = dict(zip(trainer.loss_names, torch.as_tensor(found).reshape(-1).tolist(), strict=False))
+    return {str(name).rpartition("/")[2].removesuffix("_loss"): float(value) for name, value in found.items()}
+
+
 def _own(model: nn.Module) -> dict[str, torch.Tensor]:
     """A network's tensors without its teacher's, which never change."""
     return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(_TEACHER)}
@@ -74,6 +87,7 @@ class KeepsEpochs(KeepsShape):
     """Mixed into a trainer of ours: keeps every epoch, and goes on behind those that were kept."""
 
     epochs_kept: Epochs | None = None
+    on_epoch: OnEpoch | None = None
     _every = 1
     _behind = 0
     _batch = _last_step = -1
@@ -102,6 +116,8 @@ class KeepsEpochs(KeepsShape):
             self._begin_epoch()
         elif event == "on_train_batch_start":
             self._batch += 1
+        elif event == "on_train_epoch_end" and self.on_epoch is not None:
+            self.on_epoch(self.epoch + 1, self.epochs, losses_of(self))
         elif event == "on_fit_epoch_end" and self.epochs_kept is not None and not self.stop:
             self.epochs_kept.write(self, self._last_step)
 

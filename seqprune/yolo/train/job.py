@@ -24,6 +24,7 @@ from seqprune.yolo.files.networks import NETWORKS
 from seqprune.yolo.files.pruned import is_masked, remember, trainer_of
 from seqprune.yolo.files.unpickle import UNREADABLE, read
 from seqprune.yolo.train import trainer as trainers
+from seqprune.yolo.train.epochs import OnEpoch, losses_of
 from seqprune.yolo.train.teacher import load_teacher
 from seqprune.yolo.train.tuning import FAILED, check_names
 
@@ -37,7 +38,7 @@ def train(
     *,
     epochs: int,
     arguments: Mapping[str, Any] | None = None,
-    on_epoch: Callable[[int, int], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     trust: bool = False,
     classes: Collection[str | int] | None = None,
     warn: Callable[[str], None] = lambda _text: None,
@@ -51,7 +52,7 @@ def train(
         epochs: Passes over the images.
         arguments: Training arguments of Ultralytics': ``imgsz``, ``batch``, ``device``, ``patience``, ``lr0`` …;
             ``distill_model`` is the file of a teacher, the network before it was pruned.
-        on_epoch: Told how many epochs are done, and of how many.
+        on_epoch: See :data:`seqprune.yolo.train.epochs.OnEpoch`.
         trust: Load ``model`` and the teacher whatever they hold.
         classes: Cut the network down to these of its classes, by name or number, before it is trained.
         warn: Told what may not be meant.
@@ -119,7 +120,7 @@ def resume(
     data: str | Path | None,
     *,
     arguments: Mapping[str, Any] | None = None,
-    on_epoch: Callable[[int, int], None] | None = None,
+    on_epoch: OnEpoch | None = None,
     trust: bool = False,
 ) -> Trained:
     """Go on with an interrupted run, in the folder that its checkpoint lies in.
@@ -171,7 +172,7 @@ def resume(
 def _run(
     loaded: LoadedDetector,
     overrides: dict[str, Any],
-    on_epoch: Callable[[int, int], None] | None,
+    on_epoch: OnEpoch | None,
     trust: bool,
     teacher: nn.Module | None,
 ) -> Trained:
@@ -191,7 +192,7 @@ def _run(
         failures = (*FAILED, *UNREADABLE) if trainer.resume else FAILED  # what is resumed, a file says
         shapes = shapes_with(loaded.model, len(trainer.data["names"]))
         if on_epoch is not None and not trainer.ddp:  # what follows into other processes must be plain
-            trainer.add_callback("on_train_epoch_end", lambda it: on_epoch(it.epoch + 1, it.epochs))
+            trainer.add_callback("on_train_epoch_end", lambda it: on_epoch(it.epoch + 1, it.epochs, losses_of(it)))
         try:
             trainer.train()
         except failures as error:

@@ -26,7 +26,7 @@ from seqprune.yolo.files.heads import shapes_with
 from seqprune.yolo.files.networks import forget_inputs, names_of, released
 from seqprune.yolo.files.pruned import forget, remember, trainer_of
 from seqprune.yolo.train import trainer as trainers
-from seqprune.yolo.train.epochs import Epochs, KeepsEpochs
+from seqprune.yolo.train.epochs import Epochs, KeepsEpochs, OnEpoch
 from seqprune.yolo.train.teacher import check_student
 from seqprune.yolo.train.trainer import check_trained
 
@@ -74,6 +74,7 @@ def finetune(
     plan: PrunePlan | None = None,
     teacher: nn.Module | None = None,
     state: State | None = None,
+    on_epoch: OnEpoch | None = None,
     **overrides: Any,
 ) -> nn.Module:
     """Fine-tune a network in the shape it has, with Ultralytics' losses, augmentation and schedule.
@@ -96,6 +97,7 @@ def finetune(
         teacher: The network that ``model`` was before it was pruned, to learn from beside the labels; copied.
         state: Every epoch but the last is kept there, and where one of the same training is, it goes on from it; see
             :mod:`seqprune.yolo.train.epochs`.
+        on_epoch: See :data:`seqprune.yolo.train.epochs.OnEpoch`.
         **overrides: Further training arguments of Ultralytics'.
 
     Returns:
@@ -114,7 +116,7 @@ def finetune(
     described, description = _described(model, data, task)
     how = (epochs, imgsz, batch, seed, lr0, sorted(overrides.items()), teacher is not None)
     kept = Epochs(state, f"{fingerprint(model)} {how}") if state is not None and state.folder is not None else None
-    return _trained(model, description, arguments | {"data": described}, plan, teacher, kept)
+    return _trained(model, description, arguments | {"data": described}, plan, teacher, kept, on_epoch)
 
 
 def _described(model: nn.Module, data: str | Path, task: str) -> tuple[str, dict[str, Any]]:
@@ -133,6 +135,7 @@ def _trained(
     plan: PrunePlan | None,
     teacher: nn.Module | None,
     kept: Epochs | None,
+    on_epoch: OnEpoch | None,
 ) -> nn.Module:
     """
     Raises:
@@ -140,7 +143,7 @@ def _trained(
     """
     with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():
         trainer = _prepared(model, description, arguments | {"project": folder, "name": "run"}, plan, teacher)
-        trainer.epochs_kept = kept
+        trainer.epochs_kept, trainer.on_epoch = kept, on_epoch
         shapes = shapes_with(model, len(trainer.data["names"]))
         try:
             trainer.train()
@@ -199,14 +202,21 @@ class Tuner:
         data: As for :func:`finetune`.
         arguments: Of :func:`finetune`, ``teacher`` among them, but for ``epochs`` and ``plan``.
         stage: Told what is going on.
+        on_epoch: See :data:`seqprune.yolo.train.epochs.OnEpoch`.
 
     Attributes:
         failure: Why it failed; the run goes on without any more of it then.
         state: Where epochs are kept.
     """
 
-    def __init__(self, data: str | Path, arguments: dict[str, Any], stage: Callable[[str, int | None], None]) -> None:
-        self.data, self.arguments, self.stage = data, arguments, stage
+    def __init__(
+        self,
+        data: str | Path,
+        arguments: dict[str, Any],
+        stage: Callable[[str, int | None], None],
+        on_epoch: OnEpoch | None = None,
+    ) -> None:
+        self.data, self.arguments, self.stage, self.on_epoch = data, arguments, stage, on_epoch
         self.failure: TrainingError | None = None
         self.state = State()
 
@@ -216,7 +226,8 @@ class Tuner:
             return model
         self.stage(f"fine-tune {epochs} epochs", None)
         try:
-            trained = finetune(model, self.data, plan=plan, epochs=epochs, state=self.state, **self.arguments)
+            told: dict[str, Any] = {"state": self.state, "on_epoch": self.on_epoch}
+            trained = finetune(model, self.data, plan=plan, epochs=epochs, **told, **self.arguments)
         except TrainingError as error:
             self.failure = error
             return model

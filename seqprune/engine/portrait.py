@@ -1,0 +1,126 @@
+"""What a page about a run shows beside its figures: the network before and after, what is pinned, how it was made."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from copy import deepcopy
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from seqprune.graph.channels import ChannelGraph
+from seqprune.observe.inputs import Inputs, call, mapped
+from seqprune.plan import PrunePlan
+from seqprune.select.layers import block_of
+
+Plain = dict[str, Any]
+PER_CLASS = "class:"
+"""What names of accuracies of one class begin with."""
+
+
+def portrait(
+    graph: ChannelGraph, before: nn.Module, after: nn.Module, plan: PrunePlan, inputs: tuple[Inputs, Inputs]
+) -> tuple[Plain, ...]:
+    """Every layer of the unpruned network, front to back.
+
+    Args:
+        graph: of the unpruned network.
+        before: that network.
+        after: the compact one.
+        plan: what it was pruned by.
+        inputs: of both, on which operations are counted.
+
+    Returns:
+        Of each: ``name``, ``kind``, ``block`` and the ``block_kind`` of its top-level module, output channels
+        ``before`` and ``after``, 10⁹ operations of one pass ``gflops_before`` and ``gflops_after``, the channels
+        between the two convolutions that it was made into (``rank``, else null), and why channels of it are ``pinned``
+        (else empty).
+    """
+    was, now = operations(before, inputs[0]), operations(after, inputs[1])
+    ranks = {factor.block: len(plan.keep.get(f"{factor.block}.0", range(factor.rank))) for factor in plan.factors}
+    found = []
+    for layer in graph.all_layers:
+        pair = next((block for block in ranks if layer.name == block or layer.name.startswith(f"{block}.")), None)
+        kept = plan.keep.get(layer.name if pair is None else f"{pair}.1", range(layer.channels))
+        found.append(
+            {
+                **{"name": layer.name, "kind": layer.kind, "block": block_of(layer.name)},
+                "block_kind": _block_kind(before, layer.name),
+                **{"before": layer.channels, "after": len(kept)},
+                "gflops_before": was.get(layer.name, 0.0),
+                "gflops_after": sum(value for name, value in now.items() if _within(name, layer.name, pair)),
+                "rank": None if pair is None else ranks[pair],
+                "pinned": layer.reason if not layer.free.any() else "",
+            }
+        )
+    return tuple(found)
+
+
+def operations(model: nn.Module, inputs: Inputs) -> dict[str, float]:
+    """10⁹ operations of each convolution and linear layer for some inputs, two for each multiply-accumulate."""
+    copy, found = deepcopy(model).eval(), dict[str, float]()
+
+    def counted(name: str) -> Any:
+        def count(module: nn.Module, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
+            weight: Any = module.weight
+            backwards = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+            channels = weight.shape[0]
+            places = (given[0] if backwards else out).numel() / channels
+            found[name] = found.get(name, 0.0) + 2e-9 * weight.numel() * places
+
+        return count
+
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    hooks = [m.register_forward_hook(counted(n)) for n, m in copy.named_modules() if isinstance(m, kinds)]
+    with torch.no_grad():
+        call(copy, mapped(torch.clone, inputs))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def per_class(measured: Mapping[str, float]) -> dict[str, float]:
+    """Accuracy of each class, by its name."""
+    return {name.removeprefix(PER_CLASS): value for name, value in measured.items() if name.startswith(PER_CLASS)}
+
+
+def circumstances() -> Plain:
+    """The command, the day, the processor: what a figure depends on beside the settings."""
+    program = Path(sys.argv[0])
+    called = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
+    return {
+        "command": " ".join([called, *map(shlex.quote, sys.argv[1:])]).strip(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or None
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or None)
+
+
+def _within(name: str, layer: str, pair: str | None) -> bool:
+    return name == layer if pair is None else name == pair or name.startswith(f"{pair}.")
+
+
+def _block_kind(model: nn.Module, layer: str) -> str:
+    """Class of the top-level module that a layer lies in: of ``model.4.cv1.conv`` that of ``model.4``."""
+    parts = layer.split(".")
+    depth = 2 if block_of(layer) is not None and not parts[0].isdigit() else 1
+    return type(model.get_submodule(".".join(parts[:depth]))).__name__

@@ -1,0 +1,85 @@
+"""A record with everything in it that a page shows, names that would break out of one among it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+from typing import Any
+
+from PIL import Image
+
+from seqprune.engine.record import Measurements, Record
+from seqprune.engine.steps import StepReport
+from seqprune.repair.recover import Repair
+from seqprune.surgery import Difference
+
+EVIL = '<img src=x onerror="document.title=1">'
+NAMES = {0: "person", 1: EVIL, 2: "a class with a very long name that goes on and on"}
+
+
+def seen(channels: int = 24, k: int = 8) -> dict[str, Any]:
+    draw = random.Random(0)  # noqa: S311 - no secret
+    return {
+        "space": [[draw.random(), draw.random()] for _ in range(channels)],
+        "labels": [number % k for number in range(channels)],
+        "medoids": list(range(k)),
+        "keep": list(range(k)),
+        "k": k,
+        "scores": [1 - 1 / count for count in range(2, channels)],
+        "classes": [0, 1, 2],
+        "before": [[0, 1.0, 1.5], [1.0, 0, 0.5], [1.5, 0.5, 0]],
+        "after": [[0, 0.9, 1.4], [0.9, 0, 0.5], [1.4, 0.5, 0]],
+    }
+
+
+def picture() -> dict[str, Any]:
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (40, 90, 120)).save(file, "JPEG")
+    boxes = [[5, 5, 30, 30, 0.9, EVIL], [20, 10, 60, 40, 0.5, "person"]]
+    return {
+        **{"name": f"{EVIL}.jpg", "jpeg": base64.b64encode(file.getvalue()).decode(), "width": 64, "height": 48},
+        **{"before": boxes, "after": boxes[:1], "labels": boxes[:1]},
+    }
+
+
+def layer(name: str, block: int | None, before: int, after: int, **more: Any) -> dict[str, Any]:
+    known = {"kind": "Conv2d", "block_kind": "C2f", "gflops_before": 0.4, "gflops_after": 0.4 * after / before}
+    return {"name": name, "block": block, "before": before, "after": after, **known, "rank": None, "pinned": ""} | more
+
+
+def record() -> Record:
+    return Record(
+        model=f"weights/{EVIL}.pt",
+        data="data.yaml",
+        preset="activation",
+        seed=0,
+        mode="compact",
+        finetune=0,
+        settings={"keep": "knee", "protect": []},
+        versions={"torch": "2.15"},
+        steps=(
+            StepReport("model.5.conv", 5, 256, 256, 118, 512, (0, 2), 118, members=("model.5.conv",), seen=seen()),
+            StepReport("model.7.conv", 7, 512, 512, 512, status="skipped", reason=f"only {EVIL} " + "x" * 300),
+        ),
+        verify=Difference(1e-5, 3e-7),
+        before=Measurements(1_000_000, 8.0, 50.0, 0.5, 0.7, 0.6, 0.4, file_bytes=2_000_000),
+        after=Measurements(750_000, 6.0, 40.0, 0.25, 0.4, 0.5, 0.4, file_bytes=1_500_000),
+        unreadable=("broken.jpg",),
+        repairs=(Repair("ls", True, 8.1, 4.2), Repair("bn", False)),
+        network=(
+            layer("model.5.conv", 5, 256, 118),
+            layer("model.6.cv1.conv", 6, 64, 64, rank=24, gflops_after=0.2),
+            layer("model.22.dfl.conv", 22, 16, 16, pinned=f"read by {EVIL}"),
+            layer("head", None, 10, 10),
+        ),
+        classes={"before": {NAMES[0]: 0.5, NAMES[1]: 0.4, NAMES[2]: 0.3}, "after": {NAMES[0]: 0.3, NAMES[1]: 0.4}},
+        made={
+            "command": f"seqprune prune {EVIL}",
+            "date": "2026-11-28T20:00:00+00:00",
+            "processor": "Xeon",
+            "gpu": None,
+        },
+        pictures=(picture(), picture()),
+        names=NAMES,
+    )
