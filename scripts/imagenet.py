@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,11 @@ def top1(model: nn.Module, loader: DataLoader[Any]) -> float:
     return float(torch.cat(right).mean())
 
 
-def ours(model: nn.Module, target: str, loader: DataLoader[Any], seed: int) -> nn.Module:
-    """Of the loader's batches the images alone are read: without ``val`` nothing is measured on their classes."""
-    return seqprune.prune(model, loader, preset="accurate", target=f"flops={target}", batch=25, seed=seed).model
+def ours(images: int | None, model: nn.Module, target: str, loader: DataLoader[Any], seed: int) -> nn.Module:
+    """Of the loader's batches the images alone are read: no label is looked at."""
+    return seqprune.prune(
+        model, loader, preset="accurate", target=f"flops={target}", images=images, batch=25, seed=seed
+    ).model
 
 
 def torch_pruning_by(importance: Any) -> Callable[[nn.Module, str, DataLoader[Any], int], nn.Module]:
@@ -89,11 +92,12 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--target", default="0.8,0.6", help="of the operations, one or several")
     parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--images", type=int, help="that accurate looks at, a seeded sample; all where left out")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     importances = torch_pruning.importance
     ways = {
-        "accurate": ours,
+        "accurate": partial(ours, given.images),
         "tp-magnitude": torch_pruning_by(importances.MagnitudeImportance(p=1, group_reduction="first")),
         "tp-taylor": torch_pruning_by(importances.TaylorImportance()),
         "tp-group-norm": torch_pruning_by(importances.MagnitudeImportance(p=2)),

@@ -31,14 +31,14 @@ STAGES = (
 
 def alone(svg: str) -> str:
     """An SVG as a file of its own."""
-    head, _, rest = svg.partition(">")
+    head, _, rest = str(svg).partition(">")  # of Markup each piece would be escaped
     named = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     return f"{named}>{_STYLE}{rest}\n"
 
 
 def pipeline() -> str:
     """The stages from left to right."""
-    wide, high, gap, parts = 118, 56, 22, []
+    wide, high, gap, parts = 130, 56, 22, []
     for number, (name, about) in enumerate(STAGES):
         x = 4 + number * (wide + gap)
         parts.append(f'<rect class="box" x="{x}" y="6" width="{wide}" height="{high}" rx="6"/>')

@@ -180,7 +180,8 @@ class Columns:
     def _append(self, more: torch.Tensor) -> None:
         end = self.count + more.shape[1]
         if end > self.taken.shape[1]:
-            wider = more.new_empty(len(more), max(end, 2 * self.count))
+            most = int(GONE * len(more)) + more.shape[1]  # written anew beyond that
+            wider = more.new_empty(len(more), max(end, min(2 * self.count, most)))
             wider[:, : self.count] = self.taken[:, : self.count]
             self.taken = wider
         self.taken[:, self.count : end] = more

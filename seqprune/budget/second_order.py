@@ -27,7 +27,7 @@ from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import second_moments
 from seqprune.select.moments import FloatArray
 
-ROWS = True
+TINY = 1e-30
 
 
 def choose_globally(
@@ -155,8 +155,8 @@ def scaled_weight(
     if slope is not None:
         weight = weight * slope.to(covariance).sqrt()[:, None]
     variance = ((weight @ covariance) * weight).sum(1)
-    if together is not None and ROWS:
-        weight = weight * (together.to(covariance) / variance.clamp(min=1e-30)).sqrt()[:, None]
+    if together is not None:
+        weight = weight * (together.to(covariance) / variance.clamp(min=TINY)).sqrt()[:, None]
         variance = together.to(covariance)
     total = float(variance.sum())
     return weight * (importance / total) ** 0.5 if total > 0 else weight * 0

@@ -148,15 +148,20 @@ def map_size(layer: nn.Module, output: torch.Tensor) -> tuple[int, int]:
     return height, width
 
 
+def values_at(layer: nn.Module, output: torch.Tensor, where: Positions) -> torch.Tensor:
+    """Of :func:`as_map` at these positions, ``[N, channels]``."""
+    image, row, column = (index.to(output.device) for index in where)
+    return as_map(layer, output)[image, :, row, column]
+
+
 def patches(layer: nn.Module, x: torch.Tensor, where: Positions, output: torch.Tensor) -> torch.Tensor:
     """What a layer reads for positions of its :func:`as_map`, ``[groups, N, channels / groups * kernel]``.
 
     ``output`` is what it made of ``x``: its size says how a convolution padded that pads in its own way.
     """
-    image, row, column = (index.to(x.device) for index in where)
     if isinstance(layer, nn.Linear):
-        found = as_map(layer, x)[image, :, row, column]
-        return found[None]
+        return values_at(layer, x, where)[None]
+    image, row, column = (index.to(x.device) for index in where)
     conv = cast(nn.Conv2d, layer)
     if conv.padding_mode != "zeros":
         raise ValueError(f"padding of mode {conv.padding_mode!r}")

@@ -8,8 +8,9 @@ objects, a few hundred kilobytes, and go over gloo even between GPUs: it fails a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import torch
@@ -38,6 +39,10 @@ class Ranks:
     def gather(self, mine: T) -> list[T]:
         """What every process gave, by rank."""
         return [mine]
+
+    def swap(self, mine: Sequence[T]) -> list[T]:
+        """Given something for every process, what every process gave to this one, by rank."""
+        return list(mine)
 
     def first(self, decide: Callable[[], T]) -> T:
         """What ``decide`` returned, or the :class:`SeqPruneError` it raised, in the first process."""
@@ -70,23 +75,25 @@ class Pieces:
     Args:
         ranks: the processes.
         take: given the parts of a piece.
+        numbers: by the first part of a piece, a number whose owner alone gets it; all get all where it is left out.
     """
 
-    def __init__(self, ranks: Ranks, take: Callable[..., None]) -> None:
-        self.ranks, self.take = ranks, take
-        self.mine: list[tuple[Any, ...]] = []
+    def __init__(self, ranks: Ranks, take: Callable[..., None], numbers: Mapping[Any, int] | None = None) -> None:
+        self.ranks, self.take, self.numbers = ranks, take, numbers
+        self.mine: list[list[tuple[Any, ...]]] = [[] for _ in range(ranks.count)]
 
     def add(self, *piece: Any) -> None:
         if self.ranks.count == 1:
             self.take(*piece)
-        else:
-            self.mine.append(tuple(part.cpu() if isinstance(part, torch.Tensor) else part for part in piece))
+            return
+        whose = 0 if self.numbers is None else self.numbers[piece[0]] % self.ranks.count
+        self.mine[whose].append(tuple(part.cpu() if isinstance(part, torch.Tensor) else part for part in piece))
 
     def settle(self) -> None:
         """The end of a round: every process calls it as often."""
         if self.ranks.count > 1:
-            mine, self.mine = self.mine, []
-            for pieces in self.ranks.gather(mine):
+            mine, self.mine = self.mine, [[] for _ in range(self.ranks.count)]
+            for pieces in self.ranks.gather(mine[0]) if self.numbers is None else self.ranks.swap(mine):
                 for piece in pieces:
                     self.take(*piece)
 
@@ -101,6 +108,13 @@ class Processes(Ranks):
     def gather(self, mine: T) -> list[T]:
         found: list[Any] = [None] * self.count
         self._call(lambda: dist.all_gather_object(found, mine, group=self.group))
+        return cast("list[T]", found)
+
+    def swap(self, mine: Sequence[T]) -> list[T]:
+        found: list[Any] = [None] * self.count
+        for rank in range(self.count):
+            where, to = found if rank == self.rank else None, dist.get_global_rank(self.group, rank)
+            self._call(partial(dist.gather_object, mine[rank], where, dst=to, group=self.group))
         return cast("list[T]", found)
 
     def first(self, decide: Callable[[], T]) -> T:

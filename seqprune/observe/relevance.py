@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,9 +86,8 @@ def relevance_of(
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
         reading: what follows the layers; looked at on the first image where it is left out.
-        pooled: outputs say something of an image as a whole. What a layer loses is lost at all positions alike, and
-            where these are averaged later, adds up: position by position, the last layers of a classifier seem to
-            matter little.
+        pooled: whether errors of all positions are added up. What a layer loses is lost at all of them alike: one by
+            one, the last layers of a classifier, in front of its mean over the map, seem to matter little.
         ranks: the processes that share the images; all return the same.
     """
     reading = reading or reading_of(model, next(iter(images)))
@@ -113,27 +113,9 @@ def relevance_of(
             pieces.settle()
             continue
         random = torch.Generator().manual_seed(hash((sampler.seed, batch.number)) % (1 << 63))
-
-        def run(part: slice, batch: Batch = batch, random: torch.Generator = random) -> list[_Seen]:
-            pieces = (slice(at, min(at + TOGETHER, part.stop)) for at in range(part.start, part.stop, TOGETHER))
-            before = random.get_state()
-            try:
-                return [_look(model, names, curves, batch.input(model, piece), probe, random) for piece in pieces]
-            except torch.cuda.OutOfMemoryError:  # the part is run again in halves, with the same draws
-                random.set_state(before)
-                raise
-
-        seen = [piece for part in forward(batch.count, device, run) for piece in part]
-        drawn = {}
-        for name in seen[0].maps:
-            maps = torch.cat([piece.maps[name] for piece in seen])
-            drawn[name] = sampler.draw(batch, _hw(seen[0].maps[name]), maps).resting()
-        sums: dict[str, dict[str, Any]] = {
-            "curvature": {name: sum(piece.curvature[name] for piece in seen) for name in seen[0].maps},
-            "slope": {name: sum(piece.slopes[name] for piece in seen) for name in seen[0].slopes},
-            "together": {name: sum(piece.together[name] for piece in seen) for name in seen[0].maps if pooled},
-        }
-        pieces.add(batch.number, batch.count, drawn, sums)
+        look = partial(_looks, model, names, curves, batch, probe, random)
+        seen = [piece for part in forward(batch.count, device, look) for piece in part]
+        pieces.add(batch.number, batch.count, _draws(seen, sampler, batch), _summed(seen, pooled))
         pieces.settle()
     found.slope = {name: total / count for name, total in found.slope.items()}
     return found
@@ -166,6 +148,44 @@ def moved(tensors: Sequence[torch.Tensor], move: Callable[[torch.Tensor], torch.
         parts = torch.split(whole, [tensors[at].numel() for at in alike])
         found |= {at: part.view(tensors[at].shape) for at, part in zip(alike, parts, strict=True)}
     return [found[at] for at in range(len(tensors))]
+
+
+def _looks(
+    model: nn.Module,
+    names: Sequence[str],
+    curves: dict[str, Curve],
+    batch: Batch,
+    probe: Probe,
+    random: torch.Generator,
+    part: slice,
+) -> list[_Seen]:
+    """A few images at a time."""
+    pieces = (slice(at, min(at + TOGETHER, part.stop)) for at in range(part.start, part.stop, TOGETHER))
+    before = random.get_state()
+    try:
+        return [_look(model, names, curves, batch.input(model, piece), probe, random) for piece in pieces]
+    except torch.cuda.OutOfMemoryError:  # the part is run again in halves, with the same draws
+        random.set_state(before)
+        raise
+
+
+def _draws(seen: Sequence[_Seen], sampler: Sampler, batch: Batch) -> dict[str, Drawn]:
+    """By convolution, the positions to look at."""
+    found = {}
+    for name in seen[0].maps:
+        maps = torch.cat([piece.maps[name] for piece in seen])
+        found[name] = sampler.draw(batch, _hw(maps), maps).resting()
+    return found
+
+
+def _summed(seen: Sequence[_Seen], pooled: bool) -> dict[str, dict[str, Any]]:
+    """By kind and convolution, over all images."""
+    names = seen[0].maps
+    return {
+        "curvature": {name: sum(piece.curvature[name] for piece in seen) for name in names},
+        "slope": {name: sum(piece.slopes[name] for piece in seen) for name in seen[0].slopes},
+        "together": {name: sum(piece.together[name] for piece in seen) for name in names if pooled},
+    }
 
 
 def _look(

@@ -57,12 +57,11 @@ def second_moments(
     leaders = [name for name in names if leader.get(name) == name]
     found = {name: SecondMoments() for number, name in enumerate(leaders) if ranks.owns(number)}
 
-    def put(name: str, seen: torch.Tensor, weight: torch.Tensor | None) -> None:
-        if name in found:
-            seen = seen.to(device)
-            found[name].update(seen, seen[:, :, :0], weight)
+    def put(name: str, count: float, *parts: torch.Tensor) -> None:
+        # Products were taken in float32, and travel so: they are fewer numbers than the patches they are made of.
+        found[name].merge(SecondMoments(count, *(part.to(device).double() for part in parts)))
 
-    pieces = Pieces(ranks, put)
+    pieces = Pieces(ranks, put, {name: number for number, name in enumerate(leaders)})
     for batch in ranks.rounds(images):
         if batch is None:
             pieces.settle()
@@ -75,7 +74,12 @@ def second_moments(
             def look(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
                 def add() -> None:
                     drawn = places.of(name, map_size(layer, output), part)
-                    pieces.add(name, patches(layer, x, drawn.where, output), drawn.weight)
+                    seen = patches(layer, x, drawn.where, output)
+                    more = found[name] if ranks.count == 1 else SecondMoments()
+                    more.update(seen, seen[:, :, :0], drawn.weight)
+                    if ranks.count == 1:
+                        return
+                    pieces.add(name, more.count, more.mean, more.products.float(), more.target_mean, more.cross)
 
                 turns[name] += 1
                 once((name, turns[name]), part, add)

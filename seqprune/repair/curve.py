@@ -63,6 +63,7 @@ def bend(
     samples: Samples,
     inputs: BoolArray | None,
     ridge: float,
+    outputs: BoolArray | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Weights and offsets that reproduce what comes out of the activation.
 
@@ -73,6 +74,7 @@ def bend(
         samples: of a convolution in one group.
         inputs: ``[channels]``, which inputs stay; all where it is left out.
         ridge: relative to the mean variance of the patches.
+        outputs: ``[outputs]``, which of them matter; the others keep the linear fit.
 
     Returns:
         As ``fitted`` and ``offset``; those themselves where there are fewer than two samples for every weight of a row,
@@ -86,13 +88,15 @@ def bend(
         return fitted, offset
     mean = moments.mean[0][stay].float()
     u = torch.cat(samples.seen)[:, stay] - mean
-    y, each = torch.cat(samples.wanted), torch.cat(samples.weight).to(u.device)
+    live = torch.ones(len(weight), dtype=torch.bool) if outputs is None else torch.from_numpy(outputs)
+    live = live.to(weight.device)
+    y, each = torch.cat(samples.wanted)[:, live], torch.cat(samples.weight).to(u.device)
     each = (each / each.sum())[:, None]
     inverse = torch.linalg.inv(products + penalty * torch.eye(len(products), dtype=products.dtype, device=u.device))
-    first, rows = weight[:, stay].float(), fitted[:, stay].float()
-    shift = offset.float() + rows @ mean
+    first, rows = weight[live][:, stay].float(), fitted[live][:, stay].float()
+    shift = offset[live].float() + rows @ mean
     curve = samples.curve
-    scale, move = (t.float().to(u.device) for t in (curve.scale, curve.shift))
+    scale, move = (t.float().to(u.device)[live] for t in (curve.scale, curve.shift))
     aim = y * scale + move
     for _ in range(ROUNDS):
         now = u @ rows.T + shift
@@ -100,8 +104,8 @@ def bend(
         more, further = _weighted(u, y - now, counts, penalty, first - rows, inverse.float())
         rows, shift = rows + more, shift + further
     fitted, offset = fitted.clone(), offset.clone()
-    fitted[:, stay] = rows.double()
-    offset[:] = (shift - rows @ mean).double()
+    fitted[live.nonzero(), stay.nonzero()[:, 0]] = rows.double()
+    offset[live] = (shift - rows @ mean).double()
     return fitted, offset
 
 

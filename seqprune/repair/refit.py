@@ -30,7 +30,7 @@ from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward, Once
-from seqprune.observe.patches import Drawn, Positions, Sampler, SecondMoments, as_map, map_size, patches
+from seqprune.observe.patches import Drawn, Positions, Sampler, SecondMoments, map_size, patches, values_at
 from seqprune.observe.ranks import ALONE, Pieces, Ranks, share
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
@@ -42,10 +42,9 @@ from seqprune.repair.solve import solve
 
 FLAT = 1e-3
 """Of the greatest factor of a BatchNorm: where it is less, nothing is made up for in front of it."""
-
-
 ENOUGH, LEAST = 128, 1 << 13
-"""Samples for every weight of a row, and at least: of more, that fit would gain less than one percent."""
+"""Samples for every weight of a row, and at least, of a convolution in groups: each of them has few weights, all
+together read much, and of more samples they would gain less than one percent."""
 
 
 class _Reached(Exception):
@@ -68,12 +67,8 @@ class _Stage:
 
     @cached_property
     def pieces(self) -> Pieces:
-        """What is seen of the batches, by all processes; each takes in what its own layers need."""
-        return Pieces(self.ranks, self.put)
-
-    def owns(self, name: str) -> bool:
-        """Whether this process fits a layer."""
-        return self.ranks.owns(list(self.names).index(name))
+        """What is seen of the batches, by all processes; each gets what the layers need that it fits."""
+        return Pieces(self.ranks, self.put, {name: number for number, name in enumerate(self.names)})
 
     def put(
         self,
@@ -85,12 +80,11 @@ class _Stage:
     ) -> None:
         """One batch's part of one layer."""
         self.drift[name] = self.drift.get(name, False) | drifted
-        if self.owns(name):
-            device = next(self.pruned.parameters()).device
-            seen, wanted = seen.to(device), wanted.to(device)
-            self.moments.setdefault(name, SecondMoments()).update(seen, wanted, weight)
-            if name in self.samples:
-                self.samples[name].add(seen[0], wanted[0], weight)
+        device = next(self.pruned.parameters()).device
+        seen, wanted = seen.to(device), wanted.to(device)
+        self.moments.setdefault(name, SecondMoments()).update(seen, wanted, weight)
+        if name in self.samples:
+            self.samples[name].add(seen[0], wanted[0], weight)
 
     @cached_property
     def shortcuts(self) -> dict[str, str]:
@@ -105,9 +99,12 @@ class _Stage:
         all_images = self.batches * whole.images
 
         def drawn_for(name: str, layer: nn.Module, output: torch.Tensor, images: slice) -> Drawn:
+            drawn = places.of(name, map_size(layer, output), images)
+            if getattr(layer, "groups", 1) == 1:
+                return drawn
             columns = cast(torch.Tensor, layer.weight)[0].numel()
             most = ceil(max(ENOUGH * columns, LEAST) / all_images)
-            return places.of(name, map_size(layer, output), images).thinned(images.stop - images.start, most)
+            return drawn.thinned(images.stop - images.start, most)
 
         def run(images: slice) -> None:
             before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -117,7 +114,7 @@ class _Stage:
                 if name in before:
                     return  # a layer that runs twice is fitted to its first run
                 where = drawn_for(name, layer, output, images).where
-                wanted = _at(layer, output, where)
+                wanted = values_at(layer, output, where)
                 if (added := self.added(name, layer, output, beside[0], where)) is not None:
                     wanted = wanted + added
                 before[name] = patches(layer, x, where, output), wanted
@@ -165,9 +162,11 @@ class _Stage:
             return None
         scale = self.reading.unit(name).affine(self.original, name)[0].float()
         flat = scale.abs() < FLAT * scale.abs().max()  # what an output does there is next to nothing
-        return _at(layer, found, where).float() / scale.masked_fill(flat, torch.inf)
+        return values_at(layer, found, where).float() / scale.masked_fill(flat, torch.inf)
 
-    def fit(self, name: str, inputs: BoolArray | None, ridge: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def fit(
+        self, name: str, inputs: BoolArray | None, outputs: BoolArray | None, ridge: float | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Weights and offsets of one convolution."""
         conv = cast(nn.Conv2d, self.pruned.get_submodule(name))
         offset = conv.bias is not None or self.reading.unit(name).norm is not None
@@ -176,7 +175,7 @@ class _Stage:
         found = solve(weight, self.moments[name], inputs, ridge, offset)
         if ridge is None or name not in self.samples:
             return found
-        return bend(weight, *found, self.moments[name], self.samples.pop(name), inputs, ridge)
+        return bend(weight, *found, self.moments[name], self.samples.pop(name), inputs, ridge, outputs)
 
 
 def refit(
@@ -253,22 +252,18 @@ def refit(
                 progress(whole.images * ranks.count)  # the others are about as far
         if len(mine) < rounds:
             stage.pieces.settle()
-        drifted = [name for name in names if bool(stage.drift.get(name, False))]
-        kept = {name: None if (g := inputs.get(name)) is None else ~removed[g] for name in drifted}
-        fits = {name: stage.fit(name, kept[name], ridge if weights else None) for name in drifted if stage.owns(name)}
-        fits = ranks.joined(fits)
-        for name in drifted:
-            made = None if (g := outputs.get(name)) is None else ~removed[g]
-            _write(original, masked, name, reading.unit(name).norm, fits[name], made)
+        own = [name for name in names if bool(stage.drift.get(name, False))]  # of this process, whose inputs changed
+        kept, made = (
+            {name: None if (g := groups.get(name)) is None else ~removed[g] for name in names}
+            for groups in (inputs, outputs)
+        )
+        asked = ridge if weights else None
+        fits = ranks.joined({name: stage.fit(name, kept[name], made[name], asked) for name in own})
+        for name in (name for name in names if name in fits):
+            _write(original, masked, name, reading.unit(name).norm, fits[name], made[name])
             fitted.append(name)
         on_stage(number + 1)
     return tuple(fitted)
-
-
-def _at(layer: nn.Module, output: torch.Tensor, where: Positions) -> torch.Tensor:
-    """``[N, channels]`` at these positions."""
-    image, row, column = (index.to(output.device) for index in where)
-    return as_map(layer, output)[image, :, row, column]
 
 
 def _is_other(conv: nn.Module, whole: nn.Module) -> bool:

@@ -90,7 +90,7 @@ def silhouette(scores: Sequence[float], k: int) -> Markup:
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in (at(n, score) for n, score in zip(ks, scores, strict=True)))
     knee = at(k, low)[0]
     parts += [f'<path class="line" d="M{path}"/>', f'<path class="mark" d="M{knee:.1f} {_HEIGHT - _BOTTOM}V{_EDGE}"/>']
-    parts.append(words(knee + 6, _EDGE + 10, f"knee: {k} clusters"))
+    parts.append(words(knee + 6, _HEIGHT - _BOTTOM - 8, f"knee: {k} clusters"))
     return picture(f"silhouette over clusters, knee at {k}", _WIDTH, _HEIGHT, *parts)
 
 

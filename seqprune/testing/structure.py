@@ -98,7 +98,7 @@ def order(trial: Trial) -> None:
                     before = before.index_select(other.dim, torch.from_numpy(stay))
             compared += _in_order(cut, kept, before.movedim(cut.dim, 0), after.movedim(cut.dim, 0))
     if not compared:
-        raise NotApplicable("the pruner gives the layers other names")
+        raise NotApplicable("no tensor has the width that was asked for, or it has another name")
 
 
 def _in_order(cut: Slice, kept: Kept, before: torch.Tensor, after: torch.Tensor) -> bool:

@@ -108,7 +108,7 @@ def reasons(rows: Iterable[Row], pruner: str) -> list[tuple[str, str, list[str]]
             continue
         for name in row.failed:
             reason = row.results[name].reason
-            key = (name, re.sub(r"[\w.]*\d[\w.,]*", "N", reason))
+            key = (name, re.sub(r"[\w.]*[\d._][\w.,]*", "N", reason))
             groups.setdefault(key, (reason, []))[1].append(row.subject)
     ordered = sorted(groups.items(), key=lambda group: -len(group[1][1]))
     return [(name, reason, subjects) for (name, _), (reason, subjects) in ordered]

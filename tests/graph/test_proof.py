@@ -286,3 +286,9 @@ def test_the_greatest_difference_of_all_outputs_counts() -> None:
     assert found.max_rel == pytest.approx(1e-3 / float(Many()(X)["second"][0].detach().abs().max()), rel=1e-2)
     off = verify(Summing((0, 2, 1), 0.0), Summing((0, 2, 1), 0.5), X, tolerance=1.0)
     assert (off.max_abs, off.max_rel) == (0.5, 0.5)  # over nothing there is no share
+
+
+def test_no_difference_is_within_no_tolerance() -> None:
+    """As pairs of files are compared, which come back to the bit."""
+    model = nn.Conv2d(3, 2, 1)
+    assert verify(model, model, torch.rand(1, 3, 4, 4), tolerance=0.0).max_rel == 0

@@ -101,7 +101,7 @@ def test_alone_nothing_is_kept_until_the_end_of_a_round() -> None:
     taken: list[int] = []
     pieces = Pieces(ALONE, taken.append)
     pieces.add(1)
-    assert (taken, pieces.mine) == ([1], [])
+    assert (taken, pieces.mine) == ([1], [[]])
     pieces.settle()
     assert taken == [1]
 

@@ -7,6 +7,7 @@ import torch
 from detectors import Detector, Images
 from torch import nn
 
+from seqprune.engine.findings import relevance_as_tensors, relevance_of_tensors
 from seqprune.observe.batch import Batch
 from seqprune.observe.patches import Sampler
 from seqprune.observe.reading import reading_of
@@ -69,6 +70,8 @@ def test_what_all_positions_lose_adds_up_where_they_are_averaged() -> None:
             y = Detector()(batch.images.float() / 255)
         expected += (y.mean((2, 3)) - y.mean((0, 2, 3))).square().sum(0)
     torch.testing.assert_close(found.together["model.5.0"], expected.double(), rtol=1e-3, atol=0.0)
+    again = relevance_of_tensors(relevance_as_tensors(found))
+    assert torch.equal(again.together["model.5.0"], found.together["model.5.0"])  # where a run goes on
 
 
 def test_outputs_that_are_changed_in_place_can_be_asked() -> None:

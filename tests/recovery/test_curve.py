@@ -46,6 +46,20 @@ def test_what_comes_out_of_the_activation_is_closer_than_after_the_linear_fit(ac
     assert torch.equal(bent_rows[:, ~KEEP], rows[:, ~KEEP])  # removed inputs are nobody's
 
 
+def test_outputs_that_were_removed_keep_the_linear_fit_and_the_others_theirs() -> None:
+    u, y, rows, shift, bent_rows, bent_shift = both(nn.SiLU())
+    _, weight, _ = problem()
+    moments, samples = SecondMoments(), Samples(Curve(torch.ones(3), torch.full((3,), 0.5), nn.SiLU()), 1)
+    moments.update(u[None], y[None])
+    samples.add(u, y, None)
+    live = np.array([True, False, True])
+    some_rows, some_shift = bend(weight, rows, shift, moments, samples, KEEP, 1e-3, live)
+    assert torch.equal(some_rows[1], rows[1])
+    assert torch.equal(some_shift[1], shift[1])
+    torch.testing.assert_close(some_rows[live], bent_rows[live], rtol=0.05, atol=0.05)
+    torch.testing.assert_close(some_shift[live], bent_shift[live], rtol=0.05, atol=0.05)
+
+
 def test_an_activation_that_changes_nothing_leaves_the_linear_fit() -> None:
     _, _, rows, shift, bent_rows, bent_shift = both(nn.LeakyReLU(1.0))
     torch.testing.assert_close(bent_rows, rows, rtol=1e-3, atol=1e-3)

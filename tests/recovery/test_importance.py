@@ -74,3 +74,12 @@ def test_positions_that_hardly_count_are_hardly_samples() -> None:
     drawn[0, "one"] = Drawn(where, torch.tensor([4.0, 0.0, 0.0, 0.0]))
     found = Relevance(drawn=drawn).samples()
     assert found == {"even": pytest.approx((4 + 2) ** 2 / (4 + 1)), "one": 1.0}
+
+
+def test_rows_are_of_the_variance_that_each_costs_as_a_whole_where_that_is_known() -> None:
+    model = Detector()
+    covariance = covariances(model)["model.3.conv"]
+    together = torch.linspace(0, 3, 24).double()
+    weight = scaled_weight(model, "model.3.conv", SCALE, covariance, 2.5, together=together)
+    variance = ((weight @ covariance) * weight).sum(1)
+    torch.testing.assert_close(variance, 2.5 * together / together.sum())

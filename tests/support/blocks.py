@@ -38,7 +38,9 @@ class Block:
     @property
     def commands(self) -> list[list[str]]:
         """Arguments of every ``seqprune`` command in it."""
-        found = []
+        found: list[list[str]] = []
+        if self.kind not in ("sh", "bash"):
+            return found
         for line in self.code.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|;", line):
                 if "seqprune" not in part.split("#")[0]:

@@ -112,6 +112,17 @@ def test_values_made_of_nothing(name: str) -> None:
     assert counting.values == values
 
 
+def test_words_make_no_values() -> None:
+    assert [rooms._numbers(args) for args in ([], [None], ["x", None], [[2, "x"]], [3.0], [2**63])] == [
+        0,
+        0,
+        0,
+        0,
+        3,
+        0,
+    ]
+
+
 LIMITS: dict[str, tuple[str, int, Callable[[], Any], str]] = {
     "operations": ("_OPERATIONS", 3, lambda: [X.relu() for _ in range(3)], "3 operations"),
     "values": ("_VALUES", 24, lambda: [torch.empty(12) for _ in range(2)], "24 values,"),

@@ -139,3 +139,19 @@ def test_what_failed_is_put_back_too() -> None:
     assert "SEQPRUNE_TEST" not in os.environ
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == 1
+
+
+def test_ultralytics_waits_for_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under ``torchrun`` its validator has the first process wait for those that never come."""
+    from ultralytics.engine import validator
+    from ultralytics.models.yolo.classify import val as classes
+    from ultralytics.models.yolo.detect import val as boxes
+
+    ranks = [(module, name) for module in (validator, classes, boxes) for name in ("RANK", "LOCAL_RANK")]
+    held = [(module, name) for module, name in ranks if hasattr(module, name)]
+    assert held
+    for module, name in held:
+        monkeypatch.setattr(module, name, 1)
+    with contained():
+        assert all(getattr(module, name) == -1 for module, name in held)
+    assert all(getattr(module, name) == 1 for module, name in held)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 import re
@@ -23,7 +24,7 @@ from ultralytics.utils import IterableSimpleNamespace
 from seqprune.errors import ModelError, UntrustedError
 from seqprune.yolo.files.load import load
 from seqprune.yolo.files.save import save_pt
-from seqprune.yolo.files.unpickle import read
+from seqprune.yolo.files.unpickle import RestrictedUnpickler, read
 
 NAMES = {0: "green", 1: "red"}
 DEMO = Path(__file__).parents[2] / "seqprune" / "demo" / "digits.pt"
@@ -212,3 +213,8 @@ def test_the_official_weights_are_read(real: Path) -> None:
     path = real / "weights" / "yolov8n.pt"
     ours, theirs = read(path)["model"].state_dict(), torch.load(path, weights_only=False)["model"].state_dict()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_dictionaries_as_the_oldest_pickles_write_them() -> None:
+    written = b"(S'a'\nI1\nS'b'\nI2\nS'c'\n(lp0\nd."
+    assert RestrictedUnpickler(io.BytesIO(written)).load() == pickle.loads(written) == {"a": 1, "b": 2, "c": []}  # noqa: S301
