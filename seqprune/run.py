@@ -114,6 +114,8 @@ def _prune(
     if note:
         told.note(note)
     job = partial(run, subject, look, choose, train, device=where, ranks=ranks, told=told, state=home.state)
+    if home.folder is not None:
+        job = partial(job, folder=home.folder / "weights")
     return _run(job, subject.task, tuner, home)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -22,6 +23,7 @@ from seqprune.graph.factor import First, as_matrix, as_weights
 LEAST = 1e-5
 """Of the mean of a covariance's diagonal, added to it: what was not seen to vary is still told apart."""
 STEPS = 15
+Rank = TypeVar("Rank", float, torch.Tensor)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Curve:
         loss: ``[R + 1]`` what is lost with so many channels between.
         whole: what the layer costs as it is.
         each: what a channel between costs.
+        base: what it costs however few there are.
     """
 
     first: First
@@ -41,22 +44,33 @@ class Curve:
     loss: torch.Tensor
     whole: float
     each: float
+    base: float = 0.0
+
+    def cost(self, rank: Rank) -> Rank:
+        """With so many channels between."""
+        return self.base + self.each * rank
 
     def best(self, price: float, step: int = 1) -> tuple[int, float]:
         """Channels between, a multiple of ``step``, of the least ``loss + price · cost``, and that; 0 for the layer
         as it is, which loses nothing."""
-        ranks = torch.arange(step, len(self.loss), step)
-        ranks = ranks[self.each * ranks < self.whole]
+        ranks = torch.arange(step, max(step, len(self.loss)), step)
+        ranks = ranks[self.cost(ranks) < self.whole]
         if not len(ranks):
             return 0, price * self.whole
-        total = self.loss[ranks] + price * self.each * ranks
+        total = self.loss[ranks] + price * self.cost(ranks)
         at = int(total.argmin())
         least = float(total[at])
         return (int(ranks[at]), least) if least < price * self.whole else (0, price * self.whole)
 
 
 def curve(
-    weight: torch.Tensor, patches: torch.Tensor, scale: torch.Tensor, first: First, whole: float, each: float
+    weight: torch.Tensor,
+    patches: torch.Tensor,
+    scale: torch.Tensor,
+    first: First,
+    whole: float,
+    each: float,
+    base: float = 0.0,
 ) -> Curve:
     """
     Args:
@@ -64,7 +78,7 @@ def curve(
         patches: ``[inputs · k · k]²``, covariance of what is read.
         scale: ``[outputs]``, what an error in each output is multiplied with.
         first: which kernel comes first.
-        whole, each: see :class:`Curve`.
+        whole, each, base: see :class:`Curve`.
     """
     turned = _turned(weight, first)
     _, inputs, height, width = turned.shape
@@ -76,7 +90,7 @@ def curve(
     left, singular, _ = torch.linalg.svd((vectors * roots) @ vectors.T @ matrix, full_matrices=False)
     filters = left.T @ ((vectors / roots) @ vectors.T)
     squares = singular.square().flip(0).cumsum(0).flip(0)
-    return Curve(first, filters, torch.cat([squares, squares.new_zeros(1)]), whole, each)
+    return Curve(first, filters, torch.cat([squares, squares.new_zeros(1)]), whole, each, base)
 
 
 Chosen = dict[str, tuple[Curve, int]]
@@ -96,7 +110,7 @@ def at_price(curves: Mapping[str, Sequence[Curve]], price: float, step: int) -> 
 
 def saved(chosen: Chosen) -> float:
     """Of the cost."""
-    return sum(way.whole - way.each * rank for way, rank in chosen.values())
+    return sum(way.whole - way.cost(rank) for way, rank in chosen.values())
 
 
 def cheapest(
@@ -110,7 +124,7 @@ def cheapest(
         step: channels between are a multiple of it.
         rounds: of bisection, on a logarithmic scale.
     """
-    ends = [float(way.loss[0]) / way.each for ways in curves.values() for way in ways if way.loss[0] > 0]
+    ends = [float(way.loss[0]) / (way.each or way.whole) for ways in curves.values() for way in ways if way.loss[0] > 0]
     if not ends:
         return None
     low, high = min(ends) * 1e-9, max(ends) * 1e3

@@ -13,12 +13,14 @@ from typing import cast
 import torch
 from torch import nn
 
-from seqprune.budget.cost import gflops, latencies_ms, parameters
+from seqprune.budget.cost import gflops, parameters
 from seqprune.budget.factor_curves import Chosen, Curve, cheapest, curve, pair, saved
 from seqprune.budget.importance import importance_of_layers
+from seqprune.budget.meet import meet
 from seqprune.budget.price import operations
 from seqprune.budget.second_order import scaled_weight
 from seqprune.budget.target import Target
+from seqprune.budget.timed import STEP, Times, times_of
 from seqprune.errors import InputError
 from seqprune.graph.factor import Factor, First, aligned, factorable, factored
 from seqprune.observe.batch import LabelledImages
@@ -29,11 +31,11 @@ from seqprune.observe.patches import Sampler
 from seqprune.observe.reading import Reading
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import second_moments
+from seqprune.runtimes.layers import Timing
 
 WAYS: tuple[First, ...] = ("column", "row")
 LEAST_SCALE = 1e-3
 """Of the largest in its layer: an output whose errors do not matter is still fitted."""
-TIMED_ROUNDS = 8
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Factoring:
         patches: by block, ``[K, K]`` covariance of what its convolution reads.
         scales: by block, ``[outputs]``, what an error in each output matters.
         relevance: of the images.
+        timing, times: where time is the cost, what measures it, and what it found of the layers.
     """
 
     model: nn.Module
@@ -69,6 +72,8 @@ class Factoring:
     patches: Mapping[str, torch.Tensor]
     scales: Mapping[str, torch.Tensor]
     relevance: Relevance | None
+    timing: Timing | None = None
+    times: Times | None = None
 
     def to_target(self, target: Target, inputs: Inputs, step: int) -> Factored:
         """The network as near below a target as steps of ``step`` channels let it be.
@@ -76,19 +81,25 @@ class Factoring:
         Raises:
             InputError: the target cannot be met by factors alone.
         """
-        whole = parameters(self.model) if target.kind == "params" else 1e9 * gflops(self.model, inputs) / 2
+        timing, times = self.timing, self.times
+        if times is not None:
+            whole, step = times.whole, max(step, STEP)
+        else:
+            whole = parameters(self.model) if target.kind == "params" else 1e9 * gflops(self.model, inputs) / 2
 
-        def enough(chosen: Chosen) -> bool:
-            if target.kind != "latency":
-                return whole - saved(chosen) <= target.share * whole
-            return share_left(self.model, self._built(chosen, 0)[0], target.kind, inputs) <= target.share
+        def choose(share: float) -> Chosen:
+            found = cheapest(self.curves, lambda each: whole - saved(each) <= share * whole, step)
+            if found is None:
+                raise InputError(
+                    f"factors alone do not bring this network to {target.kind}={target.share:g}: let channels go too, "
+                    "take a greater target or protect less"
+                )
+            return found
 
-        chosen = cheapest(self.curves, enough, step, TIMED_ROUNDS if target.kind == "latency" else 60)
-        if chosen is None:
-            raise InputError(
-                f"factors alone do not bring this network to {target.kind}={target.share:g}: let channels go too, take "
-                "a greater target or protect less"
-            )
+        if timing is None:
+            chosen = choose(target.share)
+        else:
+            chosen = meet(choose, lambda each: timing.share(self.model, self._built(each, 0)[0]), target.share)
         model, factors = self._built(chosen)
         return Factored(aligned(self.model, factors), model, factors, _renamed(self.relevance, factors, self.model))
 
@@ -103,11 +114,10 @@ class Factoring:
         return factored(self.model, factors, weights), tuple(factors)
 
 
-def share_left(model: nn.Module, smaller: nn.Module, kind: str, inputs: Inputs) -> float:
-    """What share of its parameters, operations or time a network has in another."""
-    if kind == "latency":
-        before, after = latencies_ms([model, smaller], [inputs, inputs], next(model.parameters()).device)
-        return after / before
+def share_left(model: nn.Module, smaller: nn.Module, kind: str, inputs: Inputs, timing: Timing | None = None) -> float:
+    """What share of its parameters, operations or, measured by ``timing``, time a network has in another."""
+    if timing is not None:
+        return timing.share(model, smaller)
     if kind == "params":
         return parameters(smaller) / parameters(model)
     return gflops(smaller, inputs) / gflops(model, inputs)
@@ -124,6 +134,7 @@ def observe(
     relevance: Relevance | None = None,
     forward: Forward | None = None,
     progress: Progress | None = None,
+    timing: Timing | None = None,
 ) -> Factoring:
     """One pass over the images.
 
@@ -137,6 +148,7 @@ def observe(
         relevance: where errors matter, from the same images. All are alike without it.
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
+        timing: measures, where time is the cost.
     """
     names = [name for name in reading.names if getattr(model.get_submodule(name), "groups", 1) == 1]
     moments, leader = second_moments(model, names, images, Sampler(), progress, forward, relevance)
@@ -145,10 +157,11 @@ def observe(
     known = relevance or Relevance()
     importance = importance_of_layers(model, read, known.curvature)
     uses = None if kind == "params" else operations(model, inputs)
+    times = None if timing is None else times_of(model, inputs, timing, list(factorable(model).values()))
     spared = tuple(f"{path.rstrip('.')}." for path in protect)
     curves, patches, scales = {}, {}, {}
     for block, name in factorable(model).items():
-        if name not in read or f"{name}.".startswith(spared):
+        if name not in read or f"{name}.".startswith(spared) or (times is not None and name not in times.alone):
             continue
         conv = cast(nn.Conv2d, model.get_submodule(name))
         patches[block] = read[name]
@@ -156,8 +169,16 @@ def observe(
         weight = scaled_weight(model, name, scale, read[name], importance[name], known.slope.get(name))
         scales[block] = _scale(conv, weight)
         about = (conv.weight.cpu(), read[name], scales[block])
-        curves[block] = [curve(*about, way, *_costs(conv, way, None if uses is None else uses[name])) for way in WAYS]
-    return Factoring(model, curves, patches, scales, relevance)
+        if times is None:
+            used = None if uses is None else uses[name]
+            curves[block] = [curve(*about, way, *_costs(conv, way, used)) for way in WAYS]
+        else:
+            lines = [times.pairs[name, way] for way in WAYS]
+            curves[block] = [
+                curve(*about, way, times.alone[name], line.each, line.base)
+                for way, line in zip(WAYS, lines, strict=True)
+            ]
+    return Factoring(model, curves, patches, scales, relevance, timing, times)
 
 
 def _scale(conv: nn.Conv2d, scaled: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from seqprune.budget.columns import Reader, Source
 from seqprune.budget.criteria import Readings
 from seqprune.budget.importance import importance_of_layers
 from seqprune.budget.price import Price
-from seqprune.budget.spread import Budget, prefix_for, protected
+from seqprune.budget.spread import Budget, Meet, prefix_met, protected
 from seqprune.budget.surgeon import removal_order
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.batch import LabelledImages
@@ -41,7 +41,7 @@ def choose_globally(
     forward: Forward | None = None,
     progress: Progress | None = None,
     share: Callable[[BoolArray], float] | None = None,
-    timed: bool = False,
+    meet: Meet | None = None,
     relevance: Relevance | None = None,
     reading: Reading | None = None,
     ranks: Ranks = ALONE,
@@ -58,7 +58,7 @@ def choose_globally(
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
         share: what of the whole stays, where something else is meant to meet the target than the price.
-        timed: whether that is time, of which the price says nothing; else it is no more than the price says.
+        meet: finds what meets the target among what is removed for a share; by the price alone where left out.
         relevance: where errors matter, and in which layers, from the same images. All are alike without it.
         reading: which layers can be read; looked at on the first image where it is left out.
         ranks: the processes that share the images; the first chooses for all.
@@ -72,7 +72,7 @@ def choose_globally(
 
     def far_enough(gone: BoolArray) -> bool:
         # Rounding gives channels back, so the order goes on until the target is met without them.
-        if timed or price.share(gone) > budget.target:
+        if meet is not None or price.share(gone) > budget.target:
             return False
         return price.share(graph.legalise(gone, alike, free, budget.round_to)) <= budget.target
 
@@ -87,7 +87,7 @@ def choose_globally(
             floor=budget.floor,
             ridge=budget.ridge,
         )
-        return prefix_for(graph, share or price.share, [unit.groups for unit in order], free, budget)
+        return prefix_met(graph, share or price.share, [unit.groups for unit in order], free, budget, meet)
 
     return ranks.first(choose)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,8 @@ from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
 
 Spread = Literal["uniform", "global", "absolute"]
+Meet = Callable[[Callable[[float], BoolArray]], BoolArray]
+"""Given what a price removes for a share, what is removed."""
 TOLERANCE = 0.02
 """Where rounding leaves more than the target, so large a share of it is let pass."""
 
@@ -93,6 +95,22 @@ def prefix_for(
     return found
 
 
+def prefix_met(
+    graph: ChannelGraph,
+    share: Callable[[BoolArray], float],
+    order: Sequence[Sequence[int]],
+    free: BoolArray,
+    budget: Budget,
+    meet: Meet | None = None,
+) -> BoolArray:
+    """:func:`prefix_for`, or, where another measure is to meet the target, what ``meet`` finds among those."""
+
+    def at(target: float) -> BoolArray:
+        return prefix_for(graph, share, order, free, replace(budget, target=target))
+
+    return at(budget.target) if meet is None else meet(at)
+
+
 def by_scores(
     graph: ChannelGraph,
     price: Price,
@@ -104,6 +122,7 @@ def by_scores(
     protect: Sequence[str] = (),
     round_to: int = 1,
     share: Callable[[BoolArray], float] | None = None,
+    meet: Meet | None = None,
 ) -> BoolArray:
     """Removes the groups with the lowest scores until what stays costs no more than ``target`` of the whole network.
 
@@ -119,6 +138,7 @@ def by_scores(
         target, floor, protect, round_to: see :class:`Budget`.
         spread: how the removal is spread over layers.
         share: what of the whole stays, where something else is meant to meet the target than the price.
+        meet: finds what meets the target among what is removed for a share; by the price alone where left out.
 
     Returns:
         ``[group_count]``, what is removed: legal, and as near below the target as steps of the constraints are small.
@@ -135,7 +155,7 @@ def by_scores(
         )
     free = ~graph.pinned & ~protected(graph, protect)
     order = _within_floor(graph, order_of(graph, scores, free, spread), floor)
-    return prefix_for(graph, share or price.share, order[:, None].tolist(), free, budget)
+    return prefix_met(graph, share or price.share, order[:, None].tolist(), free, budget, meet)
 
 
 def order_of(graph: ChannelGraph, scores: FloatArray, free: BoolArray, spread: Spread = "uniform") -> IntArray:

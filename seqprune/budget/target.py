@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from seqprune.budget.cost import gflops, latencies_ms
+from seqprune.budget.cost import gflops
+from seqprune.budget.meet import meet
 from seqprune.budget.price import Price, operations
+from seqprune.budget.spread import Meet
+from seqprune.budget.timed import times_of, uses_in_ms
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.inputs import Inputs
 from seqprune.plan import PrunePlan
+from seqprune.runtimes.layers import Timing
 from seqprune.surgery import compact
 
 KINDS = ("params", "flops", "latency")
@@ -41,34 +45,47 @@ class Target:
         return found
 
 
-def price_of(target: Target, model: nn.Module, graph: ChannelGraph, inputs: Inputs) -> Price:
-    """What a channel is charged where the network is given ``inputs``: time is paid for in operations.
+def price_of(
+    target: Target, model: nn.Module, graph: ChannelGraph, inputs: Inputs, timing: Timing | None = None
+) -> Price:
+    """What a channel is charged where the network is given ``inputs``: time in milliseconds of its layers.
 
     Products without a weight, as those of attention, are charged to no channel and thought to stay, though some leave.
     """
     if target.kind == "params":
         return Price(model, graph)
+    if timing is not None:
+        times = times_of(model, inputs, timing)
+        return Price(model, graph, uses_in_ms(model, times), in_all=times.whole)
     return Price(model, graph, operations(model, inputs), in_all=_multiplied(model, inputs))
 
 
 def measured_share(
     target: Target, price: Price, model: nn.Module, graph: ChannelGraph, inputs: Inputs
 ) -> Callable[[BoolArray], float] | None:
-    """What share of its operations or its time a removal leaves, when it is done; ``None`` where the price says it.
+    """What share of its operations a removal leaves, when it is done; ``None`` where the price says it.
 
-    ``price`` is that of :func:`price_of`; time is that of the device that the model is on.
+    ``price`` is that of :func:`price_of`.
     """
-    if target.kind == "params":
+    if target.kind != "flops":
         return None
 
     def share(removed: BoolArray) -> float:
         small = compact(model, PrunePlan.from_removed(graph, removed), graph)
-        if target.kind == "flops":
-            return _multiplied(small, inputs) / price.whole
-        before, after = latencies_ms([model, small], [inputs, inputs], next(model.parameters()).device)
-        return after / before
+        return _multiplied(small, inputs) / price.whole
 
     return share
+
+
+def meeting(target: Target, model: nn.Module, graph: ChannelGraph, timing: Timing | None) -> Meet:
+    """How a removal that meets the target is found among those that the price says meet some share."""
+    if timing is None:
+        return lambda at: at(target.share)
+
+    def left(removed: BoolArray) -> float:
+        return timing.share(model, compact(model, PrunePlan.from_removed(graph, removed), graph))
+
+    return lambda at: meet(at, left, target.share)
 
 
 def _multiplied(model: nn.Module, inputs: Inputs) -> float:

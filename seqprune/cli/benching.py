@@ -8,12 +8,7 @@ from typing import Annotated
 import typer
 
 from seqprune.cli.opening import Trust
-from seqprune.errors import InputError
-
-Threads = Annotated[
-    int | None, typer.Option(show_default="as many as torch uses", help="Of the processor, in every runtime.")
-]
-PRECISIONS = ("auto", "f32")
+from seqprune.cli.options import Precision, Threads, is_full
 
 
 def bench(
@@ -37,9 +32,7 @@ def bench(
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
     threads: Threads = None,
     device: Annotated[str, typer.Option(help="cpu, or the number of a GPU.")] = "cpu",
-    precision: Annotated[
-        str, typer.Option(help="auto: what OpenVINO takes for the fastest on that device; f32: float32.")
-    ] = "auto",
+    precision: Precision = "auto",
     runs: Annotated[int, typer.Option(help="Passes of each that count.")] = 20,
     trust: Trust = False,
 ) -> None:
@@ -67,13 +60,3 @@ def bench(
     for about in found.places.values():
         where = f"{about['threads']} threads of {about['processor']}" if device == "cpu" else about["processor"]
         console.print(f"{about['runtime']} {about['version']}, {where}", markup=False)
-
-
-def is_full(precision: str) -> bool:
-    """
-    Raises:
-        InputError: it is none of the precisions.
-    """
-    if precision not in PRECISIONS:
-        raise InputError(f"--precision {precision}: choose {' or '.join(PRECISIONS)}")
-    return precision == "f32"

@@ -13,13 +13,14 @@ from rich.table import Table
 from seqprune.cli.commands import first_the_file
 from seqprune.cli.console import emit, screen_for
 from seqprune.cli.opening import OPENED, Mean, Model, Std, Trust, Weights, numbers, opening
-from seqprune.cli.options import BatchSize, Device, Resume, Seed, Size
+from seqprune.cli.options import BatchSize, Device, Resume, Seed, Size, Threads
 from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
 from seqprune.errors import InputError
 
 _COMMON: dict[str, Any] = {"model": str, "data": str, "imgsz": int, "batch": int, "device": str, "seed": int} | OPENED
 SENSITIVITY = _COMMON | {"layers": list, "ratios": list, "criterion": str, "images": int, "out": str}
 COMPARE = _COMMON | {"targets": list, "count": str, "methods": list, "images": int, "subsets": int, "finetune": int}
+COMPARE |= {"runtimes": list, "threads": int}
 Images = Annotated[int | None, typer.Option(show_default="all", help="A seeded sample of so many val images.")]
 
 
@@ -100,7 +101,10 @@ def compare(
     target: Annotated[str, typer.Option(help="Shares that stay: params=0.8,0.6, or flops=0.8.")] = "params=0.8",
     methods: Annotated[
         str,
-        typer.Option(help="With commas: accurate, criteria (l1, obs-global …), clusters, topk-l1, tp-magnitude …"),
+        typer.Option(
+            help="With commas: accurate, criteria (l1, obs-global …), clusters, imgsz, tp-magnitude …, "
+            "another network's file."
+        ),
     ] = "accurate,random,l1,bn,fpgm,lamp,taylor,topk-l1,clusters",
     images: Annotated[int, typer.Option(help="A seeded sample of so many train images.")] = 128,
     imgsz: Size = None,
@@ -111,6 +115,10 @@ def compare(
         int, typer.Option(help="Prune with so many samples of --images; the table shows mean and spread.")
     ] = 1,
     finetune: Annotated[int, typer.Option(metavar="EPOCHS", help="Fine-tune alike what each method leaves.")] = 0,
+    runtime: Annotated[
+        str | None, typer.Option(help="Time every row in these too: onnxruntime,openvino,ncnn …", show_default=False)
+    ] = None,
+    threads: Threads = None,
     out: Annotated[Path, typer.Option(help="A new folder for the table, the numbers and the plot.")] = Path(
         "runs/compare"
     ),
@@ -138,6 +146,7 @@ def compare(
         "methods": [n for n in methods.split(",") if n],
     }
     asked |= {"images": images, "subsets": subsets, "finetune": finetune}
+    asked |= {"runtimes": runtime.split(",") if runtime else [], "threads": threads}
     asked |= _common(model, data, imgsz, batch, device, seed) | opening(weights, mean, std)
     with new_run(free_folder(out.parent, None, out.name), absolute(asked)) as folder:
         _compare(asked, folder, trust)

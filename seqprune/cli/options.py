@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from seqprune.errors import InputError
+
 Device = Annotated[str, typer.Option(help="cpu, or the number of a GPU.")]
 Seed = Annotated[int, typer.Option(help="Of every random choice.")]
 BatchSize = Annotated[int, typer.Option("--batch", help="Images at a time.")]
@@ -76,3 +78,30 @@ FinetuneStep = Annotated[
 Distill = Annotated[bool, typer.Option("--distill", help="The unpruned model is the teacher of the fine-tuning.")]
 NoVal = Annotated[bool, typer.Option("--no-val", help="Do not measure accuracy before and after.")]
 Project = Annotated[Path, typer.Option(help="Folder of all runs.")]
+Runtime = Annotated[str, typer.Option(help="Where time is measured: torch, onnxruntime, openvino, ncnn or tensorrt.")]
+Threads = Annotated[
+    int | None, typer.Option(show_default="as many as torch uses", help="Of the processor, in every runtime.")
+]
+Precision = Annotated[str, typer.Option(help="auto: what OpenVINO takes for the fastest on that device; f32: float32.")]
+Front = Annotated[
+    bool | None,
+    typer.Option(
+        "--front/--no-front",
+        show_default="the two nearest sizes, with a target of time",
+        help="Measure the unpruned network on smaller images too, all sizes down to the pruned one's cost.",
+    ),
+]
+Int8 = Annotated[
+    bool, typer.Option("--int8", help="Bring it to eight bits too, by the tool of ONNX Runtime or OpenVINO (nncf).")
+]
+PRECISIONS = ("auto", "f32")
+
+
+def is_full(precision: str) -> bool:
+    """
+    Raises:
+        InputError: it is none of the precisions.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision {precision}: choose {' or '.join(PRECISIONS)}")
+    return precision == "f32"

@@ -16,7 +16,7 @@ ASKED: dict[str, Any] = {
     **{"match": str, "mode": str, "device": str, "protect": list, "by": list, "layers": (int, list), "blocks": list},
     **{"keep": (str, float, int), "round_to": int, "images": int, "imgsz": int, "batch": int, "cache_bytes": int},
     **{"cache_half": bool, "amp": bool, "finetune": int, "finetune_step": int, "distill": bool, "seed": int},
-    **{"val": bool, "classes": list},
+    **{"val": bool, "classes": list, "runtime": str, "threads": int, "full": bool, "front": bool, "int8": bool},
     **opening.OPENED,
 }
 
@@ -49,6 +49,11 @@ def prune(
     finetune_step: options.FinetuneStep = 0,
     distill: options.Distill = False,
     seed: options.Seed = 0,
+    runtime: options.Runtime = "torch",
+    threads: options.Threads = None,
+    precision: options.Precision = "auto",
+    front: options.Front = None,
+    int8: options.Int8 = False,
     no_val: options.NoVal = False,
     classes: options.Classes = None,
     project: options.Project = Path("runs/prune"),
@@ -69,13 +74,17 @@ def prune(
         return
     if model is None:
         raise InputError("MODEL is missing: give weights (.pt), or --resume RUN; see `seqprune prune --help`")
+    _begin(_asked(given), project, name, trust)
+
+
+def _begin(asked: dict[str, Any], project: Path, name: str | None, trust: bool) -> None:
+    """In a new folder, which the first of several processes has."""
     if is_follower():
-        _run(_asked(given), None, trust)
+        _run(asked, None, trust)
         return
     from seqprune.report.folder import free_folder
 
-    asked = _asked(given)
-    with new_run(free_folder(project, name, opening.stem_of(model)), absolute(asked)) as folder:
+    with new_run(free_folder(project, name, opening.stem_of(asked["model"])), absolute(asked)) as folder:
         _run(asked, folder, trust)
 
 
@@ -94,6 +103,7 @@ def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
         "blocks": None if given["blocks"] is None else list(parse_blocks(given["blocks"])),
         "keep": ratio(given["keep"]),
         "val": not given["no_val"],
+        "full": options.is_full(given["precision"]),
         "classes": None if given["classes"] is None else given["classes"].split(","),
         **opening.opening(given["weights"], given["mean"], given["std"]),
     }

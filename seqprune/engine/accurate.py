@@ -10,7 +10,7 @@ from torch import nn
 from seqprune.budget.second_order import choose_globally
 from seqprune.budget.spread import Budget
 from seqprune.budget.surgeon import RIDGE
-from seqprune.budget.target import Target, measured_share, price_of
+from seqprune.budget.target import Target, measured_share, meeting, price_of
 from seqprune.engine.task import Task
 from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import LabelledImages
@@ -24,6 +24,7 @@ from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.repair.recover import Keep, Recover, Repair, recover
 from seqprune.repair.refit import refit
+from seqprune.runtimes.layers import Timing
 
 WEIGHED_RIDGE = 0.3
 """Ridge of choice and fit where positions are weighed: few hold most of the weight, and they are fewer than they
@@ -65,17 +66,18 @@ def accurate_plan(
     reading: Reading | None = None,
     forward: Forward | None = None,
     progress: Progress | None = None,
+    timing: Timing | None = None,
     ranks: Ranks = ALONE,
 ) -> PrunePlan:
     """What stays of every layer; see :func:`seqprune.budget.second_order.choose_globally`.
 
-    ``relevance`` is that of the task's images.
+    ``relevance`` is that of the task's images; ``timing`` measures, where the target is time.
 
     Raises:
         InputError: the target cannot be met, or nothing of that path to protect.
     """
     example = task.example(original)
-    price = price_of(target, original, graph, example)
+    price = price_of(target, original, graph, example, timing)
     removed = choose_globally(
         original,
         graph,
@@ -90,7 +92,7 @@ def accurate_plan(
         forward=forward,
         progress=progress,
         share=measured_share(target, price, original, graph, example),
-        timed=target.kind == "latency",
+        meet=None if timing is None else meeting(target, original, graph, timing),
         relevance=relevance,
         reading=reading,
         ranks=ranks,

@@ -24,6 +24,7 @@ from seqprune.engine.presets import Way
 from seqprune.engine.sequential import prune_sequentially
 from seqprune.engine.state import State, give
 from seqprune.engine.steps import Done, Settings, StepReport, reports
+from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.task import Task
 from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.batch import Images
@@ -68,6 +69,7 @@ class Engine:
         told: what is going on.
         state: what was found so far.
         ranks: the processes that share the images.
+        watch: measures, where the target is time.
     """
 
     original: nn.Module
@@ -78,6 +80,7 @@ class Engine:
     told: Listener = field(default_factory=Listener)
     state: State = field(default_factory=State)
     ranks: Ranks = ALONE
+    watch: Stopwatch | None = None
 
     @property
     def images(self) -> Images:
@@ -208,7 +211,7 @@ class Engine:
         about = (self.original, self.graph, self.task, way.target)
         if way.criterion is not None:
             self.told.stage(f"score by {way.criterion}", None)
-            how: dict[str, Any] = {"protect": protect, "round_to": round_to, "seed": seed}
+            how: dict[str, Any] = {"protect": protect, "round_to": round_to, "seed": seed, "timing": self.watch}
             plan: PrunePlan = self.ranks.first(partial(fast_plan, *about, way.criterion, **how))
             return plan
         self.told.stage("observe", self.images.image_count)
@@ -221,6 +224,7 @@ class Engine:
             forward=self.forward,
             progress=self.told.progress,
             ranks=self.ranks,
+            timing=self.watch,
         )
 
     def repair(

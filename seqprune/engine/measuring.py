@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from seqprune.budget.cost import gflops, latencies_ms, parameters
+from seqprune.budget.cost import gflops, parameters
+from seqprune.engine.ending import End
 from seqprune.engine.listener import Listener
 from seqprune.engine.portrait import PER_CLASS, per_class
 from seqprune.engine.record import Record, Size
 from seqprune.engine.state import State
-from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import MeasurementError, SeqPruneError, UnlabelledError
 from seqprune.observe.ranks import Ranks
@@ -57,22 +57,19 @@ def size_of(kind: type[Size], task: Task, model: nn.Module, accuracy: Mapping[st
     return kind.of(parameters(model), gflops(model, task.example(model)), accuracy)
 
 
-def finished(
-    out: Outcome, subject: Subject, task: Task, of_classes: Mapping[str, float], told: Listener, ranks: Ranks
-) -> Outcome:
+def finished(out: Outcome, end: End, of_classes: Mapping[str, float], ranks: Ranks) -> Outcome:
     """The outcome with the accuracy and the time of what was pruned.
 
     Raises:
         MeasurementError: they cannot be measured; its ``result`` is the outcome without them.
     """
-    record, before, pruned = out.record, subject.model, out.model
+    record, before, pruned = out.record, end.subject.model, out.model
+    task, told = end.task, end.told
     try:
         whole = record.before.has_accuracy
-        after, of_classes_after = measured(subject.kind, task, pruned, whole, "after", told, State())
+        after, of_classes_after = measured(end.subject.kind, task, pruned, whole, "after", told, State())
         # Timed in turns at the end: minutes apart, a busy machine would tell more than the models.
-        slow, fast = math.nan, math.nan
-        if not ranks.rank:
-            slow, fast = latencies_ms([before, pruned], [subject.task.example(before), task.example(pruned)], "cpu")
+        found = {} if ranks.rank else end.found(pruned, record.before, after)
     except MeasurementError as error:
         error.result = out
         raise
@@ -83,12 +80,17 @@ def finished(
     record = replace(
         record,
         unreadable_val=task.unreadable_val,
-        before=replace(record.before, latency_ms=slow),
-        after=replace(after, latency_ms=fast, file_bytes=record.after.file_bytes),
+        before=replace(record.before, latency_ms=_median(found, "before")),
+        after=replace(after, latency_ms=_median(found, "after"), file_bytes=record.after.file_bytes),
+        **found,
         classes={"before": dict(of_classes), "after": of_classes_after} if of_classes else {},
         pictures=_pictures(task, before, pruned, told) if whole and not ranks.rank else (),
     )
     return replace(out, record=record)
+
+
+def _median(found: Mapping[str, Any], when: str) -> float:
+    return float(found["timed"][when]["median"]) if found else math.nan
 
 
 def _pictures(task: Task, before: nn.Module, after: nn.Module, told: Listener) -> tuple[dict[str, Any], ...]:

@@ -28,6 +28,7 @@ from seqprune.observe.relevance import Probe
 from seqprune.observe.replay import Units, units_of
 from seqprune.plain import printable, why_no_file
 from seqprune.plan import PrunePlan
+from seqprune.runtimes.export import exported
 from seqprune.surgery import Difference, fill, verify
 
 SUFFIX = ".safetensors"
@@ -71,6 +72,9 @@ class ModuleTask:
 
     def example(self, model: nn.Module) -> Inputs:
         return next(iter(self.images)).input(model, slice(1))
+
+    def runnable(self, model: nn.Module, runtime: str, folder: Path) -> nn.Module | Path:
+        return model if runtime == "torch" else exported(model, self.example(model), runtime, folder)
 
     def trace(self, model: nn.Module) -> ChannelGraph:
         example = next(iter(self.images)).input(model, slice(2))

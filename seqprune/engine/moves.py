@@ -24,6 +24,8 @@ from seqprune.surgery import mask
 
 LEAST_OF_PAIRS = 0.6
 """Share of the cost that pairs leave before channels leave too, where both may: down to it channels add nothing."""
+LEAST_OF_TIME = 0.7
+"""The same of the time, of which layers take some however little they compute."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +79,20 @@ def _paired(
     watched: dict[str, Any] = {"forward": engine.forward, "progress": told.progress}
     told.stage("observe", engine.images.image_count)
     example = engine.task.example(whole)
+    watched |= {"timing": engine.watch}
     factoring = observe(
         whole, engine.images, target.kind, example, engine.reading, protect=protect, relevance=relevance, **watched
     )
     told.stage("factor", None)
-    together = "channels" in way.by and target.share < LEAST_OF_PAIRS
-    made = factoring.to_target(Target(target.kind, LEAST_OF_PAIRS) if together else target, example, round_to)
+    least = LEAST_OF_PAIRS if engine.watch is None else LEAST_OF_TIME
+    together = "channels" in way.by and target.share < least
+    made = factoring.to_target(Target(target.kind, least) if together else target, example, round_to)
     prove(engine, made.factors)
     graph = engine.task.trace(made.model)
     plan = PrunePlan((), graph.inputs)
     if together:
         between = replace(engine, original=made.model, graph=graph, state=State())
-        rest = Target(target.kind, target.share / share_left(whole, made.model, target.kind, example))
+        rest = Target(target.kind, target.share / share_left(whole, made.model, target.kind, example, engine.watch))
         plan = accurate_plan(
             *(made.model, graph, engine.task, rest),
             round_to=round_to,

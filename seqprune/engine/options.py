@@ -44,6 +44,11 @@ class Options(Opening, total=False):
     cache_half: bool
     amp: bool
     val: bool
+    runtime: str
+    threads: int | None
+    full: bool
+    front: bool | None
+    int8: bool
     preset: str | None
     layers: int | Sequence[str] | None
     blocks: Iterable[int] | None

@@ -41,10 +41,16 @@ class Size:
         return cls(params, gflops, **measured)
 
     @property
+    def accuracies(self) -> dict[str, float]:
+        """Those that were measured, by name."""
+        sizes = {entry.name for entry in fields(Size)}
+        found = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in sizes}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
     def has_accuracy(self) -> bool:
         """Whether any accuracy was measured."""
-        sizes = {entry.name for entry in fields(Size)}
-        return any(getattr(self, entry.name) not in (None, {}) for entry in fields(self) if entry.name not in sizes)
+        return bool(self.accuracies)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,10 @@ class ModuleMeasurements(Size):
     @classmethod
     def of(cls, params: int, gflops: float, accuracy: Mapping[str, float]) -> Size:
         return cls(params, gflops, accuracy=dict(accuracy))
+
+    @property
+    def accuracies(self) -> dict[str, float]:
+        return self.accuracy
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,14 @@ class Record:
     made: dict[str, Any] = field(default_factory=dict, repr=False)
     pictures: tuple[dict[str, Any], ...] = field(default=(), repr=False, compare=False)
     names: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
+    timed: dict[str, Any] = field(default_factory=dict, repr=False)
+    """Where ``latency_ms`` was measured: the runtime and its version, threads, device, processor, and the spreads
+    ``before`` and ``after``."""
+    int8: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What was pruned, exported, in floats and in eight bits: by ``float`` and ``int8`` bytes of the file, time and
+    accuracy; ``file`` is the latter's name, beside the weights."""
+    front: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    """The pruned network and the unpruned one on images of several sizes; see :class:`seqprune.engine.front.Point`."""
 
     def plain(self) -> dict[str, Any]:
         """The figures, as JSON can hold them: without what is drawn, see :meth:`drawn`."""

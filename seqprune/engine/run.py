@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from seqprune.engine.ending import End
 from seqprune.engine.engine import Chosen, Engine, streams_for
 from seqprune.engine.listener import Listener
 from seqprune.engine.measuring import Outcome, finished, measured, size_of
@@ -21,6 +23,7 @@ from seqprune.engine.record import Record, Size, versions
 from seqprune.engine.sequential import front_to_back
 from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.state import State, give
+from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import InputError
@@ -49,6 +52,7 @@ def run(
     told: Listener | None = None,
     state: State | None = None,
     on_pruned: Callable[[nn.Module, PrunePlan], None] = lambda _model, _plan: None,
+    folder: Path | None = None,
 ) -> Outcome:
     """Prunes a network as it is asked to, and proves it.
 
@@ -61,6 +65,7 @@ def run(
         told: what is going on.
         state: what was found so far; the run goes on from there.
         on_pruned: given the pruned network before it is measured.
+        folder: where files beside the weights go.
 
     Raises:
         InputError: names or numbers that cannot be used, or nothing could be pruned.
@@ -77,6 +82,8 @@ def run(
     streams = streams_for(task, subject.model, look.cache_bytes, look.cache_half, told.warning)
     there = deepcopy(subject.model).to(device)
     engine = Engine(there, subject.graph, task, streams, Forward(look.amp, told.warning), told, state, ranks)
+    if way.target is not None and way.target.kind == "latency":
+        engine = replace(engine, watch=Stopwatch(look.where, task, state))
     decided, repairs = _pruned(engine, way, names, choose, train, tune, ranks)
     chosen = replace(decided.chosen, plan=replace(decided.chosen.plan, imgsz=size))
     masked = chosen.masked.cpu()
@@ -90,7 +97,8 @@ def run(
         before=replace(before, file_bytes=task.file_bytes(subject.model, None)),
         after=replace(size_of(subject.kind, task, pruned, {}), file_bytes=task.file_bytes(pruned, chosen.plan)),
     )
-    return finished(Outcome(pruned, chosen.plan, record), subject, task, of_classes, told, ranks)
+    end = End(subject, task, look, choose.way, size, folder, told)
+    return finished(Outcome(pruned, chosen.plan, record), end, of_classes, ranks)
 
 
 def _names(subject: Subject, choose: Choose) -> list[str]:

@@ -15,6 +15,7 @@ from seqprune.engine.steps import Settings
 from seqprune.errors import InputError
 from seqprune.observe.inputs import Inputs
 from seqprune.observe.shelf import CACHE_BYTES
+from seqprune.runtimes.where import Where
 
 Mode = Literal["compact", "mask"]
 
@@ -33,6 +34,13 @@ class Look:
         cache_half: keep block outputs in half precision.
         amp: observe with automatic mixed precision.
         val: whether accuracy before and after is measured.
+        runtime: where time is measured: ``torch``, ``onnxruntime``, ``openvino``, ``ncnn`` or ``tensorrt``.
+        threads: of a processor for that; as many as torch uses where left out.
+        full: whether OpenVINO has to compute in float32 for that.
+        front: whether the unpruned network is measured on smaller images too, for a page that says what that trivial
+            way gives: all sizes down to the time or the operations that the pruned one has. Left out, the two nearest
+            to it where the target is time.
+        int8: whether what was pruned is brought to eight bits too, by the tool of ``runtime``, and measured.
     """
 
     images: int | None = None
@@ -43,8 +51,23 @@ class Look:
     cache_half: bool = False
     amp: bool = False
     val: bool = True
+    runtime: str = "torch"
+    threads: int | None = None
+    full: bool = False
+    front: bool | None = None
+    int8: bool = False
+
+    @property
+    def where(self) -> Where:
+        """Time is measured.
+
+        Raises:
+            InputError: not there.
+        """
+        return Where(self.runtime, self.threads, str(self.device).partition(",")[0], self.full).settled()
 
     def __post_init__(self) -> None:
+        _ = self.where  # checked now, not after an hour
         if (
             (self.imgsz is not None and self.imgsz < 32)
             or self.batch < 1
@@ -175,7 +198,7 @@ class Open:
 
 def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:
     """Settings as JSON can hold them: what decides the result, without where and how fast."""
-    faster = ("device", "cache_bytes", "val")
+    faster = ("device", "cache_bytes", "val", "front", "int8")
     found = {name: value for name, value in vars(look).items() if name not in faster}
     chosen = {entry.name: getattr(choose, entry.name) for entry in fields(choose)}
     for name in ("layers", "blocks", "protect", "by"):

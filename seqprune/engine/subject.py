@@ -1,15 +1,23 @@
-"""What a run is about."""
+"""What one run is about: a network, its graph and its task."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+from seqprune.engine.front import AtSize
 from seqprune.engine.presets import Way
 from seqprune.engine.record import Measurements, Size
+from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.task import Task
 from seqprune.graph import ChannelGraph
+
+EightBits = Callable[[nn.Module, Any, Stopwatch, Path], dict[str, Any]]
+"""Given a network, its task, what measures and a folder for the file, what :attr:`Record.int8` holds."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,8 @@ class Subject:
         source, data: what they are called in reports; ``data`` is empty where there are no images.
         sized: where the size of the images is one of the moves, the task at the size that was chosen, that size, and
             the way with what is left of its target to the other moves.
+        eight_bits: brings a network to eight bits and measures it; ``None`` where nobody can.
+        at_size: the task at a size; ``None`` where images have none that could be changed.
     """
 
     model: nn.Module
@@ -33,3 +43,5 @@ class Subject:
     source: str = ""
     data: str = ""
     sized: tuple[Task, int, Way] | None = None
+    at_size: AtSize | None = None
+    eight_bits: EightBits | None = None

@@ -48,6 +48,13 @@ class Task(Protocol):
     def example(self, model: nn.Module) -> Inputs:
         """One input, on the model's device, on which operations and time are counted."""
 
+    def runnable(self, model: nn.Module, runtime: str, folder: Path) -> nn.Module | Path:
+        """The network as a runtime runs it with such an input: a module for torch, else a file in ``folder``.
+
+        Raises:
+            ModelError: it cannot be exported.
+        """
+
     def trace(self, model: nn.Module) -> ChannelGraph:
         """The channel graph of the network, or of what was made of it."""
 

@@ -15,11 +15,14 @@ from seqprune.budget.target import Target
 from seqprune.engine.listener import Listener
 from seqprune.engine.measuring import overall
 from seqprune.engine.state import State
+from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import ChangedError, DataError, LostError, SeqPruneError
 from seqprune.measure.comparison import UNPRUNED, Row, mean_of
 from seqprune.measure.methods import IMGSZ, Method, smaller
+from seqprune.plan import PrunePlan
+from seqprune.runtimes.where import Where
 
 Tune = Callable[[nn.Module, int], nn.Module]
 """Given a pruned network and a seed, the trained one."""
@@ -38,6 +41,7 @@ class Bench:
         tell: told each row, and with what each of several subsets gave before.
         state: where rows are kept.
         tune: trains what a method left; ``None`` trains nothing.
+        places: runtimes in which every row is timed, beside the bare forward pass.
     """
 
     subject: Subject
@@ -48,6 +52,7 @@ class Bench:
     tell: Callable[[Row], None]
     state: State
     tune: Tune | None = None
+    places: Sequence[Where] = ()
 
     @property
     def model(self) -> nn.Module:
@@ -68,7 +73,12 @@ class Bench:
         def make() -> Row:
             self.told.stage("measure unpruned", None)
             row = self.measured(Row(UNPRUNED, 1.0), self.model, self.subject.task)
-            return replace(row, latency_ms=latencies_ms([self.model], [self._example(self.model)], "cpu")[0])
+            times = {}
+            for where in self.places:
+                (spread,) = Stopwatch(where, self.subject.task).networks([(self.subject.task, self.model)])
+                times[where.runtime] = spread.median
+            example = self._example(self.model)
+            return replace(row, latency_ms=latencies_ms([self.model], [example], "cpu")[0], times=times)
 
         return self.kept(UNPRUNED, make)
 
@@ -120,12 +130,20 @@ class Bench:
         example = task.example(network)
         params, operations = parameters(network), gflops(network, example)
         share = (params if self.count == "params" else operations) / self.whole
-        row = replace(row, params=params, share=share, gflops=operations, accuracy=found)
+        size = task.file_bytes(network, PrunePlan((), self.subject.graph.inputs))
+        row = replace(row, params=params, share=share, gflops=operations, accuracy=found, file_bytes=size)
         if network is self.model:
             return row
         # In turns with the unpruned one: rows are hours apart, and a busy machine would tell more than the networks.
         slow, fast = latencies_ms([self.model, network], [self._example(self.model), example], "cpu")
-        return replace(row, latency_ms=(self.unpruned.latency_ms or slow) * fast / slow)
+        times = {where.runtime: self._time(where, network, task) for where in self.places}
+        return replace(row, latency_ms=(self.unpruned.latency_ms or slow) * fast / slow, times=times)
+
+    def _time(self, where: Where, network: nn.Module, task: Task) -> float:
+        """What the unpruned network takes there, by the ratio of both."""
+        given = [(self.subject.task, self.model), (task, network)]
+        slow, fast = Stopwatch(where, self.subject.task).networks(given)
+        return self.unpruned.times[where.runtime] * fast.median / slow.median
 
     def _example(self, model: nn.Module) -> object:
         return self.subject.task.example(model)

@@ -18,8 +18,9 @@ from seqprune.engine.task import Task
 from seqprune.errors import InputError
 from seqprune.measure.bench import Bench, Tune
 from seqprune.measure.comparison import COUNTED, Comparison, Row
-from seqprune.measure.methods import Method, method
+from seqprune.measure.methods import IMGSZ, Method, Resizable, is_network, method
 from seqprune.observe.device import as_device
+from seqprune.runtimes.where import Where
 from seqprune.sources.opening import opened
 from seqprune.sources.samples import samples
 
@@ -41,6 +42,8 @@ def compare(
     seed: int = 0,
     subsets: int = 1,
     finetune: int = 0,
+    runtimes: Sequence[str] = (),
+    threads: int | None = None,
     listener: Listener | None = None,
     on_row: Callable[[Row], None] = lambda _row: None,
     state: State | None = None,
@@ -52,16 +55,16 @@ def compare(
         model, data: as :func:`seqprune.prune` takes them; methods look at ``train``, accuracy is measured on ``val``.
             The first accuracy that is measured is compared.
         targets: shares that stay.
-        methods: names, see :func:`seqprune.measure.methods.method`.
+        methods: names, see :func:`seqprune.measure.methods.method`, or files of other networks of the same classes,
+            measured once, as they are. At equal operations smaller images, ``imgsz``, are always among them.
         count: of what: ``params``, or ``flops``.
         images: training images, a seeded sample, the same for every method; all of them where None.
-        imgsz, batch, device: see :class:`seqprune.engine.settings.Look`; pruning and timing are on the CPU.
-        seed: of every random choice.
+        imgsz, batch, device, seed: see :mod:`seqprune.engine.settings`; pruning and timing are on the CPU.
         subsets: calibration subsets of so many ``images``, without one in common where there are enough; each method
             prunes with each of them, with a seed of its own, and its row has the mean and the spread.
         finetune: epochs on all ``train`` images afterwards, alike for every method (Ultralytics' networks).
-        listener: told what is going on.
-        on_row: called with each row, and with what each of several subsets gave before.
+        runtimes, threads: where rows are timed too, beside torch's bare pass.
+        listener: told what is going on; ``on_row`` each row, and what each of several subsets gave before.
         state: rows of an earlier comparison of the same that was ended; each row is kept there as it comes.
         how: see :class:`seqprune.engine.settings.Open`.
 
@@ -71,20 +74,33 @@ def compare(
         InputError: weights, data, names or numbers that cannot be used, or others than the state was begun with.
         LostError: images are gone that were there.
     """
-    chosen = _chosen(targets, methods, count, subsets, finetune)
+    chosen, places = _chosen(targets, methods, count, subsets, finetune), _places(runtimes, threads, str(device))
     told, state = listener or Listener(), state or State()
-    look = Look(images and images * subsets, imgsz, batch, device)
-    asked = look, Choose(seed=seed), Train(finetune), Open(**how)
+    asked = Look(images and images * subsets, imgsz, batch, device), Choose(seed=seed), Train(finetune), Open(**how)
     subject, look = opened(model, data, *asked, device=as_device(str(device)), told=told)
     tasks = samples(subject.task, subsets, images, seed)
     tune = _tune(data, finetune, look, state) if finetune else None
-    bench = Bench(subject, tasks, count, seed, told, on_row, state, tune)
+    chosen |= _trivial(subject.task, count)
+    bench = Bench(subject, tasks, count, seed, told, on_row, state, tune, places)
     about = (count, look.imgsz, batch, seed, subsets, finetune)
-    state.same("settings", repr((targets, list(methods), about)), "what is asked for")
+    state.same("settings", repr((targets, list(methods), about, places)), "what is asked for")
     state.same("network", fingerprint(subject.model), "the network")
     state.same("images", " ".join(task.images.fingerprint() for task in tasks), "the images")
-    rows = _rows(bench, targets, chosen)
-    return Comparison(subject.source, subject.data, _settings(subject, tasks, look, about), rows)
+    found = _settings(subject, tasks, look, about)
+    return Comparison(subject.source, subject.data, found, _rows(bench, targets, chosen))
+
+
+def _places(runtimes: Sequence[str], threads: int | None, device: str) -> list[Where]:
+    """
+    Raises:
+        InputError: a runtime that is not there.
+    """
+    return [Where(name, threads, device).settled() for name in dict.fromkeys(runtimes)]
+
+
+def _trivial(task: Task, count: str) -> dict[str, Method]:
+    """What anybody would try first, where it can be tried."""
+    return {IMGSZ: method(IMGSZ)} if count == "flops" and isinstance(task, Resizable) else {}
 
 
 def _chosen(
@@ -113,11 +129,13 @@ def _rows(bench: Bench, targets: Sequence[float], chosen: dict[str, Method]) -> 
     rows: list[Row] = [bench.unpruned]
     failed: list[Row] = []
     bench.tell(rows[0])
-    for target in targets:
-        for name, prune in chosen.items():
-            row = bench.pruned(Row(name, target), prune)
-            (failed if row.reason else rows).append(row)
-            bench.tell(row)
+    once = [(1.0, name) for name in chosen if is_network(name)]
+    again = [(target, name) for target in targets for name in chosen if not is_network(name)]
+    for target, name in (*once, *again):
+        prune = chosen[name]
+        row = bench.pruned(Row(name, target), prune)
+        (failed if row.reason else rows).append(row)
+        bench.tell(row)
     return (*rows, *failed)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from seqprune.report.record import titled
 
 UNPRUNED = "unpruned"
 COUNTED = {"params": "parameters", "flops": "operations"}
-_OPTIONAL = ("runs", "imgsz", "accuracy")
+_OPTIONAL = ("runs", "imgsz", "accuracy", "times", "file_bytes")
+FRONT = "front"
+"""What the plots call the rows that no other is both cheaper and better than."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Row:
         seconds: that the pruning took, without fine-tuning.
         reason: why the method gave nothing; empty where it did.
         imgsz: side of the images in pixels, where that is what the method changes.
+        times: milliseconds of one image by runtime, where any were asked for; taken as ``latency_ms`` is.
+        file_bytes: of the file that it is saved to.
         runs: the first accuracy after each calibration subset, where there are several: all else is a mean over them
             then, but the latency, which is the first one's.
     """
@@ -47,6 +53,8 @@ class Row:
     reason: str = ""
     runs: tuple[float, ...] = ()
     imgsz: int | None = None
+    times: dict[str, float] = field(default_factory=dict)
+    file_bytes: int | None = None
 
     def __str__(self) -> str:
         """On one line, as soon as it is known."""
@@ -107,7 +115,8 @@ class Comparison:
         """Head and cells of the table, with the first two accuracies."""
         whole, second = self.rows[0].score, [*self.rows[0].accuracy][1:2]
         names = [titled(name) for name in [*self.rows[0].accuracy][:2]]
-        head = "method|target|share|parameters|GFLOPs|ms".split("|")
+        places = [*self.rows[0].times]
+        head = [*"method|target|share|parameters|file, MB|GFLOPs|ms".split("|"), *(f"ms, {name}" for name in places)]
         head += [*names[:1], "of unpruned", *names[1:], "seconds"]
         return head, [
             [
@@ -115,8 +124,10 @@ class Comparison:
                 f"{row.target:g}",
                 _number(row.share, ".3f"),
                 _number(row.params, ",d"),
+                _number(row.file_bytes and row.file_bytes / 1e6, ".2f"),
                 _number(row.gflops, ".2f"),
                 _number(row.latency_ms, ".1f"),
+                *(_number(row.times.get(name), ".1f") for name in places),
                 _number(row.score, ".4f") + row.spread,
                 _number(row.score / whole if row.score is not None and whole else None, ".1%"),
                 *(_number(row.accuracy.get(name), ".4f") for name in second),
@@ -135,33 +146,48 @@ class Comparison:
         names = list(dict.fromkeys(row.method for row in rest))
         counted = self.settings.get("target", "parameters")
         size = ("share of the parameters", "share") if counted == "parameters" else ("parameters that stay", "params")
-        plots = [
-            self._plot(rest, *axis)
-            for axis in (
-                ("Over parameters", *size),
-                ("Over operations", "GFLOPs of one image", "gflops"),
-                ("Over time", "milliseconds for one image", "latency_ms"),
-            )
+        axes: list[tuple[str, str, Callable[[Row], float]]] = [
+            ("Over parameters", size[0], attrgetter(size[1])),
+            ("Over operations", "GFLOPs of one image", attrgetter("gflops")),
+            ("Over time", "milliseconds for one image", attrgetter("latency_ms")),
         ]
+        axes += [(f"Over time in {name}", "milliseconds for one image", _time_in(name)) for name in self.rows[0].times]
+        plots = [self._plot(rest, *axis) for axis in axes]
         about = f"{self.model} on {self.data}; " + ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        pictures = f'{key(names)}<div class="plots">{"".join(plots)}</div>'
+        pictures = f'{key([*names, FRONT])}<div class="plots">{"".join(plots)}</div>'
         return document(f"Methods at equal {counted}", about, pictures, table(*self.cells()))
 
-    def _plot(self, rows: Sequence[Row], title: str, unit: str, attribute: str) -> str:
+    def _plot(self, rows: Sequence[Row], title: str, unit: str, cost: Callable[[Row], float]) -> str:
         """Accuracy over what networks cost; each method's line begins at the unpruned one."""
         whole = self.rows[0]
         series: dict[str, list[tuple[float, float]]] = {}
         for row in rows:
-            series.setdefault(row.method, []).append((getattr(row, attribute), row.score or 0.0))
+            series.setdefault(row.method, []).append((cost(row), row.score or 0.0))
         for its in series.values():
-            its.append((getattr(whole, attribute), whole.score or 0.0))
-        spans = [(row.method, getattr(row, attribute), min(row.runs), max(row.runs)) for row in rows if row.runs]
+            its.append((cost(whole), whole.score or 0.0))
+        spans = [(row.method, cost(row), min(row.runs), max(row.runs)) for row in rows if row.runs]
+        if series:
+            series[FRONT] = front([(cost(row), row.score or 0.0) for row in (whole, *rows)])
         return lines(title, unit, titled(next(iter(whole.accuracy), "accuracy")), series, spans)
 
     def write(self, folder: Path) -> None:
         """Writes ``compare.html``, ``compare.md`` and ``compare.json`` into a folder that exists."""
         for ending, text in (("html", self.to_html()), ("md", self.to_markdown()), ("json", self.to_json())):
             write_text(folder / f"compare.{ending}", text)
+
+
+def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of points of a cost and a worth, those that no other is as cheap and as good as, the cheapest first."""
+    best, found = -math.inf, []
+    for cost, worth in sorted(points, key=lambda point: (point[0], -point[1])):
+        if worth > best:
+            best = worth
+            found.append((cost, worth))
+    return found
+
+
+def _time_in(runtime: str) -> Callable[[Row], float]:
+    return lambda row: row.times[runtime]
 
 
 def _number(value: float | None, form: str) -> str:

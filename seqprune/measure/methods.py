@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -235,14 +236,37 @@ METHODS: dict[str, Method] = {
 """Beside them every criterion is one, with the same ratio in all layers; ``NAME-global`` with one threshold."""
 
 
+def is_network(name: str) -> bool:
+    """Whether a method is another network, named by its file."""
+    return Path(name).suffix in (".pt", ".safetensors", ".yaml", ".yml")
+
+
+def by_network(path: str, model: nn.Module, _graph: ChannelGraph, _target: Target, _task: Task, seed: int) -> nn.Module:
+    """Another network of the same classes, as it is: a smaller one of the family.
+
+    Raises:
+        InputError: it cannot be read.
+        SeqPruneError: it has other classes.
+    """
+    from seqprune.yolo.files.load import load
+    from seqprune.yolo.files.networks import NETWORKS, names_of
+
+    found = load(path, tasks=NETWORKS, seed=seed)
+    if not hasattr(model, "names") or dict(names_of(model)) != found.names:
+        raise SeqPruneError(f"{path} has other classes than the network that is pruned: give one of the same")
+    return found.model
+
+
 def method(name: str) -> Method:
-    """The method of that name.
+    """The method of that name, or a network's file.
 
     Raises:
         InputError: there is none.
     """
     if name in METHODS:
         return METHODS[name]
+    if is_network(name):
+        return partial(by_network, name)
     criterion = name.removesuffix("-global")
     if criterion not in CRITERIA:
         known = ", ".join((*CRITERIA, *METHODS))

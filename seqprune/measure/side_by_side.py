@@ -17,7 +17,8 @@ from seqprune.engine.listener import Listener
 from seqprune.errors import InputError, ModelError, SeqPruneError, UntrustedError
 from seqprune.observe.inputs import Inputs
 from seqprune.runtimes.export import exported
-from seqprune.runtimes.open import READS, Free, Program, kind_of, opened, threads_of
+from seqprune.runtimes.open import READS, kind_of, opened, size_of, threads_of
+from seqprune.runtimes.program import Free, Program
 from seqprune.runtimes.turns import RUNS, WARM_UP, Spread, in_turns
 from seqprune.runtimes.where import RUNTIMES, Where, installed
 from seqprune.yolo.files.load import LoadedDetector, load
@@ -216,7 +217,14 @@ def _in_one(
             try:
                 program, file = _program(entry, where, folder, imgsz, batch, example_inputs)
                 programs[len(rows)] = program
-                rows.append(replace(row, file_bytes=_bytes(file), shape=program.shapes[0], precision=program.precision))
+                rows.append(
+                    replace(
+                        row,
+                        file_bytes=size_of(file) if file and file.exists() else None,
+                        shape=program.shapes[0],
+                        precision=program.precision,
+                    )
+                )
             except SeqPruneError as error:
                 rows.append(replace(row, reason=str(error)))
         spreads = in_turns([program.run for program in programs.values()], runs)
@@ -251,13 +259,6 @@ def own_size(detector: LoadedDetector) -> int:
     said = (detector.checkpoint or {}).get("train_args", {}).get("imgsz")
     known = 224 if detector.task == "classify" else 640
     return said if isinstance(said, int) and 32 <= said <= 10_000 else known
-
-
-def _bytes(path: Path | None) -> int | None:
-    if path is None or not path.exists():
-        return None
-    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
 
 
 __all__ = ["RUNTIMES", "Benched", "Timed", "bench"]

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -18,10 +16,10 @@ from seqprune.errors import InputError, ModelError
 from seqprune.observe.device import as_device
 from seqprune.observe.inputs import Inputs, call, mapped, tensors
 from seqprune.plain import json_of, text_of, yaml_of
-from seqprune.runtimes.turns import Pass
+from seqprune.runtimes.engines import tensorrt_program
+from seqprune.runtimes.program import Free, Program, arrays_of, shapes_of
 from seqprune.runtimes.where import Where
 
-Array = npt.NDArray[Any]
 READS = {
     "torch": ("torchscript",),
     "onnxruntime": ("onnx",),
@@ -30,36 +28,6 @@ READS = {
     "tensorrt": ("engine", "onnx"),
 }
 """By runtime, kinds of files that it opens; see :func:`kind_of`."""
-
-
-@dataclass(frozen=True)
-class Program:
-    """A network that is ready to run.
-
-    Attributes:
-        run: one pass.
-        shapes: of what it is given.
-        precision: in which it computes, where the runtime says so.
-    """
-
-    run: Pass
-    shapes: tuple[tuple[int, ...], ...]
-    precision: str = "float32"
-
-
-@dataclass(frozen=True)
-class Free:
-    """Images for a file that says itself what it takes: what it leaves open is filled in."""
-
-    imgsz: int
-    batch: int = 1
-
-    def shape(self, declared: Sequence[Any]) -> tuple[int, ...]:
-        """``declared`` with numbers for what is no number, or none above 0."""
-        fill = (self.batch, 3, self.imgsz, self.imgsz)
-        return tuple(
-            each if isinstance(each, int) and each > 0 else fill[min(at, 3)] for at, each in enumerate(declared)
-        )
 
 
 def kind_of(path: Path) -> str:
@@ -71,6 +39,12 @@ def kind_of(path: Path) -> str:
         return ""
     kinds = {".xml": "openvino", ".onnx": "onnx", ".torchscript": "torchscript", ".engine": "engine", ".param": "ncnn"}
     return kinds.get(path.suffix.lower(), "")
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
 
 
 def opened(network: nn.Module | Path, where: Where, inputs: Inputs | Free) -> Program:
@@ -135,23 +109,12 @@ def _module(network: nn.Module, where: Where, inputs: Inputs) -> Program:
     return Program(run, tuple(tuple(tensor.shape) for tensor in tensors(given)), precision)
 
 
-def _arrays(inputs: Inputs | Free, declared: Sequence[tuple[Sequence[Any], Any]]) -> list[Array]:
-    """What is given, or made as the file declares it: shapes and types of numbers."""
-    if isinstance(inputs, Free):
-        return [np.full(inputs.shape(shape), 0.5, kind) for shape, kind in declared]
-    return [tensor.detach().cpu().numpy() for tensor in tensors(inputs)]
-
-
-def _shapes(arrays: Sequence[Array]) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(array.shape) for array in arrays)
-
-
 def _torchscript(path: Path, where: Where, inputs: Inputs | Free) -> Program:
     about = {"config.txt": ""}  # Ultralytics' metadata
     module = torch.jit.load(str(path), as_device(where.device), about)  # type: ignore[no-untyped-call]
     found = json_of(about["config.txt"]) if about["config.txt"] else {}
     side, batch = found.get("imgsz", (0, 0)), found.get("batch", 0)
-    arrays = _arrays(inputs, [((batch, found.get("channels", 0), *side), np.float32)])
+    arrays = arrays_of(inputs, [((batch, found.get("channels", 0), *side), np.float32)])
     return _module(module, where, tuple(torch.from_numpy(array) for array in arrays))
 
 
@@ -163,20 +126,20 @@ def _onnxruntime(path: Path, where: Where, inputs: Inputs | Free) -> Program:
     options.log_severity_level = 4
     providers: list[Any] = ["CPUExecutionProvider"]
     if not where.on_cpu:
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(where.device)}))
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": where.number}))
         if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise InputError("this ONNX Runtime has no GPU: pip install onnxruntime-gpu, or leave the device out")
     kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         declared = session.get_inputs()
-        arrays = _arrays(inputs, [(each.shape, kinds.get(each.type, np.int64)) for each in declared])
+        arrays = arrays_of(inputs, [(each.shape, kinds.get(each.type, np.int64)) for each in declared])
         feed = dict(zip([each.name for each in declared], arrays, strict=True))
         session.run(None, feed)
     except _failures(onnxruntime) as error:
         raise RuntimeError(str(error)) from error
     precision = "float16" if any(each.type == "tensor(float16)" for each in declared) else "float32"
-    return Program(lambda: session.run(None, feed), _shapes(arrays), precision)
+    return Program(lambda: session.run(None, feed), shapes_of(arrays), precision)
 
 
 def _failures(onnxruntime: Any) -> tuple[type[Exception], ...]:
@@ -195,14 +158,19 @@ def _openvino(path: Path, where: Where, inputs: Inputs | Free) -> Program:
         settings["INFERENCE_PRECISION_HINT"] = "f32"
     file = next(iter(sorted(path.glob("*.xml")))) if path.is_dir() else path
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(file), "CPU" if where.on_cpu else f"GPU.{where.device}", settings)
+    compiled = core.compile_model(core.read_model(file), "CPU" if where.on_cpu else f"GPU.{where.number}", settings)
     declared = [(list(each.partial_shape), each.element_type.to_dtype()) for each in compiled.inputs]
     known = [([int(d.get_length()) if d.is_static else -1 for d in shape], kind) for shape, kind in declared]
-    arrays = _arrays(inputs, known)
+    arrays = arrays_of(inputs, known)
     request = compiled.create_infer_request()
-    request.infer(arrays)
+
+    def run() -> Any:
+        # As a compiled model is called: what goes in and out is not copied, which a single layer would mostly wait for.
+        return request.infer(arrays, share_inputs=True, share_outputs=True)
+
+    run()
     precision = str(compiled.get_property("INFERENCE_PRECISION_HINT")).partition("'")[2].rstrip("'>")
-    return Program(lambda: request.infer(arrays), _shapes(arrays), precision or "float32")
+    return Program(run, shapes_of(arrays), precision or "float32")
 
 
 def _ncnn(path: Path, where: Where, inputs: Inputs | Free) -> Program:
@@ -213,7 +181,7 @@ def _ncnn(path: Path, where: Where, inputs: Inputs | Free) -> Program:
     net.opt.num_threads = where.threads
     if net.load_param(str(file)) or net.load_model(str(file.with_suffix(".bin"))):
         raise ValueError("its parameters or weights cannot be read")
-    arrays = _arrays(inputs, [((0, 0, *_side(file)), np.float32)])
+    arrays = arrays_of(inputs, [((0, 0, *_side(file)), np.float32)])
     if any(len(array) != 1 for array in arrays):
         raise ValueError("it takes one image at a time")
     names, results = list(net.input_names()), list(net.output_names())
@@ -229,7 +197,7 @@ def _ncnn(path: Path, where: Where, inputs: Inputs | Free) -> Program:
                 raise ValueError(f"its output {name} is not computed")
 
     run()
-    return Program(run, _shapes(arrays), "float16 where it is faster")
+    return Program(run, shapes_of(arrays), "float16 where it is faster")
 
 
 def _side(file: Path) -> tuple[int, int]:
@@ -240,60 +208,10 @@ def _side(file: Path) -> tuple[int, int]:
     return (int(side[0]), int(side[1])) if isinstance(side, list) and len(side) == 2 else (0, 0)
 
 
-def _tensorrt(path: Path, where: Where, inputs: Inputs | Free) -> Program:
-    import tensorrt
-
-    device = as_device(where.device)
-    logger = tensorrt.Logger(tensorrt.Logger.ERROR)
-    with torch.cuda.device(device):
-        plan: Any = _planned(tensorrt, logger, path) if path.suffix == ".onnx" else _plan_in(path.read_bytes())
-        engine = tensorrt.Runtime(logger).deserialize_cuda_engine(plan)
-        if engine is None:
-            raise ValueError("it was built by another version, or for another GPU")
-        context, stream = engine.create_execution_context(), torch.cuda.current_stream(device)
-        names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
-        inward = [name for name in names if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
-        types = {name: tensorrt.nptype(engine.get_tensor_dtype(name)) for name in names}
-        arrays = _arrays(inputs, [(tuple(engine.get_tensor_shape(name)), types[name]) for name in inward])
-        held = {name: torch.from_numpy(array).to(device) for name, array in zip(inward, arrays, strict=True)}
-        for name in inward:
-            context.set_input_shape(name, tuple(held[name].shape))
-        for name in (name for name in names if name not in held):
-            kind = torch.from_numpy(np.empty(0, types[name])).dtype
-            held[name] = torch.empty(tuple(context.get_tensor_shape(name)), dtype=kind, device=device)
-        for name, tensor in held.items():
-            context.set_tensor_address(name, tensor.data_ptr())
-
-    def run() -> dict[str, torch.Tensor]:
-        context.execute_async_v3(stream.cuda_stream)
-        stream.synchronize()
-        return held  # their memory is what it works on
-
-    return Program(run, _shapes(arrays))
-
-
-def _plan_in(data: bytes) -> bytes:
-    """What TensorRT wrote, of a file that may begin with Ultralytics' metadata: their length, and JSON."""
-    length = int.from_bytes(data[:4], "little")
-    return data[4 + length :] if data[4:5] == b"{" and 4 + length < len(data) else data
-
-
-def _planned(tensorrt: Any, logger: Any, path: Path) -> Any:
-    builder = tensorrt.Builder(logger)
-    network = builder.create_network(0)
-    parser = tensorrt.OnnxParser(network, logger)
-    if not parser.parse(path.read_bytes()):
-        raise ValueError(str(parser.get_error(0)))
-    plan = builder.build_serialized_network(network, builder.create_builder_config())
-    if plan is None:
-        raise ValueError("TensorRT builds no engine of it")
-    return plan
-
-
 _OPEN: Mapping[str, Callable[[Path, Where, Inputs | Free], Program]] = {
     "torch": _torchscript,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "ncnn": _ncnn,
-    "tensorrt": _tensorrt,
+    "tensorrt": tensorrt_program,
 }

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from seqprune.errors import InputError
+from seqprune.observe.device import as_device
 
 RUNTIMES = {
     "torch": "torch",
@@ -47,6 +48,11 @@ class Where:
     def on_cpu(self) -> bool:
         return self.device == "cpu"
 
+    @property
+    def number(self) -> int:
+        """Of the GPU."""
+        return as_device(self.device).index or 0
+
     def settled(self) -> Where:
         """With the number of threads filled in.
 
@@ -74,7 +80,7 @@ class Where:
             "version": version(self.runtime),
             "threads": self.threads,
             "device": self.device,
-            "processor": processor() if self.on_cpu else torch.cuda.get_device_name(int(self.device)),
+            "processor": processor() if self.on_cpu else torch.cuda.get_device_name(as_device(self.device)),
         }
 
 

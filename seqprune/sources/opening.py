@@ -67,6 +67,8 @@ def opened(
     """
     if not is_ultralytics(model):
         _check_asked(choose, train)
+        if look.int8:
+            raise InputError("int8 is for Ultralytics' detectors: quantise this network with its runtime's own tool")
         return _of_anybody(model, data, look, choose, how, told)
     if (how.weights, how.mean, how.std) != (None,) * 3:
         raise InputError("weights, mean and std are for networks by the name of what builds them, such as timm:NAME")

@@ -12,7 +12,8 @@ from torch import nn
 from seqprune.errors import InputError, ModelError
 from seqprune.runtimes import where as places
 from seqprune.runtimes.export import exported
-from seqprune.runtimes.open import Free, kind_of, opened, threads_of
+from seqprune.runtimes.open import kind_of, opened, threads_of
+from seqprune.runtimes.program import Free
 from seqprune.runtimes.where import RUNTIMES, Where
 
 ELSEWHERE = [name for name in RUNTIMES if name not in ("torch", "tensorrt")]

@@ -103,3 +103,10 @@ def test_more_is_saved_at_a_higher_price_and_the_least_that_is_enough_is_taken()
         assert chosen is not None
         assert wanted <= saved(chosen) <= wanted + 1.0
     assert cheapest(curves, lambda each: saved(each) >= 5.0, 1) is None
+
+
+def test_a_layer_with_fewer_channels_than_a_step_stays_as_it_is() -> None:
+    """Steps of 16, which time is counted in, ended in an error of torch on a layer that reads three colours."""
+    way = Curve("column", torch.eye(9), torch.arange(9.0, -1, -1), whole=4.0, each=0.0, base=1.0)
+    assert way.best(1.0, 16) == (0, 4.0)
+    assert way.best(1.0, 4) == (8, 2.0)  # whatever is between costs the same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
 from importlib.util import find_spec
@@ -51,7 +52,8 @@ def runnable(
     path = save_pt(model, folder / "network.pt", names=names)
     options: dict[str, Any] = {"simplify": find_spec("onnxslim") is not None} if form in ("onnx", "engine") else {}
     try:
-        with contained(), hushed():
+        with warnings.catch_warnings(), contained(), hushed():
+            warnings.simplefilter("ignore")
             made = YOLO(str(path)).export(
                 format=form, imgsz=imgsz, batch=batch, device=device, verbose=False, **options
             )

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
+from typing import cast
 
 import torch
+from torch import nn
 
 from seqprune.budget.size import Candidate, best, candidates, split
 from seqprune.budget.target import Target
@@ -14,18 +17,20 @@ from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.listener import Listener
 from seqprune.engine.moves import decide
 from seqprune.engine.presets import Way
+from seqprune.engine.stopwatch import Stopwatch
 from seqprune.errors import InputError
 from seqprune.surgery import compact
 from seqprune.yolo.data.images import DetectionImages
 from seqprune.yolo.data.subset import listed
 from seqprune.yolo.files.load import LoadedDetector
-from seqprune.yolo.task.profile import gflops, latencies_ms
+from seqprune.yolo.task.profile import gflops
 from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import image_channels, trace_detector
 from seqprune.yolo.task.validate import validate
 
 
 def sized(
+    watch: Stopwatch | None,
     detector: LoadedDetector,
     data: str,
     way: Way,
@@ -41,7 +46,7 @@ def sized(
 ) -> tuple[int, float]:
     """The size, and the share of the cost there that is left to the other moves; 1 where they have nothing to do.
 
-    Accuracy is that of the classes counted by their objects, which moves least for nothing on few images.
+    Accuracy counts classes by their objects, which moves least for nothing. ``watch`` measures time.
 
     Raises:
         InputError: a target that no size helps to meet, or a network whose accuracy cannot be measured by boxes.
@@ -54,11 +59,8 @@ def sized(
             "leave size out of the moves, or give a target of flops or latency for a detector"
         )
     model = detector.model
-
-    def cost(size: int) -> float:
-        return gflops(model, size) if target.kind == "flops" else latencies_ms([model], size, device)[0]
-
-    found = candidates(imgsz, target.share, cost, max(detector.stride, 32), others=way.by != ("size",))
+    step, cost = max(detector.stride, 32), partial(_cost, model, watch)
+    found = candidates(imgsz, target.share, cost, step, others=way.by != ("size",))
     about = detector.names, image_channels(model)
     whole = DetectionImages(data, imgsz=imgsz, batch=batch, images=images, names=detector.names, seed=seed)
     fitted, held = split(whole.files)
@@ -69,6 +71,8 @@ def sized(
             seen = DetectionImages(fit, imgsz=each.imgsz, batch=batch, stride=detector.stride, names=detector.names)
             task = YoloTask(seen, detector.names, each.imgsz)
             engine = Engine(deepcopy(model).to(device), trace_detector(model), task, streams_for(task, model))
+            if watch is not None:
+                engine = replace(engine, watch=replace(watch, task=task))
             relevance = engine.weigh_errors() if each.left < 1 else None
             left = left_to_others(way, each.left)
             decided = decide(engine, left, round_to=round_to, protect=protect, seed=seed, relevance=relevance)
@@ -81,6 +85,14 @@ def sized(
 
         chosen = best(found, worth) if len(found) > 1 else found[0]
     return chosen.imgsz, chosen.left
+
+
+def _cost(model: nn.Module, watch: Stopwatch | None, size: int) -> float:
+    """Operations at a size in pixels, or the share of the time at the size that was given."""
+    if watch is None:
+        return gflops(model, size)
+    before, after = watch.networks([(watch.task, model), (cast(YoloTask, watch.task).at_size(size), model)])
+    return after.median / before.median
 
 
 def left_to_others(way: Way, share: float) -> Way:

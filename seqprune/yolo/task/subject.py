@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from seqprune.engine.listener import Listener
 from seqprune.engine.record import ClassMeasurements, Measurements
 from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.state import State
+from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.subject import Subject
+from seqprune.errors import InputError
 from seqprune.observe.batch import Noise
 from seqprune.surgery import compact
 from seqprune.yolo.data.files import FileImages
@@ -72,12 +74,27 @@ def yolo_subject(
         SameImages(told.warning),
     )
     kind = ClassMeasurements if classifies else Measurements
-    subject = Subject(detector.model, graph, task, kind, detector.source, str(data))
+    subject = Subject(detector.model, graph, task, kind, detector.source, str(data), at_size=task.at_size)
+    if look.int8:
+        subject = replace(subject, eight_bits=_eight_bits_of(detector.task, data, look))
     if "size" in choose.way.by:
-        size, share = _best_size(detector, str(data), look, choose, device, told, state or State())
+        size, share = _best_size(detector, str(data), look, choose, device, told, state or State(), task)
         smaller = replace(task.at_size(size), images=images_to_look_at(detector, data, look, size, choose, told))
         subject = replace(subject, sized=(smaller, size, left_to_others(choose.way, share)))
     return subject, look
+
+
+def _eight_bits_of(kind: str, data: str | Path, look: Look) -> Callable[..., dict[str, Any]]:
+    """
+    Raises:
+        InputError: there is no tool for it, or there are no images.
+    """
+    from seqprune.yolo.task.eight_bits import check_tool, eight_bits
+
+    if kind != "detect" or not data or not look.val:
+        raise InputError("int8 is for detectors whose accuracy is measured: give --data, and leave out --no-val")
+    check_tool(look.runtime)
+    return eight_bits
 
 
 def _best_size(
@@ -88,13 +105,25 @@ def _best_size(
     device: torch.device,
     told: Listener,
     state: State,
+    task: YoloTask,
 ) -> tuple[int, float]:
     """The size of the images, and the share that is left to the other moves; found now or by an earlier run."""
+
+    timed = choose.way.target is not None and choose.way.target.kind == "latency"
+    watch = Stopwatch(look.where, task, state) if timed else None
 
     def find() -> list[float]:
         return list(
             sized(
-                *(detector, data, choose.way, choose.settings.round_to, choose.protect, told),
+                *(
+                    watch,
+                    detector,
+                    data,
+                    choose.way,
+                    choose.settings.round_to,
+                    choose.protect,
+                    told,
+                ),
                 imgsz=look.imgsz or DETECTED,
                 batch=look.batch,
                 images=look.images,

@@ -25,6 +25,7 @@ from seqprune.yolo.files.networks import is_fixed
 from seqprune.yolo.files.save import bytes_of, save_pt
 from seqprune.yolo.files.tensors import SUFFIX, save_pair
 from seqprune.yolo.task.blocks import blocks_of
+from seqprune.yolo.task.exporting import runnable
 from seqprune.yolo.task.gradients import loss_gradients
 from seqprune.yolo.task.judge import judge_for
 from seqprune.yolo.task.measured import SameImages
@@ -69,6 +70,9 @@ class YoloTask:
 
     def example(self, model: nn.Module) -> torch.Tensor:
         return grey_image(model, self.imgsz)
+
+    def runnable(self, model: nn.Module, runtime: str, folder: Path) -> nn.Module | Path:
+        return runnable(model, runtime, folder, imgsz=self.example(model).shape[-1])
 
     def at_size(self, imgsz: int) -> YoloTask:
         """The same measured on images of another size in pixels; those that are looked at stay as they are."""

@@ -1,0 +1,111 @@
+"""What the trivial way gives: the unpruned network on smaller images, beside the pruned one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from torch import nn
+
+from seqprune.budget.cost import gflops
+from seqprune.budget.size import STEP
+from seqprune.engine.listener import Listener
+from seqprune.engine.stopwatch import Stopwatch
+from seqprune.engine.task import Task
+from seqprune.runtimes.turns import Spread
+
+AtSize = Callable[[int], Task]
+"""The task with images of another size: its example and its accuracy."""
+NEAREST = 2
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to have a network that costs less.
+
+    Attributes:
+        what: ``unpruned`` or ``pruned``.
+        imgsz: side of the images in pixels.
+        gflops: of one image.
+        share_of_operations, share_of_time: of the unpruned network at the size that was given.
+        ms: of one image.
+        accuracy: by name.
+    """
+
+    what: str
+    imgsz: int
+    gflops: float
+    share_of_operations: float
+    share_of_time: float
+    ms: Spread
+    accuracy: Mapping[str, float]
+
+
+def sizes_for(imgsz: int, cost: Callable[[int], float], left: float, every: bool, step: int = STEP) -> list[int]:
+    """Sizes below ``imgsz``, the largest first, down to the first that costs no more than ``left`` of it.
+
+    Args:
+        imgsz: side in pixels.
+        cost: of the network at a size.
+        left: share of the cost.
+        every: all of them; else the ``NEAREST`` to ``left``.
+        step: sizes are multiples of it.
+    """
+    found, whole = [], cost(imgsz)
+    for size in range((imgsz - 1) // step * step, step - 1, -step):
+        found.append(size)
+        if cost(size) <= left * whole:
+            break
+    return found if every else found[-NEAREST:]
+
+
+def front_of(
+    model: nn.Module,
+    pruned: nn.Module,
+    at: AtSize,
+    watch: Stopwatch,
+    *,
+    imgsz: int,
+    size: int,
+    accuracies: Sequence[Mapping[str, float]],
+    timed: bool,
+    every: bool,
+    told: Listener,
+) -> tuple[dict[str, object], ...]:
+    """Points as JSON holds them: the unpruned network, the same on smaller images, the pruned one.
+
+    Args:
+        model, pruned: both networks, on the CPU.
+        at: the task at a size.
+        watch: measures.
+        imgsz: side of the images of the unpruned network.
+        size: of the pruned one.
+        accuracies: of the unpruned and of the pruned network.
+        timed: whether smaller images are taken down to the time of the pruned one, or to its operations.
+        every: see :func:`sizes_for`.
+        told: what is going on.
+    """
+
+    def operations(network: nn.Module, side: int) -> float:
+        return gflops(network, at(side).example(network))
+
+    def time(side: int) -> float:
+        before, after = watch.networks([(at(imgsz), model), (at(side), model)])
+        return after.median / before.median
+
+    whole = operations(model, imgsz)
+    before, after = watch.networks([(at(imgsz), model), (at(size), pruned)])
+    left = after.median / before.median if timed else operations(pruned, size) / whole
+    smaller = sizes_for(imgsz, time if timed else lambda side: operations(model, side), left, every)
+    known = [accuracies[0]]
+    for side in smaller:
+        told.stage(f"measure unpruned at {side} pixels", None)
+        found = at(side).accuracy(model)
+        known.append({name: found[name] for name in accuracies[0] if name in found})
+    ways = [("unpruned", model, side) for side in (imgsz, *smaller)] + [("pruned", pruned, size)]
+    spreads = watch.networks([(at(side), network) for _, network, side in ways])
+    points = []
+    for (what, network, side), ms, accuracy in zip(ways, spreads, (*known, accuracies[1]), strict=True):
+        cost = operations(network, side)
+        points.append(asdict(Point(what, side, cost, cost / whole, ms.median / spreads[0].median, ms, accuracy)))
+    return tuple(points)

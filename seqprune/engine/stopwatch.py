@@ -1,0 +1,102 @@
+"""Time where the result will run, measured once and kept: a run that goes on finds the same numbers again."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from seqprune.engine.state import State
+from seqprune.engine.task import Task
+from seqprune.observe.inputs import tensors
+from seqprune.runtimes.export import exported
+from seqprune.runtimes.layers import Chain
+from seqprune.runtimes.open import opened, threads_of
+from seqprune.runtimes.turns import Pass, Spread, in_turns
+from seqprune.runtimes.where import Where
+
+Timer = Callable[[Sequence[Pass]], list[Spread]]
+LAYER_RUNS = 10
+
+
+@dataclass(frozen=True)
+class Stopwatch:
+    """See :class:`seqprune.runtimes.layers.Timing`.
+
+    Attributes:
+        where: the runtime, settled.
+        task: makes of a network what runs there, and says what it is given.
+        state: where times are kept.
+        turns: times whole networks.
+        layer_turns: times layers.
+    """
+
+    where: Where
+    task: Task
+    state: State = field(default_factory=State)
+    turns: Timer = in_turns
+    layer_turns: Timer = lambda passes: in_turns(passes, LAYER_RUNS, 2)
+
+    def networks(self, given: Sequence[tuple[Task, nn.Module]]) -> list[Spread]:
+        """Of one pass of each, in turns, each with an input of its task.
+
+        Raises:
+            SeqPruneError: one of them cannot be exported, or does not run there.
+        """
+
+        def measure() -> list[dict[str, float]]:
+            with ExitStack() as stack:
+                stack.enter_context(threads_of(self.where))
+                passes = []
+                for task, model in given:
+                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seqprune-time-")))
+                    inputs = task.example(model)
+                    passes.append(opened(task.runnable(model, self.where.runtime, folder), self.where, inputs).run)
+                return [spread.plain() for spread in self.turns(passes)]
+
+        name = _name("networks", self.where, [[_shapes(model), _shapes_of(task, model)] for task, model in given])
+        return [Spread(**each) for each in self.state.plain(name, measure)]  # type: ignore[arg-type]
+
+    def share(self, whole: nn.Module, smaller: nn.Module) -> float:
+        before, after = self.networks([(self.task, whole), (self.task, smaller)])
+        return after.median / before.median
+
+    def milliseconds(self, model: nn.Module) -> float:
+        return self.networks([(self.task, model)])[0].median
+
+    def layers(self, chains: tuple[Chain, ...]) -> list[float]:
+        def measure() -> list[float]:
+            with ExitStack() as stack:
+                stack.enter_context(threads_of(self.where))
+                return [each.median for each in self.layer_turns([self._pass(chain, stack) for chain in chains])]
+
+        found: list[float] = self.state.plain(_name("layers", self.where, [asdict(chain) for chain in chains]), measure)
+        return found
+
+    def _pass(self, chain: Chain, stack: ExitStack) -> Pass:
+        module, inputs = chain.module(), chain.inputs()
+        if self.where.runtime == "torch":
+            return opened(module, self.where, inputs).run
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seqprune-time-")))
+        return opened(exported(module, inputs, self.where.runtime, folder), self.where, inputs).run
+
+
+def _name(what: str, where: Where, about: Any) -> str:
+    """Under which a time is kept: shapes decide it, not values."""
+    text = json.dumps([asdict(where), about], sort_keys=True)
+    return f"time-{what}-{sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _shapes(model: nn.Module) -> list[Any]:
+    return [[name, list(tensor.shape)] for name, tensor in model.state_dict().items()]
+
+
+def _shapes_of(task: Task, model: nn.Module) -> list[list[int]]:
+    return [list(tensor.shape) for tensor in tensors(task.example(model))]

@@ -1,0 +1,80 @@
+"""Targets in time: what a price says, what a clock says, and what is tried between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from seqprune.budget.meet import FAR, NEAR, ROUNDS, meet
+from seqprune.budget.timed import Line
+from seqprune.errors import InputError
+
+
+def tried(
+    left: Callable[[float], float], target: float, least: float = 0.0, refused: str = "too little"
+) -> tuple[float, list[float]]:
+    """What is chosen where a share of the price leaves ``left`` of the time, and all that was measured."""
+    measured: list[float] = []
+
+    def choose(share: float) -> float:
+        if share < least:
+            raise InputError(refused)
+        return share
+
+    def measure(share: float) -> float:
+        measured.append(left(share))
+        return measured[-1]
+
+    return left(meet(choose, measure, target)), measured
+
+
+@given(
+    overhead=st.floats(0.0, 0.3),
+    curved=st.floats(0.7, 1.4),
+    target=st.floats(0.45, 0.9),
+)
+def test_time_that_falls_with_the_price_is_met(overhead: float, curved: float, target: float) -> None:
+    found, measured = tried(lambda share: overhead + (1 - overhead) * share**curved, target)
+    assert abs(found / target - 1) <= FAR
+    assert len(measured) <= ROUNDS
+    if len(measured) < ROUNDS:
+        assert abs(found / target - 1) <= NEAR
+
+
+def test_where_the_price_is_right_one_measurement_is_enough() -> None:
+    assert tried(lambda share: share, 0.6) == (0.6, [0.6])
+
+
+def test_where_the_price_does_not_go_so_far_the_clock_may() -> None:
+    """The price knows nothing of what leaves beside the layers."""
+    found, _ = tried(lambda share: share - 0.2, 0.4, least=0.55)
+    assert found == pytest.approx(0.4, rel=NEAR)
+
+
+def test_steps_that_are_coarse_end_at_the_nearest() -> None:
+    found, measured = tried(lambda share: round(10 * share) / 10, 0.52)
+    assert found == 0.5
+    assert len(measured) == ROUNDS
+
+
+def test_what_cannot_be_met_is_said_with_what_can() -> None:
+    with pytest.raises(InputError, match=r"latency=0\.5 cannot be met, 0\.6\d+ of the time stays at the least"):
+        tried(lambda share: 0.6 + 0.4 * share, 0.5)
+    with pytest.raises(InputError, match="too little"):
+        tried(lambda share: share, 0.5, least=1.0)
+    assert tried(lambda share: max(share, 0.5 * (1 + FAR / 2)), 0.5)[0] <= 0.5 * (1 + FAR)
+
+
+@given(st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(0.0, 10.0)), min_size=1, max_size=5))
+def test_a_line_of_times_is_never_below_nothing(points: list[tuple[float, float]]) -> None:
+    line = Line.through(points)
+    assert line.base >= 0
+    assert line.each >= 0
+
+
+def test_a_line_goes_through_what_lies_on_one() -> None:
+    line = Line.through([(1.0, 5.0), (0.5, 3.0), (0.25, 2.0)])
+    assert (line.base, line.each) == pytest.approx((1.0, 4.0))
