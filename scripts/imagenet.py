@@ -1,6 +1,6 @@
 """Prunes a classifier of timm's without training or labels and says what stays of its top-1; Torch-Pruning beside it.
 
-``python scripts/imagenet.py FOLDER --weights FILE --target flops=0.8``: ``FOLDER`` holds ``calib`` and ``eval``, images
+``python scripts/imagenet.py FOLDER --weights FILE --target 0.8,0.6``: ``FOLDER`` holds ``calib`` and ``eval``, images
 whose names begin with the number of their class and ``_``. The first are looked at, the second measured.
 """
 
