@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import benchmark_files as made
@@ -19,15 +18,7 @@ pytestmark = pytest.mark.slow
 NARROW, WIDE = (360, 800), (1400, 900)
 every_screen = pytest.mark.parametrize("size", [NARROW, WIDE], ids=["narrow", "wide"])
 every_scheme = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-
-
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Browser]:
-    path = chromium.find()
-    if path is None:
-        pytest.skip("no browser: install chromium, or name one in the environment variable CHROMIUM")
-    with chromium.browser(path, tmp_path_factory.mktemp("profile")) as found:
-        yield found
+chrome = chromium.chrome
 
 
 @pytest.fixture(scope="module")

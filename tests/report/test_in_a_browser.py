@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import chromium
@@ -14,15 +13,7 @@ from seqprune.report.html import write_html
 pytestmark = pytest.mark.slow
 every_width = pytest.mark.parametrize("width", [360, 1200])
 every_scheme = pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-
-
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[chromium.Browser]:
-    path = chromium.find()
-    if path is None:
-        pytest.skip("no browser: install chromium, or name one in the environment variable CHROMIUM")
-    with chromium.browser(path, tmp_path_factory.mktemp("profile")) as found:
-        yield found
+chrome = chromium.chrome
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
@@ -158,3 +160,13 @@ def browser(path: str, profile: Path) -> Iterator[Browser]:
             process.wait()
         os.close(here_write)
         os.close(here_read)
+
+
+@pytest.fixture(scope="module")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser for the tests of a file; they skip where there is none."""
+    path = find()
+    if path is None:
+        pytest.skip("no browser: install chromium, or name one in the environment variable CHROMIUM")
+    with browser(path, tmp_path_factory.mktemp("profile")) as found:
+        yield found
