@@ -72,8 +72,8 @@ class Screen:
     def stage(self, name: str, total: int | None) -> None:
         """What begins, ``kind: part``, and how many images it looks at, where that is known."""
         self._ended()
-        now, kind = self.clock(), name.partition(":")[0]
-        soon = kind == self.kind and now - self.spoke < EVERY  # one of many short parts
+        now, (kind, _, part) = self.clock(), name.partition(":")
+        soon = part and kind == self.kind and now - self.spoke < EVERY  # one of many short parts
         self.name, self.total, self.done, self.kind = printable(name), total or 0, 0, kind
         self.began = now
         self.progress.reset(self.task, description=self.name, total=total, count="")
