@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
@@ -12,8 +13,8 @@ from seqprune.budget.spread import Budget
 from seqprune.budget.surgeon import RIDGE
 from seqprune.budget.target import Target, measured_share, meeting, price_of
 from seqprune.engine.task import Task
-from seqprune.graph.channels import ChannelGraph
-from seqprune.observe.batch import LabelledImages
+from seqprune.graph.channels import BoolArray, ChannelGraph
+from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import ALONE, Ranks
@@ -135,18 +136,52 @@ def repaired(
         part: told which part of a fit begins, of how many, and the images that it looks at.
         ranks: the processes that share the images; the first judges for all.
     """
-    images = task.images
-    fitting, held = images.hold_out()
-    first = next(iter(fitting))
-    known = reading or reading_of(original, first)
-    stages = [
-        [name for name in stage if name in known.names and not task.is_fixed(name)]
-        for stage in stages_of(original, first.input(original, slice(1)), *(s.blocks.block_of for s in streams[:1]))
-    ]
-    stages = [stage for stage in stages if stage]
-    removed = plan.removed_groups(graph)
+    fitting, held = task.images.hold_out()
+    known = reading or reading_of(original, next(iter(fitting)))
+    stages = _stages(original, task, known, next(iter(fitting)), streams)
+    fit = _Fit(
+        original, graph, plan.removed_groups(graph), stages, streams, relevance, known, forward, progress, part, ranks
+    )
+    judge = None if held is None else task.judge(original, held)
+    if judge is None:
+        return recover(original, masked, plan, graph, task.images, way, fit, forward=forward, keep=keep)
 
-    def fit(
+    def judged(model: nn.Module) -> float:
+        return ranks.first(partial(judge, model))
+
+    return recover(original, masked, plan, graph, fitting, way, fit, judged, forward, task.images, keep)
+
+
+def _stages(
+    original: nn.Module, task: Task, reading: Reading, first: Batch, streams: Sequence[BlockStream]
+) -> list[list[str]]:
+    """Layers that are fitted together, front to back."""
+    blocks = (stream.blocks.block_of for stream in streams[:1])
+    stages = (
+        [name for name in stage if name in reading.names and not task.is_fixed(name)]
+        for stage in stages_of(original, first.input(original, slice(1)), *blocks)
+    )
+    return [stage for stage in stages if stage]
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """See :class:`seqprune.repair.recover.Fit`."""
+
+    original: nn.Module
+    graph: ChannelGraph
+    removed: BoolArray
+    stages: Sequence[Sequence[str]]
+    streams: Sequence[BlockStream]
+    relevance: Relevance | None
+    reading: Reading
+    forward: Forward | None
+    progress: Progress | None
+    part: Callable[[int, int, int], None]
+    ranks: Ranks
+
+    def __call__(
+        self,
         model: nn.Module,
         weights: bool,
         images: LabelledImages,
@@ -154,43 +189,29 @@ def repaired(
         on_stage: Callable[[int], None],
         quick: bool,
     ) -> None:
-        for stream in streams:
+        for stream in self.streams:
             stream.reset()
         looked = sum(batch.count for batch in images) if not hasattr(images, "image_count") else images.image_count
 
         def done(parts: int) -> None:
             on_stage(parts)
-            part(parts + 1, len(stages), looked)
+            self.part(parts + 1, len(self.stages), looked)
 
-        part(start + 1, len(stages), looked)
+        self.part(start + 1, len(self.stages), looked)
         refit(
-            original,
-            model,
-            graph,
-            removed,
-            images,
-            stages,
-            streams=(streams[0], streams[1]) if streams else None,
+            *(self.original, model, self.graph, self.removed, images, self.stages),
+            streams=(self.streams[0], self.streams[1]) if self.streams else None,
             weights=weights,
             bends=not quick,
-            forward=forward,
-            progress=progress,
-            relevance=relevance,
-            reading=known,
-            ridge=_ridge(relevance),
+            forward=self.forward,
+            progress=self.progress,
+            relevance=self.relevance,
+            reading=self.reading,
+            ridge=_ridge(self.relevance),
             start=start,
             on_stage=done,
-            ranks=ranks,
+            ranks=self.ranks,
         )
-
-    judge = None if held is None else task.judge(original, held)
-    if judge is None:
-        return recover(original, masked, plan, graph, images, way, fit, forward=forward, keep=keep)
-
-    def judged(model: nn.Module) -> float:
-        return ranks.first(partial(judge, model))
-
-    return recover(original, masked, plan, graph, fitting, way, fit, judged, forward, images, keep)
 
 
 def _ridge(relevance: Relevance | None) -> float:

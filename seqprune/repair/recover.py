@@ -78,6 +78,36 @@ class Repair:
     after: float | None = None
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """What steps are tried with."""
+
+    original: nn.Module
+    plan: PrunePlan
+    graph: ChannelGraph
+    fit: Fit
+    judge: Callable[[nn.Module], float] | None
+    forward: Forward | None
+    keep: Keep
+
+    def apply(self, step: str, model: nn.Module, images: LabelledImages, how: str) -> None:
+        """One step on a model, in place; ``how`` it is done is ``quick``, ``tried`` or ``kept``."""
+
+        def work(start: int, on_stage: Callable[[int], None]) -> None:
+            if step == "bn":
+                restate(self.original, model, images, self.forward)
+                masker(self.plan, self.graph)(model)
+            else:
+                self.fit(model, step == "ls", images, start, on_stage, how == "quick")
+
+        self.keep.fitted(f"{how}-{step}", model, work)
+
+    def judged(self, name: str, model: nn.Module) -> float | None:
+        """Its loss; ``None`` without a judge."""
+        judge = self.judge
+        return None if judge is None else self.keep.number(f"judged-{name}", lambda: judge(model))
+
+
 def recover(
     original: nn.Module,
     masked: nn.Module,
@@ -109,33 +139,16 @@ def recover(
     Returns:
         The best model and what became of every step.
     """
-
-    keep = keep or Nowhere()
-
-    def apply(step: str, model: nn.Module, images: LabelledImages, how: str) -> None:
-        quick = how == "quick"
-
-        def work(start: int, on_stage: Callable[[int], None]) -> None:
-            if step == "bn":
-                restate(original, model, images, forward)
-                masker(plan, graph)(model)
-            else:
-                fit(model, step == "ls", images, start, on_stage, quick)
-
-        keep.fitted(f"{how}-{step}", model, work)
-
-    def judged(name: str, model: nn.Module) -> float | None:
-        return None if judge is None else keep.number(f"judged-{name}", lambda: judge(model))
-
+    trial = _Trial(original, plan, graph, fit, judge, forward, keep or Nowhere())
     best = masked
-    loss = judged("masked", masked) if STEPS[way] else None
+    loss = trial.judged("masked", masked) if STEPS[way] else None
     repairs = []
     for step in STEPS[way]:
         # What helps though it was fitted to a few images helps, and need not be tried with all but those held out.
         for how in ("quick", "tried") if step == "ls" and everything is not None else ("tried",):
             candidate = deepcopy(best)
-            apply(step, candidate, every(images, 0, QUICK) if how == "quick" else images, how)
-            after = judged(f"{how}-{step}", candidate)
+            trial.apply(step, candidate, every(images, 0, QUICK) if how == "quick" else images, how)
+            after = trial.judged(f"{how}-{step}", candidate)
             kept = loss is None or after is None or after < loss
             if kept:
                 break
@@ -146,7 +159,7 @@ def recover(
         best = deepcopy(masked)
         for repair in repairs:
             if repair.kept:
-                apply(repair.step, best, everything, "kept")
+                trial.apply(repair.step, best, everything, "kept")
     return best, tuple(repairs)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -36,7 +36,7 @@ class Choice:
     k: int
     classes: tuple[int, ...]
     scores: tuple[float, ...] = ()
-    seen: Seen | None = None
+    seen: Seen | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
