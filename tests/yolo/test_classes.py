@@ -231,7 +231,7 @@ def test_the_whole_network_goes_to_a_target(network: nn.Module, images: Path) ->
         val=False,
         listener=Listener(warning=warned.append),
     )
-    assert ["all errors count alike" in text for text in warned] == [True]
+    assert ["all errors count alike" in text for text in warned if "time" not in text] == [True]
     assert result.record.after.params == pytest.approx(0.7 * result.record.before.params, rel=0.03)
     assert [repair.step for repair in result.record.repairs] == ["ls"]
     assert all(repair.before is not None for repair in result.record.repairs)
