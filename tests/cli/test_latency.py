@@ -23,7 +23,7 @@ def prune(run: Any, data: Path, folder: Path, *more: object) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("by", "share"),
-    [("factors", 0.85), ("channels", 0.7), pytest.param("channels,factors", 0.55, marks=pytest.mark.slow)],
+    [("factors", 0.85), ("channels", 0.7), pytest.param("channels,factors", 0.55, marks=pytest.mark.long)],
 )
 def test_moves_meet_a_target_in_time(
     run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str, share: float
@@ -49,7 +49,7 @@ def test_the_size_is_a_move_in_time_too(run: Any, data: Path, tmp_path: Path, mo
     assert timed["after"]["median"] / timed["before"]["median"] == pytest.approx((0.25 + OVERHEAD) / (1 + OVERHEAD))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_page_has_the_smaller_image_beside_the_pruned_network(
     run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,7 +52,7 @@ def test_fine_tuning_under_torchrun_is_refused(data: Path, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_accurate_in_two_processes_is_accurate_in_one(process: Any, data: Path, tmp_path: Path) -> None:
     """It was refused: targets and recovery ran in one process."""
     asked = ("--preset", "accurate", "--target", "params=0.95", "--imgsz", "64", "--batch", "2", "--no-val")

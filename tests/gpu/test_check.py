@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_check.py"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_runs_on_a_cpu_and_writes_what_it_saw(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--device", "cpu", "--images", "8", "--imgsz", "64", "--seconds", "1500"]
     done = subprocess.run(  # noqa: S603

@@ -118,6 +118,7 @@ def test_a_case_is_a_test_with_its_names_and_its_reason(tmp_path: Path) -> None:
     assert "<table>" in (folder / "p.html").read_text()
 
 
+@pytest.mark.long
 def test_results_come_home_from_several_processes_once_and_github_shows_them(tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     folder = repository(tmp_path / "r", "def test_contracts(pruning_case):\n    pruning_case()\n")
@@ -130,6 +131,7 @@ def test_results_come_home_from_several_processes_once_and_github_shows_them(tmp
     assert (folder / "step.md").read_text() == "before\n" + summary
 
 
+@pytest.mark.long
 def test_known_failures_carry_their_reasons_and_files_add_more(tmp_path: Path) -> None:
     folder = repository(tmp_path / "r", "def test_contracts(pruning_case):\n    pruning_case()\n")
     (folder / "skips").write_text("tiny-channels  # not today\n# a comment\n")
@@ -143,6 +145,7 @@ def test_known_failures_carry_their_reasons_and_files_add_more(tmp_path: Path) -
     assert "1 skipped" in run(folder, *arguments)  # blocked: `returns` says it
 
 
+@pytest.mark.long
 def test_nothing_under_test_is_an_error_and_not_a_pass(tmp_path: Path) -> None:
     folder = repository(tmp_path / "r", "def test_contracts(pruning_case):\n    pruning_case()\n")
     assert "give --model best.pt, or --pruner NAME --models yolov8n" in run(folder, fails=2)
@@ -188,7 +191,7 @@ def test_and_fails_on_a_file_that_was_pruned_by_halves(newcomer: Path, tmp_path:
     assert "Traceback" not in said
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_suite_runs_from_any_folder_and_against_a_stored_baseline(newcomer: Path, tmp_path: Path) -> None:
     arguments = ["--pyargs", "seqprune.testing", f"--model={newcomer / 'best.pt'}", "--pruning-imgsz=64", "-q"]
     arguments += [f"--data={newcomer / 'digits' / 'data.yaml'}", "--min-share=0.5", "--baseline=kept"]
