@@ -25,8 +25,10 @@ def unlabelled(data_yaml: Path) -> Path:
 
 
 def prune(model: nn.Module, data: Path, **settings: object) -> tuple[seqprune.PruneResult, list[str]]:
+    """The result, and every warning but those of what was timed, which a busy machine gives or not."""
     said: list[str] = []
-    return seqprune.prune(model, data, listener=Listener(warning=said.append), **ACCURATE | settings), said
+    result = seqprune.prune(model, data, listener=Listener(warning=said.append), **ACCURATE | settings)
+    return result, [line for line in said if "of the time in" not in line]
 
 
 def test_accurate_needs_no_labels(tiny: nn.Module, unlabelled: Path) -> None:
@@ -72,9 +74,8 @@ def test_a_yaml_without_val_suffices_to_prune(tiny: nn.Module, data_yaml: Path, 
     data_yaml.write_text(text)
     result, said = prune(tiny, data_yaml, val=val, finetune=1)
     assert result.record.after.map50_95 is None
-    unmeasured = [line for line in said if "accuracy is not measured" in line and "'val'" in line]
-    assert len(unmeasured) == val
-    assert all("of the time in" in line for line in said if line not in unmeasured)
+    assert len(said) == val
+    assert all("accuracy is not measured" in line and "'val'" in line for line in said)
     assert data_yaml.read_text() == text
 
 
