@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
+from seqprune.graph.modes import inference
 from seqprune.observe.inputs import Inputs, call, mapped
+from seqprune.observe.watching import watching
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -109,23 +111,14 @@ class Price:
 def operations(model: nn.Module, example_inputs: Inputs) -> dict[str, float]:
     """By module path, how often each weight of a convolution or linear layer is multiplied in a forward pass."""
     uses: dict[str, float] = {}
-    handles = []
-    for path, module in model.named_modules():
-        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
 
-            def count(each: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor, path: str = path) -> None:
-                at = inputs[0] if isinstance(each, nn.modules.conv._ConvTransposeNd) else output
-                times = at[0].numel() / (at.shape[-1] if isinstance(each, nn.Linear) else at.shape[1])
-                uses[path] = uses.get(path, 0.0) + times
+    def count(path: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
+        at = x if isinstance(layer, nn.modules.conv._ConvTransposeNd) else output
+        times = at[0].numel() / (at.shape[-1] if isinstance(layer, nn.Linear) else at.shape[1])
+        uses[path] = uses.get(path, 0.0) + times
 
-            handles.append(module.register_forward_hook(count))
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            call(model.eval(), mapped(torch.clone, example_inputs))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, training in modes.items():
-            module.training = training
+    weighted = nn.modules.conv._ConvNd | nn.Linear
+    layers = [path for path, module in model.named_modules() if isinstance(module, weighted)]
+    with watching(model, layers, count), inference(model):
+        call(model, mapped(torch.clone, example_inputs))
     return uses

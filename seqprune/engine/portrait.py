@@ -18,6 +18,7 @@ from torch import nn
 from seqprune.graph.channels import ChannelGraph
 from seqprune.observe.inputs import Inputs, call, mapped
 from seqprune.plan import PrunePlan
+from seqprune.runtimes.where import processor_name
 from seqprune.select.layers import block_of
 
 Plain = dict[str, Any]
@@ -98,21 +99,12 @@ def circumstances() -> Plain:
     return {
         "command": " ".join([called, *map(shlex.quote, sys.argv[1:])]).strip(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": f"{platform.system()} {platform.machine()}",
     }
-
-
-def _processor() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or None
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or None)
 
 
 def _within(name: str, layer: str, pair: str | None) -> bool:

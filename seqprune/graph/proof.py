@@ -20,6 +20,7 @@ from torch import nn
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import outputs
 from seqprune.graph.copying import copied
+from seqprune.graph.modes import inference
 from seqprune.graph.sizes import other_sizes
 from seqprune.graph.values import NETWORK_FAILS, cloned, doubled, first_line, leaves, map_tensors, tensors_in
 
@@ -216,13 +217,8 @@ def _difference(reference: Sequence[torch.Tensor], result: Sequence[torch.Tensor
 
 
 def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
-    modes = {m: m.training for m in model.modules()}
-    try:
-        with torch.no_grad():
-            out = model.eval()(*cloned(inputs))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with inference(model):
+        out = model(*cloned(inputs))
     return [t.detach() for t in _tensors(outputs.read(model, out))]
 
 

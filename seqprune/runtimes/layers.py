@@ -9,7 +9,9 @@ from typing import Protocol, cast
 import torch
 from torch import nn
 
+from seqprune.graph.modes import inference
 from seqprune.observe.inputs import Inputs, call, mapped
+from seqprune.observe.watching import watching
 
 Pair = tuple[int, int]
 
@@ -113,23 +115,13 @@ class Timing(Protocol):
 def places_of(model: nn.Module, inputs: Inputs) -> Mapping[str, Place]:
     """By module path, the convolutions over maps that run in one pass."""
     found: dict[str, Place] = {}
-    handles = []
-    for path, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
 
-            def look(conv: nn.Module, given: tuple[torch.Tensor], _output: object, path: str = path) -> None:
-                known, shape = found.get(path), given[0].shape
-                place = Place(Convolution.of(cast(nn.Conv2d, conv)), int(shape[-2]), int(shape[-1]), len(given[0]))
-                found[path] = place if known is None else replace(known, uses=known.uses + 1)
+    def look(path: str, conv: nn.Module, x: torch.Tensor, _output: torch.Tensor) -> None:
+        known = found.get(path)
+        place = Place(Convolution.of(cast(nn.Conv2d, conv)), int(x.shape[-2]), int(x.shape[-1]), len(x))
+        found[path] = place if known is None else replace(known, uses=known.uses + 1)
 
-            handles.append(module.register_forward_hook(look))
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with torch.no_grad():
-            call(model.eval(), mapped(torch.clone, inputs))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module, training in modes.items():
-            module.training = training
+    layers = [path for path, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    with watching(model, layers, look), inference(model):
+        call(model, mapped(torch.clone, inputs))
     return found

@@ -11,15 +11,6 @@ from importlib import metadata
 
 from seqprune.testing.contracts import CONTRACTS, Result, State
 
-SIGNS: dict[State, str] = {
-    "holds": "✓",
-    "fails": "✗",
-    "blocked": "·",
-    "not applicable": "–",
-    "crashed": "✗ crashed",
-    "out of time": "⧖",
-    "not run": "not run",
-}
 BAD: tuple[State, ...] = ("fails", "crashed", "out of time", "not run")
 """States that count as failures; what is blocked failed elsewhere already."""
 LIBRARIES = ("seqprune", "torch", "torchvision", "ultralytics", "timm", "torch-pruning")
