@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from torch import nn
 
@@ -89,14 +90,13 @@ def front_of(
     def operations(network: nn.Module, side: int) -> float:
         return gflops(network, at(side).example(network))
 
-    def time(side: int) -> float:
-        before, after = watch.networks([(at(imgsz), model), (at(side), model)])
+    def time(network: nn.Module, side: int) -> float:
+        before, after = watch.networks([(at(imgsz), model), (at(side), network)])
         return after.median / before.median
 
-    whole = operations(model, imgsz)
-    before, after = watch.networks([(at(imgsz), model), (at(size), pruned)])
-    left = after.median / before.median if timed else operations(pruned, size) / whole
-    smaller = sizes_for(imgsz, time if timed else lambda side: operations(model, side), left, every)
+    whole, cost = operations(model, imgsz), time if timed else operations
+    left = time(pruned, size) if timed else operations(pruned, size) / whole
+    smaller = sizes_for(imgsz, partial(cost, model), left, every)
     known = [accuracies[0]]
     for side in smaller:
         told.stage(f"measure unpruned at {side} pixels", None)
@@ -106,6 +106,6 @@ def front_of(
     spreads = watch.networks([(at(side), network) for _, network, side in ways])
     points = []
     for (what, network, side), ms, accuracy in zip(ways, spreads, (*known, accuracies[1]), strict=True):
-        cost = operations(network, side)
-        points.append(asdict(Point(what, side, cost, cost / whole, ms.median / spreads[0].median, ms, accuracy)))
+        counted = operations(network, side)
+        points.append(asdict(Point(what, side, counted, counted / whole, ms.median / spreads[0].median, ms, accuracy)))
     return tuple(points)

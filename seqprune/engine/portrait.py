@@ -7,7 +7,6 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping
-from copy import deepcopy
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import ChannelGraph
+from seqprune.graph.modes import inference
 from seqprune.observe.inputs import Inputs, call, mapped
+from seqprune.observe.watching import watching
 from seqprune.plan import PrunePlan
 from seqprune.runtimes.where import processor_name
 from seqprune.select.layers import block_of
@@ -66,24 +67,17 @@ def portrait(
 
 def operations(model: nn.Module, inputs: Inputs) -> dict[str, float]:
     """10⁹ operations of each convolution and linear layer for some inputs, two for each multiply-accumulate."""
-    copy, found = deepcopy(model).eval(), dict[str, float]()
+    found: dict[str, float] = {}
 
-    def counted(name: str) -> Any:
-        def count(module: nn.Module, given: tuple[torch.Tensor, ...], out: torch.Tensor) -> None:
-            weight: Any = module.weight
-            backwards = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
-            channels = weight.shape[0]
-            places = (given[0] if backwards else out).numel() / channels
-            found[name] = found.get(name, 0.0) + 2e-9 * weight.numel() * places
+    def count(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
+        weight: Any = layer.weight
+        backwards = isinstance(layer, nn.modules.conv._ConvTransposeNd)
+        places = (x if backwards else output).numel() / weight.shape[0]
+        found[name] = found.get(name, 0.0) + 2e-9 * weight.numel() * places
 
-        return count
-
-    kinds = (nn.modules.conv._ConvNd, nn.Linear)
-    hooks = [m.register_forward_hook(counted(n)) for n, m in copy.named_modules() if isinstance(m, kinds)]
-    with torch.no_grad():
-        call(copy, mapped(torch.clone, inputs))
-    for hook in hooks:
-        hook.remove()
+    layers = [name for name, m in model.named_modules() if isinstance(m, nn.modules.conv._ConvNd | nn.Linear)]
+    with watching(model, layers, count), inference(model):
+        call(model, mapped(torch.clone, inputs))
     return found
 
 
