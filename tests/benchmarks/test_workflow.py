@@ -84,7 +84,8 @@ def test_the_benchmarks_lie_where_it_looks_for_them() -> None:
 def test_one_site_is_published_the_documentation_with_the_dashboard_in_it() -> None:
     """A repository has one site: the dashboard alone was published, and the documentation never."""
     run = steps(JOBS["dashboard"], "run")
-    docs, dashboard = "mkdocs build --strict --site-dir site", "python -m benchmarks.dashboard kept --out site/dashboard"
+    docs = "mkdocs build --strict --site-dir site"
+    dashboard = "python -m benchmarks.dashboard kept --out site/dashboard"
     assert run.index(docs) < run.index(dashboard)  # mkdocs empties its folder first
     [upload] = [step for step in JOBS["dashboard"]["steps"] if "upload-pages-artifact" in step.get("uses", "")]
     assert upload["with"]["path"] == "site"
