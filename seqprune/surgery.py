@@ -32,6 +32,11 @@ def mask(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None) -
     Weight rows, biases, BatchNorm weight, bias and running mean become zero, the running variance one, in
     every producer of a channel group. Laws: ``mask(mask(m, p), p) == mask(m, p)``.
 
+    Args:
+        model: the unpruned model, with the plan's factors or without; they are made of the weights then.
+        plan: what stays.
+        graph: that of the model with its factors, traced anew where it is left out.
+
     Raises:
         PlanError: the plan is not for this model.
     """
@@ -65,6 +70,11 @@ def keep_masked(model: nn.Module, plan: PrunePlan, optimizer: torch.optim.Optimi
     """Keeps a masked model's removed channels dead while an optimizer trains it: they are zeroed after every step.
 
     Without it they wake up, since a zero BatchNorm has a gradient. The handle's ``remove()`` ends it.
+
+    Args:
+        model: the masked model, trained in place.
+        plan: what it was masked by.
+        optimizer: what steps.
 
     Raises:
         PlanError: the plan is not for this model.

@@ -52,7 +52,8 @@ class Curve:
 
     def best(self, price: float, step: int = 1) -> tuple[int, float]:
         """Channels between, a multiple of ``step``, of the least ``loss + price · cost``, and that; 0 for the layer
-        as it is, which loses nothing."""
+        as it is, which loses nothing.
+        """
         ranks = torch.arange(step, max(step, len(self.loss)), step)
         ranks = ranks[self.cost(ranks) < self.whole]
         if not len(ranks):

@@ -190,7 +190,8 @@ def _scale(conv: nn.Conv2d, scaled: torch.Tensor) -> torch.Tensor:
 
 def _costs(conv: nn.Conv2d, first: First, uses: float | None) -> tuple[float, float]:
     """Of the convolution as it is, and of every channel between its factors; ``uses`` is how often a weight is used,
-    ``None`` where weights are counted. The first of two leaves one of both strides to the second."""
+    ``None`` where weights are counted. The first of two leaves one of both strides to the second.
+    """
     (height, width), (down, along) = conv.kernel_size, conv.stride
     if first == "row":
         height, width, along = width, height, down

@@ -125,7 +125,8 @@ def prove(engine: Engine, factors: Sequence[Factor]) -> None:
 
 def pairs(model: nn.Module, factors: Sequence[Factor], plan: PrunePlan) -> tuple[StepReport, ...]:
     """One report for every convolution of ``model`` that was made of two, front to back: its channels between, those
-    that ``plan`` leaves, out of as many as leave it as it was."""
+    that ``plan`` leaves, out of as many as leave it as it was.
+    """
     convolutions, found = factorable(model), []
     for factor in factors:
         rank = len(plan.keep.get(f"{factor.block}.0", range(factor.rank)))

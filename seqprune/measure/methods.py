@@ -160,7 +160,8 @@ def accurately(
     by: tuple[str, ...] = BY,
 ) -> tuple[nn.Module, PrunePlan]:
     """The masked network of the preset ``accurate``, with the pairs of its plan, and what stays of it; see
-    :func:`seqprune.engine.moves.decide`."""
+    :func:`seqprune.engine.moves.decide`.
+    """
     engine = Engine(model, graph, task, streams_for(task, model))
     relevance = engine.weigh_errors()
     decided = decide(engine, Way(target, recover, by=by), round_to=round_to, relevance=relevance)

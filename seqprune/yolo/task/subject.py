@@ -108,7 +108,6 @@ def _best_size(
     task: YoloTask,
 ) -> tuple[int, float]:
     """The size of the images, and the share that is left to the other moves; found now or by an earlier run."""
-
     timed = choose.way.target is not None and choose.way.target.kind == "latency"
     watch = Stopwatch(look.where, task, state) if timed else None
 
