@@ -33,9 +33,7 @@ def mask(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None) -
     every producer of a channel group. Laws: ``mask(mask(m, p), p) == mask(m, p)``.
 
     Args:
-        model: the unpruned model, with the plan's factors or without; they are made of the weights then.
-        plan: what stays.
-        graph: that of the model with its factors, traced anew where it is left out.
+        model, plan, graph: as :func:`compact` takes them.
 
     Raises:
         PlanError: the plan is not for this model.
@@ -72,9 +70,7 @@ def keep_masked(model: nn.Module, plan: PrunePlan, optimizer: torch.optim.Optimi
     Without it they wake up, since a zero BatchNorm has a gradient. The handle's ``remove()`` ends it.
 
     Args:
-        model: the masked model, trained in place.
-        plan: what it was masked by.
-        optimizer: what steps.
+        model: trained in place by ``optimizer``; masked by ``plan``.
 
     Raises:
         PlanError: the plan is not for this model.
