@@ -52,15 +52,14 @@ SUBJECTS = (
 FAVOURED = ("select", "budget", "repair", "surgery.py", "rules", "proof.py", "widths.py")
 """Parts of paths that are drawn three times as often."""
 TESTS = (
-    *("tests/graph", "tests/select", "tests/criteria", "tests/recovery", "tests/regression", "tests/engine"),
-    *("tests/security", "tests/observe", "tests/test_atomic.py", "tests/test_plain.py"),
-    "tests/architectures/test_standins.py",
+    *("tests/graph", "tests/select", "tests/criteria", "tests/recovery", "tests/regression", "tests/security"),
     *(
-        f"tests/yolo/test_{name}.py"
-        for name in (
-            "unpickle load guard description tensors save rebuild widths factored prompted archive bounded sound"
-        ).split()
+        "tests/engine/test_modules.py",
+        "tests/architectures/test_standins.py",
+        "tests/test_atomic.py",
+        "tests/test_plain.py",
     ),
+    *(f"tests/yolo/test_{name}.py" for name in "unpickle guard description archive bounded sound load tensors".split()),
 )
 HEAVY = "torch torchvision numpy scipy.optimize sklearn.manifold kmedoids kneed ultralytics hypothesis PIL.Image"
 FATES = ("killed", "survived", "unreached")
@@ -259,6 +258,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=SUBJECTS, help="files or patterns, from the root")
     parser.add_argument("--again", type=Path, help="an earlier result, whose survivors are planted anew")
     parser.add_argument("--tests", nargs="*", default=[], help="files of tests to run instead of those of the line")
+    parser.add_argument("--known", action="store_true", help="no other tests than those that were watched earlier")
     parser.add_argument("--out", type=Path, default=Path("mutations.json"), help="goes on where it was stopped")
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -274,7 +274,7 @@ def main() -> None:
     result = Result(options.out, len(sites))
     with tempfile.TemporaryDirectory() as folder:
         scratch, cache = Path(folder), options.out.with_suffix(".cache")
-        if not options.tests:
+        if not (options.tests or options.known):
             every = [file for pattern in SUBJECTS for file in ROOT.glob(pattern)]
             apart(
                 lambda: planting.collect(
