@@ -30,7 +30,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -80,6 +80,10 @@ class Known(NamedTuple):
 
     lines: dict[str, dict[int, set[str]]]
     seconds: dict[str, float]
+
+    def time(self, test: str) -> float:
+        """In seconds; of a new test a guess."""
+        return self.seconds.get(test, 1.0)
 
     def tests(self, site: Site, imported: bool) -> set[str]:
         """Those that run the mutated line; of what runs on import, those that run anything of the file."""
@@ -168,25 +172,24 @@ class Result:
 def within(tests: set[str], known: Known, result: Result, budget: float) -> list[str]:
     """The quickest of the tests that take no longer than that together, one at the least; those that have noticed
     others are asked before."""
-    quickest = sorted(tests, key=lambda test: (known.seconds[test] / (1 + result.kills[test]), test))
-    spent = itertools.accumulate(known.seconds[test] for test in quickest)
+    quickest = sorted(tests, key=lambda test: (known.time(test) / (1 + result.kills[test]), test))
+    spent = itertools.accumulate(known.time(test) for test in quickest)
     return [test for test, until in zip(quickest, spent, strict=True) if until <= budget] or quickest[:1]
 
 
 class Planting(NamedTuple):
-    """What a run of mutants goes by: ``seconds`` of tests for each, an end in monotonic time, tests that were said."""
+    """What a run of mutants goes by: ``seconds`` of tests for each, and an end in monotonic time."""
 
     known: Known
     result: Result
     seconds: float
     until: float
-    said: Sequence[str]
     scratch: Path
 
     def settle(self, site: Site, tests: Sequence[str], work: Callable[[Path], int]) -> None:
         """Asks in a fork whether the tests notice, and adds what became of the mutant."""
         found = self.scratch / "running"
-        spent = sum(self.known.seconds.get(test, self.seconds) for test in tests)
+        spent = sum(map(self.known.time, tests))
         limit = 120 + 20 * spent  # of the wall clock: others work here too
         code = planting.fork(functools.partial(work, found), self.scratch / "log", limit)
         if code:
@@ -194,8 +197,11 @@ class Planting(NamedTuple):
         about = f"{len(tests)} tests, {spent:.1f} s"
         self.result.add(site, "killed" if code not in (0, pytest.ExitCode.NO_TESTS_COLLECTED) else "survived", about)
 
-    def tests(self, site: Site, imported: bool) -> list[str]:
-        return list(self.said) or within(self.known.tests(site, imported), self.known, self.result, self.seconds)
+    def tests(self, site: Site, imported: bool, there: Collection[str]) -> list[str]:
+        """Of those that are there; new ones may run any line."""
+        new = set(there) - set(self.known.seconds)
+        chosen = (self.known.tests(site, imported) & set(there)) | new
+        return within(chosen, self.known, self.result, self.seconds)
 
 
 def in_place(sites: Sequence[Site], planting_: Planting, items: dict[str, pytest.Item]) -> None:
@@ -211,7 +217,7 @@ def in_place(sites: Sequence[Site], planting_: Planting, items: dict[str, pytest
         differ = difference(site)
         if differ is None:
             continue
-        tests = list(items) if planting_.said else [t for t in planting_.tests(site, imported=False) if t in items]
+        tests = planting_.tests(site, False, items)
         if not tests:
             planting_.result.add(site, "unreached")
             continue
@@ -229,11 +235,15 @@ def difference(site: Site) -> dict[tuple[str, int], Any] | None:
 
 
 def imported(sites: Sequence[Site], planting_: Planting) -> None:
-    """Plants mutants of what runs on import, each in a fork of this process, which has not imported the package."""
+    """Plants mutants of what runs on import, each in a fork of this process, which has all but the package."""
+    for name in HEAVY.split():
+        importlib.import_module(name)
+    if any(name.startswith("seqprune") for name in sys.modules):
+        raise SystemExit("the package was imported too early: what is mutated must be imported after it")
     for site in sites:
         if time.monotonic() > planting_.until:
             break
-        tests = planting_.tests(site, imported=True)
+        tests = planting_.tests(site, True, planting_.known.seconds)
         if not tests or difference(site) is not None:
             continue
 
@@ -257,15 +267,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=SUBJECTS, help="files or patterns, from the root")
     parser.add_argument("--again", type=Path, help="an earlier result, whose survivors are planted anew")
-    parser.add_argument("--tests", nargs="*", default=[], help="files of tests to run instead of those of the line")
+    parser.add_argument(
+        "--tests", nargs="*", default=[], help="files to collect, of whose tests new ones are asked too"
+    )
     parser.add_argument("--known", action="store_true", help="no other tests than those that were watched earlier")
     parser.add_argument("--out", type=Path, default=Path("mutations.json"), help="goes on where it was stopped")
     options = parser.parse_args()
     os.chdir(ROOT)
-    for name in HEAVY.split():
-        importlib.import_module(name)
-    if any(name.startswith("seqprune") for name in sys.modules):
-        raise SystemExit("the package was imported too early: what is mutated must be imported after it")
     sites = [
         Site(file, mutant)
         for file in sorted({file for pattern in options.only for file in ROOT.glob(pattern)})
@@ -284,7 +292,7 @@ def main() -> None:
         known = read(cache) if cache.exists() else Known({}, {})
         chosen = drawn(sites, result, options)
         until = time.monotonic() + 60 * options.minutes
-        run = Planting(known, result, options.seconds, until - 6 * options.minutes, options.tests, scratch)
+        run = Planting(known, result, options.seconds, until - 6 * options.minutes, scratch)
         tests = options.tests or TESTS
         apart(lambda: planting.collect(tests, scratch / "base", functools.partial(in_place, chosen, run)))
         result.reread()
