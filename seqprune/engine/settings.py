@@ -95,7 +95,9 @@ class Choose:
         recover: ``ls``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where held-out images
             say that it helps; ``ls`` by default for ``accurate``, ``none`` for the others.
         protect: module paths that stay whole (``accurate``, ``fast``).
-        by: moves that are allowed (``accurate``): ``channels``, ``factors``, ``size``.
+        by: moves that are allowed (``accurate``): ``channels``, ``factors``, ``size``. Where left out ``channels`` for
+            parameters, with ``factors`` for operations and time, and with ``size`` for the time of a detector whose
+            ``imgsz`` is not given.
         criterion: what scores the channels, see :mod:`seqprune.budget.criteria` (``fast``).
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
         seed: of every random choice.
@@ -112,7 +114,7 @@ class Choose:
     recover: str | None = None
     protect: Sequence[str] = ()
     criterion: str | None = None
-    by: Sequence[str] = BY
+    by: Sequence[str] | None = None
     mode: Mode = "compact"
     seed: int = 0
 
@@ -121,7 +123,8 @@ class Choose:
         if self.blocks is not None:
             object.__setattr__(self, "blocks", tuple(self.blocks))
         for name in ("protect", "by"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         _ = self.settings, self.way  # checked now, not after an hour
         if self.mode not in ("compact", "mask"):
             raise InputError(f"mode={self.mode!r} is not known: mode is compact or mask")
