@@ -54,7 +54,7 @@ Moves = Annotated[
     str | None,
     typer.Option(
         metavar="MOVES",
-        show_default="channels; with factors for flops and latency, with size for latency without --imgsz",
+        show_default="channels,factors; with size for latency without --imgsz",
         help="What accurate may do: of channels, factors, size, with commas.",
     ),
 ]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from seqprune.engine.modules import Evaluate
 from seqprune.engine.outputs import Outputs
-from seqprune.engine.presets import ACTIVATION, ALIASES, BY, Way, preset_of, settings_of, way_of
+from seqprune.engine.presets import ACTIVATION, ALIASES, CHANNELS, Way, preset_of, settings_of, way_of
 from seqprune.engine.steps import Settings
 from seqprune.errors import InputError
 from seqprune.observe.inputs import Inputs
@@ -95,9 +95,8 @@ class Choose:
         recover: ``ls``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where held-out images
             say that it helps; ``ls`` by default for ``accurate``, ``none`` for the others.
         protect: module paths that stay whole (``accurate``, ``fast``).
-        by: moves that are allowed (``accurate``): ``channels``, ``factors``, ``size``. Where left out ``channels`` for
-            parameters, with ``factors`` for operations and time, and with ``size`` for the time of a detector whose
-            ``imgsz`` is not given.
+        by: moves that are allowed (``accurate``): ``channels``, ``factors``, ``size``. Where left out the first two,
+            and ``size`` for the time of a detector whose ``imgsz`` is not given.
         criterion: what scores the channels, see :mod:`seqprune.budget.criteria` (``fast``).
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
         seed: of every random choice.
@@ -225,8 +224,8 @@ def check_together(choose: Choose, train: Train, processes: int, has_data: bool)
         )
     if processes > 1 and train.epochs + train.step_epochs:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
-    if processes > 1 and way.by != BY:
-        raise InputError("other moves than channels run in one process: leave torchrun out, or --by")
+    if processes > 1 and way.by != CHANNELS:
+        raise InputError("other moves than channels run in one process: leave torchrun out, or give --by channels")
     if processes > 1 and way.target is None and way.recover != "none":
         raise InputError("preset activation is repaired in one process: leave torchrun out, or --recover")
     if way.target is not None and train.step_epochs:

@@ -19,7 +19,7 @@ from seqprune.budget.target import Target
 from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.fast import fast_plan
 from seqprune.engine.moves import decide
-from seqprune.engine.presets import BEST_BY, BY, ROUND_TO, Way
+from seqprune.engine.presets import BY, CHANNELS, ROUND_TO, Way
 from seqprune.engine.steps import Match, Settings
 from seqprune.engine.task import Task
 from seqprune.errors import InputError, SeqPruneError
@@ -137,7 +137,7 @@ def by_peer(name: str, model: nn.Module, graph: ChannelGraph, target: Target, ta
 
 def by_accurate(
     recover: Recover,
-    by: tuple[str, ...] | None,
+    by: tuple[str, ...],
     model: nn.Module,
     graph: ChannelGraph,
     target: Target,
@@ -157,14 +157,13 @@ def accurately(
     *,
     round_to: int = ROUND_TO,
     recover: Recover = "ls",
-    by: tuple[str, ...] | None = None,
+    by: tuple[str, ...] = BY,
 ) -> tuple[nn.Module, PrunePlan]:
     """The masked network of the preset ``accurate``, with the pairs of its plan, and what stays of it; see
     :func:`seqprune.engine.moves.decide`."""
     engine = Engine(model, graph, task, streams_for(task, model))
     relevance = engine.weigh_errors()
-    moves = BEST_BY[target.kind] if by is None else by
-    decided = decide(engine, Way(target, recover, by=moves), round_to=round_to, relevance=relevance)
+    decided = decide(engine, Way(target, recover, by=by), round_to=round_to, relevance=relevance)
     masked, _ = decided.engine.repair(decided.chosen, recover, decided.relevance)
     engine.close()
     return masked, decided.chosen.plan
@@ -225,9 +224,9 @@ def _of_parameters(target: Target, name: str) -> float:
 
 
 METHODS: dict[str, Method] = {
-    "accurate": partial(by_accurate, "ls", None),
-    "accurate-unrepaired": partial(by_accurate, "none", None),
-    "accurate-channels": partial(by_accurate, "ls", BY),
+    "accurate": partial(by_accurate, "ls", BY),
+    "accurate-unrepaired": partial(by_accurate, "none", BY),
+    "accurate-channels": partial(by_accurate, "ls", CHANNELS),
     "accurate-factors": partial(by_accurate, "ls", ("factors",)),
     IMGSZ: by_size,
     "clusters": by_clusters,
