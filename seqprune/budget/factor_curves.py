@@ -115,9 +115,14 @@ def saved(chosen: Chosen) -> float:
 
 
 def cheapest(
-    curves: Mapping[str, Sequence[Curve]], enough: Callable[[Chosen], bool], step: int, rounds: int = 60
+    curves: Mapping[str, Sequence[Curve]],
+    enough: Callable[[Chosen], bool],
+    step: int,
+    rounds: int = 60,
+    nearest: bool = False,
 ) -> Chosen | None:
-    """What :func:`at_price` chooses at the least price at which that is enough; ``None`` where it never is.
+    """What :func:`at_price` chooses at the least price at which that is enough; where it never is, ``None``, or with
+    ``nearest`` what saves most.
 
     Args:
         curves: by layer, how it can be made of two.
@@ -127,11 +132,11 @@ def cheapest(
     """
     ends = [float(way.loss[0]) / (way.each or way.whole) for ways in curves.values() for way in ways if way.loss[0] > 0]
     if not ends:
-        return None
+        return {} if nearest else None
     low, high = min(ends) * 1e-9, max(ends) * 1e3
     best = at_price(curves, high, step)
     if not enough(best):
-        return None
+        return best if nearest else None
     for _ in range(rounds):
         middle = (low * high) ** 0.5
         chosen = at_price(curves, middle, step)
