@@ -53,7 +53,8 @@ class Where:
     @property
     def clock(self) -> Clock:
         """Of one thread the processor's own time, in which other programs do not count; else the time that passes:
-        threads wait for each other, and for a GPU."""
+        threads wait for each other, and for a GPU.
+        """
         return time.process_time if self.on_cpu and self.threads == 1 else time.perf_counter
 
     @property
