@@ -33,6 +33,9 @@ def mask(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None) -
     Weight rows, biases, BatchNorm weight, bias and running mean become zero, the running variance one, in
     every producer of a channel group. Laws: ``mask(mask(m, p), p) == mask(m, p)``.
 
+    Args:
+        model, plan, graph: as :func:`compact` takes them.
+
     Raises:
         PlanError: the plan is not for this model.
     """
@@ -66,6 +69,9 @@ def keep_masked(model: nn.Module, plan: PrunePlan, optimizer: torch.optim.Optimi
     """Keeps a masked model's removed channels dead while an optimizer trains it: they are zeroed after every step.
 
     Without it they wake up, since a zero BatchNorm has a gradient. The handle's ``remove()`` ends it.
+
+    Args:
+        model: trained in place by ``optimizer``; masked by ``plan``.
 
     Raises:
         PlanError: the plan is not for this model.
