@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -127,7 +127,7 @@ def serve(orders: Connection, name: str, limits: Limits, log: str) -> None:
         child = os.fork()
         if not child:
             orders.close()
-            os._exit(_code(partial(work, results_to, job, network)))
+            _ending(partial(work, results_to, job, network))
         results_to.close()
         _, status, used = os.wait4(child, 0)
         before, spent = spent, time.process_time()
@@ -174,22 +174,23 @@ def _nobody(module: nn.Module, _inputs: Inputs, _keep: Any) -> nn.Module:
     return module
 
 
-def _code(do: Callable[[], None]) -> int:
-    """Exit code of a process that does this; what ends it is written."""
+def _ending(do: Callable[[], None]) -> NoReturn:
+    """Ends this process after it did this; what ends it before is written, and goes no further up."""
+    code = 1
     try:
         do()
+        code = 0
     except SystemExit as end:
         if end.code is None or isinstance(end.code, int):
-            return end.code or 0
-        sys.stderr.write(f"{end.code}\n")
-    except BaseException:  # noqa: BLE001 - whatever ends a case is told, and ends nothing else
-        traceback.print_exc()
-    else:
-        return 0
+            code = end.code or 0
+        else:
+            sys.stderr.write(f"{end.code}\n")
     finally:
+        if sys.exc_info()[1] is not None:
+            traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
-    return 1
+        os._exit(code)
 
 
 def _write_to(log: str) -> None:

@@ -43,9 +43,8 @@ def test_counts_and_dates_come_from_the_files(script: ModuleType, tmp_path: Path
 def test_what_was_not_run_again_keeps_its_row_and_what_tox_does_not_know_goes(
     script: ModuleType, tmp_path: Path
 ) -> None:
-    page = (
-        "<!-- versions -->\n| `a` | 2026-01-02 | 3 passed | 1 min | x 1 |\n| `gone` | | | | |\n<!-- end of versions -->"
-    )
+    row = "| `a` | 2026-01-02 | 3 passed | 1 min | x 1 |"
+    page = f"<!-- versions -->\n{row}\n| `gone` | | | | |\n<!-- end of versions -->"
     left_behind(tmp_path, "b")
     lines = script.table(tmp_path, ["a", "b", "c"], page).splitlines()[2:]
     assert lines[0] == row
