@@ -51,7 +51,12 @@ Recover = Annotated[
     str | None, typer.Option(show_default="ls with accurate", help="Repairs without training: ls, bias, bn or none.")
 ]
 Moves = Annotated[
-    str, typer.Option(metavar="MOVES", help="What accurate may do: of channels, factors, size, with commas.")
+    str | None,
+    typer.Option(
+        metavar="MOVES",
+        show_default="channels,factors; with size for latency without --imgsz",
+        help="What accurate may do: of channels, factors, size, with commas.",
+    ),
 ]
 Protect = Annotated[list[str] | None, typer.Option(help="Module path to spare; may be repeated.")]
 Layers = Annotated[int | None, typer.Option(show_default="3", help="How many layers to choose from the blocks.")]
