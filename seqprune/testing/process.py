@@ -76,7 +76,7 @@ class Network:
         self.limits = limits
         self.model: nn.Module
         self.model, self.inputs = subject(name)
-        self._trial: Trial | None = None
+        self._trial: Trial | Exception | None = None
 
     def share(self, job: Job) -> None:
         """Makes what the cases of a job compare with."""
@@ -91,7 +91,12 @@ class Network:
             InputError: the network cannot be traced.
         """
         if self._trial is None:
-            self._trial = trial(self.model, _nobody, self.inputs, layers=self.limits.layers)
+            try:
+                self._trial = trial(self.model, _nobody, self.inputs, layers=self.limits.layers)
+            except (*NETWORK_FAILS, SeqPruneError) as error:
+                self._trial = error
+        if isinstance(self._trial, Exception):
+            raise self._trial
         return self._trial
 
 
