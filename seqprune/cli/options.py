@@ -50,9 +50,7 @@ Criterion = Annotated[
 Recover = Annotated[
     str | None, typer.Option(show_default="ls with accurate", help="Repairs without training: ls, bias, bn or none.")
 ]
-Moves = Annotated[
-    str, typer.Option(metavar="MOVES", help="What accurate may do: of channels, factors, size, with commas.")
-]
+Moves = Annotated[str, typer.Option(metavar="MOVES", help="What accurate may do: of channels, factors, blocks, size.")]
 Protect = Annotated[list[str] | None, typer.Option(help="Module path to spare; may be repeated.")]
 Layers = Annotated[int | None, typer.Option(show_default="3", help="How many layers to choose from the blocks.")]
 Blocks = Annotated[str | None, typer.Option(show_default="1-5", help="Blocks to choose from: 1-5 or 1-3,6.")]

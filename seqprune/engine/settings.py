@@ -95,7 +95,7 @@ class Choose:
         recover: ``ls``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where held-out images
             say that it helps; ``ls`` by default for ``accurate``, ``none`` for the others.
         protect: module paths that stay whole (``accurate``, ``fast``).
-        by: moves that are allowed (``accurate``): ``channels``, ``factors``, ``size``.
+        by: moves that are allowed (``accurate``): ``channels``, ``factors``, ``blocks``, ``size``.
         criterion: what scores the channels, see :mod:`seqprune.budget.criteria` (``fast``).
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
         seed: of every random choice.

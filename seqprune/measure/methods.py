@@ -146,7 +146,7 @@ def by_accurate(
 ) -> nn.Module:
     """The preset ``accurate`` by some of its moves, chosen over the whole network, and what is left fitted anew."""
     masked, plan = accurately(model, graph, task, target, recover=recover, by=by)
-    return compact(masked, plan, None if plan.factors else graph)
+    return compact(masked, plan, None if plan.factors or plan.blocks else graph)
 
 
 def accurately(
