@@ -144,7 +144,7 @@ class _Leaving:
         left = self._share(out)
         raise InputError(
             f"blocks alone do not bring this network to {self.target.kind}={self.target.share:g}: without the "
-            f"{len(out)} that may be left out {left:.0%} remain; let channels or factors go too, or take a greater target"
+            f"{len(out)} that may be left out {left:.0%} remain; let channels go too, or take a greater target"
         )
 
     def _tried(self, blocks: tuple[str, ...], judge: Judge | None, number: int) -> tuple[Left, float] | None:

@@ -63,7 +63,7 @@ def test_what_keeps_its_shape_and_is_read_in_turn_may_be_left_out() -> None:
 @settings(max_examples=6, deadline=None)
 @given(st.lists(st.sampled_from([b for b in BLOCKS if b != "2"]), unique=True), st.integers(0, 99))
 def test_a_block_that_adds_nothing_is_left_out_exactly(blocks: list[str], seed: int) -> None:
-    """The plan of random blocks, in any order, with random channels: compact is the masked network of zeroed branches."""
+    """Random blocks, in any order, with random channels: compact is the masked network of zeroed branches."""
     model = network()
     for path in blocks:
         norm = model.get_submodule(f"{path}.two.bn")
