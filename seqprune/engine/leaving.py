@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 
 from seqprune.budget.factoring import share_left
@@ -124,14 +125,18 @@ class _Leaving:
         for number, block in enumerate(free, 1):
             self.engine.told.stage(f"leave out {block}: {number} of {len(free)}", None)
             try:
-                left = self._with((block,), 1.0)
                 saved = 1 - self._share((block,))
+                loss = self._number((block,), "alone", partial(self._alone_loss, block, judge)) - whole
             except (SeqPruneError, *NETWORK_FAILS):
                 continue  # code of its own asks for it
-            loss = self._loss(left, judge, "alone") - whole
             if saved > 0:
                 found.append((loss / saved, block, loss + whole))
         return [(block, loss) for _, block, loss in sorted(found)]
+
+    def _alone_loss(self, block: str, judge: Judge | None) -> float:
+        """Of the network without one block: what its channels have to do with each other is as it was."""
+        chosen = Chosen(PrunePlan((), self.engine.graph.inputs), left_out(self.engine.original, (block,)), ())
+        return 0.0 if judge is None else judge(self.engine.tried(chosen, self.relevance))
 
     def _alone(self, order: Sequence[tuple[str, float]]) -> Left:
         """With as few blocks as meet the target."""
@@ -152,11 +157,11 @@ class _Leaving:
         self.engine.told.stage(f"try without {len(blocks)} blocks: {number}" if blocks else "try with all blocks", None)
         try:
             left = self._with(blocks, self.target.share / self._share(blocks))
-        except InputError:
+        except SeqPruneError:
             if not blocks:
                 raise
             return None
-        return left, self._loss(left, judge, "rest")
+        return left, self._loss(left, judge)
 
     def _with(self, blocks: tuple[str, ...], share: float) -> Left:
         """Without these blocks, and brought to a share of what they leave by the other moves; nothing is fitted."""
@@ -187,13 +192,13 @@ class _Leaving:
         inside = any(path.startswith(f"{block}.") for block in blocks for path in units)
         return () if inside else self.engine.streams
 
-    def _loss(self, left: Left, judge: Judge | None, what: str) -> float:
+    def _loss(self, left: Left, judge: Judge | None) -> float:
         """Found now or by an earlier run."""
 
         def find() -> float:
             return 0.0 if judge is None else judge(left.engine.tried(left.chosen, left.relevance))
 
-        return self._number(left.blocks, what, find)
+        return self._number(left.blocks, "rest", find)
 
     def _number(self, blocks: tuple[str, ...], what: str, find: Callable[[], float]) -> float:
         name = sha256(" ".join(blocks).encode()).hexdigest()[:16]

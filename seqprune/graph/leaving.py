@@ -20,6 +20,7 @@ from torch import nn
 
 from seqprune.errors import PlanError
 from seqprune.graph.channels import BoolArray
+from seqprune.graph.copying import copied
 from seqprune.graph.facts import READ_TOGETHER
 from seqprune.graph.modes import inference
 from seqprune.graph.values import NETWORK_FAILS, cloned
@@ -36,9 +37,10 @@ def removable(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[str, 
     within blocks all.
 
     Args:
-        model: any network; run once.
+        model: any network; a copy of it is run once.
         inputs: its arguments.
     """
+    model = copied(model)
     paths: dict[int, int] = {}
     for _, module in model.named_modules(remove_duplicate=False):
         paths[id(module)] = paths.get(id(module), 0) + 1

@@ -157,9 +157,7 @@ class Stage:
         offset = conv.bias is not None or self.reading.unit(name).norm is not None
         whole = cast(nn.Conv2d, self.original.get_submodule(name))
         weight = (conv if is_other(conv, whole) else whole).weight.detach().double().flatten(1)
-        weight = weight * conv.weight.detach().flatten(1).any(
-            0
-        )  # what is read of a block that is left out is forgotten
+        weight = weight * conv.weight.detach().flatten(1).any(0)  # nothing is kept of what a block made that left
         found = solve(weight, self.moments[name], inputs, ridge, offset)
         if ridge is None or name not in self.samples:
             return found

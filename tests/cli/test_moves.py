@@ -43,16 +43,15 @@ def test_factors_meet_the_target(run: Any, data: Path, tmp_path: Path, target: s
     }
 
 
-@pytest.mark.slow
-def test_blocks_leave_and_the_other_moves_do_the_rest(run: Any, data: Path, tmp_path: Path) -> None:
-    """Random bottlenecks add nothing that detections rest on: some leave. The terminal and the report name them."""
+@pytest.mark.long
+def test_blocks_leave_and_are_named(run: Any, data: Path, tmp_path: Path) -> None:
     code, out, err = run(
-        *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--preset", "accurate", "--by", "channels,blocks"),
-        *("--target", "flops=0.7", "--project", tmp_path, "--name", "run"),
+        *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--preset", "accurate", "--by", "blocks"),
+        *("--target", "flops=0.9", "--project", tmp_path, "--name", "run"),
     )
     assert code == 0, err
     report = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert 0.65 < report["after"]["gflops"] / report["before"]["gflops"] <= 0.7
+    assert 0.8 < report["after"]["gflops"] / report["before"]["gflops"] <= 0.9
     plan = PrunePlan.load(tmp_path / "run" / "plan.json")
     assert plan.blocks
     assert [step["layer"] for step in report["steps"]][: len(plan.blocks)] == list(plan.blocks)

@@ -95,7 +95,7 @@ def test_beside_channels_they_are_taken_where_that_is_better(images: Any) -> Non
 
 
 def test_where_every_block_adds_much_channels_go_alone(images: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaving._Leaving, "_loss", lambda _self, left, _judge, _what: float(len(left.blocks)))
+    monkeypatch.setattr(leaving._Leaving, "_number", lambda _self, blocks, _what, _find: float(len(blocks)) / 2)
     result = pruned(images, by=("channels", "blocks"), target="flops=0.9")
     assert result.plan.blocks == ()
     assert result.plan.layers
