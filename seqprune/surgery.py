@@ -20,6 +20,7 @@ from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
 from seqprune.graph.copying import copied
 from seqprune.graph.factor import shaped
 from seqprune.graph.leaving import left_out, merge
+from seqprune.graph.numbers import put
 from seqprune.graph.proof import TOLERANCE as TOLERANCE
 from seqprune.graph.proof import Difference as Difference
 from seqprune.plan import PrunePlan, Shapes
@@ -117,7 +118,7 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
         widths.update(module, facts)
     for same in repeated(model, graph, removed):
         if same.clear:
-            setattr(small.get_submodule(same.module), same.attribute, same.after[0])
+            put(small.get_submodule(same.module), same.attribute, same.after[0])
         else:
             log.log(logging.INFO if same.other else logging.WARNING, "%s: left as it is, set it if it is theirs", same)
     for width in graph.widths:

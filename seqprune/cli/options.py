@@ -75,6 +75,9 @@ FinetuneStep = Annotated[
 ]
 Distill = Annotated[bool, typer.Option("--distill", help="The unpruned model is the teacher of the fine-tuning.")]
 NoVal = Annotated[bool, typer.Option("--no-val", help="Do not measure accuracy before and after.")]
+ValSteps = Annotated[
+    bool, typer.Option("--val-steps", help="Measure accuracy after every pruned layer too, with activation.")
+]
 Project = Annotated[Path, typer.Option(help="Folder of all runs.")]
 Runtime = Annotated[str, typer.Option(help="Where time is measured: torch, onnxruntime, openvino, ncnn or tensorrt.")]
 Threads = Annotated[

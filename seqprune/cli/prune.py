@@ -16,7 +16,8 @@ ASKED: dict[str, Any] = {
     **{"match": str, "mode": str, "device": str, "protect": list, "by": list, "layers": (int, list), "blocks": list},
     **{"keep": (str, float, int), "round_to": int, "images": int, "imgsz": int, "batch": int, "cache_bytes": int},
     **{"cache_half": bool, "amp": bool, "finetune": int, "finetune_step": int, "distill": bool, "seed": int},
-    **{"val": bool, "classes": list, "runtime": str, "threads": int, "full": bool, "front": bool, "int8": bool},
+    **{"val": bool, "val_steps": bool, "front": bool, "int8": bool},
+    **{"classes": list, "runtime": str, "threads": int, "full": bool},
     **opening.OPENED,
 }
 
@@ -55,6 +56,7 @@ def prune(
     front: options.Front = None,
     int8: options.Int8 = False,
     no_val: options.NoVal = False,
+    val_steps: options.ValSteps = False,
     classes: options.Classes = None,
     project: options.Project = Path("runs/prune"),
     name: options.Name = None,

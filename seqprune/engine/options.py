@@ -44,6 +44,7 @@ class Options(Opening, total=False):
     cache_half: bool
     amp: bool
     val: bool
+    val_steps: bool
     runtime: str
     threads: int | None
     full: bool

@@ -34,6 +34,8 @@ class Look:
         cache_half: keep block outputs in half precision.
         amp: observe with automatic mixed precision.
         val: whether accuracy before and after is measured.
+        val_steps: whether it is measured after every pruned layer too (``activation``); with training between the
+            layers it always is.
         runtime: where time is measured: ``torch``, ``onnxruntime``, ``openvino``, ``ncnn`` or ``tensorrt``.
         threads: of a processor for that; as many as torch uses where left out.
         full: whether OpenVINO has to compute in float32 for that.
@@ -51,6 +53,7 @@ class Look:
     cache_half: bool = False
     amp: bool = False
     val: bool = True
+    val_steps: bool = False
     runtime: str = "torch"
     threads: int | None = None
     full: bool = False
@@ -198,7 +201,7 @@ class Open:
 
 def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:
     """Settings as JSON can hold them: what decides the result, without where and how fast."""
-    faster = ("device", "cache_bytes", "val", "front", "int8")
+    faster = ("device", "cache_bytes", "val", "val_steps", "front", "int8")
     found = {name: value for name, value in vars(look).items() if name not in faster}
     chosen = {entry.name: getattr(choose, entry.name) for entry in fields(choose)}
     for name in ("layers", "blocks", "protect", "by"):
