@@ -223,6 +223,9 @@ def _of_parameters(target: Target, name: str) -> float:
     return target.share
 
 
+EIGHT_BITS = "int8"
+"""No method of pruning: every row, the unpruned network's too, is followed by the same in eight bits."""
+
 METHODS: dict[str, Method] = {
     "accurate": partial(by_accurate, "ls", BY),
     "accurate-unrepaired": partial(by_accurate, "none", BY),
