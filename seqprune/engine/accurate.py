@@ -75,13 +75,13 @@ def accurate_plan(
 ) -> PrunePlan:
     """What stays of every layer; see :func:`seqprune.budget.second_order.choose_globally`.
 
-    ``relevance`` is that of the task's images; ``timing`` measures, where the target is time.
+    ``relevance`` is that of the task's images; ``timing`` measures where the target is time, in the first process.
 
     Raises:
         InputError: the target cannot be met, or nothing of that path to protect.
     """
     example = task.example(original)
-    price = price_of(target, original, graph, example, timing)
+    price = price_of(target, original, graph, example, timing, ranks)
     removed = choose_globally(
         original,
         graph,
