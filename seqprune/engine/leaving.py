@@ -85,11 +85,13 @@ class _Leaving:
         judge = self._judge()
         if judge is None and self.others:
             self.engine.told.warning("no block is left out: that is judged by images held out, and there are too few")
-            return self._with((), self.target.share)
+            return self._told(self._with((), self.target.share))
         order = self._order(protect, judge)
         if not self.others:
             return self._alone(order)
-        best, loss = self._tried((), judge, 0)
+        self.engine.told.stage("try with all blocks", None)
+        best = self._with((), self.target.share)
+        loss = self._loss(best, judge)
         for number, (block, least) in enumerate(order, 1):
             if least >= loss:
                 continue  # it alone does more harm than all the rest
@@ -154,12 +156,10 @@ class _Leaving:
 
     def _tried(self, blocks: tuple[str, ...], judge: Judge | None, number: int) -> tuple[Left, float] | None:
         """Without these blocks at the target, and the loss of that; ``None`` where it cannot be met so."""
-        self.engine.told.stage(f"try without {len(blocks)} blocks: {number}" if blocks else "try with all blocks", None)
+        self.engine.told.stage(f"try without {len(blocks)} blocks: {number}", None)
         try:
             left = self._with(blocks, self.target.share / self._share(blocks))
         except SeqPruneError:
-            if not blocks:
-                raise
             return None
         return left, self._loss(left, judge)
 

@@ -159,7 +159,7 @@ def placed(model: nn.Module, blocks: Iterable[str], name: str) -> str | None:
 def left_out_of(whole: nn.Module, model: nn.Module) -> tuple[str, ...]:
     """The blocks by which the modules of ``model``, after :func:`merge`, differ from those of ``whole``; of a list that
     is shorter, the last: elements of one list are alike."""
-    found = []
+    found: list[str] = []
     for path, module in _elements(whole):
         there = _found(model, path)
         parent = path.rpartition(".")[0]
@@ -214,7 +214,8 @@ def _together(model: nn.Module, parent: str) -> _Together | None:
     owner = _found(model, path)
     for kind in type(owner).__mro__:
         stated = READ_TOGETHER.get(f"{kind.__module__}.{kind.__qualname__}")
-        if stated is not None and stated[0] == name and getattr(kind, "forward", None) is type(owner).forward:
+        own = getattr(type(owner), "forward", None)
+        if stated is not None and stated[0] == name and getattr(kind, "forward", None) is own:
             return _Together(f"{path}.{stated[1]}", stated[2])
     return None
 

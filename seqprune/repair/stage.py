@@ -75,7 +75,7 @@ class Stage:
         """By layer, what reads the tensor that is added to its outputs."""
         paths = {name: self.reading.unit(name).shortcut for name in self.names}
         there = dict(self.pruned.named_modules())
-        return {name: path for name, path in paths.items() if path in there}
+        return {name: path for name, path in paths.items() if path is not None and path in there}
 
     def look(self, whole: Pass, part: Pass, places: Places, forward: Forward) -> None:
         """Runs one batch through both networks."""

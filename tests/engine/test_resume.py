@@ -93,7 +93,7 @@ def times_in(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "state").glob("time-*.json")}
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(1))
 def test_killed_at_random_moments_a_target_in_time_is_met_by_the_times_that_were_taken(
     tmp_path: Path, seed: int
 ) -> None:

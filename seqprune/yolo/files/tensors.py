@@ -67,10 +67,7 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
     imgsz = arguments.get("imgsz") if isinstance(arguments, dict) else getattr(arguments, "imgsz", None)
     described: Any = copy.yaml
     with contained():
-        whole = build(task, described, described.get("nc", len(names)))
-        blocks = left_out_of(whole, copy)
-        without(whole, blocks)
-        factors = factors_of(whole, copy)
+        blocks, factors = _moves(build(task, described, described.get("nc", len(names))), copy)
     description = {
         "format": FORMAT if blocks else FACTORED if factors else UNFACTORED,
         "task": task,
@@ -104,6 +101,13 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
     return path
+
+
+def _moves(whole: nn.Module, model: nn.Module) -> tuple[tuple[str, ...], tuple[Factor, ...]]:
+    """Blocks that a network is built without, and those that are factored then; ``whole`` is changed."""
+    blocks = left_out_of(whole, model)
+    without(whole, blocks)
+    return blocks, factors_of(whole, model)
 
 
 def _other_numbers(model: nn.Module, built: nn.Module) -> list[list[Any]]:
