@@ -229,6 +229,7 @@ def floats_and_bits(calls: list[int]) -> Callable[..., dict[str, Any]]:
     return made
 
 
+@pytest.mark.slow
 def test_every_row_is_followed_by_itself_in_eight_bits(
     digits: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
