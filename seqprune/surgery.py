@@ -34,6 +34,9 @@ def mask(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None) -
     Weight rows, biases, BatchNorm weight, bias and running mean become zero, the running variance one, in
     every producer of a channel group. Laws: ``mask(mask(m, p), p) == mask(m, p)``.
 
+    Args:
+        model, plan, graph: as :func:`compact` takes them.
+
     Raises:
         PlanError: the plan is not for this model.
     """
@@ -67,6 +70,9 @@ def keep_masked(model: nn.Module, plan: PrunePlan, optimizer: torch.optim.Optimi
     """Keeps a masked model's removed channels dead while an optimizer trains it: they are zeroed after every step.
 
     Without it they wake up, since a zero BatchNorm has a gradient. The handle's ``remove()`` ends it.
+
+    Args:
+        model: trained in place by ``optimizer``; masked by ``plan``.
 
     Raises:
         PlanError: the plan is not for this model.
@@ -211,9 +217,7 @@ def _zeros(model: nn.Module, inputs: Shapes) -> tuple[torch.Tensor, ...]:
     parameter = next(model.parameters())
     return tuple(
         torch.zeros(
-            shape,
-            dtype=parameter.dtype if "float" in dtype else getattr(torch, dtype),
-            device=parameter.device,
+            shape, dtype=parameter.dtype if "float" in dtype else getattr(torch, dtype), device=parameter.device
         )
         for shape, dtype in inputs
     )

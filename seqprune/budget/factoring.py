@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
 from torch import nn
 
 from seqprune.budget.cost import gflops, parameters
-from seqprune.budget.factor_curves import Chosen, Curve, cheapest, curve, pair, saved
+from seqprune.budget.factor_curves import STEPS, Chosen, Curve, cheapest, curve, pair, saved
 from seqprune.budget.importance import importance_of_layers
 from seqprune.budget.meet import meet
 from seqprune.budget.price import operations
@@ -22,12 +23,13 @@ from seqprune.budget.second_order import scaled_weight
 from seqprune.budget.target import Target
 from seqprune.budget.timed import STEP, Times, times_of
 from seqprune.errors import InputError
-from seqprune.graph.factor import Factor, First, aligned, factorable, factored
+from seqprune.graph.factor import Factor, First, Weights, aligned, factorable, factored
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.inputs import Inputs
 from seqprune.observe.patches import Sampler
+from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.observe.reading import Reading
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import second_moments
@@ -60,6 +62,7 @@ class Factoring:
 
     Attributes:
         model: the unpruned network.
+        kind: what is counted: ``params``, or operations for everything else that is not timed.
         curves: by block, ways of making it of two.
         patches: by block, ``[K, K]`` covariance of what its convolution reads.
         scales: by block, ``[outputs]``, what an error in each output matters.
@@ -68,6 +71,7 @@ class Factoring:
     """
 
     model: nn.Module
+    kind: str
     curves: Mapping[str, Sequence[Curve]]
     patches: Mapping[str, torch.Tensor]
     scales: Mapping[str, torch.Tensor]
@@ -75,20 +79,38 @@ class Factoring:
     timing: Timing | None = None
     times: Times | None = None
 
-    def to_target(self, target: Target, inputs: Inputs, step: int) -> Factored:
+    def share(self, inputs: Inputs) -> float:
+        """Of the network's cost, what the convolutions take that may be pairs."""
+        return sum(ways[0].whole for ways in self.curves.values()) / self._whole(inputs)
+
+    def to_target(
+        self, target: Target, inputs: Inputs, step: int, nearest: bool = False, ranks: Ranks = ALONE
+    ) -> Factored:
         """The network as near below a target as steps of ``step`` channels let it be.
+
+        Args:
+            target: what stays, of what the curves count.
+            inputs: what operations are counted at.
+            step: channels between are a multiple of it.
+            nearest: go as far as factors can where they cannot go all the way.
+            ranks: processes that come to the same; the first of them decides.
 
         Raises:
             InputError: the target cannot be met by factors alone.
         """
-        timing, times = self.timing, self.times
-        if times is not None:
-            whole, step = times.whole, max(step, STEP)
-        else:
-            whole = parameters(self.model) if target.kind == "params" else 1e9 * gflops(self.model, inputs) / 2
+        factors, weights = ranks.first(partial(self._decided, target, inputs, step, nearest))
+        model = factored(self.model, factors, weights)
+        return Factored(aligned(self.model, factors), model, factors, _renamed(self.relevance, factors, self.model))
+
+    def _decided(
+        self, target: Target, inputs: Inputs, step: int, nearest: bool
+    ) -> tuple[tuple[Factor, ...], dict[str, Weights]]:
+        """Which convolutions are made of two, and of what."""
+        timing, whole = self.timing, self._whole(inputs)
+        step = step if self.times is None else max(step, STEP)
 
         def choose(share: float) -> Chosen:
-            found = cheapest(self.curves, lambda each: whole - saved(each) <= share * whole, step)
+            found = cheapest(self.curves, lambda each: whole - saved(each) <= share * whole, step, nearest=nearest)
             if found is None:
                 raise InputError(
                     f"factors alone do not bring this network to {target.kind}={target.share:g}: let channels go too, "
@@ -99,19 +121,28 @@ class Factoring:
         if timing is None:
             chosen = choose(target.share)
         else:
-            chosen = meet(choose, lambda each: timing.share(self.model, self._built(each, 0)[0]), target.share)
-        model, factors = self._built(chosen)
-        return Factored(aligned(self.model, factors), model, factors, _renamed(self.relevance, factors, self.model))
 
-    def _built(self, chosen: Chosen, steps: int | None = None) -> tuple[nn.Module, tuple[Factor, ...]]:
+            def left(found: Chosen) -> float:
+                return timing.share(self.model, factored(self.model, *self._made(found, 0)))
+
+            chosen = meet(choose, left, target.share, nearest=nearest)
+        return self._made(chosen)
+
+    def _whole(self, inputs: Inputs) -> float:
+        """Cost of the network, in what the curves count."""
+        if self.times is not None:
+            return self.times.whole
+        return parameters(self.model) if self.kind == "params" else 1e9 * gflops(self.model, inputs) / 2
+
+    def _made(self, chosen: Chosen, steps: int = STEPS) -> tuple[tuple[Factor, ...], dict[str, Weights]]:
         blocks = factorable(self.model)
         factors, weights = [], {}
         for block, (way, rank) in chosen.items():
             conv = cast(nn.Conv2d, self.model.get_submodule(blocks[block]))
             about = (conv.weight.cpu(), self.patches[block], self.scales[block], way, rank)
-            weights[block], _ = pair(*about) if steps is None else pair(*about, steps)
+            weights[block], _ = pair(*about, steps)
             factors.append(Factor(block, way.first, rank))
-        return factored(self.model, factors, weights), tuple(factors)
+        return tuple(factors), weights
 
 
 def share_left(model: nn.Module, smaller: nn.Module, kind: str, inputs: Inputs, timing: Timing | None = None) -> float:
@@ -135,6 +166,7 @@ def observe(
     forward: Forward | None = None,
     progress: Progress | None = None,
     timing: Timing | None = None,
+    ranks: Ranks = ALONE,
 ) -> Factoring:
     """One pass over the images.
 
@@ -148,16 +180,19 @@ def observe(
         relevance: where errors matter, from the same images. All are alike without it.
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
-        timing: measures, where time is the cost.
+        timing: measures, where time is the cost, in the first process.
+        ranks: the processes that share the images; all return the same.
     """
     names = [name for name in reading.names if getattr(model.get_submodule(name), "groups", 1) == 1]
-    moments, leader = second_moments(model, names, images, Sampler(), progress, forward, relevance)
+    moments, leader = second_moments(model, names, images, Sampler(), progress, forward, relevance, ranks)
     covariances = {name: (seen.products[0] / seen.count).cpu() for name, seen in moments.items()}
     read = {name: covariances[leader[name]] for name in names if name in leader}
     known = relevance or Relevance()
     importance = importance_of_layers(model, read, known.curvature)
     uses = None if kind == "params" else operations(model, inputs)
-    times = None if timing is None else times_of(model, inputs, timing, list(factorable(model).values()))
+    times = None
+    if timing is not None:
+        times = ranks.first(partial(times_of, model, inputs, timing, list(factorable(model).values())))
     spared = tuple(f"{path.rstrip('.')}." for path in protect)
     curves, patches, scales = {}, {}, {}
     for block, name in factorable(model).items():
@@ -178,7 +213,7 @@ def observe(
                 curve(*about, way, times.alone[name], line.each, line.base)
                 for way, line in zip(WAYS, lines, strict=True)
             ]
-    return Factoring(model, curves, patches, scales, relevance, timing, times)
+    return Factoring(model, kind, curves, patches, scales, relevance, timing, times)
 
 
 def _scale(conv: nn.Conv2d, scaled: torch.Tensor) -> torch.Tensor:
@@ -190,7 +225,8 @@ def _scale(conv: nn.Conv2d, scaled: torch.Tensor) -> torch.Tensor:
 
 def _costs(conv: nn.Conv2d, first: First, uses: float | None) -> tuple[float, float]:
     """Of the convolution as it is, and of every channel between its factors; ``uses`` is how often a weight is used,
-    ``None`` where weights are counted. The first of two leaves one of both strides to the second."""
+    ``None`` where weights are counted. The first of two leaves one of both strides to the second.
+    """
     (height, width), (down, along) = conv.kernel_size, conv.stride
     if first == "row":
         height, width, along = width, height, down

@@ -50,7 +50,14 @@ Criterion = Annotated[
 Recover = Annotated[
     str | None, typer.Option(show_default="ls with accurate", help="Repairs without training: ls, bias, bn or none.")
 ]
-Moves = Annotated[str, typer.Option(metavar="MOVES", help="What accurate may do: of channels, factors, blocks, size.")]
+Moves = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MOVES",
+        show_default="channels,factors; with size for latency without --imgsz",
+        help="What accurate may do: of channels, factors, blocks, size, with commas.",
+    ),
+]
 Protect = Annotated[list[str] | None, typer.Option(help="Module path to spare; may be repeated.")]
 Layers = Annotated[int | None, typer.Option(show_default="3", help="How many layers to choose from the blocks.")]
 Blocks = Annotated[str | None, typer.Option(show_default="1-5", help="Blocks to choose from: 1-5 or 1-3,6.")]

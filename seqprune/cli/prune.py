@@ -29,7 +29,7 @@ def prune(
     target: options.Target = None,
     criterion: options.Criterion = None,
     recover: options.Recover = None,
-    by: options.Moves = "channels",
+    by: options.Moves = None,
     protect: options.Protect = None,
     layers: options.Layers = None,
     blocks: options.Blocks = None,
@@ -99,7 +99,7 @@ def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
     from seqprune.select.layers import parse_blocks
 
     read = {
-        "by": [move.strip() for move in given["by"].split(",")],
+        "by": None if given["by"] is None else [move.strip() for move in given["by"].split(",")],
         "protect": given["protect"] or [],
         "layers": given["layer"] or given["layers"],
         "blocks": None if given["blocks"] is None else list(parse_blocks(given["blocks"])),

@@ -61,7 +61,7 @@ class Options(Opening, total=False):
     recover: str | None
     protect: Sequence[str]
     criterion: str | None
-    by: Sequence[str]
+    by: Sequence[str] | None
     mode: Mode
     seed: int
     finetune: int

@@ -69,8 +69,7 @@ def _keeps_shape(calls: Sequence[tuple[object, object]]) -> bool:
 
 
 def _follows(model: nn.Module, path: str, calls: Mapping[str, Sequence[tuple[object, object]]]) -> bool:
-    """Whether a block of a list reads what the one before makes, or its output is read by the one behind; in a
-    sequence that is so."""
+    """Whether a block reads what the one before makes, or is read by the one behind; in a sequence that is so."""
     parent, _, number = path.rpartition(".")
     elements = model.get_submodule(parent)
     if isinstance(elements, nn.Sequential) or _together(model, parent) is not None:
@@ -157,8 +156,10 @@ def placed(model: nn.Module, blocks: Iterable[str], name: str) -> str | None:
 
 
 def left_out_of(whole: nn.Module, model: nn.Module) -> tuple[str, ...]:
-    """The blocks by which the modules of ``model``, after :func:`merge`, differ from those of ``whole``; of a list that
-    is shorter, the last: elements of one list are alike."""
+    """The blocks by which the modules of ``model``, after :func:`merge`, differ from those of ``whole``.
+
+    Of a list that is shorter the last: elements of one list are alike.
+    """
     found: list[str] = []
     for path, module in _elements(whole):
         there = _found(model, path)

@@ -174,7 +174,7 @@ def course(points: Sequence[tuple[str, float]], label: str) -> Markup:
         parts += [
             words(left - 8, y + 4, name if len(name) < 19 else f"…{name[-17:]}", "end"),
             f'<circle cx="{x:.1f}" cy="{y}" r="4.5" class="now">{title(f"{name}: {value:.4f}")}</circle>',
-            words(x + 9, y + 4, f"{value:.4f}"),
+            words(x + 9, y + 4, f"{value:.4f}", style="value"),
         ]
     return picture(label, width, step * len(points) + 4, *parts)
 
