@@ -88,8 +88,7 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
     Equal to ``mask(model, plan)`` on every input up to floating point.
 
     Args:
-        model: the unpruned or the masked model, with the plan's factors or without; they are made of the weights then.
-            Blocks that the plan leaves out may be there.
+        model: the unpruned or the masked model, the plan's factors and blocks done or not; by the weights alone then.
         plan: what stays.
         graph: that of the model with its factors, traced anew where it is left out.
 
