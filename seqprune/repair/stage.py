@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 from typing import cast
 
@@ -85,15 +85,7 @@ class Stage:
         """Runs one batch through both networks."""
         device = next(self.pruned.parameters()).device
         run_whole, run_part, once = whole.ready(), part.ready(), Once()
-        all_images = self.batches * whole.images
-
-        def drawn_for(name: str, layer: nn.Module, output: torch.Tensor, images: slice) -> Drawn:
-            drawn = places.of(name, map_size(layer, output), images)
-            if getattr(layer, "groups", 1) == 1:
-                return drawn
-            columns = cast(torch.Tensor, layer.weight)[0].numel()
-            most = ceil(max(ENOUGH * columns, LEAST) / all_images)
-            return drawn.thinned(images.stop - images.start, most)
+        drawn_for = partial(self.drawn, places, self.batches * whole.images)
 
         def run(images: slice) -> None:
             before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
@@ -147,6 +139,15 @@ class Stage:
                 run_part(images)
 
         forward(whole.images, device, run)
+
+    @staticmethod
+    def drawn(places: Places, all_: int, name: str, layer: nn.Module, output: torch.Tensor, images: slice) -> Drawn:
+        """Where to look at a layer's output for some images, of ``all_`` that there are."""
+        drawn = places.of(name, map_size(layer, output), images)
+        if getattr(layer, "groups", 1) == 1:
+            return drawn
+        columns = cast(torch.Tensor, layer.weight)[0].numel()
+        return drawn.thinned(images.stop - images.start, ceil(max(ENOUGH * columns, LEAST) / all_))
 
     def added(
         self, name: str, layer: nn.Module, output: torch.Tensor, beside: Mapping[str, torch.Tensor], where: Positions
