@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import CodeType
 
 COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.GtE),
@@ -40,34 +42,50 @@ class Mutant:
     """A mutation of one place.
 
     Attributes:
+        number: of the site in its file.
         scope: function or class it lies in, dotted.
         line: where, in the source as it is.
+        first: where its statement begins.
         kind: what was done.
         before: the statement as it was, its first line.
         after: the same, mutated.
-        source: the whole module, mutated.
     """
 
+    number: int
     scope: str
     line: int
+    first: int
     kind: str
     before: str
     after: str
-    source: str
 
 
 def mutants(source: str) -> Iterator[Mutant]:
     """Every mutation of a module, in a fixed order."""
-    tree = ast.parse(source)
-    for scope, statement in _statements(tree, ""):
+    for number, (scope, statement, (node, kind, change, restore)) in enumerate(_sites(ast.parse(source))):
         before = _head(statement)
-        for node, kind, change, restore in [*_edits(statement), *_removals(statement)]:
-            change()
-            after = _head(statement)
-            text = ast.unparse(tree)
-            restore()
-            if after != before:
-                yield Mutant(scope, getattr(node, "lineno", statement.lineno), kind, before, after, text)
+        change()
+        after = _head(statement)
+        restore()
+        if after != before:
+            yield Mutant(
+                number, scope, getattr(node, "lineno", statement.lineno), statement.lineno, kind, before, after
+            )
+
+
+def mutated(source: str, path: str, number: int | None) -> CodeType:
+    """A module with the mutation of that number, or with none; lines are those of the source as it is."""
+    tree = ast.parse(source)
+    if number is not None:
+        _, _, (_, _, change, _) = next(itertools.islice(_sites(tree), number, None))
+        change()
+    return compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True)
+
+
+def _sites(tree: ast.Module) -> Iterator[tuple[str, ast.stmt, Edit]]:
+    for scope, statement in _statements(tree, ""):
+        for edit in [*_edits(statement), *_removals(statement)]:
+            yield scope, statement, edit
 
 
 def _head(statement: ast.stmt) -> str:
@@ -140,7 +158,8 @@ def _edits(statement: ast.stmt) -> Iterator[Edit]:
         elif isinstance(node, ast.BoolOp):
             yield _set(node, "op", ast.Or() if isinstance(node.op, ast.And) else ast.And(), "and, or")
             for at in range(len(node.values)):
-                yield _set(node, "values", [*node.values[:at], *node.values[at + 1 :]], "condition dropped")
+                others = [*node.values[:at], *node.values[at + 1 :]]
+                yield _set(node, "values", others if others[1:] else others * 2, "condition dropped")
         elif isinstance(node, ast.BinOp) and type(node.op) in ARITHMETIC:
             yield _set(node, "op", ARITHMETIC[type(node.op)](), "arithmetic")
         elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub | ast.Invert):

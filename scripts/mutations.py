@@ -1,15 +1,16 @@
 """Plants one-line mutations in the code that decides, and asks the tests that run there whether they notice.
 
-``python scripts/mutations.py`` draws a share of all sites and runs them, in some 60 minutes of one core:
+``python scripts/mutations.py`` draws sites, stratified over the files, until its time is over:
 
-    python scripts/mutations.py --share 0.12 --seed 0 --out mutations.json
+    python scripts/mutations.py --minutes 90 --seed 0 --out mutations.json
     python scripts/mutations.py --again mutations.json --seconds 200 --out again.json  # its survivors, once more
-    python scripts/mutations.py --only seqprune/plan.py --share 1
+    python scripts/mutations.py --only seqprune/plan.py --minutes 10
 
-First the tests run once, and which of them ran which line is written down (``.cache`` beside the result). Then every
-mutant gets a process of its own, forked from one that has the heavy libraries: it imports the package with the mutated
-module and runs the tests of that line, the quick ones first, until one fails. Those that nobody can notice are listed
-in ``scripts/equivalent.yaml``, with the reason.
+First every test runs once, and which lines it runs is written down (``.cache`` beside the result). Then the tests are
+collected once, and every mutant gets a fork of the process that has them: its functions get their mutated code in
+place, and the tests of that line run, the quick ones first, until one fails. What runs when a module is imported needs
+an import of its own, and gets a tenth of the time. Those that nobody can notice are listed in
+``scripts/equivalent.yaml``, with the reason.
 """
 
 # ruff: noqa: T201 - what it prints is its result
@@ -18,26 +19,26 @@ from __future__ import annotations
 
 import argparse
 import collections
+import functools
+import gc
 import importlib.abc
 import importlib.util
 import itertools
 import json
-import math
 import os
 import random
-import resource
-import signal
 import sys
-import threading
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from types import CodeType, FrameType, ModuleType
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
+import planting
 import pytest
 import yaml
-from mutants import Mutant, mutants
+from mutants import Mutant, mutants, mutated
 
 ROOT = Path(__file__).parents[1]
 SUBJECTS = (
@@ -48,80 +49,82 @@ SUBJECTS = (
         for name in ("unpickle", "archive", "bounded", "contained", "guard", "sound", "description", "tensors")
     ),
 )
+FAVOURED = ("select", "budget", "repair", "surgery.py", "rules", "proof.py", "widths.py")
+"""Parts of paths that are drawn three times as often."""
 TESTS = (
-    *("tests/graph", "tests/select", "tests/criteria", "tests/recovery", "tests/regression", "tests/engine"),
-    *("tests/security", "tests/observe", "tests/test_atomic.py", "tests/test_plain.py"),
+    *("tests/graph", "tests/select", "tests/criteria", "tests/recovery", "tests/regression", "tests/security"),
     *(
-        f"tests/yolo/test_{name}.py"
-        for name in "unpickle load guard description tensors save rebuild widths factored prompted".split()
+        "tests/engine/test_modules.py",
+        "tests/architectures/test_standins.py",
+        "tests/test_atomic.py",
+        "tests/test_plain.py",
     ),
+    *(f"tests/yolo/test_{name}.py" for name in "unpickle guard description archive bounded sound load tensors".split()),
 )
-OPTIONS = ("-q", "-p", "no:cacheprovider", "-p", "no:benchmark", "-m", "not slow and not architectures and not real")
 HEAVY = "torch torchvision numpy scipy.optimize sklearn.manifold kmedoids kneed ultralytics hypothesis PIL.Image"
-LONGEST = 4  # times what its tests took without a mutation: longer is noticed
-MEMORY = 8 << 30
+FATES = ("killed", "survived", "unreached")
 
 
-class Coverage:
-    """Which test ran which line of the subjects, and how long it took, as a plugin of pytest."""
+class Site(NamedTuple):
+    file: Path
+    mutant: Mutant
 
-    def __init__(self, files: set[str]) -> None:
-        self.files = files
-        self.lines: dict[str, dict[int, set[str]]] = collections.defaultdict(lambda: collections.defaultdict(set))
-        self.seconds: dict[str, float] = {}
-        self.test = ""
-
-    def trace(self, frame: FrameType, event: str, argument: Any) -> Any:
-        name = frame.f_code.co_filename
-        if name not in self.files:
-            return None
-        lines = self.lines[name]
-        lines[frame.f_lineno].add(self.test)
-
-        def local(inner: FrameType, event: str, argument: Any) -> Any:
-            lines[inner.f_lineno].add(self.test)
-            return local
-
-        return local
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self.test, start = item.nodeid, time.process_time()
-        sys.settrace(self.trace)
-        threading.settrace(self.trace)
-        try:
-            return (yield)
-        finally:
-            sys.settrace(None)
-            threading.settrace(None)  # type: ignore[arg-type]
-            self.seconds[item.nodeid] = time.process_time() - start
-            self.test = ""
+    @property
+    def title(self) -> str:
+        mutant = self.mutant
+        return f"{self.file.relative_to(ROOT)} {mutant.scope}: {mutant.before} -> {mutant.after}"
 
 
-def covered(files: Sequence[Path], cache: Path) -> tuple[dict[str, dict[int, set[str]]], dict[str, float]]:
-    if not cache.exists():
-        run = os.fork()
-        if run == 0:
-            plugin = Coverage({str(file) for file in files})
-            code = pytest.main([*OPTIONS, "-x", *(str(ROOT / test) for test in TESTS)], plugins=[plugin])
-            if code == 0:
-                lines = {f: {str(n): sorted(t) for n, t in found.items()} for f, found in plugin.lines.items()}
-                cache.write_text(json.dumps({"lines": lines, "seconds": plugin.seconds}))
-            os._exit(int(code))
-        if os.waitstatus_to_exitcode(os.waitpid(run, 0)[1]):
-            raise SystemExit("the tests fail without a mutation: mend that first")
-    found = json.loads(cache.read_text())
-    lines = {f: {int(n): set(tests) for n, tests in by_line.items()} for f, by_line in found["lines"].items()}
-    return lines, found["seconds"]
+class Known(NamedTuple):
+    """What a run without mutations saw: tests by file and line, and seconds of each."""
+
+    lines: dict[str, dict[int, set[str]]]
+    seconds: dict[str, float]
+
+    def time(self, test: str) -> float:
+        """In seconds; of a new test a guess."""
+        return self.seconds.get(test, 1.0)
+
+    def tests(self, site: Site, imported: bool) -> set[str]:
+        """Those that run the mutated line; of what runs on import, those that run anything of the file."""
+        here = self.lines.get(str(site.file.relative_to(ROOT)), {})
+        if imported:
+            return set().union(*here.values())
+        return here.get(site.mutant.first, set())
+
+
+def read(cache: Path) -> Known:
+    lines: dict[str, dict[int, set[str]]] = collections.defaultdict(lambda: collections.defaultdict(set))
+    seen = {name: found for name, found in json.loads(cache.read_text()).items() if found["passed"]}
+    for name, found in seen.items():
+        for file, numbers in found["lines"].items():
+            for number in numbers:
+                lines[file][number].add(name)
+    return Known(lines, {name: found["seconds"] for name, found in seen.items()})
+
+
+def stratified(sites: Iterable[Site], seed: int) -> list[Site]:
+    """All sites in a drawn order: any beginning of it has about the same share of every file."""
+    draw = random.Random(seed)  # noqa: S311 - no secret
+    by_file = collections.defaultdict(list)
+    for site in sites:
+        by_file[site.file].append(site)
+    places = []
+    for file, own in by_file.items():
+        draw.shuffle(own)
+        weight = 3 if set(FAVOURED) & set(file.parts) else 1
+        places += [((at + draw.random()) / len(own) / weight, site) for at, site in enumerate(own)]
+    return [site for _, site in sorted(places, key=lambda place: place[0])]
 
 
 class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports one module from its mutated source."""
+    """Imports one module from its mutated code."""
 
-    def __init__(self, path: Path, source: str) -> None:
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        self.package = parts[-1] == "__init__"
-        self.name, self.path, self.source = ".".join(parts[:-1] if self.package else parts), path, source
+    def __init__(self, site: Site) -> None:
+        parts = site.file.relative_to(ROOT).with_suffix("").parts
+        self.package, self.path = parts[-1] == "__init__", site.file
+        self.name = ".".join(parts[:-1] if self.package else parts)
+        self.code = mutated(site.file.read_text(), str(site.file), site.mutant.number)
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         if fullname != self.name:
@@ -135,97 +138,194 @@ class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        code: CodeType = compile(self.source, str(self.path), "exec")
-        exec(code, vars(module))  # noqa: S102 - that is what this is for
+        exec(self.code, vars(module))  # noqa: S102 - that is what this is for
 
 
-def within(tests: set[str], seconds: dict[str, float], budget: float) -> list[str]:
-    """The quickest of the tests that take no longer than that together, one at the least."""
-    quickest = sorted(tests, key=lambda test: seconds[test])
-    spent = itertools.accumulate(seconds[test] for test in quickest)
+class Result:
+    """What became of every mutant, written after each."""
+
+    def __init__(self, out: Path, sites: int) -> None:
+        self.out, self.fates = out, {fate: [] for fate in FATES}  # type: ignore[var-annotated]
+        self.kills: collections.Counter[str] = collections.Counter()
+        self.sites = sites
+        self.reread()
+
+    def reread(self) -> None:
+        if self.out.exists():
+            self.fates |= {fate: json.loads(self.out.read_text())[fate] for fate in FATES}
+
+    def add(self, site: Site, fate: str, about: str = "") -> None:
+        self.fates[fate].append(site.title)
+        if fate in ("survived", "unreached"):
+            mutant = site.mutant
+            print(f"{fate}: {site.file.relative_to(ROOT)}:{mutant.line} {mutant.scope} ({mutant.kind}) {about}")
+            print(f"    {mutant.before}\n    {mutant.after}", flush=True)
+        self.out.write_text(json.dumps({"sites": self.sites, **self.fates}, indent=1))
+
+    def planted(self) -> set[str]:
+        return {title for found in self.fates.values() for title in found}
+
+    def __str__(self) -> str:
+        return f"{self.sites} sites, " + ", ".join(f"{len(found)} {fate}" for fate, found in self.fates.items())
+
+
+def within(tests: set[str], known: Known, result: Result, budget: float) -> list[str]:
+    """The quickest of the tests that take no longer than that together, one at the least; those that have noticed
+    others are asked before."""
+    quickest = sorted(tests, key=lambda test: (known.time(test) / (1 + result.kills[test]), test))
+    spent = itertools.accumulate(known.time(test) for test in quickest)
     return [test for test, until in zip(quickest, spent, strict=True) if until <= budget] or quickest[:1]
 
 
-def survives(path: Path, mutant: Mutant, tests: Sequence[str], limit: int, output: Path) -> bool:
-    """Whether all tests pass with the mutant in the package's place, in a process of its own, in ``limit`` seconds."""
-    if not tests:
-        return True
-    run = os.fork()
-    if run == 0:
-        os.setpgid(0, 0)
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
-        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-        with output.open("w") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        sys.dont_write_bytecode = True
-        sys.meta_path.insert(0, Planted(path, mutant.source))
-        os._exit(int(pytest.main([*OPTIONS, "-x", *tests])))
-    code = _ended(run, 10 * limit)
-    return code in (0, int(pytest.ExitCode.NO_TESTS_COLLECTED))
+class Planting(NamedTuple):
+    """What a run of mutants goes by: ``seconds`` of tests for each, and an end in monotonic time."""
+
+    known: Known
+    result: Result
+    seconds: float
+    until: float
+    scratch: Path
+
+    def settle(self, site: Site, tests: Sequence[str], work: Callable[[Path], int]) -> None:
+        """Asks in a fork whether the tests notice, and adds what became of the mutant."""
+        found = self.scratch / "running"
+        spent = sum(map(self.known.time, tests))
+        limit = 120 + 20 * spent  # of the wall clock: others work here too
+        code = planting.fork(functools.partial(work, found), self.scratch / "log", limit)
+        if code:
+            self.result.kills[found.read_text()] += 1
+        about = f"{len(tests)} tests, {spent:.1f} s"
+        self.result.add(site, "killed" if code not in (0, pytest.ExitCode.NO_TESTS_COLLECTED) else "survived", about)
+
+    def tests(self, site: Site, imported: bool, there: Collection[str]) -> list[str]:
+        """Of those that are there; new ones may run any line."""
+        new = set(there) - set(self.known.seconds)
+        chosen = (self.known.tests(site, imported) & set(there)) | new
+        return within(chosen, self.known, self.result, self.seconds)
 
 
-def _ended(run: int, seconds: float) -> int:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        ended, status = os.waitpid(run, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.05)
-    os.killpg(run, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(run, 0)[1])
+def in_place(sites: Sequence[Site], planting_: Planting, items: dict[str, pytest.Item]) -> None:
+    """Plants mutants of functions, each in a fork of this process, which has the tests collected."""
+    planting.forget()
+    for file in {str(site.file) for site in sites}:
+        planting.live(file)
+    gc.collect()
+    gc.freeze()
+    for site in sites:
+        if time.monotonic() > planting_.until:
+            break
+        differ = difference(site)
+        if differ is None:
+            continue
+        tests = planting_.tests(site, False, items)
+        if not tests:
+            planting_.result.add(site, "unreached")
+            continue
+
+        def work(found: Path, site: Site = site, differ: Any = differ, tests: Sequence[str] = tests) -> int:
+            planting.plant(str(site.file), differ)
+            return planting.tried([items[test] for test in tests], planting_.known.seconds, found)
+
+        planting_.settle(site, tests, work)
 
 
-def key(file: Path, mutant: Mutant) -> str:
-    return f"{file.relative_to(ROOT)} {mutant.scope}: {mutant.before} -> {mutant.after}"
+def difference(site: Site) -> dict[tuple[str, int], Any] | None:
+    source = site.file.read_text()
+    return planting.changed(*(mutated(source, str(site.file), number) for number in (None, site.mutant.number)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--share", type=float, default=0.12, help="of all sites")
-    parser.add_argument("--seconds", type=float, default=15, help="of tests for one mutant, the quickest first")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="*", default=SUBJECTS, help="files or patterns, from the root")
-    parser.add_argument("--again", type=Path, help="an earlier result, whose survivors are planted anew")
-    parser.add_argument("--tests", nargs="*", help="files of tests to run instead of those of the line, new ones say")
-    parser.add_argument("--out", type=Path, default=Path("mutations.json"))
-    options = parser.parse_args()
-    os.chdir(ROOT)
+def imported(sites: Sequence[Site], planting_: Planting) -> None:
+    """Plants mutants of what runs on import, each in a fork of this process, which has all but the package."""
     for name in HEAVY.split():
         importlib.import_module(name)
     if any(name.startswith("seqprune") for name in sys.modules):
         raise SystemExit("the package was imported too early: what is mutated must be imported after it")
-    files = sorted({file for pattern in options.only for file in ROOT.glob(pattern)})
-    everything = [file for pattern in SUBJECTS for file in ROOT.glob(pattern)]
-    known: tuple[dict[str, dict[int, set[str]]], dict[str, float]] = ({}, {})
-    lines, seconds = known if options.tests else covered(everything, options.out.with_suffix(".cache"))
-    equivalent = yaml.safe_load((ROOT / "scripts" / "equivalent.yaml").read_text()) or {}
-    reasons = {text: reason for reason, texts in equivalent.items() for text in texts}
-    draw = random.Random(options.seed)  # noqa: S311 - no secret
-    every = [(file, mutant) for file in files for mutant in mutants(file.read_text())]
-    sites = len(every)
-    chosen = [one for one in every if draw.random() < options.share]
-    if options.again:
-        survivors = set(json.loads(options.again.read_text())["survived"])
-        chosen = [one for one in every if key(*one) in survivors]
-    draw.shuffle(chosen)  # so that a run that is stopped has seen a sample too
-    result: dict[str, list[str]] = {"killed": [], "survived": [], "equivalent": []}
-    for file, mutant in chosen:
-        title = key(file, mutant)
-        if title in reasons:
-            result["equivalent"].append(title)
+    for site in sites:
+        if time.monotonic() > planting_.until:
+            break
+        tests = planting_.tests(site, True, planting_.known.seconds)
+        if not tests or difference(site) is not None:
             continue
-        here = lines.get(str(file), {})
-        anywhere = set().union(*here.values())
-        tests = options.tests or within((here.get(mutant.line) or anywhere) - {""}, seconds, options.seconds)
-        limit = 20 + LONGEST * math.ceil(sum(seconds.get(test, options.seconds) for test in tests))
-        alive = survives(file, mutant, tests, limit, options.out.with_suffix(".log"))
-        result["survived" if alive else "killed"].append(title)
-        if alive:
-            print(f"{file.relative_to(ROOT)}:{mutant.line} {mutant.scope} ({mutant.kind}, {len(tests)} tests)")
-            print(f"    {mutant.before}\n    {mutant.after}", flush=True)
-        options.out.write_text(json.dumps({"sites": sites, **result}, indent=1))
-    print(f"{sites} sites, " + ", ".join(f"{len(found)} {what}" for what, found in result.items()))
+
+        def work(found: Path, site: Site = site, tests: Sequence[str] = tests) -> int:
+            sys.meta_path.insert(0, Planted(site))
+            found.write_text("imported")
+
+            def run(items: dict[str, pytest.Item]) -> None:
+                os._exit(planting.tried(list(items.values()), planting_.known.seconds, found))
+
+            planting.collect(tests, planting_.scratch / "base", run)
+            return 1
+
+        planting_.settle(site, tests, work)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60, help="after that no other mutant is planted")
+    parser.add_argument("--seconds", type=float, default=15, help="of tests for one mutant, the quickest first")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="*", default=SUBJECTS, help="files or patterns, from the root")
+    parser.add_argument("--again", type=Path, help="an earlier result, whose survivors are planted anew")
+    parser.add_argument(
+        "--tests", nargs="*", default=[], help="files to collect, of whose tests new ones are asked too"
+    )
+    parser.add_argument("--known", action="store_true", help="no other tests than those that were watched earlier")
+    parser.add_argument("--out", type=Path, default=Path("mutations.json"), help="goes on where it was stopped")
+    options = parser.parse_args()
+    os.chdir(ROOT)
+    sites = [
+        Site(file, mutant)
+        for file in sorted({file for pattern in options.only for file in ROOT.glob(pattern)})
+        for mutant in mutants(file.read_text())
+    ]
+    result = Result(options.out, len(sites))
+    with tempfile.TemporaryDirectory() as folder:
+        scratch, cache = Path(folder), options.out.with_suffix(".cache")
+        if not (options.tests or options.known):
+            every = [file for pattern in SUBJECTS for file in ROOT.glob(pattern)]
+            apart(
+                lambda: planting.collect(
+                    TESTS, scratch / "base", lambda items: planting.watch(items, every, ROOT, cache)
+                )
+            )
+        known = read(cache) if cache.exists() else Known({}, {})
+        chosen = drawn(sites, result, options)
+        until = time.monotonic() + 60 * options.minutes
+        run = Planting(known, result, options.seconds, until - 6 * options.minutes, scratch)
+        tests = options.tests or TESTS
+        apart(lambda: planting.collect(tests, scratch / "base", functools.partial(in_place, chosen, run)))
+        result.reread()
+        rest = [site for site in chosen if site.title not in result.planted()]
+        imported(rest, run._replace(until=until))
+    print(result)
+
+
+def apart(work: Callable[[], None]) -> None:
+    """Does it in a process of its own, so that this one stays without the package."""
+    run = os.fork()
+    if run == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    if os.waitpid(run, 0)[1]:
+        raise SystemExit("stopped")
+
+
+def drawn(sites: list[Site], result: Result, options: argparse.Namespace) -> list[Site]:
+    """The sites to plant, in a drawn order, without those that were planted and those that nobody can notice."""
+    if options.again:
+        survivors = json.loads(options.again.read_text())
+        again = {*survivors["survived"], *survivors["unreached"]}
+        sites = [site for site in sites if site.title in again]
+    equivalent = yaml.safe_load((ROOT / "scripts" / "equivalent.yaml").read_text()) or {}
+    known = {text for texts in equivalent.values() for text in texts}
+    done = result.planted()
+    return [site for site in stratified(sites, options.seed) if site.title not in known | done]
 
 
 if __name__ == "__main__":

@@ -121,6 +121,7 @@ class PrunePlan:
 
     @property
     def keep(self) -> dict[str, tuple[int, ...]]:
+        """The indices of the channels that stay, by module path, front to back."""
         return {layer.name: layer.keep for layer in self.layers}
 
     def removed_groups(self, graph: ChannelGraph) -> BoolArray:
@@ -166,6 +167,7 @@ class PrunePlan:
     # ---- JSON --------------------------------------------------------------------------------------
 
     def to_json(self) -> str:
+        """The plan as text that :meth:`from_json` reads."""
         layers = [
             {"name": e.name, "position": e.position, "channels": e.channels, "keep": list(e.keep)} for e in self.layers
         ]
@@ -210,6 +212,11 @@ class PrunePlan:
 
     @classmethod
     def load(cls, path: str | Path) -> PrunePlan:
+        """The plan in a file that :meth:`save` wrote.
+
+        Raises:
+            PlanError: the file cannot be read, or holds no plan.
+        """
         try:
             text = text_of(path)
         except UnreadableError as error:

@@ -19,6 +19,7 @@ from seqprune.graph.capture import NotRunning
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
 from seqprune.graph.copying import copied
 from seqprune.graph.factor import shaped
+from seqprune.graph.numbers import put
 from seqprune.graph.proof import TOLERANCE as TOLERANCE
 from seqprune.graph.proof import Difference as Difference
 from seqprune.plan import PrunePlan, Shapes
@@ -31,6 +32,9 @@ def mask(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None) -
 
     Weight rows, biases, BatchNorm weight, bias and running mean become zero, the running variance one, in
     every producer of a channel group. Laws: ``mask(mask(m, p), p) == mask(m, p)``.
+
+    Args:
+        model, plan, graph: as :func:`compact` takes them.
 
     Raises:
         PlanError: the plan is not for this model.
@@ -65,6 +69,9 @@ def keep_masked(model: nn.Module, plan: PrunePlan, optimizer: torch.optim.Optimi
     """Keeps a masked model's removed channels dead while an optimizer trains it: they are zeroed after every step.
 
     Without it they wake up, since a zero BatchNorm has a gradient. The handle's ``remove()`` ends it.
+
+    Args:
+        model: trained in place by ``optimizer``; masked by ``plan``.
 
     Raises:
         PlanError: the plan is not for this model.
@@ -115,7 +122,7 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
         widths.update(module, facts)
     for same in repeated(model, graph, removed):
         if same.clear:
-            setattr(small.get_submodule(same.module), same.attribute, same.after[0])
+            put(small.get_submodule(same.module), same.attribute, same.after[0])
         else:
             log.log(logging.INFO if same.other else logging.WARNING, "%s: left as it is, set it if it is theirs", same)
     for width in graph.widths:

@@ -131,7 +131,7 @@ def key(name: str) -> str:
     shape = '<circle class="now" cx="8" cy="18" r="5"/>'
     if name in _SHAPES:
         shape = f'<g class="mark {name}">{_SHAPES[name].format(x=8, left=3, right=13)}</g>'
-    return f'<svg class="key" viewBox="0 9 16 18" aria-hidden="true">{shape}</svg>'
+    return f'<svg class="sign" viewBox="0 9 16 18" aria-hidden="true">{shape}</svg>'
 
 
 def decades(values: Iterable[float]) -> tuple[float, float]:

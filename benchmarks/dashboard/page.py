@@ -6,11 +6,14 @@ import re
 from html import escape
 from pathlib import Path
 
+from markupsafe import Markup
+
 from benchmarks.compare import Verdict
 from benchmarks.dashboard.charts import key
 from benchmarks.dashboard.rows import mark, row, said, scrolled
 from benchmarks.dashboard.series import Group, Model, Series, Subject, title_of
 from benchmarks.history import Run
+from seqprune.report.templating import rendered
 
 _HERE = Path(__file__).parent
 
@@ -18,18 +21,14 @@ _HERE = Path(__file__).parent
 def page(model: Model) -> str:
     """One self-contained HTML document; the same model gives the same text, and everything from files is escaped."""
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'
-        f"<title>seqprune benchmarks</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
+    body = (
         '<a class="skip" href="#benchmarks">To the benchmarks</a>\n'
         f'<header>\n{_header(model)}\n</header>\n<div class="layout">\n{_contents(model)}\n<main id="benchmarks">\n'
         + "\n".join(_subject(subject, len(model.latest())) for subject in model.subjects)
         + f"\n{_all_runs(model)}\n</main>\n</div>\n"
         f"<footer>Written by <code>python -m benchmarks.dashboard</code>.</footer>\n<script>\n{script}</script>\n"
-        "</body>\n</html>\n"
     )
+    return rendered("base.html", title="seqprune benchmarks", style=Markup(style), body=Markup(body))  # noqa: S704
 
 
 def _header(model: Model) -> str:

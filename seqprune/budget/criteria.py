@@ -229,7 +229,8 @@ def _squares(rows: torch.Tensor) -> torch.Tensor:
 
 def _summed(rows: torch.Tensor, each: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """``[channels]`` float64, the sum of what ``each`` makes of every weight, in place: a few rows at a time, that a
-    wide layer is not copied as a whole into memory that it takes longer to get than to add up."""
+    wide layer is not copied as a whole into memory that it takes longer to get than to add up.
+    """
     parts = torch.split(rows, max(1, WEIGHTS_AT_ONCE // max(1, rows.shape[1])))
     return torch.cat([each(part.double() if part.dtype != torch.float64 else part.clone()).sum(1) for part in parts])
 

@@ -52,7 +52,8 @@ class Curve:
 
     def best(self, price: float, step: int = 1) -> tuple[int, float]:
         """Channels between, a multiple of ``step``, of the least ``loss + price · cost``, and that; 0 for the layer
-        as it is, which loses nothing."""
+        as it is, which loses nothing.
+        """
         ranks = torch.arange(step, max(step, len(self.loss)), step)
         ranks = ranks[self.cost(ranks) < self.whole]
         if not len(ranks):
@@ -114,9 +115,14 @@ def saved(chosen: Chosen) -> float:
 
 
 def cheapest(
-    curves: Mapping[str, Sequence[Curve]], enough: Callable[[Chosen], bool], step: int, rounds: int = 60
+    curves: Mapping[str, Sequence[Curve]],
+    enough: Callable[[Chosen], bool],
+    step: int,
+    rounds: int = 60,
+    nearest: bool = False,
 ) -> Chosen | None:
-    """What :func:`at_price` chooses at the least price at which that is enough; ``None`` where it never is.
+    """What :func:`at_price` chooses at the least price at which that is enough; where it never is, ``None``, or with
+    ``nearest`` what saves most.
 
     Args:
         curves: by layer, how it can be made of two.
@@ -126,11 +132,11 @@ def cheapest(
     """
     ends = [float(way.loss[0]) / (way.each or way.whole) for ways in curves.values() for way in ways if way.loss[0] > 0]
     if not ends:
-        return None
+        return {} if nearest else None
     low, high = min(ends) * 1e-9, max(ends) * 1e3
     best = at_price(curves, high, step)
     if not enough(best):
-        return None
+        return best if nearest else None
     for _ in range(rounds):
         middle = (low * high) ** 0.5
         chosen = at_price(curves, middle, step)

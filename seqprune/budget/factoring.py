@@ -60,6 +60,7 @@ class Factoring:
 
     Attributes:
         model: the unpruned network.
+        kind: what is counted: ``params``, or operations for everything else that is not timed.
         curves: by block, ways of making it of two.
         patches: by block, ``[K, K]`` covariance of what its convolution reads.
         scales: by block, ``[outputs]``, what an error in each output matters.
@@ -68,6 +69,7 @@ class Factoring:
     """
 
     model: nn.Module
+    kind: str
     curves: Mapping[str, Sequence[Curve]]
     patches: Mapping[str, torch.Tensor]
     scales: Mapping[str, torch.Tensor]
@@ -75,20 +77,27 @@ class Factoring:
     timing: Timing | None = None
     times: Times | None = None
 
-    def to_target(self, target: Target, inputs: Inputs, step: int) -> Factored:
+    def share(self, inputs: Inputs) -> float:
+        """Of the network's cost, what the convolutions take that may be pairs."""
+        return sum(ways[0].whole for ways in self.curves.values()) / self._whole(inputs)
+
+    def to_target(self, target: Target, inputs: Inputs, step: int, nearest: bool = False) -> Factored:
         """The network as near below a target as steps of ``step`` channels let it be.
+
+        Args:
+            target: what stays, of what the curves count.
+            inputs: what operations are counted at.
+            step: channels between are a multiple of it.
+            nearest: go as far as factors can where they cannot go all the way.
 
         Raises:
             InputError: the target cannot be met by factors alone.
         """
-        timing, times = self.timing, self.times
-        if times is not None:
-            whole, step = times.whole, max(step, STEP)
-        else:
-            whole = parameters(self.model) if target.kind == "params" else 1e9 * gflops(self.model, inputs) / 2
+        timing, whole = self.timing, self._whole(inputs)
+        step = step if self.times is None else max(step, STEP)
 
         def choose(share: float) -> Chosen:
-            found = cheapest(self.curves, lambda each: whole - saved(each) <= share * whole, step)
+            found = cheapest(self.curves, lambda each: whole - saved(each) <= share * whole, step, nearest=nearest)
             if found is None:
                 raise InputError(
                     f"factors alone do not bring this network to {target.kind}={target.share:g}: let channels go too, "
@@ -99,9 +108,19 @@ class Factoring:
         if timing is None:
             chosen = choose(target.share)
         else:
-            chosen = meet(choose, lambda each: timing.share(self.model, self._built(each, 0)[0]), target.share)
+
+            def left(found: Chosen) -> float:
+                return timing.share(self.model, self._built(found, 0)[0])
+
+            chosen = meet(choose, left, target.share, nearest=nearest)
         model, factors = self._built(chosen)
         return Factored(aligned(self.model, factors), model, factors, _renamed(self.relevance, factors, self.model))
+
+    def _whole(self, inputs: Inputs) -> float:
+        """Cost of the network, in what the curves count."""
+        if self.times is not None:
+            return self.times.whole
+        return parameters(self.model) if self.kind == "params" else 1e9 * gflops(self.model, inputs) / 2
 
     def _built(self, chosen: Chosen, steps: int | None = None) -> tuple[nn.Module, tuple[Factor, ...]]:
         blocks = factorable(self.model)
@@ -178,7 +197,7 @@ def observe(
                 curve(*about, way, times.alone[name], line.each, line.base)
                 for way, line in zip(WAYS, lines, strict=True)
             ]
-    return Factoring(model, curves, patches, scales, relevance, timing, times)
+    return Factoring(model, kind, curves, patches, scales, relevance, timing, times)
 
 
 def _scale(conv: nn.Conv2d, scaled: torch.Tensor) -> torch.Tensor:
@@ -190,7 +209,8 @@ def _scale(conv: nn.Conv2d, scaled: torch.Tensor) -> torch.Tensor:
 
 def _costs(conv: nn.Conv2d, first: First, uses: float | None) -> tuple[float, float]:
     """Of the convolution as it is, and of every channel between its factors; ``uses`` is how often a weight is used,
-    ``None`` where weights are counted. The first of two leaves one of both strides to the second."""
+    ``None`` where weights are counted. The first of two leaves one of both strides to the second.
+    """
     (height, width), (down, along) = conv.kernel_size, conv.stride
     if first == "row":
         height, width, along = width, height, down

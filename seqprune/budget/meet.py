@@ -13,7 +13,13 @@ NEAR, FAR = 0.02, 0.05
 ROUNDS = 6
 
 
-def meet(choose: Callable[[float], T], measure: Callable[[T], float], target: float, rounds: int = ROUNDS) -> T:
+def meet(
+    choose: Callable[[float], T],
+    measure: Callable[[T], float],
+    target: float,
+    rounds: int = ROUNDS,
+    nearest: bool = False,
+) -> T:
     """What measures nearest to a target.
 
     Args:
@@ -21,9 +27,11 @@ def meet(choose: Callable[[float], T], measure: Callable[[T], float], target: fl
         measure: the share that it does leave.
         target: in (0, 1).
         rounds: of trying, at most.
+        nearest: whether it may be far above.
 
     Raises:
-        InputError: whatever was tried leaves more than ``FAR`` above the target, or nothing can be chosen.
+        InputError: nothing can be chosen or, without ``nearest``, whatever was tried leaves more than ``FAR`` above
+            the target.
     """
     found: list[tuple[float, T]] = []
     share, low, high = target, 0.0, 1.0
@@ -46,7 +54,7 @@ def meet(choose: Callable[[float], T], measure: Callable[[T], float], target: fl
     if refused is not None and not found:
         raise refused
     left, made = min(found, key=lambda each: abs(each[0] / target - 1))
-    if left > target * (1 + FAR):
+    if left > target * (1 + FAR) and not nearest:
         raise InputError(
             f"latency={target:g} cannot be met, {left:.3f} of the time stays at the least: take a greater target "
             "(--target), protect less (--protect), or allow more moves (--by)"

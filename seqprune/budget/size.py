@@ -20,6 +20,9 @@ LEAST_LEFT, MOST_LEFT = 0.7, 0.95
 they save less than the steps of sizes are apart."""
 EVERY = 4
 """One train image in so many is held out to choose by."""
+MOST_HELD = 128
+FEWEST = 2 * EVERY
+"""Train images to choose a size by."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +84,23 @@ def best(found: Sequence[Candidate], worth: Callable[[Candidate], float]) -> Can
     return min(found, key=lambda each: abs(each.left - (LEAST_LEFT + 1) / 2))
 
 
-def split(files: Sequence[Path], every: int = EVERY) -> tuple[list[Path], list[Path]]:
-    """By file name, those to fit to, and one in ``every`` to choose by.
+def split(files: Sequence[Path], others: Sequence[Path] = (), every: int = EVERY) -> tuple[list[Path], list[Path]]:
+    """By file name, those to fit to and those to choose by.
+
+    Args:
+        files: train images that are looked at.
+        others: train images that are not, in random order. They are what is chosen by, ``MOST_HELD`` of them at most;
+            where they are fewer than one in ``every`` of ``files``, it is one in ``every`` of these.
 
     Raises:
         InputError: too few to do both.
     """
     ordered = sorted(files)
-    held = ordered[every // 2 :: every]
     if len(ordered) < 2 * every:
         raise InputError(
             f"{len(ordered)} train images are too few to choose a size by: give {2 * every} or leave size out"
         )
+    if every * len(others) >= len(ordered):
+        return ordered, sorted(others[:MOST_HELD])
+    held = ordered[every // 2 :: every]
     return [file for file in ordered if file not in set(held)], held

@@ -15,7 +15,6 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, cast
@@ -25,10 +24,10 @@ from rich.console import Console
 from rich.text import Text
 
 from seqprune.cli import benching, commands, measuring
-from seqprune.cli.console import answer, conclude, emit, screen_for, spoken
+from seqprune.cli.console import Version, answer, conclude, emit, screen_for, spoken
 from seqprune.cli.console import console as console_for
 from seqprune.cli.failures import said
-from seqprune.cli.hints import rewritten
+from seqprune.cli.hints import hint
 from seqprune.cli.interrupts import Stopped, leave
 from seqprune.cli.opening import Trust
 from seqprune.cli.prune import prune as prune_command
@@ -47,18 +46,10 @@ _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[2])
 _INTERRUPTED = 130
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        console_for().print(f"seqprune {metadata.version('seqprune')}")
-        raise typer.Exit
-
-
 @app.callback()
 def _globals(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_version)
-    ] = False,
+    version: Version = False,
 ) -> None:
     """Front-to-back channel pruning of trained detectors."""
 
@@ -144,8 +135,8 @@ def call(args: Sequence[str]) -> int:
     debug = "--debug" in args
     args = [arg for arg in args if arg != "--debug"]  # allowed anywhere, behind the command too
     _prepare(debug, "--verbose" in args or "-v" in args)
-    if (meant := rewritten(args)) is not None:
-        return _fail(f"arguments are not written key=value here; write: {meant}", 2, debug=False)
+    if (instead := hint(args)) is not None:
+        return _fail(instead, 2, debug=False)
     try:
         command = typer.main.get_command(app)
         with said():

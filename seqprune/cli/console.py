@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
+from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -42,13 +43,25 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Warnings, errors and
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="How long each stage took, and what libraries warn of.")]
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        console().print(f"seqprune {metadata.version('seqprune')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_version)
+]
+
+
 def spoken(command: Callable[..., None]) -> Callable[..., None]:
-    """The same command with ``--json``, ``--quiet`` and ``--verbose``."""
-    extra: dict[str, Any] = {"as_json": AsJson, "quiet": Quiet, "verbose": Verbose}
+    """The same command with ``--json``, ``--quiet``, ``--verbose`` and ``--version``."""
+    extra: dict[str, Any] = {"as_json": AsJson, "quiet": Quiet, "verbose": Verbose, "version": Version}
 
     @wraps(command)
-    def speaking(*args: Any, as_json: bool = False, quiet: bool = False, verbose: bool = False, **named: Any) -> None:
-        token = _VOICE.set(Voice(as_json, quiet, verbose))
+    def speaking(*args: Any, **named: Any) -> None:
+        said = {name: named.pop(name, False) for name in extra}
+        token = _VOICE.set(Voice(said["as_json"], said["quiet"], said["verbose"]))
         try:
             command(*args, **named)
         finally:

@@ -51,7 +51,12 @@ Recover = Annotated[
     str | None, typer.Option(show_default="ls with accurate", help="Repairs without training: ls, bias, bn or none.")
 ]
 Moves = Annotated[
-    str, typer.Option(metavar="MOVES", help="What accurate may do: of channels, factors, size, with commas.")
+    str | None,
+    typer.Option(
+        metavar="MOVES",
+        show_default="channels,factors; with size for latency without --imgsz",
+        help="What accurate may do: of channels, factors, size, with commas.",
+    ),
 ]
 Protect = Annotated[list[str] | None, typer.Option(help="Module path to spare; may be repeated.")]
 Layers = Annotated[int | None, typer.Option(show_default="3", help="How many layers to choose from the blocks.")]
@@ -77,6 +82,9 @@ FinetuneStep = Annotated[
 ]
 Distill = Annotated[bool, typer.Option("--distill", help="The unpruned model is the teacher of the fine-tuning.")]
 NoVal = Annotated[bool, typer.Option("--no-val", help="Do not measure accuracy before and after.")]
+ValSteps = Annotated[
+    bool, typer.Option("--val-steps", help="Measure accuracy after every pruned layer too, with activation.")
+]
 Project = Annotated[Path, typer.Option(help="Folder of all runs.")]
 Runtime = Annotated[str, typer.Option(help="Where time is measured: torch, onnxruntime, openvino, ncnn or tensorrt.")]
 Threads = Annotated[

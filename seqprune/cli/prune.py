@@ -16,7 +16,8 @@ ASKED: dict[str, Any] = {
     **{"match": str, "mode": str, "device": str, "protect": list, "by": list, "layers": (int, list), "blocks": list},
     **{"keep": (str, float, int), "round_to": int, "images": int, "imgsz": int, "batch": int, "cache_bytes": int},
     **{"cache_half": bool, "amp": bool, "finetune": int, "finetune_step": int, "distill": bool, "seed": int},
-    **{"val": bool, "classes": list, "runtime": str, "threads": int, "full": bool, "front": bool, "int8": bool},
+    **{"val": bool, "val_steps": bool, "front": bool, "int8": bool},
+    **{"classes": list, "runtime": str, "threads": int, "full": bool},
     **opening.OPENED,
 }
 
@@ -28,7 +29,7 @@ def prune(
     target: options.Target = None,
     criterion: options.Criterion = None,
     recover: options.Recover = None,
-    by: options.Moves = "channels",
+    by: options.Moves = None,
     protect: options.Protect = None,
     layers: options.Layers = None,
     blocks: options.Blocks = None,
@@ -55,6 +56,7 @@ def prune(
     front: options.Front = None,
     int8: options.Int8 = False,
     no_val: options.NoVal = False,
+    val_steps: options.ValSteps = False,
     classes: options.Classes = None,
     project: options.Project = Path("runs/prune"),
     name: options.Name = None,
@@ -97,7 +99,7 @@ def _asked(given: Mapping[str, Any]) -> dict[str, Any]:
     from seqprune.select.layers import parse_blocks
 
     read = {
-        "by": [move.strip() for move in given["by"].split(",")],
+        "by": None if given["by"] is None else [move.strip() for move in given["by"].split(",")],
         "protect": given["protect"] or [],
         "layers": given["layer"] or given["layers"],
         "blocks": None if given["blocks"] is None else list(parse_blocks(given["blocks"])),

@@ -93,7 +93,8 @@ def asked_of(folder: Path, known: Mapping[str, Any], command: str) -> dict[str, 
     except UnreadableError as error:
         raise InputError(f"{path}: {error}; give the folder of an unfinished run of `seqprune {command}`") from error
     if isinstance(found, dict):  # runs that were begun before these could be asked for go on
-        found = dict.fromkeys(name for name in OPENED if name in known) | found
+        later = dict.fromkeys(OPENED) | {"val_steps": False}
+        found = {name: value for name, value in later.items() if name in known} | found
     if not isinstance(found, dict) or set(found) != set(known) or not isinstance(found["model"], str):
         raise InputError(f"{path} is none that `seqprune {command}` wrote: give the folder of a run of it")
     for name, value in found.items():

@@ -55,5 +55,6 @@ def demo(
         training=TRAINING,
         seed=seed,
         val=val,
+        val_steps=val,
         listener=told,
     )

@@ -91,7 +91,8 @@ class End:
 
 def say_time(target: Target | None, timed: dict[str, Any], told: Listener) -> None:
     """Parameters are no time: a target of them is told where it saves less than half as much of the time. Nor are
-    times on a busy machine: one of time is told where they are spread."""
+    times on a busy machine: one of time is told where they are spread.
+    """
     spread = max((timed[when]["high"] - timed[when]["low"]) / timed[when]["median"] for when in ("before", "after"))
     if target is not None and target.kind == "latency" and spread > QUIET:
         told.warning(

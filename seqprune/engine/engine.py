@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from seqprune.engine.accurate import accurate_plan, relevance_for, repaired
+from seqprune.engine.along import Along
 from seqprune.engine.fast import fast_plan
 from seqprune.engine.findings import (
     done_as_tensors,
@@ -119,6 +120,7 @@ class Engine:
         *,
         after_step: AfterStep | None = None,
         ranks: Ranks = ALONE,
+        along: Along | None = None,
     ) -> Chosen:
         """Layer after layer, each seen behind those pruned before it; see :mod:`seqprune.engine.sequential`."""
         model, done = self._so_far()
@@ -134,8 +136,11 @@ class Engine:
             begin(0 if done is None else len(done.steps))
 
         weights: dict[str, torch.Tensor] = {}
+        latest = [model]
 
         def keep(now: Done) -> None:
+            if along is not None and along.every and now.steps and now.steps[-1].removed:
+                along.after(now.steps[-1].layer, latest[0])
             tensors, about = done_as_tensors(now)
             self.state.write_tensors("steps", tensors | weights, about)
             begin(len(now.steps))
@@ -143,6 +148,7 @@ class Engine:
         def trained(now: nn.Module, plan: PrunePlan) -> nn.Module:
             after = now if after_step is None else after_step(now, plan)
             weights.update({f"model:{name}": tensor for name, tensor in after.state_dict().items()})
+            latest[0] = after
             return after
 
         plan, masked, steps = prune_sequentially(

@@ -12,7 +12,7 @@ from torch import nn
 from seqprune.budget.cost import gflops, parameters
 from seqprune.engine.ending import End
 from seqprune.engine.listener import Listener
-from seqprune.engine.portrait import PER_CLASS, per_class
+from seqprune.engine.portrait import overall, per_class
 from seqprune.engine.record import Record, Size
 from seqprune.engine.state import State
 from seqprune.engine.task import Task
@@ -46,11 +46,6 @@ def measured(
 
     found = state.plain(f"measured-{when}", look)
     return size_of(kind, task, model, overall(found)), per_class(found)
-
-
-def overall(accuracy: Mapping[str, float]) -> dict[str, float]:
-    """Those of all classes together."""
-    return {name: value for name, value in accuracy.items() if not name.startswith(PER_CLASS)}
 
 
 def size_of(kind: type[Size], task: Task, model: nn.Module, accuracy: Mapping[str, float]) -> Size:

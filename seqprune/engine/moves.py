@@ -9,6 +9,7 @@ from typing import Any, cast
 from torch import nn
 
 from seqprune.budget.factoring import observe, share_left
+from seqprune.budget.meet import FAR
 from seqprune.budget.spread import protected
 from seqprune.budget.target import Target
 from seqprune.engine.accurate import accurate_plan
@@ -26,6 +27,8 @@ LEAST_OF_PAIRS = 0.6
 """Share of the cost that pairs leave before channels leave too, where both may: down to it channels add nothing."""
 LEAST_OF_TIME = 0.7
 """The same of the time, of which layers take some however little they compute."""
+MOST_OF_LAYERS = 0.5
+"""Share of the cost of the convolutions which can be pairs that pairs take before channels leave too."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ def decide(
     assert way.target is not None  # noqa: S101 - the other ways are front to back
     if way.target.share >= 1:  # the size of the images does it
         return Decided(engine, Chosen(PrunePlan((), engine.graph.inputs), engine.original, ()), relevance)
-    if "factors" not in way.by:
+    can = "channels" not in way.by or factorable(engine.original)
+    if "factors" not in way.by or not can:
         chosen = engine.to_target(way, round_to=round_to, protect=protect, seed=seed, relevance=relevance)
         return Decided(engine, chosen, relevance)
     protected(engine.graph, protect)  # says where there is nothing of that path
@@ -84,15 +88,18 @@ def _paired(
         whole, engine.images, target.kind, example, engine.reading, protect=protect, relevance=relevance, **watched
     )
     told.stage("factor", None)
-    least = LEAST_OF_PAIRS if engine.watch is None else LEAST_OF_TIME
-    together = "channels" in way.by and target.share < least
-    made = factoring.to_target(Target(target.kind, least) if together else target, example, round_to)
+    mixed, least = "channels" in way.by, LEAST_OF_PAIRS if engine.watch is None else LEAST_OF_TIME
+    if mixed:
+        least = max(least, 1 - MOST_OF_LAYERS * factoring.share(example))
+    aim = Target(target.kind, max(target.share, least)) if mixed else target
+    made = factoring.to_target(aim, example, round_to, nearest=mixed)
     prove(engine, made.factors)
     graph = engine.task.trace(made.model)
     plan = PrunePlan((), graph.inputs)
-    if together:
+    left = share_left(whole, made.model, target.kind, example, engine.watch) if mixed else target.share
+    if left > target.share * (1 if engine.watch is None else 1 + FAR):
         between = replace(engine, original=made.model, graph=graph, state=State())
-        rest = Target(target.kind, target.share / share_left(whole, made.model, target.kind, example, engine.watch))
+        rest = Target(target.kind, target.share / left)
         plan = accurate_plan(
             *(made.model, graph, engine.task, rest),
             round_to=round_to,
@@ -125,7 +132,8 @@ def prove(engine: Engine, factors: Sequence[Factor]) -> None:
 
 def pairs(model: nn.Module, factors: Sequence[Factor], plan: PrunePlan) -> tuple[StepReport, ...]:
     """One report for every convolution of ``model`` that was made of two, front to back: its channels between, those
-    that ``plan`` leaves, out of as many as leave it as it was."""
+    that ``plan`` leaves, out of as many as leave it as it was.
+    """
     convolutions, found = factorable(model), []
     for factor in factors:
         rank = len(plan.keep.get(f"{factor.block}.0", range(factor.rank)))

@@ -44,6 +44,7 @@ class Options(Opening, total=False):
     cache_half: bool
     amp: bool
     val: bool
+    val_steps: bool
     runtime: str
     threads: int | None
     full: bool
@@ -60,7 +61,7 @@ class Options(Opening, total=False):
     recover: str | None
     protect: Sequence[str]
     criterion: str | None
-    by: Sequence[str]
+    by: Sequence[str] | None
     mode: Mode
     seed: int
     finetune: int

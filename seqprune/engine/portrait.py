@@ -86,6 +86,11 @@ def per_class(measured: Mapping[str, float]) -> dict[str, float]:
     return {name.removeprefix(PER_CLASS): value for name, value in measured.items() if name.startswith(PER_CLASS)}
 
 
+def overall(measured: Mapping[str, float]) -> dict[str, float]:
+    """Accuracy of all classes together."""
+    return {name: value for name, value in measured.items() if not name.startswith(PER_CLASS)}
+
+
 def circumstances() -> Plain:
     """The command, the day, the processor: what a figure depends on beside the settings."""
     program = Path(sys.argv[0])

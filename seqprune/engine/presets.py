@@ -24,7 +24,11 @@ CRITERION = "lamp"
 """Of preset ``fast``: under one threshold it kept the most of all that need no image, see ``docs/results.md``."""
 MOVES = ("channels", "factors", "size")
 """What preset ``accurate`` may do: take channels out, make a convolution of two, take smaller images."""
-BY = ("channels",)
+CHANNELS = ("channels",)
+"""What the other presets do."""
+BY = ("channels", "factors")
+"""Of preset ``accurate`` where no moves are named: they kept the most, see ``docs/results.md``. Smaller images come to
+them where time counts and no size was asked for (:mod:`seqprune.yolo.task.subject`)."""
 ROUND_TO = 8
 """Channel counts under a keep ratio or a target are rounded up to a multiple of this: odd counts were seen to run
 slower than the unpruned layer. A knee is left as it comes."""
@@ -44,7 +48,7 @@ class Way:
     target: Target | None
     recover: Recover
     criterion: str | None = None
-    by: tuple[str, ...] = BY
+    by: tuple[str, ...] = CHANNELS
 
     @property
     def looks_at_images(self) -> bool:
@@ -89,9 +93,13 @@ def way_of(
     recover: str | None,
     protect: Sequence[str],
     criterion: str | None = None,
-    by: Sequence[str] = BY,
+    by: Sequence[str] | None = None,
 ) -> Way:
     """
+    Args:
+        preset, target, recover, protect, criterion: as a caller gives them.
+        by: moves; those of the preset where left out.
+
     Raises:
         InputError: words that are not known, or that do not go together.
     """
@@ -99,7 +107,9 @@ def way_of(
         raise InputError(f"preset {preset} prunes a few layers to no target: take --preset accurate or fast")
     if preset != "fast" and criterion is not None:
         raise InputError(f"preset {preset} chooses by no criterion: take --preset fast")
-    if preset != "accurate" and tuple(by) != BY:
+    if by is None:
+        by = BY if preset == "accurate" else CHANNELS
+    if preset != "accurate" and tuple(by) != CHANNELS:
         raise InputError(
             f"preset {preset} takes channels out and does nothing else: take --preset accurate, or leave out by"
         )

@@ -127,6 +127,8 @@ class Record:
     accuracy; ``file`` is the latter's name, beside the weights."""
     front: tuple[dict[str, Any], ...] = field(default=(), repr=False)
     """The pruned network and the unpruned one on images of several sizes; see :class:`seqprune.engine.front.Point`."""
+    along: tuple[dict[str, Any], ...] = field(default=(), repr=False)
+    """What was measured between ``before`` and ``after``; see :meth:`seqprune.engine.along.Along.points`."""
 
     def plain(self) -> dict[str, Any]:
         """The figures, as JSON can hold them: without what is drawn, see :meth:`drawn`."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from seqprune.engine.along import Along
 from seqprune.engine.ending import End
 from seqprune.engine.engine import Chosen, Engine, streams_for
 from seqprune.engine.listener import Listener
@@ -81,19 +82,20 @@ def run(
     before, of_classes = measured(subject.kind, subject.task, subject.model, accuracy, "before", told, state)
     streams = streams_for(task, subject.model, look.cache_bytes, look.cache_half, told.warning)
     there = deepcopy(subject.model).to(device)
-    engine = Engine(there, subject.graph, task, streams, Forward(look.amp, told.warning), told, state, ranks)
-    if way.target is not None and way.target.kind == "latency":
-        engine = replace(engine, watch=Stopwatch(look.where, task, state))
-    decided, repairs = _pruned(engine, way, names, choose, train, tune, ranks)
+    watch = Stopwatch(look.where, task, state) if way.target is not None and way.target.kind == "latency" else None
+    engine = Engine(there, subject.graph, task, streams, Forward(look.amp, told.warning), told, state, ranks, watch)
+    along = Along(task, told, state, before.has_accuracy, look.val_steps or train.step_epochs > 0)
+    decided, repairs = _pruned(engine, way, names, choose, train, tune, along)
     chosen = replace(decided.chosen, plan=replace(decided.chosen.plan, imgsz=size))
     masked = chosen.masked.cpu()
     small = compact(masked, chosen.plan, decided.engine.graph)
     proof = task.prove(masked, small, next(iter(task.images)).input(small, slice(2)))
-    pruned = _trained(small if choose.mode == "compact" else masked, chosen.plan, train.epochs, tune, state)
+    pruned = _trained(small if choose.mode == "compact" else masked, chosen.plan, train.epochs, tune, along)
     on_pruned(pruned, chosen.plan)
     record = replace(
         _record(subject, task, (look, choose, train), chosen, proof, small),
         repairs=repairs,
+        along=along.points(),
         before=replace(before, file_bytes=task.file_bytes(subject.model, None)),
         after=replace(size_of(subject.kind, task, pruned, {}), file_bytes=task.file_bytes(pruned, chosen.plan)),
     )
@@ -150,13 +152,14 @@ def _record(
 
 
 def _pruned(
-    engine: Engine, way: Way, names: Sequence[str], choose: Choose, train: Train, tune: Tune, ranks: Ranks
+    engine: Engine, way: Way, names: Sequence[str], choose: Choose, train: Train, tune: Tune, along: Along
 ) -> tuple[Decided, tuple[Any, ...]]:
     """What was chosen, its masked network repaired, and what became of the repairs."""
     relevance = engine.weigh_errors() if way.weighs_errors else None
     if way.target is None:
         after_step = (lambda now, so_far: tune(now, so_far, train.step_epochs)) if train.step_epochs else None
-        chosen = engine.front_to_back(names, engine.task.classes, choose.settings, after_step=after_step, ranks=ranks)
+        how: dict[str, Any] = {"after_step": after_step, "ranks": engine.ranks, "along": along}
+        chosen = engine.front_to_back(names, engine.task.classes, choose.settings, **how)
         if not chosen.plan.layers:
             first = next(iter(chosen.steps), None)
             why = "none was named" if first is None else f"{first.layer}: {first.reason or 'all of its channels stay'}"
@@ -176,12 +179,15 @@ def _pruned(
     return replace(decided, chosen=replace(decided.chosen, masked=masked)), repairs
 
 
-def _trained(model: nn.Module, plan: PrunePlan, epochs: int, tune: Tune, state: State) -> nn.Module:
+def _trained(model: nn.Module, plan: PrunePlan, epochs: int, tune: Tune, along: Along) -> nn.Module:
     """The model, trained now or before."""
+    state = along.state
     known = state.read_tensors("trained") if epochs else None
     if known is not None:
         give(model, known[0])
         return model
+    if epochs:
+        along.after("pruning", model)
     trained = tune(model, plan, epochs)
     if trained is not model:
         state.write_tensors("trained", trained.state_dict())

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from seqprune.engine.modules import Evaluate
 from seqprune.engine.outputs import Outputs
-from seqprune.engine.presets import ACTIVATION, ALIASES, BY, Way, preset_of, settings_of, way_of
+from seqprune.engine.presets import ACTIVATION, ALIASES, CHANNELS, Way, preset_of, settings_of, way_of
 from seqprune.engine.steps import Settings
 from seqprune.errors import InputError
 from seqprune.observe.inputs import Inputs
@@ -34,6 +34,8 @@ class Look:
         cache_half: keep block outputs in half precision.
         amp: observe with automatic mixed precision.
         val: whether accuracy before and after is measured.
+        val_steps: whether it is measured after every pruned layer too (``activation``); with training between the
+            layers it always is.
         runtime: where time is measured: ``torch``, ``onnxruntime``, ``openvino``, ``ncnn`` or ``tensorrt``.
         threads: of a processor for that; as many as torch uses where left out.
         full: whether OpenVINO has to compute in float32 for that.
@@ -51,6 +53,7 @@ class Look:
     cache_half: bool = False
     amp: bool = False
     val: bool = True
+    val_steps: bool = False
     runtime: str = "torch"
     threads: int | None = None
     full: bool = False
@@ -95,7 +98,8 @@ class Choose:
         recover: ``ls``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where held-out images
             say that it helps; ``ls`` by default for ``accurate``, ``none`` for the others.
         protect: module paths that stay whole (``accurate``, ``fast``).
-        by: moves that are allowed (``accurate``): ``channels``, ``factors``, ``size``.
+        by: moves that are allowed (``accurate``): ``channels``, ``factors``, ``size``. Where left out the first two,
+            and ``size`` for the time of a detector whose ``imgsz`` is not given.
         criterion: what scores the channels, see :mod:`seqprune.budget.criteria` (``fast``).
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
         seed: of every random choice.
@@ -112,7 +116,7 @@ class Choose:
     recover: str | None = None
     protect: Sequence[str] = ()
     criterion: str | None = None
-    by: Sequence[str] = BY
+    by: Sequence[str] | None = None
     mode: Mode = "compact"
     seed: int = 0
 
@@ -121,7 +125,8 @@ class Choose:
         if self.blocks is not None:
             object.__setattr__(self, "blocks", tuple(self.blocks))
         for name in ("protect", "by"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         _ = self.settings, self.way  # checked now, not after an hour
         if self.mode not in ("compact", "mask"):
             raise InputError(f"mode={self.mode!r} is not known: mode is compact or mask")
@@ -198,7 +203,7 @@ class Open:
 
 def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:
     """Settings as JSON can hold them: what decides the result, without where and how fast."""
-    faster = ("device", "cache_bytes", "val", "front", "int8")
+    faster = ("device", "cache_bytes", "val", "val_steps", "front", "int8")
     found = {name: value for name, value in vars(look).items() if name not in faster}
     chosen = {entry.name: getattr(choose, entry.name) for entry in fields(choose)}
     for name in ("layers", "blocks", "protect", "by"):
@@ -222,8 +227,8 @@ def check_together(choose: Choose, train: Train, processes: int, has_data: bool)
         )
     if processes > 1 and train.epochs + train.step_epochs:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
-    if processes > 1 and way.by != BY:
-        raise InputError("other moves than channels run in one process: leave torchrun out, or --by")
+    if processes > 1 and way.by != CHANNELS:
+        raise InputError("other moves than channels run in one process: leave torchrun out, or give --by channels")
     if processes > 1 and way.target is None and way.recover != "none":
         raise InputError("preset activation is repaired in one process: leave torchrun out, or --recover")
     if way.target is not None and train.step_epochs:

@@ -80,6 +80,7 @@ class StepReport:
 
     @property
     def removed(self) -> int:
+        """How many of the layer's channels the step took."""
         return self.active_before - self.active_after
 
 

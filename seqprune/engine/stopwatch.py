@@ -19,11 +19,11 @@ from seqprune.observe.inputs import tensors
 from seqprune.runtimes.export import exported
 from seqprune.runtimes.layers import Chain
 from seqprune.runtimes.open import opened, threads_of
-from seqprune.runtimes.turns import Pass, Spread, in_turns
+from seqprune.runtimes.turns import Clock, Pass, Spread, in_turns
 from seqprune.runtimes.where import Where
 
-Timer = Callable[[Sequence[Pass]], list[Spread]]
-LAYER_RUNS = 10
+Timer = Callable[[Sequence[Pass], Clock], list[Spread]]
+LAYER_RUNS = 20
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Stopwatch:
     where: Where
     task: Task
     state: State = field(default_factory=State)
-    turns: Timer = in_turns
-    layer_turns: Timer = lambda passes: in_turns(passes, LAYER_RUNS, 2)
+    turns: Timer = lambda passes, clock: in_turns(passes, clock=clock)
+    layer_turns: Timer = lambda passes, clock: in_turns(passes, LAYER_RUNS, 2, clock)
 
     def networks(self, given: Sequence[tuple[Task, nn.Module]]) -> list[Spread]:
         """Of one pass of each, in turns, each with an input of its task.
@@ -59,7 +59,7 @@ class Stopwatch:
                     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="seqprune-time-")))
                     inputs = task.example(model)
                     passes.append(opened(task.runnable(model, self.where.runtime, folder), self.where, inputs).run)
-                return [spread.plain() for spread in self.turns(passes)]
+                return [spread.plain() for spread in self.turns(passes, self.where.clock)]
 
         name = _name("networks", self.where, [[_shapes(model), _shapes_of(task, model)] for task, model in given])
         return [Spread(**each) for each in self.state.plain(name, measure)]  # type: ignore[arg-type]
@@ -75,7 +75,8 @@ class Stopwatch:
         def measure() -> list[float]:
             with ExitStack() as stack:
                 stack.enter_context(threads_of(self.where))
-                return [each.median for each in self.layer_turns([self._pass(chain, stack) for chain in chains])]
+                passes = [self._pass(chain, stack) for chain in chains]
+                return [each.median for each in self.layer_turns(passes, self.where.clock)]
 
         found: list[float] = self.state.plain(_name("layers", self.where, [asdict(chain) for chain in chains]), measure)
         return found

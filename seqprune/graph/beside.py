@@ -14,14 +14,11 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import BoolArray, ChannelGraph
+from seqprune.graph.numbers import WIDTH_NAME, numbers
 
 DEPTH = 2
 """How far down a layer may lie from the module whose attribute repeats its width: a block, its Conv, its conv."""
 
-WIDTH_NAME = re.compile(
-    r"chan|feat|plane|filt|dim|width|hidden|embed|unit|inp|oup|chs?(_|$)|^_?(c|ch|n|num)?_?(in|out)?$|^c(_|\d)*$|^n_?f$",
-    re.IGNORECASE,
-)
 IN_NAME = re.compile(r"(^|_)n?in(_|p|c|f|$)|^inp|^c_?(in|1)$|^in(channels|planes|features|dim)", re.IGNORECASE)
 OUT_NAME = re.compile(r"(^|_)n?out(_|p|c|f|$)|^oup|^c_?(out|2)$|^out(channels|planes|features|dim)", re.IGNORECASE)
 OTHER_NAME = re.compile(
@@ -38,15 +35,17 @@ class Repeated:
 
     Attributes:
         module: module path.
-        attribute: name of the attribute, with the place in it where it is a list or dictionary, which is left.
+        attribute: name of the attribute, with the place in it where it is a list or dictionary.
         before: what it holds.
         after: the widths, once pruned, of the layers that it may mean; it follows where they agree.
+        unread: whether it is known that no pass of the trace read it.
     """
 
     module: str
     attribute: str
     before: int
     after: tuple[int, ...]
+    unread: bool = True
 
     @property
     def named(self) -> bool:
@@ -55,7 +54,7 @@ class Repeated:
 
     @property
     def clear(self) -> bool:
-        return self.named and len(self.after) == 1 and self.attribute.isidentifier()
+        return self.named and len(self.after) == 1 and self.unread
 
     @property
     def other(self) -> bool:
@@ -68,7 +67,7 @@ class Repeated:
 
 
 def repeated(model: nn.Module, graph: ChannelGraph, removed: BoolArray) -> list[Repeated]:
-    """The attributes that no pass of the trace read and that equal a width that changes.
+    """The attributes that equal a width that changes and that no pass of the trace read; in lists, those it may have.
 
     Args:
         model: the network before it is cut.
@@ -76,34 +75,30 @@ def repeated(model: nn.Module, graph: ChannelGraph, removed: BoolArray) -> list[
         removed: ``[group_count]``, the groups that leave.
     """
     found = []
-    for path, attribute, before in _numbers(model, graph):
+    for path, attribute, before, unread in _numbers(model, graph):
         widths = [(inner, after) for inner, width, after in _widths(model, graph, removed, path) if width == before]
         for wanted, name in ((True, IN_NAME), (False, OUT_NAME)):
             if name.search(attribute) and any(inner is wanted for inner, _ in widths):
                 widths = [(inner, after) for inner, after in widths if inner is wanted]
         after = tuple(sorted({after for _, after in widths}))
         if after and after != (before,):
-            found.append(Repeated(path, attribute, before, after))
+            found.append(Repeated(path, attribute, before, after, unread))
     return found
 
 
-def _numbers(model: nn.Module, graph: ChannelGraph) -> Iterator[tuple[str, str, int]]:
+def _numbers(model: nn.Module, graph: ChannelGraph) -> Iterator[tuple[str, str, int, bool]]:
     """Of every module its numbers that no pass read, and those in lists and dictionaries whose names are widths'."""
-    for path, attribute in graph.unread:
-        before = vars(model.get_submodule(path)).get(attribute)
-        if type(before) is int:
-            yield path, attribute, before
+    unread = set(graph.unread)
     stated = {(width.module, width.attribute) for width in graph.widths}
     for path, module in model.named_modules():
-        for attribute, held in vars(module).items():
-            if type(module).__module__.startswith("torch.") or (path, attribute) in stated:
+        for attribute, number in numbers(module):
+            inside = not attribute.isidentifier()
+            if inside and (
+                type(module).__module__.startswith("torch.") or (path, attribute.partition("[")[0]) in stated
+            ):
                 continue
-            pairs = list(held.items()) if isinstance(held, dict) else []
-            if isinstance(held, list | tuple) and WIDTH_NAME.search(attribute):
-                pairs = list(enumerate(held))
-            for key, number in pairs:
-                if type(number) is int and (not isinstance(key, str) or WIDTH_NAME.search(key)):
-                    yield path, f"{attribute}[{key!r}]", number
+            if type(number) is int and (inside or (path, attribute) in unread):
+                yield path, attribute, number, (path, attribute) in unread
 
 
 def _widths(model: nn.Module, graph: ChannelGraph, removed: BoolArray, path: str) -> Iterator[tuple[bool, int, int]]:

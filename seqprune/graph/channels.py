@@ -140,6 +140,7 @@ class ChannelGraph:
 
     @property
     def group_count(self) -> int:
+        """How many channel groups there are: atoms that stay or go together."""
         return len(self.pinned)
 
     @cached_property
@@ -149,6 +150,7 @@ class ChannelGraph:
 
     @cached_property
     def by_name(self) -> dict[str, Layer]:
+        """Every layer by its module path."""
         return {layer.name: layer for layer in self.all_layers}
 
     @cached_property

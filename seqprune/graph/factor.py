@@ -64,7 +64,8 @@ def full_rank(conv: nn.Conv2d, first: First) -> int:
 
 def as_matrix(weight: torch.Tensor, first: First) -> torch.Tensor:
     """``[inputs · k, outputs · k]`` float64: what the first convolution sees of ``[outputs, inputs, k, k]``, and the
-    rest; of as small a rank as channels between are needed."""
+    rest; of as small a rank as channels between are needed.
+    """
     turned = weight.detach().double() if first == "column" else weight.detach().double().transpose(2, 3)
     outputs, inputs, height, width = turned.shape
     return turned.permute(1, 2, 0, 3).reshape(inputs * height, outputs * width)

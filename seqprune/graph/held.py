@@ -8,6 +8,7 @@ from torch import nn
 
 from seqprune.graph import widths
 from seqprune.graph.counts import Count, Held, Reader, is_count
+from seqprune.graph.numbers import numbers, put
 
 HELD: Mapping[type[nn.Module], Mapping[str, tuple[tuple[str, int], ...]]] = {
     nn.modules.conv._ConvTransposeNd: {
@@ -36,8 +37,8 @@ def watch_held(model: nn.Module, reader: Reader) -> None:
 
 
 def watch_attributes(model: nn.Module, reader: Reader, unwatched: Container[str]) -> list[Held]:
-    """The same for every whole number above one that other modules hold; gives those back of which nobody stated what
-    they are. Code of one's own may do anything with what is stated, too.
+    """The same for every whole number above one that other modules hold, in lists too; gives those back of which nobody
+    stated what they are. Code of one's own may do anything with what is stated, too.
 
     Args:
         model: the copy.
@@ -49,19 +50,19 @@ def watch_attributes(model: nn.Module, reader: Reader, unwatched: Container[str]
         if path in unwatched or type(module).__module__.startswith("torch."):
             continue
         stated = widths.held(module)
-        for name, number in list(vars(module).items()):
+        for name, number in list(numbers(module)):
             if type(number) is not int or number < 2 or (name in stated and widths.known(module)):
                 continue
             of = f"{path}.{stated[name][0]}".lstrip(".") if name in stated else ""
             held = Held(path, (), name, number, of)
             watched += [held] if name not in stated else []
-            module.__dict__[name] = Count(number, held, reader, path)
+            put(module, name, Count(number, held, reader, path))
     return watched
 
 
 def unwatch(model: nn.Module) -> None:
     """Gives the modules of a copy their plain numbers back."""
     for module in model.modules():
-        for name, number in list(vars(module).items()):
+        for name, number in list(numbers(module)):
             if is_count(number):
-                module.__dict__[name] = number.number
+                put(module, name, number.number)

@@ -14,6 +14,8 @@ from seqprune.graph.values import NoRule, Value, tensors_in
 
 @dataclass(frozen=True)
 class Owner:
+    """Whose a parameter or buffer is: the module's path, and its name there."""
+
     module: str
     tensor: str
 

@@ -74,6 +74,8 @@ def _named_in_place(function: Callable[..., Any]) -> bool:
 
 
 class CallWatch(TorchFunctionMode):
+    """Tells a recorder of every call, where the network makes it."""
+
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
         self.recorder = recorder

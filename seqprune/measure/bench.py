@@ -13,7 +13,7 @@ from torch import nn
 from seqprune.budget.cost import gflops, latencies_ms, parameters
 from seqprune.budget.target import Target
 from seqprune.engine.listener import Listener
-from seqprune.engine.measuring import overall
+from seqprune.engine.portrait import overall
 from seqprune.engine.state import State
 from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.subject import Subject

@@ -154,7 +154,7 @@ class Comparison:
         axes += [(f"Over time in {name}", "milliseconds for one image", _time_in(name)) for name in self.rows[0].times]
         plots = [self._plot(rest, *axis) for axis in axes]
         about = f"{self.model} on {self.data}; " + ", ".join(f"{name} {value}" for name, value in self.settings.items())
-        pictures = f'{key([*names, FRONT])}<div class="plots">{"".join(plots)}</div>'
+        pictures = f'{key([*names, FRONT])}<div class="plots large">{"".join(plots)}</div>'
         return document(f"Methods at equal {counted}", about, pictures, table(*self.cells()))
 
     def _plot(self, rows: Sequence[Row], title: str, unit: str, cost: Callable[[Row], float]) -> str:

@@ -19,7 +19,7 @@ from seqprune.budget.target import Target
 from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.fast import fast_plan
 from seqprune.engine.moves import decide
-from seqprune.engine.presets import BY, ROUND_TO, Way
+from seqprune.engine.presets import BY, CHANNELS, ROUND_TO, Way
 from seqprune.engine.steps import Match, Settings
 from seqprune.engine.task import Task
 from seqprune.errors import InputError, SeqPruneError
@@ -160,7 +160,8 @@ def accurately(
     by: tuple[str, ...] = BY,
 ) -> tuple[nn.Module, PrunePlan]:
     """The masked network of the preset ``accurate``, with the pairs of its plan, and what stays of it; see
-    :func:`seqprune.engine.moves.decide`."""
+    :func:`seqprune.engine.moves.decide`.
+    """
     engine = Engine(model, graph, task, streams_for(task, model))
     relevance = engine.weigh_errors()
     decided = decide(engine, Way(target, recover, by=by), round_to=round_to, relevance=relevance)
@@ -226,6 +227,7 @@ def _of_parameters(target: Target, name: str) -> float:
 METHODS: dict[str, Method] = {
     "accurate": partial(by_accurate, "ls", BY),
     "accurate-unrepaired": partial(by_accurate, "none", BY),
+    "accurate-channels": partial(by_accurate, "ls", CHANNELS),
     "accurate-factors": partial(by_accurate, "ls", ("factors",)),
     IMGSZ: by_size,
     "clusters": by_clusters,

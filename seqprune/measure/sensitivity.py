@@ -19,8 +19,8 @@ from seqprune.budget.criteria import FROM_IMAGES, FloatArray, scores
 from seqprune.budget.price import Price
 from seqprune.budget.spread import pools
 from seqprune.engine.listener import Listener
-from seqprune.engine.measuring import overall
 from seqprune.engine.options import Opening
+from seqprune.engine.portrait import overall
 from seqprune.engine.run import fingerprint
 from seqprune.engine.scoring import scoring_for
 from seqprune.engine.sequential import front_to_back

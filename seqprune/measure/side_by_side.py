@@ -227,7 +227,7 @@ def _in_one(
                 )
             except SeqPruneError as error:
                 rows.append(replace(row, reason=str(error)))
-        spreads = in_turns([program.run for program in programs.values()], runs)
+        spreads = in_turns([program.run for program in programs.values()], runs, clock=where.clock)
     timed = dict(zip(programs, spreads, strict=True))
     first = spreads[0].median if spreads else 0.0
     return [

@@ -58,7 +58,8 @@ class Fit(Protocol):
         quick: bool,
     ) -> object:
         """``weights``: whether those are fitted, or offsets alone; ``start``: so many stages are already; ``quick``:
-        rather soon than well."""
+        rather soon than well.
+        """
 
 
 @dataclass(frozen=True)

@@ -159,6 +159,26 @@ def dumbbells(rows: Mapping[str, tuple[float, float]], label: str) -> Markup:
     return picture(label, width, height, *parts)
 
 
+def course(points: Sequence[tuple[str, float]], label: str) -> Markup:
+    """Something measured again and again, the first on top: a row a measurement, with its value."""
+    left, step, width, right = 130.0, 26, 420.0, 62.0
+    low, high = min(0.0, *(value for _, value in points)), max(value for _, value in points)
+
+    def at(value: float) -> float:
+        return left + (value - low) / ((high - low) or 1.0) * (width - left - right)
+
+    places = [(at(value), step * number + 14) for number, (_, value) in enumerate(points)]
+    parts = [f'<path class="grid" d="M{at(0.0):.1f} 0V{step * len(points)}"/>']
+    parts.append(f'<path class="line" d="M{"L".join(f"{x:.1f} {y}" for x, y in places)}"/>')
+    for (name, value), (x, y) in zip(points, places, strict=True):
+        parts += [
+            words(left - 8, y + 4, name if len(name) < 19 else f"…{name[-17:]}", "end"),
+            f'<circle cx="{x:.1f}" cy="{y}" r="4.5" class="now">{title(f"{name}: {value:.4f}")}</circle>',
+            words(x + 9, y + 4, f"{value:.4f}", style="value"),
+        ]
+    return picture(label, width, step * len(points) + 4, *parts)
+
+
 def detections(
     jpeg: str, width: int, height: int, found: Sequence[Sequence[object]], kinds: Sequence[str], label: str
 ) -> Markup:

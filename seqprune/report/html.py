@@ -41,7 +41,13 @@ def page_of(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> str:
         names = {int(kind): str(name) for kind, name in (drawn.get("names") or {}).items()}
         found = [
             *(parts.glance(report), parts.pictures(drawn), parts.network(report), parts.layers(report)),
-            *(parts.classes(report), parts.seen(drawn, names), parts.steps(report), parts.repairs(report)),
+            *(
+                parts.along(report),
+                parts.classes(report),
+                parts.seen(drawn, names),
+                parts.steps(report),
+                parts.repairs(report),
+            ),
             parts.made(report),
         ]
         pruned = [step for step in report["steps"] if step["status"] == "pruned"]

@@ -192,6 +192,20 @@ def seen(drawn: Plain, names: Mapping[int, str]) -> Part | None:
     return Part("seen", "What the channels do", about, layers=found) if found else None
 
 
+def along(report: Plain) -> Part | None:
+    """Accuracy step by step, where it was measured between the first and the last."""
+    measured = report.get("along") or ()
+    name = next(iter(measured[0]["accuracy"]), None) if measured else None
+    if name is None:
+        return None
+    was, now = (dict(size) | dict(size.get("accuracy") or {}) for size in (report["before"], report["after"]))
+    end = f"fine-tuned, {report['finetune']} epochs" if report["finetune"] else "as it is saved"
+    found = [("unpruned", was), *((str(each["what"]), each["accuracy"]) for each in measured), (end, now)]
+    points = [(what, value) for what, accuracy in found if (value := number(accuracy.get(name))) is not None]
+    about = f"{titled(name)} on the validation images after each step that was measured, the first on top."
+    return Part("along", "Accuracy along the steps", about, picture=charts.course(points, "accuracy along the steps"))
+
+
 def classes(report: Plain) -> Part | None:
     """Accuracy of each class."""
     measured = report.get("classes") or {}

@@ -30,6 +30,7 @@ class PruneResult:
         model: the pruned network, compact or masked, on the CPU, for inference.
         plan: what stays of every layer that lost channels.
         record: everything measured, as ``report.json`` holds it.
+        task: what was asked of the network and its data; it knows how weights are saved.
     """
 
     model: nn.Module
@@ -54,7 +55,7 @@ class PruneResult:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """What was measured of the pruned network: ``params``, ``gflops``, ``file_bytes``, ``map50_95`` …"""
+        """What was measured of the pruned network: ``params``, ``gflops``, ``file_bytes``, ``map50_95`` and so on."""
         return summary.measured(self.record.after)
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from dataclasses import dataclass, replace
 from importlib import metadata
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ import torch
 
 from seqprune.errors import InputError
 from seqprune.observe.device import as_device
+from seqprune.runtimes.turns import Clock
 
 RUNTIMES = {
     "torch": "torch",
@@ -47,6 +49,13 @@ class Where:
     @property
     def on_cpu(self) -> bool:
         return self.device == "cpu"
+
+    @property
+    def clock(self) -> Clock:
+        """Of one thread the processor's own time, in which other programs do not count; else the time that passes:
+        threads wait for each other, and for a GPU.
+        """
+        return time.process_time if self.on_cpu and self.threads == 1 else time.perf_counter
 
     @property
     def number(self) -> int:

@@ -1,1 +1,1 @@
-
+"""Which channels tell classes apart alike: arrays in, indices out."""

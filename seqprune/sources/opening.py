@@ -194,7 +194,7 @@ def _check_asked(choose: Choose, train: Train) -> None:
         )
     if choose.match not in (None, "all"):
         raise InputError(f"match={choose.match!r} asks a detector: leave it out, every labelled object counts")
-    if "size" in choose.by:
+    if "size" in choose.way.by:
         raise InputError("by size takes smaller images, which are resized for Ultralytics' networks only: leave it out")
 
 

@@ -255,7 +255,6 @@ class TestTheCommand:
         for seed in ("1", "2"):
             command = [
                 sys.executable,
-                "-S",
                 "-m",
                 "benchmarks.dashboard",
                 str(tmp_path / "runs"),

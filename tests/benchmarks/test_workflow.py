@@ -81,6 +81,16 @@ def test_the_benchmarks_lie_where_it_looks_for_them() -> None:
     assert any(".tox/benchmark/tmp/benchmark.json" in command for command in commands())
 
 
+def test_one_site_is_published_the_documentation_with_the_dashboard_in_it() -> None:
+    """A repository has one site: the dashboard alone was published, and the documentation never."""
+    run = steps(JOBS["dashboard"], "run")
+    docs = "mkdocs build --strict --site-dir site"
+    dashboard = "python -m benchmarks.dashboard kept --out site/dashboard"
+    assert run.index(docs) < run.index(dashboard)  # mkdocs empties its folder first
+    [upload] = [step for step in JOBS["dashboard"]["steps"] if "upload-pages-artifact" in step.get("uses", "")]
+    assert upload["with"]["path"] == "site"
+
+
 def test_its_threshold_is_the_default_one() -> None:
     named = [float(value) for command in commands() for value in re.findall(r"--threshold (\S+)", command)]
     assert named == [THRESHOLD]

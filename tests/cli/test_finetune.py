@@ -16,7 +16,8 @@ from seqprune.yolo.files.save import save_pt
 from seqprune.yolo.train.teacher import SINCE
 
 MODEL = "yolov8n.yaml"
-PRUNE = ("--match", "all", "--imgsz", "64", "--keep", "0.5", "--no-val", "--layer", "model.1.conv")
+MEASURED = ("--match", "all", "--imgsz", "64", "--keep", "0.5", "--layer", "model.1.conv")
+PRUNE = (*MEASURED, "--no-val")
 QUICK = ("--imgsz", "64", "--batch", "4", "--device", "cpu")
 
 
@@ -25,9 +26,11 @@ QUICK = ("--imgsz", "64", "--batch", "4", "--device", "cpu")
 def test_prune_then_finetune_then_prune_again(run: Any, data: Path, tmp_path: Path, mode: str) -> None:
     """Every file goes into the next command, and each says the truth about its own step."""
     tuned = ("--finetune-step", 1, "--finetune", 1)
-    code, out, err = run("prune", MODEL, "--data", data, *PRUNE, *tuned, "--mode", mode, "--project", tmp_path / "p")
+    code, out, err = run("prune", MODEL, "--data", data, *MEASURED, *tuned, "--mode", mode, "--project", tmp_path / "p")
     assert code == 0, err
     assert out.count("fine-tune 1 epochs") == 2  # after the one layer, and at the end
+    along = json.loads((tmp_path / "p" / "yolov8n" / "report.json").read_text())["along"]
+    assert [point["what"] for point in along] == ["model.1.conv", "pruning"]
     pruned = tmp_path / "p" / "yolov8n" / "weights" / "pruned.pt"
     plan = PrunePlan.load(tmp_path / "p" / "yolov8n" / "plan.json")
     code, out, err = run("finetune", pruned, "--data", data, "--epochs", 1, *QUICK, "--project", tmp_path / "f")

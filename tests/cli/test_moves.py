@@ -21,17 +21,25 @@ from seqprune.yolo.files.networks import example
 QUICK = ("--imgsz", "64", "--batch", "4", "--no-val")
 
 
-@pytest.mark.parametrize(("target", "measure"), [("params=0.9", "params"), ("flops=0.85", "gflops")])
-def test_factors_meet_the_target(run: Any, data: Path, tmp_path: Path, target: str, measure: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "measure", "by", "moves"),
+    [
+        ("params=0.9", "params", ("--by", "factors"), ["factors"]),
+        ("flops=0.85", "gflops", (), ["channels", "factors"]),  # of themselves where operations count
+    ],
+)
+def test_factors_meet_the_target(
+    run: Any, data: Path, tmp_path: Path, target: str, measure: str, by: tuple[str, ...], moves: list[str]
+) -> None:
     code, _, err = run(
-        *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--preset", "accurate", "--by", "factors"),
+        *("prune", "yolov8n.yaml", "--data", data, *QUICK, *by),
         *("--target", target, "--project", tmp_path, "--name", "run"),
     )
     assert code == 0, err
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     share = float(target.partition("=")[2])
     assert share - 0.02 < report["after"][measure] / report["before"][measure] <= share
-    assert report["settings"]["by"] == ["factors"]
+    assert report["settings"]["by"] == moves
     plan = PrunePlan.load(tmp_path / "run" / "plan.json")
     assert plan.factors
     assert not plan.layers
@@ -81,6 +89,20 @@ def test_the_size_alone_leaves_the_network_as_it_is(run: Any, data: Path, tmp_pa
     model = load("yolov8n.yaml", seed=0).model
     model = model.half().float()  # as the file holds it
     assert verify(model, pruned.model, example(model), tolerance=0.0)
+
+
+@pytest.mark.slow
+def test_channels_do_the_rest_where_little_can_be_a_pair(run: Any, data: Path, tmp_path: Path) -> None:
+    """The 3×3 convolutions of YOLO11n are half of it: pairs alone end above 0.6."""
+    report = tmp_path / "run" / "report.json"
+    about = ("prune", "yolo11n.yaml", "--data", data, *QUICK, "--target", "flops=0.6", "--project", tmp_path)
+    code, _, err = run(*about, "--name", "run")
+    assert code == 0, err
+    found = json.loads(report.read_text())
+    assert found["after"]["gflops"] / found["before"]["gflops"] == pytest.approx(0.6, abs=0.02)
+    plan = PrunePlan.load(tmp_path / "run" / "plan.json")
+    assert plan.factors
+    assert plan.layers
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_fine_tuning_under_torchrun_is_refused(data: Path, tmp_path: Path) -> No
 @pytest.mark.long
 def test_accurate_in_two_processes_is_accurate_in_one(process: Any, data: Path, tmp_path: Path) -> None:
     """It was refused: targets and recovery ran in one process."""
-    asked = ("--preset", "accurate", "--target", "params=0.95", "--imgsz", "64", "--batch", "2", "--no-val")
+    asked = ("--by", "channels", "--target", "params=0.95", "--imgsz", "64", "--batch", "2", "--no-val")
     both = torchrun("prune", "yolov8n.yaml", "--data", data, *asked, "--project", tmp_path, "--name", "two")
     assert both.returncode == 0, both.stderr
     code, _, err = process("prune", "yolov8n.yaml", "--data", data, *asked, "--project", tmp_path, "--name", "one")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ from seqprune.report.screen import Screen
 
 MODEL = "yolov8n.yaml"
 QUICK = ("--match", "all", "--imgsz", "64", "--keep", "0.5", "--no-val", "--layers", 1)
-COMMANDS = ("prune", "finetune", "demo", "inspect", "compare", "sensitivity", "reproduce")
+COMMANDS = ("prune", "finetune", "demo", "report", "inspect", "bench", "compare", "sensitivity", "reproduce")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_the_common_options(command: str, capsys: Any) -> None:
     assert call([command, "-h"]) == 0
     shown = capsys.readouterr().out
-    assert all(option in shown for option in ("--json", "--quiet", "--verbose", "-h"))
+    assert all(option in shown for option in ("--json", "--quiet", "--verbose", "--version", "-h"))
+    assert call([command, "--version"]) == 0
+    assert capsys.readouterr().out == f"seqprune {metadata.version('seqprune')}\n"
 
 
 @pytest.mark.parametrize(
@@ -88,6 +91,8 @@ def test_quiet_leaves_the_result(run: Any, data: Path, tmp_path: Path) -> None:
             "seqprune prune yolov8n.pt --data d.yaml --target flops=0.8",
         ),
         ("finetune m.pt data=d.yaml lr0=0.1", "seqprune finetune m.pt --data d.yaml --set lr0=0.1"),
+        ("train model=m.pt data=d.yaml lr0=0.1", "seqprune finetune m.pt --data d.yaml --set lr0=0.1"),
+        ("prune m.pt flops=0.8 data=d.yaml", "seqprune prune m.pt --target flops=0.8 --data d.yaml"),
         ("prune m.pt --target flops=0.8", None),
         ("finetune m.pt --set lr0=0.1 --set mosaic=0", None),
         ("inspect m.pt", None),
@@ -95,6 +100,21 @@ def test_quiet_leaves_the_result(run: Any, data: Path, tmp_path: Path) -> None:
 )
 def test_arguments_of_ultralytics_are_answered_with_ours(typed: str, meant: str | None) -> None:
     assert rewritten(typed.split()) == meant
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("export model=pruned.pt format=onnx", "takes a pruned .pt as it is: yolo export model=pruned.pt format=onnx"),
+        ("detect val pruned.pt", "takes a pruned .pt as it is: yolo val pruned.pt"),
+        ("train m.pt --data d.yaml", "`train` is called finetune here; write: seqprune finetune m.pt --data d.yaml"),
+        ("detect train model=m.pt", "write: seqprune finetune m.pt"),
+        ("benchmark m.pt", "write: seqprune bench m.pt"),
+    ],
+)
+def test_commands_of_ultralytics_are_answered_too(typed: str, said: str, capsys: Any) -> None:
+    assert call(typed.split()) == 2
+    assert capsys.readouterr().err.endswith(f"{said}\n")
 
 
 def test_the_hint_is_one_line(capsys: Any) -> None:

@@ -17,7 +17,7 @@ from seqprune.engine.modules import ModuleTask
 from seqprune.engine.state import State
 from seqprune.engine.stopwatch import Stopwatch
 from seqprune.runtimes.layers import Chain, Convolution, places_of
-from seqprune.runtimes.turns import Pass, Spread
+from seqprune.runtimes.turns import Clock, Pass, Spread
 from seqprune.runtimes.where import Where
 
 IMAGES = torch.zeros(2, 3, 8, 8)
@@ -34,7 +34,7 @@ class Counted:
     def __init__(self) -> None:
         self.said = 0.0
 
-    def __call__(self, passes: Sequence[Pass]) -> list[Spread]:
+    def __call__(self, passes: Sequence[Pass], _clock: Clock) -> list[Spread]:
         for once in passes:
             once()
             self.said += 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -370,17 +371,81 @@ def test_names_that_people_give_widths(names: str) -> None:
     assert (getattr(block, one), getattr(block, other)) == (3, 5)
 
 
+class Listed(Reparameterised):
+    """The same, its widths in a container."""
+
+    def __init__(self, held: object, read: Callable[[Any], tuple[int, int]], outputs: int = 12) -> None:
+        super().__init__(8, outputs)
+        del self.in_channels, self.out_channels
+        self.widths, self.read = held, read
+
+    def deploy(self) -> nn.Conv2d:
+        self.in_channels, self.out_channels = self.read(self.widths)
+        return super().deploy()
+
+
+@pytest.mark.parametrize(
+    ("held", "read", "after"),
+    [
+        ([8, 12], tuple, [3, 5]),
+        ((8, 12, "relu"), lambda held: held[:2], (3, 5, "relu")),
+        ({0: 8, 1: 12, "act": 8}, lambda held: (held[0], held[1]), {0: 3, 1: 5, "act": 8}),
+        ({"in_channels": 8, "c2": 12, "stride": 8}, lambda held: (held["in_channels"], held["c2"]), None),
+    ],
+)
+def test_widths_in_lists_and_dictionaries_follow(held: Any, read: Any, after: Any) -> None:
+    """They were named, and the deploy step failed all the same."""
+    model = net(Listed(held, read), 12)
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2, 3, 4]})
+    before = copy.deepcopy(held)
+    block: Any = compact(model, plan, graph)[2]
+    assert block.deploy().weight.shape == block.a[0].weight.shape == (5, 3, 3, 3)
+    assert type(block.widths) is type(held)
+    assert model[2].widths is held
+    assert held == before
+    assert after is None or block.widths == after
+    assert type(held) is not dict or block.widths.get("stride", 8) == 8
+
+
+def test_a_width_in_a_list_that_the_forward_pass_reads_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    class Reads(Listed):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) / self.widths[0]  # type: ignore[index]
+
+    _, _, small = exact(net(Reads([8, 12], tuple), 12))
+    assert small[2].widths[0] == 8
+    assert small[2].widths[1] == small[2].a[0].out_channels < 12
+    assert "2.widths[0] is 8" in caplog.text
+
+
+def test_lists_by_which_code_cuts_are_right_or_pin() -> None:
+    class Cuts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dims = [2, 6]
+            self.make, self.part = nn.Conv2d(8, 8, 1), nn.Conv2d(2, 2, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b = torch.split(self.make(x), self.dims, 1)
+            return torch.cat([self.part(a), b], 1)
+
+    graph, _, small = exact(net(Cuts()))
+    assert small[2].dims == [2, 6]
+    assert not graph.by_name["2.make"].free.any()
+
+
 def test_widths_in_lists_and_numbers_of_no_known_meaning_are_named(caplog: pytest.LogCaptureFixture) -> None:
-    """They kept what the block was built with and nobody was told: a list may be used for anything."""
-    model = net(Reparameterised(8, 12), 12)
+    """Where they may mean more than one layer they kept what the block was built with, and nobody was told."""
+    model = net(Reparameterised(8, 8), 8)
     vars(model[2]).update(
-        chs=[8, 12], planes=(8, 4), cfg={"width": 12, "depth": 2}, a_number=8, stride=8, flags=[True, 3]
+        chs=[8, 8], planes=(8, 4), cfg={"width": 8, "depth": 2}, a_number=8, stride=8, flags=[True, 3]
     )
     graph = trace(model, X)
     plan = PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2, 3, 4]})
     with caplog.at_level(logging.WARNING, "seqprune"):
         block: Any = compact(model, plan, graph)[2]
-    assert (block.chs, block.planes, block.cfg, block.a_number) == ([8, 12], (8, 4), {"width": 12, "depth": 2}, 8)
+    assert (block.chs, block.planes, block.cfg, block.a_number) == ([8, 8], (8, 4), {"width": 8, "depth": 2}, 8)
     assert sorted(record.message.split(" is ")[0] for record in caplog.records) == [
         *("2.a_number", "2.cfg['width']", "2.chs[0]", "2.chs[1]", "2.planes[0]")
     ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from seqprune.errors import InputError
 from seqprune.runtimes.turns import Spread, in_turns
+from seqprune.runtimes.where import Where
 
 
 class Machine:
@@ -54,3 +57,12 @@ def test_medians_and_quartiles_bear_an_outlier() -> None:
 def test_no_run_tells_nothing() -> None:
     with pytest.raises(InputError, match="runs=0 must be at least 1"):
         in_turns([lambda: None], runs=0)
+
+
+def test_one_thread_is_timed_by_what_the_processor_gave_it() -> None:
+    """Beside other programs the time that passes was ten times that of the layer, and differed by half."""
+    assert Where(threads=1).clock is time.process_time
+    assert Where(threads=2).clock is time.perf_counter  # threads wait for each other
+    assert Where(threads=1, device="0").clock is time.perf_counter
+    (spread,) = in_turns([lambda: time.sleep(0.02)], 3, 0, Where(threads=1).clock)
+    assert spread.median < 10  # waiting is not working

@@ -103,6 +103,10 @@ def test_more_is_saved_at_a_higher_price_and_the_least_that_is_enough_is_taken()
         assert chosen is not None
         assert wanted <= saved(chosen) <= wanted + 1.0
     assert cheapest(curves, lambda each: saved(each) >= 5.0, 1) is None
+    most = cheapest(curves, lambda each: saved(each) >= 5.0, 1, nearest=True)
+    assert most is not None
+    assert saved(most) == max(saved(at_price(curves, price, 1)) for price in (1e-3, 1.0, 1e3, 1e9))
+    assert cheapest({}, lambda _: False, 1, nearest=True) == {}
 
 
 def test_a_layer_with_fewer_channels_than_a_step_stays_as_it_is() -> None:

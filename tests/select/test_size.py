@@ -6,8 +6,10 @@ import math
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from seqprune.budget.size import LEAST_LEFT, MOST_LEFT, Candidate, best, candidates, split
+from seqprune.budget.size import LEAST_LEFT, MOST_HELD, MOST_LEFT, Candidate, best, candidates, split
 from seqprune.errors import InputError
 
 
@@ -45,3 +47,15 @@ def test_what_chooses_is_apart_from_what_is_fitted() -> None:
     assert sorted([*fitted, *held]) == files
     with pytest.raises(InputError, match="too few"):
         split(files[:7])
+
+
+@given(st.integers(8, 40), st.integers(0, 200))
+def test_images_that_nothing_is_fitted_to_are_chosen_by_where_they_are_enough(looked_at: int, left: int) -> None:
+    files = [Path(f"{number:03}.jpg") for number in range(looked_at + left)]
+    fitted, held = split(files[:looked_at], files[looked_at:])
+    assert not set(fitted) & set(held)
+    if 4 * left >= looked_at:
+        assert fitted == files[:looked_at]
+        assert len(held) == min(left, MOST_HELD)
+    else:
+        assert sorted([*fitted, *held]) == files[:looked_at]

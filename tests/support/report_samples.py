@@ -74,6 +74,10 @@ def record() -> Record:
             layer("head", None, 10, 10),
         ),
         classes={"before": {NAMES[0]: 0.5, NAMES[1]: 0.4, NAMES[2]: 0.3}, "after": {NAMES[0]: 0.3, NAMES[1]: 0.4}},
+        along=(
+            {"what": EVIL, "accuracy": {"map50_95": 0.41, "map50": 0.6}},
+            {"what": "model.5.conv.with.a.long.path", "accuracy": {"map50_95": 0.2, "map50": 0.4}},
+        ),
         made={
             "command": f"seqprune prune {EVIL}",
             "date": "2026-11-28T20:00:00+00:00",

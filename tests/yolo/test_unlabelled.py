@@ -6,12 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 
 import seqprune
 from seqprune.engine.listener import Listener
 from seqprune.errors import DataError, UnlabelledError
 from seqprune.yolo import DetectionImages, finetune
+from seqprune.yolo.data.images import ClassificationImages
 from seqprune.yolo.task.judge import distance, judge_for
 
 ACCURATE = {"preset": "accurate", "target": "params=0.8", "imgsz": 64, "batch": 4}
@@ -102,3 +104,64 @@ def test_a_folder_without_val_suffices_to_prune_a_classifier(network: nn.Module,
     assert len(said) > 0
     assert "accuracy is not measured" in "".join(said)
     assert prune(network, images, val=False)[0].metrics.keys() == result.metrics.keys()
+
+
+def flattened(images: Path) -> Path:
+    """The train images of a folder a class, in one folder alone."""
+    flat = images.parent / "flat"
+    flat.mkdir()
+    for file in sorted((images / "train").rglob("*.png")):
+        shutil.copy(file, flat / file.name)
+    return flat
+
+
+@pytest.mark.parametrize("task", ["classify"])
+@pytest.mark.parametrize("split", ["", "train"])
+def test_a_classifier_is_pruned_with_images_in_no_folder_a_class(network: nn.Module, images: Path, split: str) -> None:
+    """It asked for folders of classes, and ``accurate`` reads none of them."""
+    flat = flattened(images)
+    data = flat
+    if split:
+        data = flat.rename(images.parent / "data2").parent / "data2"
+        (data / split).mkdir()
+        for file in data.glob("*.png"):
+            file.rename(data / split / file.name)
+    result, said = prune(network, data, finetune=0)
+    assert result.record.settings["images"] == 12
+    assert result.record.after.params < result.record.before.params
+    assert result.record.after.top1 is None
+    assert [line for line in said if "accuracy is not measured" in line and "lie in no folder a class" in line]
+    with_folders, _ = prune(network, images, val=False)
+    assert {layer.name for layer in with_folders.plan.layers} == {layer.name for layer in result.plan.layers}
+
+
+@pytest.mark.parametrize("task", ["classify"])
+def test_images_in_no_folder_are_seen_as_those_in_folders(images: Path) -> None:
+    (images / "train" / "red" / "bad.png").write_bytes(b"no image")
+    flat = flattened(images)
+    (flat / "notes.txt").write_text("")
+    loose = ClassificationImages(flat, imgsz=64, batch=12, labelled=False)
+    classed = ClassificationImages(images, imgsz=64, batch=12)
+    assert loose.unreadable == ("bad.png",)
+    assert (loose.objects, loose.image_count, classed.objects) == (0, 12, 12)
+    mine, theirs = next(iter(loose)), next(iter(classed))
+    assert len(mine.classes) == len(mine.image_index) == 0
+    order = [[file.name for file in classed.files].index(file.name) for file in loose.files]
+    assert torch.equal(mine.images, theirs.images[order])
+    assert len({*loose.files}) == 12
+    assert loose.only(loose.files[:3]).image_count == 3
+
+
+@pytest.mark.parametrize("task", ["classify"])
+def test_what_uses_classes_says_that_images_lie_in_no_folder(network: nn.Module, images: Path) -> None:
+    flat = flattened(images)
+    for settings in ({"preset": "seed", "target": None}, {"preset": "fast", "criterion": "taylor"}):
+        with pytest.raises(DataError, match="lie in no folder a class") as said:
+            prune(network, flat, val=False, **settings)
+        assert "\n" not in str(said.value)
+    with pytest.raises(UnlabelledError, match="lie in no folder a class"):
+        finetune(network, flat, epochs=1, imgsz=64)
+    with pytest.raises(DataError, match="no such folder"):
+        prune(network, flat / "nowhere")
+    with pytest.raises(DataError, match="has no folder train"):
+        prune(network, images / "train")

@@ -13,17 +13,19 @@ import random
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import torchvision
 from ultralytics.data.dataset import ClassificationDataset
-from ultralytics.data.utils import check_cls_dataset, verify_image
+from ultralytics.data.utils import IMG_FORMATS, check_cls_dataset, verify_image
 from ultralytics.nn.autobackend import check_class_names
 
 from seqprune.errors import DataError, UnlabelledError
 from seqprune.yolo.data.checked import untouched
 from seqprune.yolo.data.classes import check_classes
 from seqprune.yolo.data.dataset import resolve
-from seqprune.yolo.files.contained import contained, one_line
+from seqprune.yolo.files.contained import contained, one_line, replaced
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +59,15 @@ def resolve_folder(data: str | Path, needs: Sequence[str] = ("train", "val")) ->
 
     Raises:
         DataError: There is no such folder, or it lacks a split, two classes, or images.
+        UnlabelledError: Its images lie in no folder a class, or there is no split to measure on.
     """
     if not Path(data).is_dir():
         raise DataError(f"{data}: no such folder; for classification give one with train and val, a folder a class")
+    if (flat := flat_in(data, "train")) is not None:
+        raise UnlabelledError(
+            f"{flat}: its images lie in no folder a class; accuracy, training and what is chosen by classes need train "
+            "and val with a folder a class"
+        )
     if not Path(data, "train").is_dir():  # Ultralytics would copy the images into a split of its own
         raise DataError(f"{data}: has no folder train; for classification it needs train and val, a folder a class")
     try:
@@ -72,6 +80,21 @@ def resolve_folder(data: str | Path, needs: Sequence[str] = ("train", "val")) ->
     if len(found["names"]) < 2:
         raise DataError(f"{data}: has one class, {found['names'][0]}; give a folder for each of two classes or more")
     return found
+
+
+def flat_in(data: str | Path, split: str) -> Path | None:
+    """The folder that holds images themselves, and none in folders: ``data`` or its split (``test`` for ``val``)."""
+    known = [Path(data, name) for name in (("train",) if split == "train" else ("val", "test"))]
+    there = next((folder for folder in known if folder.is_dir()), Path(data))
+    if not there.is_dir() or not _images_of(there):
+        return None
+    inside = (each for each in there.iterdir() if each.is_dir())
+    return None if any(_images_of(folder) for folder in inside) else there
+
+
+def _images_of(folder: Path) -> list[str]:
+    """Sorted, without those of folders in it."""
+    return sorted(str(file) for file in folder.iterdir() if file.suffix[1:].lower() in IMG_FORMATS and file.is_file())
 
 
 def fitting_names(folders: Mapping[int, str], names: Mapping[int, str], source: str) -> dict[int, str]:
@@ -139,6 +162,11 @@ class ReadOnlyFolder(ClassificationDataset):  # type: ignore[misc]
         if str(args.cache).lower() == "disk":
             log.warning("cache=disk would write beside the images and is not used")
         self.cache_disk = False
+        self._count(classes)
+
+    def _count(self, classes: Mapping[int, str]) -> None:
+        """Class ids as the model counts them."""
+        root = self.root
         ids = {folder: number for number, folder in classes.items()}
         if strange := sorted(set(self.base.classes) - set(ids)):
             raise DataError(f"{root}: {strange[0]} is no class of train; rename the folder or take it out")
@@ -165,6 +193,23 @@ class ReadOnlyFolder(ClassificationDataset):  # type: ignore[misc]
             why = f"the first, {self.left_out[0][0]}: {self.left_out[0][1]}" if samples else "its folders are empty"
             raise DataError(f"none of {len(samples)} images in {self.root} can be used; {why}")
         return [sample for sample, why in zip(samples, reasons, strict=True) if not why]
+
+
+class FlatFolder(ReadOnlyFolder):
+    """The same of images that lie in no folder a class: they have none.
+
+    Args:
+        root: The folder that holds them.
+        args, images, seed: As for :class:`ReadOnlyFolder`.
+    """
+
+    def __init__(self, root: Path, args: Any, *, images: int | None = None, seed: int | None = None) -> None:
+        base = SimpleNamespace(root=str(root), classes=[""], samples=[(file, 0) for file in _images_of(root)])
+        with replaced(torchvision.datasets, "ImageFolder", lambda **_: base):  # which asks for folders
+            super().__init__(root, args, classes={}, images=images, seed=seed)
+
+    def _count(self, classes: Mapping[int, str]) -> None:
+        self.labels: list[dict[str, Any]] = [{"cls": ()}] * len(self.samples)
 
 
 def _why_unreadable(im_file: str) -> str:

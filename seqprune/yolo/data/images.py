@@ -15,7 +15,7 @@ from seqprune.observe.batch import Batch
 from seqprune.yolo.data.classes import fitted
 from seqprune.yolo.data.dataset import ReadOnlyDataset, resolve
 from seqprune.yolo.data.files import FileImages
-from seqprune.yolo.data.folders import ReadOnlyFolder, fitting_names, resolve_folder
+from seqprune.yolo.data.folders import FlatFolder, ReadOnlyFolder, fitting_names, flat_in, resolve_folder
 from seqprune.yolo.files.contained import contained
 from seqprune.yolo.task.tracing import padded
 
@@ -98,22 +98,25 @@ class DetectionImages(FileImages):
 
 
 class ClassificationImages(FileImages):
-    """The images of one split, in batches, each with its class.
+    """The images of one split, in batches, each with its class, or without where that is allowed.
 
     Resized and cropped exactly as Ultralytics' validator sees them, floating point in [0, 1]. In a random order, so
     that a batch, and what is held out, mixes the classes.
 
     Args:
-        data: Folder with ``train`` and ``val`` (or ``test``), in each a folder a class.
+        data: Folder with ``train`` and ``val`` (or ``test``), in each a folder a class; not ``labelled``, images alone
+            will do, in it or in its splits.
         split: ``train`` or ``val``.
         imgsz: Side in pixels, rounded up to a multiple of 32 as Ultralytics' validator does.
         batch: Images per batch.
         images: Use this many images, drawn without replacement with ``seed``; None uses all.
         names: The model's class names, which fix the class ids; None numbers the folders as they are sorted.
         seed: Seed of the draw and the order.
+        labelled: Whether every image must have a class.
 
     Raises:
         DataError: The folder or the images cannot be used, or the classes are not the model's.
+        UnlabelledError: The images lie in no folder a class.
     """
 
     def __init__(
@@ -126,22 +129,25 @@ class ClassificationImages(FileImages):
         images: int | None = None,
         names: Mapping[int, str] | None = None,
         seed: int = 0,
+        labelled: bool = True,
     ) -> None:
         _at_least_one(imgsz=imgsz, batch=batch, images=images)
         _check_split(split)
-        description = resolve_folder(data, needs=(split,))
-        folders: dict[int, str] = description["names"]
-        self.names = folders if names is None else fitting_names(folders, names, str(data))
-        with contained():
-            dataset = ReadOnlyFolder(
-                description[split],
-                get_cfg(overrides={"imgsz": padded(imgsz, _STRIDE)}),
-                classes=self.names,
-                images=images,
-                seed=seed,
-            )
+        how: dict[str, Any] = {"images": images, "seed": seed}
+        cfg = get_cfg(overrides={"imgsz": padded(imgsz, _STRIDE)})
+        flat = None if labelled else flat_in(data, split)
+        if flat is not None:
+            self.names = dict(names or {})
+            with contained():
+                dataset: ReadOnlyFolder = FlatFolder(flat, cfg, **how)
+        else:
+            description = resolve_folder(data, needs=(split,))
+            folders: dict[int, str] = description["names"]
+            self.names = folders if names is None else fitting_names(folders, names, str(data))
+            with contained():
+                dataset = ReadOnlyFolder(description[split], cfg, classes=self.names, **how)
         self.unreadable = tuple(str(Path(file).relative_to(dataset.root)) for file, _ in dataset.left_out)
-        super().__init__(dataset, batch, _with_classes)
+        super().__init__(dataset, batch, _with_classes if flat is None else _without_classes)
 
 
 def images_for(
@@ -149,7 +155,7 @@ def images_for(
 ) -> FileImages:
     """The images of a task: with boxes for what finds objects, with one class each for what classifies."""
     if task == "classify":
-        return ClassificationImages(data, **given)
+        return ClassificationImages(data, labelled=labelled, **given)
     return DetectionImages(data, task=task, stride=stride, labelled=labelled, some=some, **given)
 
 
@@ -168,6 +174,12 @@ def _with_classes(items: list[dict[str, Any]]) -> Batch:
     """Images of one size, one class each."""
     images = torch.stack([item["img"] for item in items])
     return Batch(images, torch.arange(len(items)), torch.tensor([item["cls"] for item in items]))
+
+
+def _without_classes(items: list[dict[str, Any]]) -> Batch:
+    """Images of one size, no objects in them."""
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return Batch(torch.stack([item["img"] for item in items]), nothing, nothing)
 
 
 def _with_boxes(items: list[dict[str, Any]]) -> Batch:

@@ -103,7 +103,7 @@ def _size(reader: Any, name: str) -> int:
 
 
 def _check_size(reader: Any, name: str, size: int) -> None:
-    """torch's archives are not compressed: no record is larger than its file."""
+    """Torch's archives are not compressed: no record is larger than its file."""
     if _size(reader, name) > size:
         raise Damaged(f"its record {printable(name, 60)!r} is larger than the file")
 

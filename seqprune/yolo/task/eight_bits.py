@@ -122,7 +122,8 @@ def eight_bits(model: nn.Module, task: YoloTask, watch: Stopwatch, folder: Path)
         small = quantised(exported, runtime, task.images, model, imgsz, folder)
         files = (exported, small)
         stack.enter_context(threads_of(watch.where))
-        spreads = watch.turns([opened(file, watch.where, task.example(model)).run for file in files])
+        passes = [opened(file, watch.where, task.example(model)).run for file in files]
+        spreads = watch.turns(passes, watch.where.clock)
         found = [
             {
                 "file_bytes": size_of(file),

@@ -62,8 +62,11 @@ def sized(
     step, cost = max(detector.stride, 32), partial(_cost, model, watch)
     found = candidates(imgsz, target.share, cost, step, others=way.by != ("size",))
     about = detector.names, image_channels(model)
-    whole = DetectionImages(data, imgsz=imgsz, batch=batch, images=images, names=detector.names, seed=seed)
-    fitted, held = split(whole.files)
+    looked_at, known = (
+        DetectionImages(data, imgsz=imgsz, batch=batch, images=count, names=detector.names, seed=seed).files
+        for count in (images, None)
+    )
+    fitted, held = split(looked_at, [file for file in known if file not in set(looked_at)])
     with listed(fitted, *about) as fit, listed(held, *about) as test:
 
         def worth(each: Candidate) -> float:

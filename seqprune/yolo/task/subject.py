@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from seqprune.budget.size import FEWEST
 from seqprune.engine.listener import Listener
 from seqprune.engine.record import ClassMeasurements, Measurements
 from seqprune.engine.settings import Choose, Look, Train
@@ -60,7 +61,7 @@ def yolo_subject(
     if train.distill:
         check_student(detector.model)
     classifies = detector.task == "classify"
-    imgsz = look.imgsz or (CLASSIFIED if classifies else DETECTED)
+    asked, imgsz = look.imgsz, look.imgsz or (CLASSIFIED if classifies else DETECTED)
     look = replace(look, imgsz=imgsz)
     graph = trace_detector(detector.model)
     task = YoloTask(
@@ -77,11 +78,18 @@ def yolo_subject(
     subject = Subject(detector.model, graph, task, kind, detector.source, str(data), at_size=task.at_size)
     if look.int8:
         subject = replace(subject, eight_bits=_eight_bits_of(detector.task, data, look))
-    if "size" in choose.way.by:
+    if "size" in choose.way.by or (asked is None and shrinks_unasked(choose, detector.task, task.images.image_count)):
         size, share = _best_size(detector, str(data), look, choose, device, told, state or State(), task)
         smaller = replace(task.at_size(size), images=images_to_look_at(detector, data, look, size, choose, told))
         subject = replace(subject, sized=(smaller, size, left_to_others(choose.way, share)))
     return subject, look
+
+
+def shrinks_unasked(choose: Choose, kind: str, images: int) -> bool:
+    """Whether smaller images are a move though nobody named the moves: of a detector's time they bring the most."""
+    target = choose.way.target
+    timed = choose.by is None and target is not None and target.kind == "latency" and target.share < 1
+    return timed and choose.preset == "accurate" and kind == "detect" and images >= FEWEST
 
 
 def _eight_bits_of(kind: str, data: str | Path, look: Look) -> Callable[..., dict[str, Any]]:
@@ -108,7 +116,6 @@ def _best_size(
     task: YoloTask,
 ) -> tuple[int, float]:
     """The size of the images, and the share that is left to the other moves; found now or by an earlier run."""
-
     timed = choose.way.target is not None and choose.way.target.kind == "latency"
     watch = Stopwatch(look.where, task, state) if timed else None
 
