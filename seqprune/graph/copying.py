@@ -58,7 +58,7 @@ def _copied(model: Network, instead: Mapping[int, torch.Tensor]) -> Network:
 
 
 def _empty(model: nn.Module) -> dict[int, Any]:
-    """Copies of what modules hold of nothing, a dozen empty dictionaries and sets in each: most of the time went there."""
+    """Copies of what modules hold of nothing, a dozen empty dictionaries and sets in each: most time went there."""
     held = (value for module in model.modules() for value in vars(module).values())
     return {id(value): type(value)() for value in held if type(value) in (OrderedDict, set) and not value}
 

@@ -119,7 +119,8 @@ def _root(products: torch.Tensor, penalty: float) -> torch.Tensor:
     """Cholesky factor, float32, of what ``u``'s products would be with even weights, the penalty included."""
     least = max(penalty, 1e-5 * float(products.diagonal().mean()))  # products are taken in float32
     one = torch.eye(len(products), dtype=products.dtype, device=products.device)
-    return torch.linalg.cholesky(products + least * one).float()
+    root: torch.Tensor = torch.linalg.cholesky(products + least * one)
+    return root.float()
 
 
 def _secant(curve: Curve, now: torch.Tensor, aim: torch.Tensor) -> torch.Tensor:
