@@ -189,7 +189,7 @@ def _constants(node: ast.Constant) -> Iterator[Edit]:
 
 def _calls(node: ast.Call) -> Iterator[Edit]:
     plain = [arg for arg in node.args if not isinstance(arg, ast.Starred)]
-    if len(plain) == len(node.args) >= 2 and not _called(node) & {"min", "max"}:
+    if len(plain) == len(node.args) >= 2 and not _called(node) & {"min", "max", "minimum", "maximum"}:
         yield _set(node, "args", [node.args[1], node.args[0], *node.args[2:]], "arguments swapped")
     for at in [at for at, keyword in enumerate(node.keywords) if keyword.arg != "strict"]:
         yield _set(node, "keywords", [*node.keywords[:at], *node.keywords[at + 1 :]], "argument dropped")

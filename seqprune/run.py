@@ -104,6 +104,10 @@ def _prune(
     where = own_device(as_device(str(look.device)), ranks)
     home = RunFolder(None if folder is None else Path(folder), keeps=ranks.count == 1)
     check_together(choose, train, ranks.count, data is not None and data != "")
+    if ranks.count > 1 and choose.by is None:
+        choose = replace(choose, by=choose.way.by)
+        if choose.way.target is not None and choose.way.target.kind == "latency":
+            told.warning("the size of the images stays as it is: smaller ones are tried in one process, not in several")
     subject, look = opened(model, data, look, choose, train, how, device=where, told=told, state=home.state)
     if subject.task.predict is None and choose.preset == ACTIVATION:
         choose = replace(choose, match="all")  # nobody says which objects are found

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
 from torch import nn
 
 from seqprune.budget.cost import gflops, parameters
-from seqprune.budget.factor_curves import Chosen, Curve, cheapest, curve, pair, saved
+from seqprune.budget.factor_curves import STEPS, Chosen, Curve, cheapest, curve, pair, saved
 from seqprune.budget.importance import importance_of_layers
 from seqprune.budget.meet import meet
 from seqprune.budget.price import operations
@@ -22,12 +23,13 @@ from seqprune.budget.second_order import scaled_weight
 from seqprune.budget.target import Target
 from seqprune.budget.timed import STEP, Times, times_of
 from seqprune.errors import InputError
-from seqprune.graph.factor import Factor, First, aligned, factorable, factored
+from seqprune.graph.factor import Factor, First, Weights, aligned, factorable, factored
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.inputs import Inputs
 from seqprune.observe.patches import Sampler
+from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.observe.reading import Reading
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import second_moments
@@ -81,7 +83,9 @@ class Factoring:
         """Of the network's cost, what the convolutions take that may be pairs."""
         return sum(ways[0].whole for ways in self.curves.values()) / self._whole(inputs)
 
-    def to_target(self, target: Target, inputs: Inputs, step: int, nearest: bool = False) -> Factored:
+    def to_target(
+        self, target: Target, inputs: Inputs, step: int, nearest: bool = False, ranks: Ranks = ALONE
+    ) -> Factored:
         """The network as near below a target as steps of ``step`` channels let it be.
 
         Args:
@@ -89,10 +93,19 @@ class Factoring:
             inputs: what operations are counted at.
             step: channels between are a multiple of it.
             nearest: go as far as factors can where they cannot go all the way.
+            ranks: processes that come to the same; the first of them decides.
 
         Raises:
             InputError: the target cannot be met by factors alone.
         """
+        factors, weights = ranks.first(partial(self._decided, target, inputs, step, nearest))
+        model = factored(self.model, factors, weights)
+        return Factored(aligned(self.model, factors), model, factors, _renamed(self.relevance, factors, self.model))
+
+    def _decided(
+        self, target: Target, inputs: Inputs, step: int, nearest: bool
+    ) -> tuple[tuple[Factor, ...], dict[str, Weights]]:
+        """Which convolutions are made of two, and of what."""
         timing, whole = self.timing, self._whole(inputs)
         step = step if self.times is None else max(step, STEP)
 
@@ -110,11 +123,10 @@ class Factoring:
         else:
 
             def left(found: Chosen) -> float:
-                return timing.share(self.model, self._built(found, 0)[0])
+                return timing.share(self.model, factored(self.model, *self._made(found, 0)))
 
             chosen = meet(choose, left, target.share, nearest=nearest)
-        model, factors = self._built(chosen)
-        return Factored(aligned(self.model, factors), model, factors, _renamed(self.relevance, factors, self.model))
+        return self._made(chosen)
 
     def _whole(self, inputs: Inputs) -> float:
         """Cost of the network, in what the curves count."""
@@ -122,15 +134,15 @@ class Factoring:
             return self.times.whole
         return parameters(self.model) if self.kind == "params" else 1e9 * gflops(self.model, inputs) / 2
 
-    def _built(self, chosen: Chosen, steps: int | None = None) -> tuple[nn.Module, tuple[Factor, ...]]:
+    def _made(self, chosen: Chosen, steps: int = STEPS) -> tuple[tuple[Factor, ...], dict[str, Weights]]:
         blocks = factorable(self.model)
         factors, weights = [], {}
         for block, (way, rank) in chosen.items():
             conv = cast(nn.Conv2d, self.model.get_submodule(blocks[block]))
             about = (conv.weight.cpu(), self.patches[block], self.scales[block], way, rank)
-            weights[block], _ = pair(*about) if steps is None else pair(*about, steps)
+            weights[block], _ = pair(*about, steps)
             factors.append(Factor(block, way.first, rank))
-        return factored(self.model, factors, weights), tuple(factors)
+        return tuple(factors), weights
 
 
 def share_left(model: nn.Module, smaller: nn.Module, kind: str, inputs: Inputs, timing: Timing | None = None) -> float:
@@ -154,6 +166,7 @@ def observe(
     forward: Forward | None = None,
     progress: Progress | None = None,
     timing: Timing | None = None,
+    ranks: Ranks = ALONE,
 ) -> Factoring:
     """One pass over the images.
 
@@ -167,16 +180,19 @@ def observe(
         relevance: where errors matter, from the same images. All are alike without it.
         forward: precision, and how many images at a time.
         progress: told the number of images of every batch.
-        timing: measures, where time is the cost.
+        timing: measures, where time is the cost, in the first process.
+        ranks: the processes that share the images; all return the same.
     """
     names = [name for name in reading.names if getattr(model.get_submodule(name), "groups", 1) == 1]
-    moments, leader = second_moments(model, names, images, Sampler(), progress, forward, relevance)
+    moments, leader = second_moments(model, names, images, Sampler(), progress, forward, relevance, ranks)
     covariances = {name: (seen.products[0] / seen.count).cpu() for name, seen in moments.items()}
     read = {name: covariances[leader[name]] for name in names if name in leader}
     known = relevance or Relevance()
     importance = importance_of_layers(model, read, known.curvature)
     uses = None if kind == "params" else operations(model, inputs)
-    times = None if timing is None else times_of(model, inputs, timing, list(factorable(model).values()))
+    times = None
+    if timing is not None:
+        times = ranks.first(partial(times_of, model, inputs, timing, list(factorable(model).values())))
     spared = tuple(f"{path.rstrip('.')}." for path in protect)
     curves, patches, scales = {}, {}, {}
     for block, name in factorable(model).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 from torch import nn
@@ -80,7 +81,7 @@ def _paired(
 ) -> Decided:
     """Pairs first, then channels, where these may leave and pairs have gone as far as they lose less."""
     whole, told = engine.original, engine.told
-    watched: dict[str, Any] = {"forward": engine.forward, "progress": told.progress}
+    watched: dict[str, Any] = {"forward": engine.forward, "progress": told.progress, "ranks": engine.ranks}
     told.stage("observe", engine.images.image_count)
     example = engine.task.example(whole)
     watched |= {"timing": engine.watch}
@@ -92,12 +93,12 @@ def _paired(
     if mixed:
         least = max(least, 1 - MOST_OF_LAYERS * factoring.share(example))
     aim = Target(target.kind, max(target.share, least)) if mixed else target
-    made = factoring.to_target(aim, example, round_to, nearest=mixed)
+    made = factoring.to_target(aim, example, round_to, mixed, engine.ranks)
     prove(engine, made.factors)
     graph = engine.task.trace(made.model)
     plan = PrunePlan((), graph.inputs)
-    left = share_left(whole, made.model, target.kind, example, engine.watch) if mixed else target.share
-    if left > target.share * (1 if engine.watch is None else 1 + FAR):
+    left = engine.ranks.first(partial(share_left, whole, made.model, target.kind, example, engine.watch))
+    if mixed and left > target.share * (1 if engine.watch is None else 1 + FAR):
         between = replace(engine, original=made.model, graph=graph, state=State())
         rest = Target(target.kind, target.share / left)
         plan = accurate_plan(

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from seqprune.engine.modules import Evaluate
 from seqprune.engine.outputs import Outputs
-from seqprune.engine.presets import ACTIVATION, ALIASES, CHANNELS, Way, preset_of, settings_of, way_of
+from seqprune.engine.presets import ACTIVATION, ALIASES, Way, preset_of, settings_of, way_of
 from seqprune.engine.steps import Settings
 from seqprune.errors import InputError
 from seqprune.observe.inputs import Inputs
@@ -227,8 +227,8 @@ def check_together(choose: Choose, train: Train, processes: int, has_data: bool)
         )
     if processes > 1 and train.epochs + train.step_epochs:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
-    if processes > 1 and way.by != CHANNELS:
-        raise InputError("other moves than channels run in one process: leave torchrun out, or give --by channels")
+    if processes > 1 and "size" in way.by:
+        raise InputError("sizes of images are tried in one process: leave torchrun out, or size out of --by")
     if processes > 1 and way.target is None and way.recover != "none":
         raise InputError("preset activation is repaired in one process: leave torchrun out, or --recover")
     if way.target is not None and train.step_epochs:

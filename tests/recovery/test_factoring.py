@@ -12,7 +12,7 @@ from torch import nn
 
 from seqprune import PrunePlan, trace
 from seqprune.budget.cost import gflops, parameters
-from seqprune.budget.factoring import Factoring, observe
+from seqprune.budget.factoring import LEAST_SCALE, Factoring, _scale, observe
 from seqprune.budget.target import Target
 from seqprune.errors import InputError
 from seqprune.graph import sole
@@ -86,3 +86,12 @@ def distance(one: nn.Module, other: nn.Module) -> float:
     with torch.no_grad():
         batches = [batch.images.float() / 255 for batch in Images(seed=100)]
         return sum(float((one(images) - other(images)).square().mean()) for images in batches)
+
+
+def test_rows_are_brought_back_by_what_they_were_multiplied_with() -> None:
+    """None by less than a share of the greatest: an output that hardly counts is still fitted."""
+    conv = nn.Conv2d(3, 4, 3)
+    by = torch.tensor([2.0, 0.5, 1e-9, 0.0]).double()
+    scaled = conv.weight.detach().double().flatten(1) * by[:, None]
+    torch.testing.assert_close(_scale(conv, scaled), by.clamp(min=LEAST_SCALE * 2.0))
+    assert _scale(conv, scaled * 0).tolist() == [1.0] * 4

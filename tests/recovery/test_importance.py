@@ -68,6 +68,14 @@ def test_rows_have_the_total_variance_they_are_given(slope: torch.Tensor | None)
         assert torch.allclose(ratios, ratios[0].expand(24))
 
 
+def test_rows_that_never_vary_cost_nothing() -> None:
+    """Nothing over nothing is no number, and a number that is none chooses anything."""
+    model = Detector()
+    nothing = torch.zeros_like(covariances(model)["model.3.conv"])
+    for more in ({}, {"slope": torch.ones(24).double()}, {"together": torch.zeros(24).double()}):
+        assert not scaled_weight(model, "model.3.conv", SCALE, nothing, 2.5, **more).any()
+
+
 def test_positions_that_hardly_count_are_hardly_samples() -> None:
     where = (torch.zeros(4, dtype=torch.short),) * 3
     drawn = {(0, "even"): Drawn(where), (1, "even"): Drawn(where, torch.full((4,), 0.5))}

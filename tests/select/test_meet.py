@@ -49,6 +49,13 @@ def test_where_the_price_is_right_one_measurement_is_enough() -> None:
     assert tried(lambda share: share, 0.6) == (0.6, [0.6])
 
 
+@pytest.mark.parametrize("overhead", [0.1, 0.3, 0.45])
+def test_where_what_is_saved_is_in_proportion_two_measurements_are_enough(overhead: float) -> None:
+    found, measured = tried(lambda share: overhead + (1 - overhead) * share, 0.6)
+    assert found == pytest.approx(0.6)
+    assert len(measured) == 2
+
+
 def test_where_the_price_does_not_go_so_far_the_clock_may() -> None:
     """The price knows nothing of what leaves beside the layers."""
     found, _ = tried(lambda share: share - 0.2, 0.4, least=0.55)

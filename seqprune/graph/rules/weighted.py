@@ -132,11 +132,11 @@ def transposed_convolution(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Value:
+    written, groups = groups, plain(groups, read=False)
     _require_held(r, bool(r.owners(weight)))
     _require_held(r, bias is None or (bool(r.owners(bias)) and bias.shape == (groups * weight.shape[1],)))
     channels = input.shape[1]
     read = _read(r, input, 1, channels, weight, "it is transposed")
-    written, groups = groups, plain(groups, read=False)
     for count in counts_in((stride, padding, output_padding, dilation)):
         count.use()
     if groups > 1 and groups == channels:

@@ -21,7 +21,8 @@ def check_classes(data: Mapping[str, Any], classes: int, source: str) -> None:
     if len(data["names"]) != classes:
         raise DataError(
             f"{source} has {len(data['names'])} classes but the model has {classes}: "
-            "they were not made for each other; use the data the model was trained for"
+            "they were not made for each other; use the data the model was trained for, or train it on these first, "
+            "`seqprune finetune MODEL --data DATA --epochs 50`, and prune the best.pt that it leaves"
         )
 
 
