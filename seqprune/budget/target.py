@@ -21,6 +21,7 @@ from seqprune.plan import PrunePlan
 from seqprune.runtimes.layers import Timing
 from seqprune.surgery import compact
 
+ROUNDING = 1e-9
 KINDS = ("params", "flops", "latency")
 
 
@@ -75,7 +76,7 @@ def measured_share(
 
     ``price`` is that of :func:`price_of`.
     """
-    if target.kind != "flops":
+    if target.kind != "flops" or price.beside <= ROUNDING * price.whole:
         return None
 
     def share(removed: BoolArray) -> float:

@@ -52,6 +52,7 @@ class _Fitting:
     progress: Progress | None
     relevance: Relevance | None
     ranks: Ranks
+    stages: Sequence[Sequence[str]]
 
     def there(self, names: Sequence[str]) -> list[str]:
         """Layers of a stage that are in no block that is left out."""
@@ -90,7 +91,9 @@ class _Fitting:
         bent = [name for name in names if self.bends and getattr(self.original.get_submodule(name), "groups", 1) == 1]
         curves = {name: self.reading.unit(name).curve(self.original, name) for name in bent}
         samples = {name: Samples(curve, len(self.images)) for name, curve in curves.items() if curve is not None}
-        stage = Stage(self.original, self.masked, names, samples, self.reading, len(self.images), self.ranks)
+        behind = self.stages[self.stages.index(names) + 1 :]
+        later = [name for stage in behind for name in stage]
+        stage = Stage(self.original, self.masked, names, samples, self.reading, len(self.images), later, self.ranks)
         mine, rounds = share(self.images, self.ranks), -(-len(self.images) // self.ranks.count)
         both = [
             whole_passes(model, mine)
@@ -158,7 +161,7 @@ def refit(
     reading = reading or reading_of(original, next(iter(images)))
     fitting = _Fitting(
         *(original, masked, graph, removed, images, reading, streams, ridge if weights else None, weights and bends),
-        *(sampler or Sampler(), forward or Forward(), progress, relevance, ranks),
+        *(sampler or Sampler(), forward or Forward(), progress, relevance, ranks, stages),
     )
     changed = next((number for number, names in enumerate(stages) if fitting.changes(names)), len(stages))
     fitted: list[str] = []
