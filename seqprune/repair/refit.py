@@ -91,8 +91,8 @@ class _Fitting:
         bent = [name for name in names if self.bends and getattr(self.original.get_submodule(name), "groups", 1) == 1]
         curves = {name: self.reading.unit(name).curve(self.original, name) for name in bent}
         samples = {name: Samples(curve, len(self.images)) for name, curve in curves.items() if curve is not None}
-        behind = self.stages[self.stages.index(names) + 1 :]
-        later = [name for stage in behind for name in stage]
+        here = next(number for number, stage in enumerate(self.stages) if names[0] in stage)
+        later = self.there([name for stage in self.stages[here + 1 :] for name in stage])
         stage = Stage(self.original, self.masked, names, samples, self.reading, len(self.images), later, self.ranks)
         mine, rounds = share(self.images, self.ranks), -(-len(self.images) // self.ranks.count)
         both = [
