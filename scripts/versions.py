@@ -1,11 +1,13 @@
 """Writes the table of versions in CONTRIBUTING.md from what tox left behind.
 
 ``tox`` leaves a JUnit file an environment; ``python scripts/versions.py`` reads those of ``.tox/*/tmp/junit.xml`` (or
-of the folder named) and puts date, counts and versions between the marks.
+of the folder named) and puts date, counts and versions between the marks. An environment of ``tox.ini`` that left none
+keeps its row, with the date that it has, or has one that says so; those that tox no longer knows go.
 """
 
 from __future__ import annotations
 
+import configparser
 import json
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from seqprune.testing.tables import between, markdown
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "CONTRIBUTING.md"
 NAME = "versions"
+HEAD = ("environment", "date", "seen", "took", "with")
 SHOWN = "python torch torchvision ultralytics numpy scikit-learn scipy kneed pytest".split()
 ASK = (
     "import json, platform; from importlib import metadata as m; "
@@ -55,30 +58,52 @@ def versions(environment: Path) -> dict[str, str]:
     return found
 
 
-def table(folder: Path) -> str:
-    """A row for each environment that left a file.
+def environments(file: Path) -> list[str]:
+    """Those of a ``tox.ini`` that leave a JUnit file, in its order."""
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(file, encoding="utf-8")
+    names = tox["tox"]["env_list"].replace(",", " ").split()
+    homes = {name: f"testenv:{name}" if f"testenv:{name}" in tox else "testenv" for name in names}
+    return [name for name in names if "--junitxml" in tox[homes[name]].get("commands", "")]
+
+
+def kept(page: str) -> dict[str, list[str]]:
+    """Rows of the table that a page has, by environment."""
+    lines = page.partition(f"<!-- {NAME} -->")[2].partition(f"<!-- end of {NAME} -->")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    return {row[0].strip("`"): row for row in rows if len(row) == len(HEAD)}
+
+
+def table(folder: Path, names: list[str], page: str = "") -> str:
+    """A row for each environment: as it was seen now, else as the page has it, else not at all.
 
     Args:
         folder: ``.tox``.
+        names: of the environments.
+        page: with an older table.
 
     Raises:
-        ValueError: none did.
+        ValueError: none left a file.
     """
-    lines = [["environment", "date", "seen", "took", "with"]]
-    for file in sorted(folder.glob("*/tmp/junit.xml")):
-        environment = file.parents[1]
-        has = versions(environment)
-        with_ = ", ".join(f"{name} {has[name]}" for name in SHOWN if name in has)
-        date, seen, took = counts(file)
-        lines.append([f"`{environment.name}`", date, seen, took, with_])
-    if len(lines) == 1:
-        raise ValueError(f"{folder} has no */tmp/junit.xml: run tox first")
+    files = {name: folder / name / "tmp" / "junit.xml" for name in names}
+    if not any(file.exists() for file in files.values()):
+        raise ValueError(f"{folder} has no */tmp/junit.xml of {', '.join(names)}: run tox first")
+    older = kept(page)
+    lines = [list(HEAD)]
+    for name, file in files.items():
+        if file.exists():
+            has = versions(folder / name)
+            with_ = ", ".join(f"{each} {has[each]}" for each in SHOWN if each in has)
+            lines.append([f"`{name}`", *counts(file), with_])
+        else:
+            lines.append(older.get(name, [f"`{name}`", "", "not run", "", ""]))
     return markdown(lines)
 
 
-def main(folder: Path, page: Path = PAGE) -> None:
+def main(folder: Path, page: Path = PAGE, tox: Path = ROOT / "tox.ini") -> None:
     """Puts the table into a page."""
-    page.write_text(between(page.read_text(encoding="utf-8"), NAME, table(folder)), encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    page.write_text(between(text, NAME, table(folder, environments(tox), text)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ def dots(x_label: str, rows: Mapping[str, Mapping[str, float]], names: Sequence[
         parts.append(f'<text x="{x:.1f}" y="{height - 20}" text-anchor="middle">{tick:g}</text>')
     for number, (row, values) in enumerate(rows.items()):
         y = step * number + 14
-        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(row)}</text>')
+        short = row if len(row) < 27 else f"…{row[-25:]}"  # the ends of paths tell them apart
+        parts.append(f'<text x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(short)}</text>')
         parts += [
             f'<circle cx="{at(value):.1f}" cy="{y}" r="4.5" fill="{_colour(names.index(name))}">'
             f"<title>{escape(row)}, {escape(name)}: {value:.4f}</title></circle>"
@@ -110,7 +111,7 @@ def _colour(number: int) -> str:
 
 
 def _stroke(number: int) -> str:
-    dash = _DASHES[number // len(_HUES) % len(_DASHES)]
+    dash = _DASHES[number % len(_DASHES)]  # lines differ by more than their colour
     return f'fill="none" stroke-width="2" stroke="{_colour(number)}" stroke-dasharray="{dash}"'
 
 

@@ -10,10 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from seqprune.testing.cases import Limits, cell
+    from seqprune.testing.cases import cell
     from seqprune.testing.contracts import CONTRACTS, Contract, Result, check, results
     from seqprune.testing.networks import random_plan, randomise
     from seqprune.testing.outputs import difference, prepare
+    from seqprune.testing.process import Limits
     from seqprune.testing.pruners import PRUNERS, Pruner, pruner, register
     from seqprune.testing.subjects import subject
     from seqprune.testing.trial import ContractError, NotApplicable
@@ -22,7 +23,7 @@ _HOME = {
     "CONTRACTS": "contracts",
     "Contract": "contracts",
     "ContractError": "trial",
-    "Limits": "cases",
+    "Limits": "process",
     "NotApplicable": "trial",
     "PRUNERS": "pruners",
     "Pruner": "pruners",

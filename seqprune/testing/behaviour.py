@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import io
-import random
-import warnings
-from functools import partial
 
 import numpy as np
 import torch
 from torch import nn
 
-from seqprune.graph import outputs, proof
+from seqprune.graph import proof
 from seqprune.graph.copying import copied
 from seqprune.graph.values import first_line
-from seqprune.surgery import TOLERANCE, mask
-from seqprune.testing.outputs import difference, run
-from seqprune.testing.trial import FAILS, ContractError, Inputs, NotApplicable, Trial, attempt, drawn
+from seqprune.surgery import TOLERANCE
+from seqprune.testing import references
+from seqprune.testing.outputs import Tensors, difference, run, scripted
+from seqprune.testing.trial import FAILS, ContractError, Inputs, NotApplicable, Trial, attempt
 
 EXPORTED = 1e-3
 """Relative difference that another runtime may bring, in float32."""
 FUSED = 1e-6
 """And folding BatchNorm into a convolution, in float64; that of float32 is EXPORTED."""
-SETS = 3
-"""Random sets of layers, each given in an order of its own."""
 
 
 def runs(trial: Trial) -> None:
@@ -36,47 +32,26 @@ def runs(trial: Trial) -> None:
 
 def values(trial: Trial) -> None:
     """It computes what the unpruned network computes with the removed channels at zero, on every input."""
-    _same("values", trial.reference, trial.pruned, trial.inputs)
-    other = tuple(t.flip(-1) if t.is_floating_point() and t.dim() > 1 else t for t in trial.inputs)
-    _same("values", trial.reference, trial.pruned, other)
+    _same("values", trial, trial.expected, trial.pruned)
+    _same("values", trial, references.other_outputs(trial), trial.pruned, inputs=references.other(trial.inputs))
 
 
 def alone(trial: Trial) -> None:
     """Every prunable layer can be pruned alone: it runs, and its values are right."""
-    names = [layer.name for layer in trial.graph.layers]
-    if trial.layers is not None and len(names) > trial.layers:
-        chosen = np.unique(np.linspace(0, len(names) - 1, trial.layers).round().astype(int))
-        names = [names[index] for index in chosen]
-    asked = 0
-    for number, name in enumerate(names):
-        plan = drawn(trial.graph, trial.seed + number, names=[name])
-        if not plan.layers:
-            continue
-        asked += 1
-        pruned = attempt("alone", f"{name} alone", partial(trial.asked, plan.keep))
-        _same("alone", mask(trial.unpruned, plan, trial.graph).eval(), pruned, trial.inputs, f"{name} alone: ")
-    if not asked:
+    sets = references.layers(trial)
+    if not sets:
         raise NotApplicable("no layer of this network can be pruned alone")
+    for each in sets:
+        _right("alone", trial, each)
 
 
 def orders(trial: Trial) -> None:
     """Random sets of layers, named in random orders, front to back or not: the order changes nothing."""
-    names = [layer.name for layer in trial.graph.layers]
-    draw = random.Random(trial.seed)  # noqa: S311 - nothing secret
-    asked = 0
-    for number in range(SETS):
-        some = draw.sample(names, max(1, len(names) // 2))
-        plan = drawn(trial.graph, trial.seed + 100 + number, names=some)
-        if not plan.layers:
-            continue
-        asked += 1
-        entries = list(plan.keep.items())
-        draw.shuffle(entries)
-        said = ", ".join(name for name, _ in entries[:3]) + (", …" if len(entries) > 3 else "")
-        pruned = attempt("orders", said, partial(trial.asked, dict(entries)))
-        _same("orders", mask(trial.unpruned, plan, trial.graph).eval(), pruned, trial.inputs, f"{said}: ")
-    if not asked:
+    sets = references.shuffled(trial)
+    if not sets:
         raise NotApplicable("no set of layers of this network can be pruned")
+    for each in sets:
+        _right("orders", trial, each)
 
 
 def training(trial: Trial) -> None:
@@ -117,62 +92,48 @@ def saving(trial: Trial) -> None:
 
 def fusing(trial: Trial) -> None:
     """Its own ``fuse``, where it has one, changes nothing but rounding."""
-    if proof.fused(copied(trial.unpruned)) is None:
+    expected = references.fused_outputs(trial)
+    if expected is None:
         raise NotApplicable("the network has no fuse()")
     fused = attempt("fusing", "fuse() fails", lambda: proof.fused(copied(trial.pruned)))
-    reference = proof.fused(copied(trial.reference))
-    if fused is None or reference is None:
+    if fused is None:
         raise ContractError("fusing", "the pruned network has no fuse(), the unpruned one has")
-    _same("fusing", reference.eval(), fused.eval(), trial.inputs, limit=FUSED)
+    _same("fusing", trial, expected, fused.eval(), limit=FUSED)
 
 
 def exporting(trial: Trial) -> None:
     """As TorchScript, which other runtimes are exported from or beside, it gives what it gives."""
-    try:
-        _scripted(trial.unpruned, trial.inputs)
-    except FAILS as error:
-        raise NotApplicable(f"the unpruned network is not exported ({first_line(error)})") from error
-    exported = attempt("exporting", "it cannot be exported", lambda: _scripted(trial.pruned, trial.inputs))
-    _same("exporting", trial.reference, exported, trial.inputs, limit=FUSED)
+    if failed := references.not_exported(trial):
+        raise NotApplicable(f"the unpruned network is not exported ({failed})")
+    exported = attempt("exporting", "it cannot be exported", lambda: scripted(trial.pruned, trial.inputs))
+    _same("exporting", trial, trial.expected, exported, limit=FUSED)
 
 
-def _scripted(model: nn.Module, inputs: Inputs) -> nn.Module:
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # TorchScript says that it is on its way out
-        listed = _Listed(_exporters(copied(model).eval()))
-        return torch.jit.trace(listed, inputs, check_trace=False, strict=False)  # type: ignore[no-any-return,no-untyped-call]
-
-
-class _Listed(nn.Module):
-    """A network whose outputs are its tensors, one after another: what an export has."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(proof._tensors(outputs.read(self.model, self.model(*inputs))))
-
-
-def _exporters(model: nn.Module) -> nn.Module:
-    """With the forward that Ultralytics' exporter puts in its place; it cuts by a width that modules remember."""
-    for module in model.modules():
-        if callable(getattr(module, "forward_split", None)):
-            module.forward = module.forward_split  # type: ignore[assignment]
-    return model
+def _right(contract: str, trial: Trial, asked: references.Asked) -> None:
+    """
+    Raises:
+        ContractError: what the pruner gives for the set does not compute what it should.
+    """
+    pruned = attempt(contract, asked.name, lambda: trial.asked(asked.keep))
+    _same(contract, trial, asked.expected, pruned, f"{asked.name}: ")
 
 
 def _same(
-    contract: str, reference: nn.Module, pruned: nn.Module, inputs: Inputs, where: str = "", limit: float | None = None
+    contract: str,
+    trial: Trial,
+    expected: Tensors,
+    pruned: nn.Module,
+    where: str = "",
+    limit: float | None = None,
+    inputs: Inputs | None = None,
 ) -> None:
     """
     Raises:
         ContractError: outputs differ by more than rounding brings, or the pruned network does not run.
     """
-    kind = next((p.dtype for p in reference.parameters() if p.dtype in TOLERANCE), torch.float32)
+    kind = next((p.dtype for p in trial.unpruned.parameters() if p.dtype in TOLERANCE), torch.float32)
     allowed = max(limit or 0.0, TOLERANCE[kind])
-    expected = run(reference, inputs)
-    found = attempt(contract, f"{where}it fails", lambda: run(pruned, inputs))
+    found = attempt(contract, f"{where}it fails", lambda: run(pruned, trial.inputs if inputs is None else inputs))
     far = difference(expected, found)
     if not far <= allowed:
         raise ContractError(
@@ -182,7 +143,7 @@ def _same(
         )
 
 
-def _sample(expected: list[torch.Tensor], found: list[torch.Tensor]) -> str:
+def _sample(expected: Tensors, found: Tensors) -> str:
     """The value that is furthest off, as both networks have it."""
     worst, said = -1.0, "shapes differ"
     for number, (a, b) in enumerate(zip(expected, found, strict=False)):

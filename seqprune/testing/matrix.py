@@ -17,8 +17,9 @@ from pathlib import Path
 
 from seqprune.atomic import write_text
 from seqprune.errors import SeqPruneError
-from seqprune.testing.cases import Limits, cell, preload
+from seqprune.testing.cases import Prepared, preload
 from seqprune.testing.contracts import CONTRACTS, Result
+from seqprune.testing.process import Limits
 from seqprune.testing.pruners import PRUNERS, pruner
 from seqprune.testing.tables import (
     Row,
@@ -64,20 +65,21 @@ def networks(asked: str) -> list[str]:
 
 
 def measured(
-    pruner_name: str, subject: str, limits: Limits, folder: Path, seen: dict[str, str], *, ask: bool = True
+    pruner_name: str, network: Prepared, folder: Path, seen: dict[str, str], *, ask: bool = True
 ) -> Row | None:
     """One row: read where an earlier run of the same versions and limits left it, else asked, where that is allowed."""
-    path = folder / "rows" / pruner_name.replace(":", "_") / f"{subject.replace(':', '_').replace('/', '_')}.json"
-    settings = {"versions": seen, "limits": asdict(limits), "contracts": list(CONTRACTS)}
+    name = network.subject
+    path = folder / "rows" / pruner_name.replace(":", "_") / f"{name.replace(':', '_').replace('/', '_')}.json"
+    settings = {"versions": seen, "limits": asdict(network.limits), "contracts": list(CONTRACTS)}
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept["settings"] == settings:
-            return Row(pruner_name, subject, {r["contract"]: Result(**r) for r in kept["results"]}, kept["seconds"])
+            return Row(pruner_name, name, {r["contract"]: Result(**r) for r in kept["results"]}, kept["seconds"])
     if not ask:
         return None
-    start = time.perf_counter()
-    results = cell(pruner_name, subject, limits=limits)
-    row = Row(pruner_name, subject, results, round(time.perf_counter() - start, 1))
+    before = network.seconds
+    results = network.cell(pruner_name)
+    row = Row(pruner_name, name, results, round(network.seconds - before, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"settings": settings, "seconds": row.seconds, "results": [asdict(r) for r in results.values()]}
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
@@ -87,28 +89,30 @@ def measured(
 def matrix(
     pruners: Sequence[str], subjects: Sequence[str], folder: Path, limits: Limits, jobs: int = 2, until: float = 1e18
 ) -> list[Row]:
-    """Every pruner on every network, network by network.
+    """Every pruner on every network; what they are compared with is made once a network.
 
     Args:
         pruners, subjects: names.
         folder: where rows are kept.
         limits: of each process.
-        jobs: rows side by side.
+        jobs: networks side by side.
         until: the time, as ``time.monotonic()`` tells it, after which no more rows are begun.
     """
     seen = versions()
     preload(ultralytics=any(":" not in name for name in subjects))
 
-    def one(pair: tuple[str, str]) -> Row | None:
-        row = measured(pair[1], pair[0], limits, folder, seen, ask=time.monotonic() < until)
-        if row is None:
-            return None
-        sys.stderr.write(f"{row.subject} {row.pruner}: {cell_text(row)} ({row.seconds:.0f} s)\n")
-        return row
+    def of(subject: str) -> list[Row]:
+        found = []
+        with Prepared(subject, limits) as network:
+            for name in pruners:
+                row = measured(name, network, folder, seen, ask=time.monotonic() < until)
+                if row is not None:
+                    found.append(row)
+                    sys.stderr.write(f"{row.subject} {row.pruner}: {cell_text(row)} ({row.seconds:.0f} s)\n")
+        return found
 
     with ThreadPoolExecutor(jobs) as pool:
-        found = pool.map(one, [(subject, name) for subject in subjects for name in pruners])
-        return [row for row in found if row is not None]
+        return [row for rows in pool.map(of, subjects) for row in rows]
 
 
 def summary(rows: Iterable[Row], pruners: Sequence[str], command: str, left: int = 0) -> tuple[str, str]:
@@ -123,7 +127,7 @@ def summary(rows: Iterable[Row], pruners: Sequence[str], command: str, left: int
     when = datetime.now(timezone.utc).date().isoformat()
     libraries = ", ".join(f"{name} {version}" for name, version in versions().items())
     spent = sum(row.seconds for row in rows) / 60
-    about = f"Made by {command} on {when}; {libraries}. {len(rows)} rows, {spent:.0f} minutes of processes."
+    about = f"Made by {command} on {when}; {libraries}. {len(rows)} rows, {spent:.0f} minutes of processor time."
     about += f" {left} rows are left: their cells are empty, and the same command goes on." if left else ""
     tables = {
         "By contract": by_contract(rows, pruners),
@@ -149,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="Markdown file with the marks <!-- matrix --> to write it into")
     parser.add_argument("--seconds", type=float, default=60.0, help="of processor time for each process")
     parser.add_argument("--memory", type=float, default=6.0, help="gigabytes for each process")
-    parser.add_argument("--jobs", type=int, default=2, help="rows side by side")
+    parser.add_argument("--jobs", type=int, default=2, help="networks side by side")
     parser.add_argument("--minutes", type=float, default=60.0, help="after which no more rows are begun; run it again")
     given = parser.parse_args(arguments)
     names = given.pruners.split(",")

@@ -11,6 +11,7 @@ from seqprune.graph import trace
 from seqprune.plan import PrunePlan
 from seqprune.run import prune
 from seqprune.surgery import compact
+from seqprune.testing.plain import is_ultralytics
 from seqprune.testing.trial import Inputs, Keep
 
 
@@ -28,6 +29,7 @@ def fast(module: nn.Module, inputs: Inputs, keep: Keep) -> nn.Module:
         preset="fast",
         target=f"params={share:.3f}",
         round_to=1,
+        imgsz=inputs[0].shape[-1] if is_ultralytics(module) else None,
         example_inputs=inputs,
         val=False,
         progress=False,

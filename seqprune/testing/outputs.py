@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from seqprune.graph import outputs
+from seqprune.graph import outputs, proof
+from seqprune.graph.copying import copied
 from seqprune.testing.networks import randomise
+
+Tensors = list[torch.Tensor]
 
 
 def prepare(model: nn.Module) -> None:
@@ -26,7 +31,7 @@ def prepare(model: nn.Module) -> None:
             module.p = 0.0  # type: ignore[assignment]
 
 
-def run(model: nn.Module, inputs: tuple[torch.Tensor, ...], training: bool = False) -> list[torch.Tensor]:
+def run(model: nn.Module, inputs: tuple[torch.Tensor, ...], training: bool = False) -> Tensors:
     """The floating-point outputs, on a batch of two in training mode, as BatchNorm needs it; statistics stay."""
     statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
     if training:
@@ -41,7 +46,7 @@ def run(model: nn.Module, inputs: tuple[torch.Tensor, ...], training: bool = Fal
     return [t for t in tree_leaves(outputs.read(model, out)) if isinstance(t, torch.Tensor) and t.is_floating_point()]
 
 
-def difference(reference: list[torch.Tensor], result: list[torch.Tensor]) -> float:
+def difference(reference: Tensors, result: Tensors) -> float:
     """Greatest difference relative to the largest value of each output; infinite where shapes or NaNs differ."""
     if [t.shape for t in reference] != [t.shape for t in result]:
         return float("inf")
@@ -52,3 +57,30 @@ def difference(reference: list[torch.Tensor], result: list[torch.Tensor]) -> flo
             if worst != worst:
                 return float("inf")
     return worst
+
+
+def scripted(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> nn.Module:
+    """A copy of a network as TorchScript, as Ultralytics' exporter has it traced."""
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript says that it is on its way out
+        listed = _Listed(_exporters(copied(model).eval()))
+        return torch.jit.trace(listed, inputs, check_trace=False, strict=False)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Listed(nn.Module):
+    """A network whose outputs are its tensors, one after another: what an export has."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(proof._tensors(outputs.read(self.model, self.model(*inputs))))
+
+
+def _exporters(model: nn.Module) -> nn.Module:
+    """With the forward that Ultralytics' exporter puts in its place; it cuts by a width that modules remember."""
+    for module in model.modules():
+        if callable(getattr(module, "forward_split", None)):
+            module.forward = module.forward_split  # type: ignore[assignment]
+    return model

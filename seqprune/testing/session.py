@@ -20,14 +20,16 @@ from seqprune.graph.copying import copied
 from seqprune.runtimes.open import opened, threads_of
 from seqprune.runtimes.turns import in_turns
 from seqprune.runtimes.where import Where
-from seqprune.testing.cases import Limits, cell
+from seqprune.testing.cases import Prepared
 from seqprune.testing.contracts import CONTRACTS, Result
 from seqprune.testing.outputs import run
 from seqprune.testing.plugin import PROPERTY, setting
+from seqprune.testing.process import Limits
 from seqprune.testing.pruners import pruner
 
 CLASSIFIED, DETECTED = 224, 640
 TARGET = "params=0.9"
+_HELD = pytest.StashKey[Prepared]()
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,21 @@ class PruningCase:
     @cached_property
     def result(self) -> Result:
         """What came of it, in a process of its own."""
-        seconds, memory = (float(setting(self.config, name) or 0) for name in ("seconds", "memory"))
-        limits = Limits(seconds or Limits.seconds, memory or Limits.gigabytes)
-        return cell(self.asked.pruner, self.asked.network, [self.asked.contract], limits)[self.asked.contract]
+        network = _prepared(self.config, self.asked.network)
+        return network.cell(self.asked.pruner, [self.asked.contract])[self.asked.contract]
+
+
+def _prepared(config: pytest.Config, name: str) -> Prepared:
+    """The network of the last case, or another in its place: cases of one follow each other."""
+    seconds, memory = (float(setting(config, each) or 0) for each in ("seconds", "memory"))
+    limits = Limits(seconds or Limits.seconds, memory or Limits.gigabytes)
+    held = config.stash.get(_HELD, None)
+    if held is None or (held.subject, held.limits) != (name, limits):
+        if held is not None:
+            held.close()
+        held = config.stash[_HELD] = Prepared(name, limits)
+        config.add_cleanup(held.close)
+    return held
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -59,6 +59,7 @@ class Trial:
         plan: what stays.
         seed: of the plan and of whatever else is drawn.
         layers: how many layers are pruned alone at most; ``None`` for all.
+        known: what was computed of the unpruned network, by name: the same for every pruner.
     """
 
     unpruned: nn.Module
@@ -68,21 +69,33 @@ class Trial:
     plan: PrunePlan
     seed: int = 0
     layers: int | None = None
+    known: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What is the same for every pruner: made when it is first asked for, and kept."""
+        if name not in self.known:
+            self.known[name] = make()
+        found: T = self.known[name]
+        return found
 
     @cached_property
     def pruned(self) -> nn.Module:
         """What the pruner gives for the plan."""
         return self.asked(self.plan.keep)
 
-    @cached_property
+    @property
     def reference(self) -> nn.Module:
         """The unpruned network with the removed channels exactly zero: what the pruned one has to compute."""
-        return mask(self.unpruned, self.plan, self.graph).eval()
+        return self.once("reference", lambda: self.masked(self.plan))
 
-    @cached_property
+    @property
     def expected(self) -> list[torch.Tensor]:
         """Outputs of the reference."""
-        return run(self.reference, self.inputs)
+        return self.once("expected", lambda: run(self.reference, self.inputs))
+
+    def masked(self, plan: PrunePlan) -> nn.Module:
+        """The unpruned network with the channels of a plan at zero, in inference mode."""
+        return mask(self.unpruned, plan, self.graph).eval()
 
     def asked(self, keep: Keep) -> nn.Module:
         """What the pruner gives for a keep set, in inference mode."""

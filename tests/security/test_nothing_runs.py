@@ -118,7 +118,9 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     folder = tmp_path_factory.mktemp("attacks")
     found = Watch(folder, malice.MARK)
     sys.addaudithook(found)  # for good: there is no taking it back
-    yield found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)  # a library's first import writes, in a fresh environment
+        yield found
     found.on = False
 
 

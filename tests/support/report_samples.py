@@ -11,6 +11,8 @@ from PIL import Image
 
 from seqprune.engine.record import Measurements, Record
 from seqprune.engine.steps import StepReport
+from seqprune.measure.comparison import UNPRUNED, Comparison, Row
+from seqprune.measure.sensitivity import Point, Sensitivity
 from seqprune.repair.recover import Repair
 from seqprune.surgery import Difference
 
@@ -46,6 +48,34 @@ def picture() -> dict[str, Any]:
 def layer(name: str, block: int | None, before: int, after: int, **more: Any) -> dict[str, Any]:
     known = {"kind": "Conv2d", "block_kind": "C2f", "gflops_before": 0.4, "gflops_after": 0.4 * after / before}
     return {"name": name, "block": block, "before": before, "after": after, **known, "rank": None, "pinned": ""} | more
+
+
+def comparison() -> Comparison:
+    """Two methods at two targets, timed in a runtime, and one that failed."""
+    size: dict[str, Any] = {"params": 3_000_000, "share": 1.0, "gflops": 8.7, "latency_ms": 50.0}
+    more = {"times": {"onnxruntime": 30.0}, "file_bytes": 6_500_000}
+    rows = [Row(UNPRUNED, 1.0, **size, accuracy={"map50_95": 0.37, "map50": 0.52}, **more)]
+    for method, scores in {"accurate": (0.35, 0.3), EVIL: (0.2, 0.05)}.items():
+        for target, score in zip((0.8, 0.6), scores, strict=True):
+            known: dict[str, Any] = {name: type(value)(value * target) for name, value in size.items()}
+            accuracy = {"map50_95": score, "map50": score + 0.1}
+            row = Row(method, target, **known, accuracy=accuracy, runs=(score - 0.01, score + 0.01), **more)
+            rows.append(row)
+    rows.append(Row("lamp", 0.6, reason=f"cannot be met {EVIL} " + "x" * 80))
+    settings = {"images": 128, "imgsz": 640, "batch": 16, "seed": 0}
+    return Comparison(f"weights/{EVIL}.pt", "data.yaml", settings, tuple(rows))
+
+
+def sensitivity() -> Sensitivity:
+    """Six layers at two ratios, one with a long path."""
+    names = [f"model.{number}.conv" for number in range(5)] + [f"a.{EVIL}.path.that.goes.on.and.on.and.on"]
+    points = tuple(
+        Point(name, (name,), ratio, int(64 * ratio), 64, 0.98, 0.37 - number / 50, number / 50)
+        for number, name in enumerate(names)
+        for ratio in (0.5, 0.25)
+    )
+    settings = {"criterion": "l2", "ratios": [0.5, 0.25], "imgsz": 640, "images": "all", "seed": 0}
+    return Sensitivity(f"weights/{EVIL}.pt", "data.yaml", settings, "map50_95", 0.37, points)
 
 
 def record() -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -71,6 +72,21 @@ def sleeps(module: nn.Module, inputs: Inputs, keep: Keep) -> nn.Module:
 def takes_all_memory(module: nn.Module, inputs: Inputs, keep: Keep) -> nn.Module:
     module.register_buffer("hoard", torch.zeros(4 * 2**30, dtype=torch.uint8))
     return module
+
+
+def ends_the_suite(module: nn.Module, inputs: Inputs, keep: Keep) -> nn.Module:
+    """The process that it was forked from, and itself."""
+    os.killpg(0, signal.SIGKILL)
+    raise AssertionError("it goes on")
+
+
+def overwrites_the_network(module: nn.Module, inputs: Inputs, keep: Keep) -> nn.Module:
+    """What it is given and what lies about: the images are the suite's own."""
+    for image in inputs:
+        image.zero_()
+    for parameter in module.parameters():
+        parameter.data.zero_()
+    return exact(module, inputs, keep)
 
 
 def exits(module: nn.Module, inputs: Inputs, keep: Keep) -> nn.Module:

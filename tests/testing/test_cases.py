@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pytest
 
-from seqprune.testing.cases import Limits, cell
+from seqprune.testing import cases
+from seqprune.testing.cases import Prepared, cell
 from seqprune.testing.contracts import CONTRACTS, Result
+from seqprune.testing.process import Limits
 
 TINY = "planted:tiny"
 
@@ -52,3 +57,36 @@ def test_a_network_that_is_not_there_is_said_for_every_contract() -> None:
 
 def test_a_pruner_that_is_not_there_is_said() -> None:
     assert "no pruner 'nobody'" in cell("nobody", TINY, ("runs",))["runs"].reason
+
+
+def test_pruners_share_a_prepared_network_and_no_state() -> None:
+    """What is compared with is made once; a pruner that ends its process, and ours after it, find the same."""
+    with Prepared(TINY, Limits()) as network:
+        first = network.cell("seqprune")
+        assert network.cell("planted:ends_its_process")["returns"].state == "crashed"
+        assert network.cell("planted:overwrites_the_network")["values"].state == "fails"
+        assert network.cell("seqprune") == first == cell("seqprune", TINY)
+        assert network.seconds > 0
+
+
+def test_a_pruner_that_ends_what_is_shared_costs_one_contract(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Prepared(TINY, Limits()) as network:
+        assert network.cell("planted:ends_the_suite", ("returns", "runs"))["returns"].state == "crashed"
+        assert network.cell("seqprune", ("runs",))["runs"].state == "holds"
+        process = network._process.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("methods", [("forkserver",), ("spawn",)])
+def test_where_a_process_is_not_forked_each_case_prepares_for_itself(
+    methods: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cases, "FORKS", False)
+    monkeypatch.setattr(cases, "METHODS", methods)
+    with Prepared(TINY, Limits()) as network:
+        assert network.cell("planted:ends_its_process", ("runs",))["returns"].state == "crashed"
+        assert network.cell("seqprune", ("values",))["values"].state == "holds"
+        assert network._process is None
+    with Prepared("timm:no_such_network", Limits()) as network:
+        assert "no_such_network" in network.cell("seqprune", ("returns",))["returns"].reason

@@ -32,12 +32,30 @@ def left_behind(folder: Path, name: str, failures: int = 0, errors: int = 0) -> 
 def test_counts_and_dates_come_from_the_files(script: ModuleType, tmp_path: Path) -> None:
     left_behind(tmp_path, "torch2.4", failures=3, errors=1)
     left_behind(tmp_path, "torch2.15")
-    lines = script.table(tmp_path).splitlines()
+    lines = script.table(tmp_path, ["torch2.4", "torch2.15"]).splitlines()
     assert lines[0] == "| environment | date | seen | took | with |"
     assert lines[2:] == [
-        "| `torch2.15` | 2026-11-28 | 1,901 passed, 2 skipped | 31 min |  |",
         "| `torch2.4` | 2026-11-28 | 1,897 passed, **4 failed**, 2 skipped | 31 min |  |",
+        "| `torch2.15` | 2026-11-28 | 1,901 passed, 2 skipped | 31 min |  |",
     ]
+
+
+def test_what_was_not_run_again_keeps_its_row_and_what_tox_does_not_know_goes(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    row = "| `a` | 2026-01-02 | 3 passed | 1 min | x 1 |"
+    page = f"<!-- versions -->\n{row}\n| `gone` | | | | |\n<!-- end of versions -->"
+    left_behind(tmp_path, "b")
+    lines = script.table(tmp_path, ["a", "b", "c"], page).splitlines()[2:]
+    assert lines[0] == row
+    assert lines[1].startswith("| `b` | 2026-11-28 | 1,901 passed")
+    assert lines[2] == "| `c` |  | not run |  |  |"
+
+
+def test_environments_are_those_of_tox_that_leave_a_file(script: ModuleType) -> None:
+    found = script.environments(ROOT / "tox.ini")
+    assert {"py310-torch2.4", "py313-torch2.15", "regression", "architectures"} <= {*found}
+    assert not {"lint", "types", "benchmark"} & {*found}
 
 
 def test_versions_are_those_of_the_environment(script: ModuleType, tmp_path: Path) -> None:
@@ -50,7 +68,7 @@ def test_versions_are_those_of_the_environment(script: ModuleType, tmp_path: Pat
 def test_only_what_stands_between_the_marks_is_written(script: ModuleType, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- versions -->\nold\n<!-- end of versions -->\nafter\n")
-    left_behind(tmp_path, "types")
+    left_behind(tmp_path, "regression")
     script.main(tmp_path, page)
     text = page.read_text()
     assert text.startswith("before\n<!-- versions -->\n| environment")
@@ -60,7 +78,7 @@ def test_only_what_stands_between_the_marks_is_written(script: ModuleType, tmp_p
 
 def test_nothing_to_read_is_said(script: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run tox"):
-        script.table(tmp_path)
+        script.table(tmp_path, ["lint"])
 
 
 def test_the_page_has_the_marks(script: ModuleType) -> None:
