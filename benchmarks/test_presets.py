@@ -33,10 +33,13 @@ from seqprune.budget.target import Target
 from seqprune.demo import weights_path, write_scenes
 from seqprune.engine.accurate import accurate_plan, relevance_for, repaired
 from seqprune.graph import ChannelGraph, trace
-from seqprune.observe.patches import Sampler
+from seqprune.observe.patches import Sampler, SecondMoments
 from seqprune.observe.reading import reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import second_moments
+from seqprune.observe.unit import Curve
+from seqprune.repair.curve import Samples, bend
+from seqprune.repair.solve import solve
 from seqprune.surgery import compact, mask
 from seqprune.yolo.data.images import DetectionImages
 from seqprune.yolo.files.load import load
@@ -45,6 +48,7 @@ from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.validate import validate
 
 TRAIN, VAL, SIZE, BATCH = 32, 60, 128, 8
+SAMPLES = 1 << 13
 TARGET = Target("params", 0.8)
 
 
@@ -146,6 +150,31 @@ class TestAccurate:
         _, repairs = stage(benchmark, action, prepared.forward, device)
         benchmark.extra_info["repairs_kept"] = sum(repair.kept for repair in repairs)
         assert repairs
+
+    def test_the_fit_through_the_activation(self, benchmark: Any, device: torch.device) -> None:
+        """Of one convolution as most are, beside the linear fit that it goes on from."""
+        draw = torch.Generator().manual_seed(0)
+        u = (torch.randn(SAMPLES, 288, generator=draw) @ torch.randn(288, 288, generator=draw) / 17).relu().to(device)
+        weight = (torch.randn(64, 288, generator=draw) / 6).double().to(device)
+        y = (u.double() @ weight.T - 1).float()
+        curve = Curve(*(t.to(device) for t in (torch.ones(64).double(), torch.zeros(64).double())), nn.SiLU())
+        moments, kept = SecondMoments(), np.arange(32) % 4 > 0
+        moments.update(u[None], y[None])
+        floor = partial(solve, weight, moments, kept, 1e-2)
+        linear = floor()
+
+        def through() -> tuple[torch.Tensor, torch.Tensor]:
+            samples = Samples(curve, 1)
+            samples.add(u, y, None)
+            return bend(weight, *linear, moments, samples, kept, 1e-2)
+
+        def error(rows: torch.Tensor, shift: torch.Tensor) -> float:
+            stay = torch.from_numpy(np.repeat(kept, 9)).to(device)
+            z = u[:, stay].double() @ rows[:, stay].T + shift
+            return float((curve(z) - curve(y.double())).square().mean())
+
+        found = stage(benchmark, through, floor, device, rounds=5)
+        assert error(*found) < error(*linear)
 
     def test_the_judge(self, benchmark: Any, prepared: Prepared, device: torch.device) -> None:
         _, held = prepared.task.images.hold_out()

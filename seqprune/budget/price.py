@@ -37,6 +37,9 @@ class Price:
         uses: by module path, how often an element of its weight is used in one forward pass; 1 and nothing else
             where it is left out, which counts parameters.
         in_all: what the whole costs, where that is more than its parameters are charged; the rest is paid in any case.
+
+    Attributes:
+        beside: that rest.
     """
 
     def __init__(
@@ -64,7 +67,8 @@ class Price:
                 else:
                     self.fixed += price * parameter.numel()
         self._lay_out(found, shapes, prices)
-        self.fixed += max(0.0, in_all - self.total(np.zeros(self.group_count, bool)))
+        self.beside = max(0.0, in_all - self.total(np.zeros(self.group_count, bool)))
+        self.fixed += self.beside
 
     def _lay_out(self, cuts: Sequence[_Cut], shapes: Sequence[tuple[int, ...]], prices: Sequence[float]) -> None:
         """All cuts end to end, so that a step of a choice costs a few passes over arrays and no loop."""

@@ -183,16 +183,18 @@ def pools(graph: ChannelGraph, free: BoolArray) -> list[IntArray]:
 
     Both halves of a C2f are pools of their own, so that a ratio takes as many of each.
     """
-    pool: IntArray = np.zeros(graph.group_count, np.intp)
     makers = [layer.groups for layer in graph.all_layers]
-    for groups in (*makers, *(section for balance in graph.balances for section in balance.sections)):
-        # Groups of one pool stay in one where they are there equally often.
-        here, times = np.unique(groups, return_counts=True)
-        pairs = np.stack([pool[here], times])
-        pool[here] = pool.max() + 1 + np.unique(pairs, axis=1, return_inverse=True)[1].ravel()
-    candidates = np.flatnonzero(free)
-    order = candidates[np.argsort(pool[candidates], kind="stable")]
-    return np.split(order, np.flatnonzero(np.diff(pool[order])) + 1) if len(order) else []
+    arrays = (*makers, *(section for balance in graph.balances for section in balance.sections))
+    where = np.repeat(np.arange(len(arrays)), [len(each) for each in arrays])
+    groups = np.concatenate([np.empty(0, np.intp), *arrays])
+    pairs, times = np.unique(groups * max(len(arrays), 1) + where, return_counts=True)
+    starts = np.searchsorted(pairs, np.arange(graph.group_count + 1) * max(len(arrays), 1)).tolist()
+    about = np.stack([pairs % max(len(arrays), 1), times], 1)
+    found: dict[bytes, list[int]] = {}
+    for group in np.flatnonzero(free).tolist():
+        # Groups of one pool are in the same of them, equally often.
+        found.setdefault(about[starts[group] : starts[group + 1]].tobytes(), []).append(group)
+    return [np.array(pool) for pool in found.values()]
 
 
 def _within_floor(graph: ChannelGraph, order: IntArray, floor: float) -> IntArray:

@@ -236,15 +236,22 @@ class ChannelGraph:
             ``removed`` with some groups given back; never with more removed.
         """
         giving = Giving(self._sections, removed.copy(), scores, decided)
-        counted = [at for at in self._sections.counted if any(giving.may_change[each] for each in at)]
+        counted = [
+            both
+            for both in zip(self._sections.counted, self._sections.apart, strict=True)
+            if any(giving.may_change[each] for each in both[0])
+        ]
         while True:
             before = giving.given
-            for sections in counted:
+            for sections, apart in counted:
                 most = max(giving.kept[each] for each in sections)
                 target = max(1, -(-most // round_to) * round_to)
-                for each in sections:
-                    if giving.kept[each] < target:
-                        giving.back(each, target)
+                short = [each for each in sections if giving.kept[each] < target]
+                if apart and len(short) > 1:
+                    giving.side_by_side(short, target)
+                    continue
+                for each in short:
+                    giving.back(each, target)
             for each in self._sections.layers:  # sections may lie across layers, and be even without one of them
                 if giving.kept[each] < 1:
                     giving.back(each, 1)

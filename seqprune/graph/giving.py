@@ -25,6 +25,7 @@ class Sections:
         counted: those whose counts matter, sections that balance together: those of balances, and whole layers that no
             balance governs.
         layers: those that are layers.
+        apart: of each of ``counted``, whether no group is there more than once.
     """
 
     groups: IntArray
@@ -34,6 +35,7 @@ class Sections:
     twice: tuple[bool, ...]
     counted: tuple[tuple[int, ...], ...]
     layers: tuple[int, ...]
+    apart: tuple[bool, ...]
 
     @classmethod
     def of(cls, balances: Sequence[Sequence[IntArray]], whole: Sequence[IntArray], group_count: int) -> Sections:
@@ -55,7 +57,9 @@ class Sections:
         starts = np.searchsorted(groups[places], np.arange(group_count + 1))
         section_of = np.repeat(np.arange(len(parts)), np.diff(ends))[places]
         twice = tuple(len(np.unique(part)) < len(part) for part in parts)
-        return cls(groups, ends, section_of, starts, twice, tuple(counted), layers)
+        together = (np.concatenate([parts[at] for at in sections]) for sections in counted)
+        apart = tuple(len(np.unique(part)) == len(part) for part in together)
+        return cls(groups, ends, section_of, starts, twice, tuple(counted), layers, apart)
 
     def holding(self, groups: IntArray) -> list[int]:
         """The sections that groups lie in, once for every place that they have there."""
@@ -98,7 +102,23 @@ class Giving:
         wanted = target - self.kept[section]
         if times is not None:
             wanted = int(np.searchsorted(times[best].cumsum(), wanted)) + 1
-        self.removed[groups[:wanted]] = False
-        self.given += len(groups[:wanted])
-        for each in self.sections.holding(groups[:wanted]):
+        self._give(groups[:wanted])
+
+    def side_by_side(self, sections: Sequence[int], target: int) -> None:
+        """:meth:`back` of sections that have no group in common: a convolution in groups has one for each of these."""
+        starts, ends = self.sections.ends[list(sections)], self.sections.ends[np.array(sections) + 1]
+        groups = np.concatenate([self.sections.groups[start:end] for start, end in zip(starts, ends, strict=True)])
+        of = np.repeat(np.arange(len(sections)), ends - starts)
+        may = self.removed[groups] & self.decided[groups]
+        groups, of = groups[may], of[may]
+        best = np.lexsort((groups, -self.scores[groups], of))
+        groups, of = groups[best], of[best]
+        place = np.arange(len(of)) - np.searchsorted(of, of)
+        wanted = target - np.array([self.kept[each] for each in sections])
+        self._give(groups[place < wanted[of]])
+
+    def _give(self, groups: IntArray) -> None:
+        self.removed[groups] = False
+        self.given += len(groups)
+        for each in self.sections.holding(groups):
             self.kept[each] += 1

@@ -86,6 +86,12 @@ class Images(LabelledImages, Protocol):
         """All batches but one in ``every``, and those; ``None`` for them where there are not two batches."""
 
 
+def images_in(images: LabelledImages) -> int:
+    """How many there are, fillers of the last batch included where nobody counted them."""
+    known: int | None = getattr(images, "image_count", None)
+    return len(images) * next(iter(images)).count if known is None else known
+
+
 class Noise:
     """Two seeded images of noise without an object, where there are no images and only an example is needed.
 

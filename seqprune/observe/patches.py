@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import ceil, prod
 from typing import cast
 
@@ -23,6 +24,9 @@ Positions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Image, row and column of every sampled position, ``[N]`` int64 each."""
 POSITIONS = 400
 """Drawn from every image and feature map; smaller maps are taken whole."""
+ENOUGH, LEAST = 16, 1 << 13
+"""Samples for every column that a layer reads, and at least, of all images together: of more, what is fitted to them
+gains less than one percent. Many images need few positions of each."""
 OBJECT_SHARE = 0.5
 RELEVANT_SHARE = 0.5
 
@@ -76,7 +80,9 @@ class Sampler:
     object_share: float = OBJECT_SHARE
     seed: int = 0
 
-    def draw(self, batch: Batch, hw: tuple[int, int], relevance: torch.Tensor | None = None) -> Drawn:
+    def draw(
+        self, batch: Batch, hw: tuple[int, int], relevance: torch.Tensor | None = None, most: int | None = None
+    ) -> Drawn:
         """Positions on a map of ``hw`` cells for the images of a batch; on the CPU.
 
         Args:
@@ -85,9 +91,10 @@ class Sampler:
             relevance: ``[B, *hw]``, how much an error in each cell matters, on any scale. Half of the chance goes by
                 it, and what is drawn is weighted so that the cells that matter most count for what they are: few of
                 them hold nearly all of it, and none is drawn twice.
+            most: of an image, where fewer are enough.
         """
         images, (height, width) = batch.count, hw
-        count = min(self.positions, height * width)
+        count = min(self.positions, height * width, self.positions if most is None else most)
         random = torch.Generator().manual_seed(hash((self.seed, batch.number, height, width)) % (1 << 63))
         chance = self.object_share * _inside_boxes(batch, hw) + (1 - self.object_share) / (height * width)
         if relevance is not None:
@@ -101,6 +108,11 @@ class Sampler:
             weight = (weight / weight.mean(1, keepdim=True)).flatten()
         image = torch.arange(images).repeat_interleave(count)
         return Drawn((image, (cells // width).flatten(), (cells % width).flatten()), weight)
+
+
+def enough(layer: nn.Module, images: int) -> int:
+    """Positions of each of so many images that are enough for a layer, at least one."""
+    return ceil(max(ENOUGH * cast(torch.Tensor, layer.weight)[0].numel(), LEAST) / max(images, 1))
 
 
 def _inside_boxes(batch: Batch, hw: tuple[int, int]) -> torch.Tensor:
@@ -207,6 +219,22 @@ def _pads(conv: nn.Conv2d, x: torch.Tensor, sizes: Sequence[int]) -> list[tuple[
     raise ValueError(f"no padding makes {list(sizes)} of {list(x.shape[2:])}")
 
 
+WHOLE, STRIPS = 256, 4
+
+
+def _symmetric(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """``leftᵀ right``, ``[groups, K, K]``, where that is symmetric: strips up to the diagonal, the rest mirrored."""
+    size = left.shape[2]
+    if size < WHOLE:
+        return left.transpose(1, 2) @ right
+    found = left.new_empty(len(left), size, size)
+    ends = [size * strip // STRIPS for strip in range(STRIPS + 1)]
+    for start, end in pairwise(ends):
+        torch.bmm(left[:, :, start:end].transpose(1, 2), right[:, :, :end], out=found[:, start:end, :end])
+        found[:, :start, start:end] = found[:, start:end, :start].transpose(1, 2)
+    return found
+
+
 @dataclass
 class SecondMoments:
     """Count, means and summed products of deviations of patches and targets, in float64, merged batch by batch.
@@ -236,7 +264,7 @@ class SecondMoments:
         mean, target_mean = (seen * each).sum(1) / count, (target * each).sum(1) / count
         centred = seen - mean[:, None]
         weighted = centred * each
-        products = (weighted.transpose(1, 2) @ centred).double()
+        products = _symmetric(weighted, centred).double()
         cross = ((target - target_mean[:, None]).transpose(1, 2) @ weighted).double()
         self.merge(SecondMoments(count, mean.double(), products, target_mean.double(), cross))
 

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqprune.observe.batch import Batch, LabelledImages
+from seqprune.observe.batch import Batch, LabelledImages, images_in
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.inputs import Inputs, with_gradients
-from seqprune.observe.patches import RELEVANT_SHARE, Drawn, Sampler, as_map, shares
+from seqprune.observe.patches import RELEVANT_SHARE, Drawn, Sampler, as_map, enough, shares
 from seqprune.observe.ranks import ALONE, Pieces, Ranks
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.unit import Curve, slope_of
@@ -94,6 +94,7 @@ def relevance_of(
     sampler, forward = sampler or Sampler(), forward or Forward()
     device = next(model.parameters()).device
     curves = {name: curve for name in names if (curve := reading.unit(name).curve(model, name)) is not None}
+    most = {name: enough(model.get_submodule(name), images_in(images)) for name in names}
     found, count = Relevance(), 0
 
     def put(number: int, images: int, drawn: dict[str, Drawn], sums: dict[str, dict[str, Any]]) -> None:
@@ -115,7 +116,7 @@ def relevance_of(
         random = torch.Generator().manual_seed(hash((sampler.seed, batch.number)) % (1 << 63))
         look = partial(_looks, model, names, curves, batch, probe, random)
         seen = [piece for part in forward(batch.count, device, look) for piece in part]
-        pieces.add(batch.number, batch.count, _draws(seen, sampler, batch), _summed(seen, pooled))
+        pieces.add(batch.number, batch.count, _draws(seen, sampler, batch, most), _summed(seen, pooled))
         pieces.settle()
     found.slope = {name: total / count for name, total in found.slope.items()}
     return found
@@ -169,12 +170,12 @@ def _looks(
         raise
 
 
-def _draws(seen: Sequence[_Seen], sampler: Sampler, batch: Batch) -> dict[str, Drawn]:
-    """By convolution, the positions to look at."""
+def _draws(seen: Sequence[_Seen], sampler: Sampler, batch: Batch, most: dict[str, int]) -> dict[str, Drawn]:
+    """By convolution, the positions to look at, no more than ``most`` of an image."""
     found = {}
     for name in seen[0].maps:
         maps = torch.cat([piece.maps[name] for piece in seen])
-        found[name] = sampler.draw(batch, _hw(maps), maps).resting()
+        found[name] = sampler.draw(batch, _hw(maps), maps, most[name]).resting()
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -27,6 +27,26 @@ def watching(model: nn.Module, names: Sequence[str], look: Looks) -> Iterator[No
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def idle(model: nn.Module, made: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Lets modules return zeros of the size and type that ``made`` has by their names, and compute nothing."""
+
+    def nothing(like: torch.Tensor, *_inputs: Any) -> torch.Tensor:
+        return like.new_zeros(like.shape)
+
+    modules = {name: model.get_submodule(name) for name in made}
+    before = {name: module.__dict__.get("forward") for name, module in modules.items()}
+    for name, module in modules.items():
+        module.__dict__["forward"] = partial(nothing, made[name])
+    try:
+        yield
+    finally:
+        for name, module in modules.items():
+            del module.__dict__["forward"]
+            if before[name] is not None:
+                module.__dict__["forward"] = before[name]
 
 
 @contextmanager

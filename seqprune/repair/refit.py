@@ -52,9 +52,17 @@ class _Fitting:
     progress: Progress | None
     relevance: Relevance | None
     ranks: Ranks
+    stages: Sequence[Sequence[str]]
+
+    def there(self, names: Sequence[str]) -> list[str]:
+        """Layers of a stage that are in no block that is left out."""
+        known = dict(self.masked.named_modules())
+        return [name for name in names if name in known]
 
     def changes(self, names: Sequence[str]) -> bool:
-        """Whether channels left layers of a stage, or one of them is a factor now."""
+        """Whether channels left layers of a stage, one of them is a factor now, or is in a block that is left out."""
+        if self.there(names) != list(names):
+            return True
         found = (
             weights.get(name) for name in names for weights in (self.graph.weight_inputs, self.graph.weight_outputs)
         )
@@ -64,6 +72,8 @@ class _Fitting:
 
     def fit(self, names: Sequence[str]) -> list[str]:
         """Fits a stage; those of its layers whose input changed."""
+        if not (names := self.there(names)):
+            return []
         stage = self._seen(names)
         own = [name for name in names if bool(stage.drift.get(name, False))]  # of this process
         kept, made = (
@@ -81,7 +91,9 @@ class _Fitting:
         bent = [name for name in names if self.bends and getattr(self.original.get_submodule(name), "groups", 1) == 1]
         curves = {name: self.reading.unit(name).curve(self.original, name) for name in bent}
         samples = {name: Samples(curve, len(self.images)) for name, curve in curves.items() if curve is not None}
-        stage = Stage(self.original, self.masked, names, samples, self.reading, len(self.images), self.ranks)
+        behind = self.stages[self.stages.index(names) + 1 :]
+        later = [name for stage in behind for name in stage]
+        stage = Stage(self.original, self.masked, names, samples, self.reading, len(self.images), later, self.ranks)
         mine, rounds = share(self.images, self.ranks), -(-len(self.images) // self.ranks.count)
         both = [
             whole_passes(model, mine)
@@ -149,7 +161,7 @@ def refit(
     reading = reading or reading_of(original, next(iter(images)))
     fitting = _Fitting(
         *(original, masked, graph, removed, images, reading, streams, ridge if weights else None, weights and bends),
-        *(sampler or Sampler(), forward or Forward(), progress, relevance, ranks),
+        *(sampler or Sampler(), forward or Forward(), progress, relevance, ranks, stages),
     )
     changed = next((number for number, names in enumerate(stages) if fitting.changes(names)), len(stages))
     fitted: list[str] = []

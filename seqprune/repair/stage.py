@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 from typing import cast
 
@@ -20,7 +20,7 @@ from seqprune.observe.ranks import ALONE, Pieces, Ranks
 from seqprune.observe.reading import Reading
 from seqprune.observe.sources import Places
 from seqprune.observe.streaming import Pass
-from seqprune.observe.watching import entering, watching
+from seqprune.observe.watching import entering, idle, watching
 from seqprune.repair.curve import Samples, bend
 from seqprune.repair.solve import solve
 
@@ -37,7 +37,11 @@ class _Reached(Exception):
 
 @dataclass
 class Stage:
-    """Convolutions that are fitted together, and what was seen of them."""
+    """Convolutions that are fitted together, and what was seen of them.
+
+    What they read hangs neither on what they give themselves nor on what the ``later`` ones do: in the pruned network
+    these need not be computed.
+    """
 
     original: nn.Module
     pruned: nn.Module
@@ -45,6 +49,7 @@ class Stage:
     samples: dict[str, Samples]
     reading: Reading
     batches: int
+    later: Sequence[str] = ()
     ranks: Ranks = ALONE
     moments: dict[str, SecondMoments] = field(default_factory=dict)
     drift: dict[str, bool | torch.Tensor] = field(default_factory=dict)
@@ -74,28 +79,26 @@ class Stage:
     def shortcuts(self) -> dict[str, str]:
         """By layer, what reads the tensor that is added to its outputs."""
         paths = {name: self.reading.unit(name).shortcut for name in self.names}
-        return {name: path for name, path in paths.items() if path is not None}
+        there = dict(self.pruned.named_modules())
+        return {name: path for name, path in paths.items() if path is not None and path in there}
 
     def look(self, whole: Pass, part: Pass, places: Places, forward: Forward) -> None:
         """Runs one batch through both networks."""
         device = next(self.pruned.parameters()).device
         run_whole, run_part, once = whole.ready(), part.ready(), Once()
-        all_images = self.batches * whole.images
-
-        def drawn_for(name: str, layer: nn.Module, output: torch.Tensor, images: slice) -> Drawn:
-            drawn = places.of(name, map_size(layer, output), images)
-            if getattr(layer, "groups", 1) == 1:
-                return drawn
-            columns = cast(torch.Tensor, layer.weight)[0].numel()
-            most = ceil(max(ENOUGH * columns, LEAST) / all_images)
-            return drawn.thinned(images.stop - images.start, most)
+        drawn_for = partial(self.drawn, places, self.batches * whole.images)
 
         def run(images: slice) -> None:
             before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
             beside: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
+            idling: dict[str, torch.Tensor] = {}
+            again: set[str] = set()  # what a layer gives in its second run may be read by those of this stage
+            mine = set(self.names)
 
             def target(name: str, layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
-                if name in before:
+                again.update({name} & idling.keys())
+                idling[name] = output.new_empty(()).expand(output.shape)
+                if name in before or name not in mine:
                     return  # a layer that runs twice is fitted to its first run
                 where = drawn_for(name, layer, output, images).where
                 wanted = values_at(layer, output, where)
@@ -124,18 +127,28 @@ class Stage:
             paths = set(self.shortcuts.values())
             with (
                 entering(self.original, paths, beside[0].__setitem__),
-                watching(self.original, self.names, target),
+                watching(self.original, [*self.names, *self.later], target),
                 suppress(_Reached),
             ):
                 run_whole(images)
             with (
                 entering(self.pruned, paths, beside[1].__setitem__),
                 watching(self.pruned, self.names, source),
+                idle(self.pruned, {name: made for name, made in idling.items() if name not in again}),
                 suppress(_Reached),
             ):
                 run_part(images)
 
         forward(whole.images, device, run)
+
+    @staticmethod
+    def drawn(places: Places, all_: int, name: str, layer: nn.Module, output: torch.Tensor, images: slice) -> Drawn:
+        """Where to look at a layer's output for some images, of ``all_`` that there are."""
+        drawn = places.of(name, map_size(layer, output), images)
+        if getattr(layer, "groups", 1) == 1:
+            return drawn
+        columns = cast(torch.Tensor, layer.weight)[0].numel()
+        return drawn.thinned(images.stop - images.start, ceil(max(ENOUGH * columns, LEAST) / all_))
 
     def added(
         self, name: str, layer: nn.Module, output: torch.Tensor, beside: Mapping[str, torch.Tensor], where: Positions
@@ -156,6 +169,7 @@ class Stage:
         offset = conv.bias is not None or self.reading.unit(name).norm is not None
         whole = cast(nn.Conv2d, self.original.get_submodule(name))
         weight = (conv if is_other(conv, whole) else whole).weight.detach().double().flatten(1)
+        weight = weight * conv.weight.detach().flatten(1).any(0)  # nothing is kept of what a block made that left
         found = solve(weight, self.moments[name], inputs, ridge, offset)
         if ridge is None or name not in self.samples:
             return found

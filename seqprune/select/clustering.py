@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import kmedoids
 import numpy as np
 import numpy.typing as npt
 
@@ -59,6 +58,8 @@ def distances(space: FloatArray) -> FloatArray:
 
 def cluster(distance: npt.NDArray[np.floating], k: int, seed: int, start: IndexArray | None = None) -> Clustering:
     """FasterPAM from ``start`` (``[k]`` medoids), or from a seeded random draw."""
+    import kmedoids  # as the others that only preset activation needs
+
     draw = np.random.default_rng([seed, k]).choice(len(distance), k, replace=False) if start is None else start
     found = kmedoids.fasterpam(distance, draw.astype(np.int64), n_cpu=1)
     return Clustering(np.asarray(found.labels, np.intp), np.asarray(found.medoids, np.intp))

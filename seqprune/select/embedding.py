@@ -6,8 +6,6 @@ L. van der Maaten, G. Hinton, "Visualizing data using t-SNE", JMLR 9, 2008, in s
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import eigh
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from seqprune.errors import LayerSkipped
@@ -35,6 +33,8 @@ def embed(separability: FloatArray, seed: int, perplexity: float = PERPLEXITY) -
     Raises:
         LayerSkipped: a value is not finite.
     """
+    from sklearn.manifold import TSNE  # takes a second, and other presets need none of it
+
     if not np.isfinite(separability).all():
         raise LayerSkipped("the separability is not finite; check the weights and the images")
     rows, origin = np.unique(np.round(separability / _RESOLUTION), axis=0, return_inverse=True)
@@ -57,6 +57,8 @@ def embed(separability: FloatArray, seed: int, perplexity: float = PERPLEXITY) -
 
 def principal_coordinates(rows: FloatArray) -> FloatArray:
     """``[n, 2]``, projections on the first two principal axes; zero where there is no such axis."""
+    from scipy.linalg import eigh
+
     points = np.zeros((len(rows), 2))
     if len(rows) < 2:
         return points

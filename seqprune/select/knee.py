@@ -11,8 +11,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal
 
-from kneed import KneeLocator
-
 
 def knee(
     ks: Sequence[int], scores: Sequence[float], fit: Literal["polynomial", "interp1d"] = "polynomial"
@@ -23,6 +21,8 @@ def knee(
         One of ``ks``, or ``None`` where the scores have no knee: fewer than three, constant, or never rising, for
         which Kneedle would answer with the first k.
     """
+    from kneed import KneeLocator
+
     if len(ks) < 3 or max(scores) <= scores[0]:
         return None
     with warnings.catch_warnings():

@@ -13,6 +13,7 @@ from torch import nn
 from seqprune import trace
 from seqprune.graph import Balance, ChannelGraph, Layer
 from seqprune.graph.channels import BoolArray
+from seqprune.graph.giving import Giving, Sections
 
 
 def graph_of(
@@ -198,3 +199,19 @@ def test_channels_given_back_together_are_those_given_back_one_by_one(seed: int,
     gone, scores = draw.random(20) < 0.6, draw.integers(0, 4, 20).astype(float)
     found = graph.legalise(gone, scores, np.ones(20, bool), round_to)
     assert (found == given_back_one_by_one(graph, gone, scores, round_to)).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sections_side_by_side_give_back_what_they_do_one_after_the_other(seed: int) -> None:
+    """A convolution in 16 groups asked each of them in turn."""
+    draw = np.random.default_rng(seed)
+    sections = [np.sort(part) for part in np.split(draw.permutation(60), 6)]
+    removed, decided = draw.random(60) < 0.7, draw.random(60) < 0.8
+    scores = draw.integers(0, 4, 60).astype(float)  # with ties
+    both = [Giving(Sections.of([sections], [np.arange(60)], 60), removed.copy(), scores, decided) for _ in range(2)]
+    both[0].side_by_side(range(6), 5)
+    for at in range(6):
+        both[1].back(at, 5)
+    assert (both[0].removed == both[1].removed).all()
+    assert both[0].kept == both[1].kept
+    assert both[0].given == both[1].given > 0

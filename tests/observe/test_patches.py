@@ -109,3 +109,16 @@ def test_a_thinner_draw_takes_as_many_of_every_image_with_their_weights(most: in
     assert counts.max() > min(most, 20) / 2
     assert torch.equal(thin.weight, column + 1.0)  # its own
     assert torch.equal(row, column % 20)
+
+
+def test_products_by_strips_are_the_whole_ones_and_the_same_on_both_sides() -> None:
+    draw = torch.Generator().manual_seed(0)
+    seen = torch.randn(2, 50, 301, generator=draw)
+    weight = torch.rand(50, generator=draw)
+    moments = SecondMoments()
+    moments.update(seen, seen[:, :, :0], weight)
+    centred = seen.double() - moments.mean[:, None]
+    expected = (centred * weight.double()[None, :, None]).transpose(1, 2) @ centred
+    torch.testing.assert_close(moments.products, expected, rtol=1e-4, atol=1e-3)
+    apart = moments.products - moments.products.transpose(1, 2)
+    assert float(apart[:, :75, 75:].abs().max()) == 0

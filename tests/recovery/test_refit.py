@@ -247,3 +247,56 @@ def test_what_reads_another_through_a_detach_is_behind_it_though_weights_are_fro
     frozen = Detached().requires_grad_(False)
     assert stages_of(frozen, INPUT) == [["a", "b"], ["c"]]
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def test_layers_that_are_not_looked_at_are_not_computed_in_the_pruned_network() -> None:
+    """Behind what a stage reads the pruned network ran on, and what came of it was thrown away."""
+    model = Detector()
+    graph = trace(model, INPUT)
+    plan = random_plan(graph, 3, 0.4)
+    stages, masked = stages_of(model, INPUT), mask(model, plan, graph)
+    seen: list[tuple[int, str]] = []
+    done = [0]
+    for names in stages:
+        for name in names:
+            conv = masked.get_submodule(name)
+            whole = conv.forward
+
+            def watched(x: torch.Tensor, name: str = name, whole: object = whole) -> torch.Tensor:
+                seen.append((done[0], name))
+                return whole(x)  # type: ignore[operator,no-any-return]
+
+            conv.forward = watched
+    refit(
+        *(model, masked, graph, plan.removed_groups(graph), Images(), stages),
+        on_stage=lambda number: done.__setitem__(0, number),
+    )
+    depth = {name: number for number, names in enumerate(stages) for name in names}
+    changed = min(stage for stage, _ in seen)
+    assert seen
+    assert all(depth[name] < stage for stage, name in seen if stage > changed)
+    assert all("forward" in vars(masked.get_submodule(name)) for name in depth)  # as they were before
+
+
+def test_a_layer_that_runs_twice_is_computed_for_those_that_read_its_second_run() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.shared = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1)
+            self.near, self.far, self.last = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.stem(x)
+            y = self.shared(self.far(self.near(x)))
+            return y + self.last(self.shared(x))
+
+    torch.manual_seed(0)
+    model = Twice().eval()
+    stages = stages_of(model, INPUT)
+    assert stages == [["stem"], ["near", "last"], ["far"], ["shared"]]
+    graph = trace(model, INPUT)
+    plan = PrunePlan.from_keep(graph, {"stem": range(3)})
+    masked = mask(model, plan, graph)
+    names = refit(model, masked, graph, plan.removed_groups(graph), Images(), stages)
+    assert "last" in names
+    assert not torch.allclose(masked.last.weight, model.last.weight)  # of zeros there is nothing to learn

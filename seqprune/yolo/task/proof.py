@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import nn
 from ultralytics.nn.modules import Detect, RTDETRDecoder
 
@@ -137,6 +136,8 @@ def difference_of_sets(reference: Tensors, result: Tensors, groups: tuple[tuple[
 
 def _paired(reference: Tensors, result: Tensors) -> Tensors:
     """``result`` with its rows in the order of the reference's that they are nearest to."""
+    from scipy.optimize import linear_sum_assignment
+
     images = next(t.shape[-3] for t in reference)
     ordered = [tensor.clone() for tensor in result]
     for image in range(images):
