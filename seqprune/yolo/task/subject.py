@@ -88,7 +88,7 @@ def yolo_subject(
 def shrinks_unasked(choose: Choose, kind: str, images: int) -> bool:
     """Whether smaller images are a move though nobody named the moves: of a detector's time they bring the most."""
     target = choose.way.target
-    timed = choose.by is None and target is not None and target.kind == "latency" and target.share < 1
+    timed = choose.by is None and target is not None and target.kind == "latency"
     return timed and choose.preset == "accurate" and kind == "detect" and images >= FEWEST
 
 
