@@ -9,7 +9,7 @@
 First every test runs once, and which lines it runs is written down (``.cache`` beside the result). Then the tests are
 collected once, and every mutant gets a fork of the process that has them: its functions get their mutated code in
 place, and the tests of that line run, the quick ones first, until one fails. What runs when a module is imported needs
-an import of its own, and gets a tenth of the time. Those that nobody can notice are listed in
+an import of its own, and gets a tenth of the time more. Those that nobody can notice are listed in
 ``scripts/equivalent.yaml``, with the reason.
 """
 
@@ -21,18 +21,17 @@ import argparse
 import collections
 import functools
 import gc
-import importlib.abc
-import importlib.util
+import importlib
 import itertools
 import json
 import os
 import random
+import resource
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import planting
@@ -82,8 +81,8 @@ class Known(NamedTuple):
     seconds: dict[str, float]
 
     def time(self, test: str) -> float:
-        """In seconds; of a new test a guess."""
-        return self.seconds.get(test, 1.0)
+        """In seconds; a new test is asked in any case."""
+        return self.seconds.get(test, 0.0)
 
     def tests(self, site: Site, imported: bool) -> set[str]:
         """Those that run the mutated line; of what runs on import, those that run anything of the file."""
@@ -115,30 +114,6 @@ def stratified(sites: Iterable[Site], seed: int) -> list[Site]:
         weight = 3 if set(FAVOURED) & set(file.parts) else 1
         places += [((at + draw.random()) / len(own) / weight, site) for at, site in enumerate(own)]
     return [site for _, site in sorted(places, key=lambda place: place[0])]
-
-
-class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports one module from its mutated code."""
-
-    def __init__(self, site: Site) -> None:
-        parts = site.file.relative_to(ROOT).with_suffix("").parts
-        self.package, self.path = parts[-1] == "__init__", site.file
-        self.name = ".".join(parts[:-1] if self.package else parts)
-        self.code = mutated(site.file.read_text(), str(site.file), site.mutant.number)
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        if fullname != self.name:
-            return None
-        inside = [str(self.path.parent)] if self.package else None
-        return importlib.util.spec_from_file_location(
-            fullname, self.path, loader=self, submodule_search_locations=inside
-        )
-
-    def create_module(self, spec: Any) -> None:
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        exec(self.code, vars(module))  # noqa: S102 - that is what this is for
 
 
 class Result:
@@ -178,12 +153,12 @@ def within(tests: set[str], known: Known, result: Result, budget: float) -> list
 
 
 class Planting(NamedTuple):
-    """What a run of mutants goes by: ``seconds`` of tests for each, and an end in monotonic time."""
+    """What a run of mutants goes by: ``seconds`` of tests for each, and ``minutes`` for all."""
 
     known: Known
     result: Result
     seconds: float
-    until: float
+    minutes: float
     scratch: Path
 
     def settle(self, site: Site, tests: Sequence[str], work: Callable[[Path], int]) -> None:
@@ -211,8 +186,9 @@ def in_place(sites: Sequence[Site], planting_: Planting, items: dict[str, pytest
         planting.live(file)
     gc.collect()
     gc.freeze()
+    until = time.monotonic() + 60 * planting_.minutes
     for site in sites:
-        if time.monotonic() > planting_.until:
+        if time.monotonic() > until:
             break
         differ = difference(site)
         if differ is None:
@@ -240,15 +216,17 @@ def imported(sites: Sequence[Site], planting_: Planting) -> None:
         importlib.import_module(name)
     if any(name.startswith("seqprune") for name in sys.modules):
         raise SystemExit("the package was imported too early: what is mutated must be imported after it")
+    until = time.monotonic() + 6 * planting_.minutes
     for site in sites:
-        if time.monotonic() > planting_.until:
+        if time.monotonic() > until:
             break
         tests = planting_.tests(site, True, planting_.known.seconds)
         if not tests or difference(site) is not None:
             continue
 
         def work(found: Path, site: Site = site, tests: Sequence[str] = tests) -> int:
-            sys.meta_path.insert(0, Planted(site))
+            code = mutated(site.file.read_text(), str(site.file), site.mutant.number)
+            sys.meta_path.insert(0, planting.Planted(site.file, ROOT, code))
             found.write_text("imported")
 
             def run(items: dict[str, pytest.Item]) -> None:
@@ -262,7 +240,12 @@ def imported(sites: Sequence[Site], planting_: Planting) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=60, help="after that no other mutant is planted")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=60,
+        help="of planting mutants in functions; what runs on import gets a tenth more",
+    )
     parser.add_argument("--seconds", type=float, default=15, help="of tests for one mutant, the quickest first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", default=SUBJECTS, help="files or patterns, from the root")
@@ -291,14 +274,14 @@ def main() -> None:
             )
         known = read(cache) if cache.exists() else Known({}, {})
         chosen = drawn(sites, result, options)
-        until = time.monotonic() + 60 * options.minutes
-        run = Planting(known, result, options.seconds, until - 6 * options.minutes, scratch)
+        run = Planting(known, result, options.seconds, options.minutes, scratch)
         tests = options.tests or TESTS
         apart(lambda: planting.collect(tests, scratch / "base", functools.partial(in_place, chosen, run)))
         result.reread()
         rest = [site for site in chosen if site.title not in result.planted()]
-        imported(rest, run._replace(until=until))
-    print(result)
+        imported(rest, run)
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(f"{result}; {sum(each.ru_utime + each.ru_stime for each in spent):.0f} s of processor time")
 
 
 def apart(work: Callable[[], None]) -> None:

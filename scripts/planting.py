@@ -8,6 +8,8 @@ import contextlib
 import ctypes
 import functools
 import gc
+import importlib.abc
+import importlib.util
 import json
 import os
 import resource
@@ -17,12 +19,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from inspect import CO_OPTIMIZED
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 import pytest
 
 OPTIONS = (
-    *("-q", "-s", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:xdist"),
+    *(
+        "-q",
+        "-s",
+        "--no-header",
+        "--tb=no",
+        "--disable-warnings",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:benchmark",
+        "-p",
+        "no:xdist",
+    ),
     *("-m", "not slow and not architectures and not real and not pages and not long and not gpu"),
 )
 LONGEST = 4  # times what a test took without a mutation, and some seconds: longer is noticed
@@ -167,6 +182,29 @@ def plant(file: str, differ: dict[tuple[str, int], CodeType]) -> None:
     for key, code in differ.items():
         for function in live(file).get(key, []):
             function.__code__ = code
+
+
+class Planted(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports one module from its mutated code."""
+
+    def __init__(self, file: Path, root: Path, code: CodeType) -> None:
+        parts = file.relative_to(root).with_suffix("").parts
+        self.package, self.path, self.code = parts[-1] == "__init__", file, code
+        self.name = ".".join(parts[:-1] if self.package else parts)
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+        if fullname != self.name:
+            return None
+        inside = [str(self.path.parent)] if self.package else None
+        return importlib.util.spec_from_file_location(
+            fullname, self.path, loader=self, submodule_search_locations=inside
+        )
+
+    def create_module(self, spec: Any) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(self.code, vars(module))  # noqa: S102 - that is what this is for
 
 
 def forget() -> None:

@@ -18,9 +18,9 @@ from seqprune.graph.channels import BoolArray, ChannelGraph, Layer
 from seqprune.graph.factor import Factor
 from seqprune.plain import UnreadableError, is_name, is_whole, json_of, printable, text_of
 
-FORMAT = 2
-CHANNELS_ONLY = 1
-"""The format of plans that hold nothing but keep sets, which earlier versions read."""
+FORMAT, FACTORS, CHANNELS_ONLY = 3, 2, 1
+"""Of plans that leave blocks out; of those with no more than pairs and a size; of nothing but keep sets. Earlier
+versions read what they know."""
 _MOST = 10_000_000  # channels of a layer
 
 Shapes = tuple[tuple[tuple[int, ...], str], ...]
@@ -64,12 +64,14 @@ class PrunePlan:
         factors: blocks whose convolution is made of two before channels leave; layers are those of the network that
             this gives.
         imgsz: side in pixels of the images that the result is meant for, where that was chosen too.
+        blocks: module paths of blocks that are left out before anything else; all other names stay as they were.
     """
 
     layers: tuple[LayerKeep, ...]
     inputs: tuple[tuple[tuple[int, ...], str], ...]
     factors: tuple[Factor, ...] = ()
     imgsz: int | None = None
+    blocks: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         stay, whole = sum(len(entry.keep) for entry in self.layers), sum(entry.channels for entry in self.layers)
@@ -149,8 +151,10 @@ class PrunePlan:
 
     def __and__(self, other: PrunePlan) -> PrunePlan:
         """Keeps what both keep. The result is checked against a graph when it is applied."""
-        if (self.factors, self.imgsz) != (other.factors, other.imgsz):
-            raise PlanError("the plans factor other blocks, or are for other sizes of images: join plans that agree")
+        if (self.factors, self.imgsz, self.blocks) != (other.factors, other.imgsz, other.blocks):
+            raise PlanError(
+                "the plans factor or leave out other blocks, or are for other sizes of images: join plans that agree"
+            )
         mine, theirs = ({layer.name: layer for layer in plan.layers} for plan in (self, other))
         for name in mine.keys() & theirs.keys():
             if mine[name].channels != theirs[name].channels:
@@ -174,9 +178,11 @@ class PrunePlan:
         inputs = [{"shape": list(shape), "dtype": dtype} for shape, dtype in self.inputs]
         rows = ",\n".join("    " + json.dumps(layer) for layer in layers)
         more, number = "", CHANNELS_ONLY
-        if self.factors or self.imgsz:
+        if self.factors or self.imgsz or self.blocks:
             pairs = ",\n".join("    " + json.dumps(asdict(factor)) for factor in self.factors)
-            more, number = f'  "imgsz": {json.dumps(self.imgsz)},\n  "factors": [\n{pairs}\n  ],\n', FORMAT
+            more, number = f'  "imgsz": {json.dumps(self.imgsz)},\n  "factors": [\n{pairs}\n  ],\n', FACTORS
+        if self.blocks:
+            more, number = f'{more}  "blocks": {json.dumps(self.blocks)},\n', FORMAT
         inputs_line = f'  "inputs": {json.dumps(inputs)},\n'
         return f'{{\n  "format": {number},\n{inputs_line}{more}  "layers": [\n{rows}\n  ]\n}}\n'
 
@@ -189,7 +195,7 @@ class PrunePlan:
         """
         try:
             data = json_of(text)
-            if data["format"] not in (CHANNELS_ONLY, FORMAT):
+            if data["format"] not in (CHANNELS_ONLY, FACTORS, FORMAT):
                 raise PlanError(
                     f"the plan has format {printable(data['format'], 40)}, this version reads {FORMAT}; make it anew"
                 )
@@ -198,6 +204,7 @@ class PrunePlan:
                 tuple((_counts(entry["shape"]), _name(entry["dtype"])) for entry in data["inputs"]),
                 tuple(_factor_from(entry) for entry in data.get("factors", ())),
                 None if data.get("imgsz") is None else _counts((data["imgsz"],))[0],
+                tuple(_name(path) for path in data.get("blocks", ())),
             )
         except (UnreadableError, KeyError, TypeError, ValueError, AttributeError) as error:
             why = str(error) if isinstance(error, UnreadableError) else f"{type(error).__name__}: {printable(error)}"

@@ -19,6 +19,7 @@ from seqprune.graph.capture import NotRunning
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
 from seqprune.graph.copying import copied
 from seqprune.graph.factor import shaped
+from seqprune.graph.leaving import left_out, merge
 from seqprune.graph.numbers import put
 from seqprune.graph.proof import TOLERANCE as TOLERANCE
 from seqprune.graph.proof import Difference as Difference
@@ -39,7 +40,7 @@ def mask(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None) -
     Raises:
         PlanError: the plan is not for this model.
     """
-    masked = copied(shaped(model, plan.factors))
+    masked = copied(shaped(left_out(model, plan.blocks), plan.factors))
     masker(plan, graph or graph_for(masked, plan))(masked)
     return masked
 
@@ -87,14 +88,14 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
     Equal to ``mask(model, plan)`` on every input up to floating point.
 
     Args:
-        model: the unpruned or the masked model, with the plan's factors or without; they are made of the weights then.
+        model: the unpruned or the masked model, the plan's factors and blocks done or not; by the weights alone then.
         plan: what stays.
         graph: that of the model with its factors, traced anew where it is left out.
 
     Raises:
         PlanError: the plan is not for this model.
     """
-    model = shaped(model, plan.factors)
+    model = shaped(left_out(model, plan.blocks), plan.factors)
     graph = graph or graph_for(model, plan)
     removed = plan.removed_groups(graph)
     whole = model
@@ -128,6 +129,7 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
     for width in graph.widths:
         counts = [int((~removed[section]).sum()) for section in width.sections]
         setattr(small.get_submodule(width.module), width.attribute, counts if width.many else counts[0])
+    merge(small, plan.blocks, {path: ~removed[groups] for path, groups in graph.weight_inputs.items()})
     return small
 
 
@@ -214,9 +216,7 @@ def _zeros(model: nn.Module, inputs: Shapes) -> tuple[torch.Tensor, ...]:
     parameter = next(model.parameters())
     return tuple(
         torch.zeros(
-            shape,
-            dtype=parameter.dtype if "float" in dtype else getattr(torch, dtype),
-            device=parameter.device,
+            shape, dtype=parameter.dtype if "float" in dtype else getattr(torch, dtype), device=parameter.device
         )
         for shape, dtype in inputs
     )

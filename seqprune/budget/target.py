@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
@@ -15,6 +16,7 @@ from seqprune.budget.timed import times_of, uses_in_ms
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph
 from seqprune.observe.inputs import Inputs
+from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.plan import PrunePlan
 from seqprune.runtimes.layers import Timing
 from seqprune.surgery import compact
@@ -46,16 +48,22 @@ class Target:
 
 
 def price_of(
-    target: Target, model: nn.Module, graph: ChannelGraph, inputs: Inputs, timing: Timing | None = None
+    target: Target,
+    model: nn.Module,
+    graph: ChannelGraph,
+    inputs: Inputs,
+    timing: Timing | None = None,
+    ranks: Ranks = ALONE,
 ) -> Price:
     """What a channel is charged where the network is given ``inputs``: time in milliseconds of its layers.
 
     Products without a weight, as those of attention, are charged to no channel and thought to stay, though some leave.
+    Of several processes the first measures, and all have its times.
     """
     if target.kind == "params":
         return Price(model, graph)
     if timing is not None:
-        times = times_of(model, inputs, timing)
+        times = ranks.first(partial(times_of, model, inputs, timing))
         return Price(model, graph, uses_in_ms(model, times), in_all=times.whole)
     return Price(model, graph, operations(model, inputs), in_all=_multiplied(model, inputs))
 

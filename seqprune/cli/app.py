@@ -119,7 +119,7 @@ def inspect(
     from seqprune.report.console import graph_text
 
     found = look(model, data, trust=trust)
-    answer(graph_text(found.graph, found.source), found.to_json())
+    answer(graph_text(found.graph, found.source, found.blocks), found.to_json())
 
 
 def main() -> None:

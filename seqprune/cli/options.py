@@ -55,7 +55,7 @@ Moves = Annotated[
     typer.Option(
         metavar="MOVES",
         show_default="channels,factors; with size for latency without --imgsz",
-        help="What accurate may do: of channels, factors, size, with commas.",
+        help="What accurate may do: of channels, factors, blocks, size, with commas.",
     ),
 ]
 Protect = Annotated[list[str] | None, typer.Option(help="Module path to spare; may be repeated.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +15,7 @@ from seqprune.budget.surgeon import RIDGE
 from seqprune.budget.target import Target, measured_share, meeting, price_of
 from seqprune.engine.task import Task
 from seqprune.graph.channels import BoolArray, ChannelGraph
-from seqprune.observe.batch import Batch, LabelledImages
+from seqprune.observe.batch import Batch, LabelledImages, every
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import ALONE, Ranks
@@ -27,6 +28,8 @@ from seqprune.repair.recover import Keep, Recover, Repair, recover
 from seqprune.repair.refit import refit
 from seqprune.runtimes.layers import Timing
 
+ENOUGH = 64
+"""Images, about, that a fit is tried with."""
 WEIGHED_RIDGE = 0.3
 """Ridge of choice and fit where positions are weighed: few hold most of the weight, and they are fewer than they
 look. Between 0.003 and 0.3 detections of held-out images came closer with every step, at 1 they went away again."""
@@ -72,13 +75,13 @@ def accurate_plan(
 ) -> PrunePlan:
     """What stays of every layer; see :func:`seqprune.budget.second_order.choose_globally`.
 
-    ``relevance`` is that of the task's images; ``timing`` measures, where the target is time.
+    ``relevance`` is that of the task's images; ``timing`` measures where the target is time, in the first process.
 
     Raises:
         InputError: the target cannot be met, or nothing of that path to protect.
     """
     example = task.example(original)
-    price = price_of(target, original, graph, example, timing)
+    price = price_of(target, original, graph, example, timing, ranks)
     removed = choose_globally(
         original,
         graph,
@@ -137,11 +140,8 @@ def repaired(
         ranks: the processes that share the images; the first judges for all.
     """
     fitting, held = task.images.hold_out()
-    known = reading or reading_of(original, next(iter(fitting)))
-    stages = _stages(original, task, known, next(iter(fitting)), streams)
-    fit = _Fit(
-        original, graph, plan.removed_groups(graph), stages, streams, relevance, known, forward, progress, part, ranks
-    )
+    about = (original, plan, graph, task, fitting, streams, relevance, reading, forward, progress)
+    fit = _fit_of(*about, part, ranks)
     judge = None if held is None else task.judge(original, held)
     if judge is None:
         return recover(original, masked, plan, graph, task.images, way, fit, forward=forward, keep=keep)
@@ -150,6 +150,48 @@ def repaired(
         return ranks.first(partial(judge, model))
 
     return recover(original, masked, plan, graph, fitting, way, fit, judged, forward, task.images, keep)
+
+
+def quickly(
+    original: nn.Module,
+    masked: nn.Module,
+    plan: PrunePlan,
+    graph: ChannelGraph,
+    task: Task,
+    *,
+    streams: Sequence[BlockStream] = (),
+    relevance: Relevance | None = None,
+    reading: Reading | None = None,
+    forward: Forward | None = None,
+) -> nn.Module:
+    """The masked model fitted to some of the images that are not held out, through no activation: enough to compare."""
+    fitting, _ = task.images.hold_out()
+    step = max(1, len(fitting) * next(iter(fitting)).count // ENOUGH)
+    fit = _fit_of(original, plan, graph, task, fitting, streams, relevance, reading, forward, None)
+    model = deepcopy(masked)
+    fit(model, True, every(fitting, 0, step), 0, lambda _stages: None, True)
+    return model
+
+
+def _fit_of(
+    original: nn.Module,
+    plan: PrunePlan,
+    graph: ChannelGraph,
+    task: Task,
+    fitting: LabelledImages,
+    streams: Sequence[BlockStream],
+    relevance: Relevance | None,
+    reading: Reading | None,
+    forward: Forward | None,
+    progress: Progress | None,
+    part: Callable[[int, int, int], None] = lambda _number, _parts, _images: None,
+    ranks: Ranks = ALONE,
+) -> _Fit:
+    """See :func:`repaired`; ``fitting`` are the images to begin with."""
+    known = reading or reading_of(original, next(iter(fitting)))
+    stages = _stages(original, task, known, next(iter(fitting)), streams)
+    removed = plan.removed_groups(graph)
+    return _Fit(original, graph, removed, stages, streams, relevance, known, forward, progress, part, ranks)
 
 
 def _stages(

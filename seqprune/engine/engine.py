@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from seqprune.engine.accurate import accurate_plan, relevance_for, repaired
+from seqprune.engine.accurate import accurate_plan, quickly, relevance_for, repaired
 from seqprune.engine.along import Along
 from seqprune.engine.fast import fast_plan
 from seqprune.engine.findings import (
@@ -250,6 +250,16 @@ class Engine:
             keep=self.state,
             part=lambda number, parts, images: self.told.stage(f"recover: part {number} of {parts}", images),
             ranks=self.ranks,
+        )
+
+    def tried(self, chosen: Chosen, relevance: Relevance | None = None) -> nn.Module:
+        """The masked network after a quick fit, to be compared with others."""
+        return quickly(
+            *(self.original, chosen.masked, chosen.plan, self.graph, self.task),
+            streams=self.streams,
+            relevance=relevance,
+            reading=self.reading,
+            forward=self.forward,
         )
 
     def close(self) -> None:

@@ -20,13 +20,14 @@ from seqprune.atomic import atomic, write_text
 from seqprune.engine.batches import Classified
 from seqprune.engine.outputs import Outputs, asked, found, judge_of, kinds_of, probe_of, variances_of
 from seqprune.engine.task import Judge
-from seqprune.errors import InputError, ModelError
+from seqprune.errors import InputError, ModelError, PlanError
 from seqprune.graph import ChannelGraph, trace
+from seqprune.graph.leaving import leave_out, merge
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.inputs import Inputs, call
 from seqprune.observe.relevance import Probe
 from seqprune.observe.replay import Units, units_of
-from seqprune.plain import printable, why_no_file
+from seqprune.plain import UnreadableError, json_of, printable, text_of, why_no_file
 from seqprune.plan import PrunePlan
 from seqprune.runtimes.export import exported
 from seqprune.surgery import Difference, fill, verify
@@ -159,6 +160,9 @@ def restore(model: nn.Module, path: str | Path) -> nn.Module:
     path = Path(path)
     if reason := why_no_file(path):
         raise ModelError(f"{path}: {reason}; check the path")
+    blocks = _plan_beside(path).blocks if path.with_suffix(".json").exists() else ()
+    leave_out(model, blocks)
+    merge(model, blocks)
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -171,6 +175,18 @@ def restore(model: nn.Module, path: str | Path) -> nn.Module:
     except ValueError as error:
         raise ModelError(f"{path}: {error}; build the network that was pruned") from error
     return model
+
+
+def _plan_beside(path: Path) -> PrunePlan:
+    """
+    Raises:
+        ModelError: it is damaged.
+    """
+    beside = path.with_suffix(".json")
+    try:
+        return PrunePlan.from_json(json.dumps(json_of(text_of(beside))["plan"]))
+    except (UnreadableError, PlanError, KeyError, TypeError) as error:
+        raise ModelError(f"{beside}: holds no plan ({printable(error)}); give what result.save wrote") from error
 
 
 def top_accuracies(model: nn.Module, images: Classified) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Which moves bring a network to its target: channels leave, convolutions become pairs."""
+"""Which moves bring a network to its target: channels leave, convolutions become pairs, blocks leave whole."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from seqprune.budget.spread import protected
 from seqprune.budget.target import Target
 from seqprune.engine.accurate import accurate_plan
 from seqprune.engine.engine import Chosen, Engine
+from seqprune.engine.leaving import without_blocks
 from seqprune.engine.presets import Way
 from seqprune.engine.state import State
 from seqprune.engine.steps import StepReport, reports
@@ -63,6 +64,14 @@ def decide(
     assert way.target is not None  # noqa: S101 - the other ways are front to back
     if way.target.share >= 1:  # the size of the images does it
         return Decided(engine, Chosen(PrunePlan((), engine.graph.inputs), engine.original, ()), relevance)
+    if "blocks" in way.by:
+
+        def rest(inner: Engine, left: Way) -> tuple[Engine, Chosen, Relevance | None]:
+            found = decide(inner, left, round_to=round_to, protect=protect, seed=seed, relevance=relevance)
+            return found.engine, found.chosen, found.relevance
+
+        made = without_blocks(engine, way, rest, protect, relevance)
+        return Decided(made.engine, made.chosen, made.relevance)
     can = "channels" not in way.by or factorable(engine.original)
     if "factors" not in way.by or not can:
         chosen = engine.to_target(way, round_to=round_to, protect=protect, seed=seed, relevance=relevance)

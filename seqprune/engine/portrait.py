@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import ChannelGraph
+from seqprune.graph.leaving import placed
 from seqprune.graph.modes import inference
 from seqprune.observe.inputs import Inputs, call, mapped
 from seqprune.observe.watching import watching
@@ -42,24 +43,26 @@ def portrait(
     Returns:
         Of each: ``name``, ``kind``, ``block`` and the ``block_kind`` of its top-level module, output channels
         ``before`` and ``after``, 10⁹ operations of one pass ``gflops_before`` and ``gflops_after``, the channels
-        between the two convolutions that it was made into (``rank``, else null), and why channels of it are ``pinned``
-        (else empty).
+        between the two convolutions that it was made into (``rank``, else null), why channels of it are ``pinned``
+        (else empty), and whether it lies in a block that was ``left_out``.
     """
     was, now = operations(before, inputs[0]), operations(after, inputs[1])
     ranks = {factor.block: len(plan.keep.get(f"{factor.block}.0", range(factor.rank))) for factor in plan.factors}
     found = []
     for layer in graph.all_layers:
         pair = next((block for block in ranks if layer.name == block or layer.name.startswith(f"{block}.")), None)
-        kept = plan.keep.get(layer.name if pair is None else f"{pair}.1", range(layer.channels))
+        here = placed(after, plan.blocks, layer.name if pair is None else pair)
+        kept = plan.keep.get(layer.name if pair is None else f"{pair}.1", range(layer.channels if here else 0))
         found.append(
             {
                 **{"name": layer.name, "kind": layer.kind, "block": block_of(layer.name)},
                 "block_kind": _block_kind(before, layer.name),
                 **{"before": layer.channels, "after": len(kept)},
                 "gflops_before": was.get(layer.name, 0.0),
-                "gflops_after": sum(value for name, value in now.items() if _within(name, layer.name, pair)),
+                "gflops_after": sum(value for name, value in now.items() if _within(name, here, pair is not None)),
                 "rank": None if pair is None else ranks[pair],
                 "pinned": layer.reason if not layer.free.any() else "",
+                "left_out": here is None,
             }
         )
     return tuple(found)
@@ -106,8 +109,8 @@ def circumstances() -> Plain:
     }
 
 
-def _within(name: str, layer: str, pair: str | None) -> bool:
-    return name == layer if pair is None else name == pair or name.startswith(f"{pair}.")
+def _within(name: str, path: str | None, is_pair: bool) -> bool:
+    return name == path or (path is not None and is_pair and name.startswith(f"{path}."))
 
 
 def _block_kind(model: nn.Module, layer: str) -> str:

@@ -22,8 +22,9 @@ ALIASES = {"seed": ACTIVATION}
 TARGET = "params=0.8"
 CRITERION = "lamp"
 """Of preset ``fast``: under one threshold it kept the most of all that need no image, see ``docs/results.md``."""
-MOVES = ("channels", "factors", "size")
-"""What preset ``accurate`` may do: take channels out, make a convolution of two, take smaller images."""
+MOVES = ("channels", "factors", "blocks", "size")
+"""What preset ``accurate`` may do: take channels out, make a convolution of two, leave blocks out whole, take smaller
+images."""
 CHANNELS = ("channels",)
 """What the other presets do."""
 BY = ("channels", "factors")

@@ -98,8 +98,8 @@ class Choose:
         recover: ``ls``, ``bias``, ``bn`` or ``none``: repairs without training, each kept only where held-out images
             say that it helps; ``ls`` by default for ``accurate``, ``none`` for the others.
         protect: module paths that stay whole (``accurate``, ``fast``).
-        by: moves that are allowed (``accurate``): ``channels``, ``factors``, ``size``. Where left out the first two,
-            and ``size`` for the time of a detector whose ``imgsz`` is not given.
+        by: moves that are allowed (``accurate``): ``channels``, ``factors``, ``blocks``, ``size``. Where left out the
+            first two, and ``size`` for the time of a detector whose ``imgsz`` is not given.
         criterion: what scores the channels, see :mod:`seqprune.budget.criteria` (``fast``).
         mode: ``compact`` takes channels out, ``mask`` zeroes them.
         seed: of every random choice.
@@ -227,8 +227,8 @@ def check_together(choose: Choose, train: Train, processes: int, has_data: bool)
         )
     if processes > 1 and train.epochs + train.step_epochs:
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
-    if processes > 1 and "size" in way.by:
-        raise InputError("sizes of images are tried in one process: leave torchrun out, or size out of --by")
+    if processes > 1 and {"size", "blocks"} & {*way.by}:
+        raise InputError("sizes of images and blocks are tried in one process: leave torchrun out, or size and blocks")
     if processes > 1 and way.target is None and way.recover != "none":
         raise InputError("preset activation is repaired in one process: leave torchrun out, or --recover")
     if way.target is not None and train.step_epochs:

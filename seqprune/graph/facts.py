@@ -43,3 +43,10 @@ SHAPE_ONLY_OUTPUTS: dict[str, frozenset[str]] = {
 
 ONE_CONVOLUTION: dict[str, str] = {"ultralytics.nn.modules.conv.Conv": "conv"}
 """Class -> submodule: a convolution that gets all of the class's only input, which nothing else in it reads."""
+
+READ_TOGETHER: dict[str, tuple[str, str, int]] = {
+    _BLOCK + "C2f": ("m", "cv2.conv", 2),
+    _BLOCK + "A2C2f": ("m", "cv2.conv", 1),
+}
+"""Class -> a list of modules that run one after the other, the convolution that alone reads the outputs of all side by
+side, and how many tensors as wide stand before them. Subclasses that run its ``forward`` are meant too."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 
 from torch import nn
 
@@ -20,7 +22,7 @@ from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import ChangedError, DataError, LostError, SeqPruneError
 from seqprune.measure.comparison import UNPRUNED, Row, mean_of
-from seqprune.measure.methods import IMGSZ, Method, smaller
+from seqprune.measure.methods import EIGHT_BITS, IMGSZ, Method, smaller
 from seqprune.plan import PrunePlan
 from seqprune.runtimes.where import Where
 
@@ -42,6 +44,7 @@ class Bench:
         state: where rows are kept.
         tune: trains what a method left; ``None`` trains nothing.
         places: runtimes in which every row is timed, beside the bare forward pass.
+        tool: the one of them whose tool brings networks to eight bits, where that is asked for.
     """
 
     subject: Subject
@@ -53,6 +56,8 @@ class Bench:
     state: State
     tune: Tune | None = None
     places: Sequence[Where] = ()
+    tool: Where | None = None
+    _made: dict[tuple[str, float], tuple[nn.Module, Task]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def model(self) -> nn.Module:
@@ -113,11 +118,45 @@ class Bench:
             if self.tune is not None:
                 self.told.stage(f"{what}, fine-tune", None)
                 small = self.tune(small, seed)
+            if number == 0 and self.tool is not None:
+                self._made.clear()
+                self._made[row.method, row.target] = small, task
             return self.measured(replace(row, seconds=seconds), small, task)
         except (LostError, ChangedError):
             raise
         except SeqPruneError as error:
             return replace(row, reason=str(error))
+
+    def quantised(self, row: Row, prune: Method | None = None) -> Row:
+        """The same network in eight bits, calibrated on the first sample; pruned again if an earlier run did."""
+        name = EIGHT_BITS if row.method == UNPRUNED else f"{row.method}+{EIGHT_BITS}"
+        return self.kept(f"{row.target!r}-{name}", partial(self._quantised, row, name, prune))
+
+    def _quantised(self, row: Row, name: str, prune: Method | None) -> Row:
+        assert self.tool is not None  # noqa: S101 - whoever asks for it has one
+        assert self.subject.eight_bits is not None  # noqa: S101
+        self.told.stage(f"{name} at {row.target:g}", None)
+        if prune is not None and (row.method, row.target) not in self._made:
+            self.run(Row(row.method, row.target), prune, 0)
+        network, task = self._made.get((row.method, row.target), (self.model, self.samples[0]))
+        watch = Stopwatch(self.tool, self.subject.task)
+        with tempfile.TemporaryDirectory(prefix="seqprune-") as folder:
+            try:
+                found = self.subject.eight_bits(network, task, watch, Path(folder))
+            except SeqPruneError as error:
+                return Row(name, row.target, reason=str(error))
+        small, whole = found["int8"], found["float"]
+        where = self.tool.runtime
+        return replace(
+            row,
+            method=name,
+            latency_ms=None,
+            accuracy=small["accuracy"],
+            in_floats=whole["accuracy"][next(iter(small["accuracy"]))],
+            runs=(),
+            times={where: row.times[where] * small["ms"]["median"] / whole["ms"]["median"]},
+            file_bytes=small["file_bytes"],
+        )
 
     def measured(self, row: Row, network: nn.Module, task: Task) -> Row:
         """The row with what the network costs and how good it is, as the task says."""

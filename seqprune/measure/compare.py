@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,9 @@ from seqprune.engine.task import Task
 from seqprune.errors import InputError
 from seqprune.measure.bench import Bench, Tune
 from seqprune.measure.comparison import COUNTED, Comparison, Row
-from seqprune.measure.methods import IMGSZ, Method, Resizable, is_network, method
+from seqprune.measure.methods import EIGHT_BITS, IMGSZ, Method, Resizable, is_network, method
 from seqprune.observe.device import as_device
-from seqprune.runtimes.where import Where
+from seqprune.runtimes.where import QUANTISING, Where
 from seqprune.sources.opening import opened
 from seqprune.sources.samples import samples
 
@@ -56,7 +57,8 @@ def compare(
             The first accuracy that is measured is compared.
         targets: shares that stay.
         methods: names, see :func:`seqprune.measure.methods.method`, or files of other networks of the same classes,
-            measured once, as they are. At equal operations smaller images, ``imgsz``, are always among them.
+            measured as they are. At equal operations smaller images, ``imgsz``, are always among them. ``int8`` follows
+            every row with the same in eight bits, by the tool of one of the ``runtimes`` and the same images.
         count: of what: ``params``, or ``flops``.
         images: training images, a seeded sample, the same for every method; all of them where None.
         imgsz, batch, device, seed: see :mod:`seqprune.engine.settings`; pruning and timing are on the CPU.
@@ -74,28 +76,50 @@ def compare(
         InputError: weights, data, names or numbers that cannot be used, or others than the state was begun with.
         LostError: images are gone that were there.
     """
-    chosen, places = _chosen(targets, methods, count, subsets, finetune), _places(runtimes, threads, str(device))
+    chosen = _chosen(targets, methods, count, subsets, finetune)
+    places, tool = _places(runtimes, threads, device, methods)
     told, state = listener or Listener(), state or State()
-    asked = Look(images and images * subsets, imgsz, batch, device), Choose(seed=seed), Train(finetune), Open(**how)
+    look = _look(Look(images and images * subsets, imgsz, batch, device), tool)
+    asked = look, Choose(seed=seed), Train(finetune), Open(**how)
     subject, look = opened(model, data, *asked, device=as_device(str(device)), told=told)
     tasks = samples(subject.task, subsets, images, seed)
     tune = _tune(data, finetune, look, state) if finetune else None
-    chosen |= _trivial(subject.task, count)
-    bench = Bench(subject, tasks, count, seed, told, on_row, state, tune, places)
+    bench = Bench(subject, tasks, count, seed, told, on_row, state, tune, places, tool)
     about = (count, look.imgsz, batch, seed, subsets, finetune)
-    state.same("settings", repr((targets, list(methods), about, places)), "what is asked for")
-    state.same("network", fingerprint(subject.model), "the network")
-    state.same("images", " ".join(task.images.fingerprint() for task in tasks), "the images")
-    found = _settings(subject, tasks, look, about)
-    return Comparison(subject.source, subject.data, found, _rows(bench, targets, chosen))
+    _hold(state, subject, tasks, repr((targets, list(methods), about, places)))
+    found = _settings(subject, tasks, look, about), _rows(bench, targets, chosen | _trivial(subject.task, count))
+    return Comparison(subject.source, subject.data, *found)
 
 
-def _places(runtimes: Sequence[str], threads: int | None, device: str) -> list[Where]:
+def _look(look: Look, tool: Where | None) -> Look:
+    return look if tool is None else replace(look, runtime=tool.runtime, threads=tool.threads, int8=True)
+
+
+def _hold(state: State, subject: Subject, tasks: Sequence[Task], asked: str) -> None:
     """
     Raises:
-        InputError: a runtime that is not there.
+        InputError: the state was begun with something else.
     """
-    return [Where(name, threads, device).settled() for name in dict.fromkeys(runtimes)]
+    state.same("settings", asked, "what is asked for")
+    state.same("network", fingerprint(subject.model), "the network")
+    state.same("images", " ".join(task.images.fingerprint() for task in tasks), "the images")
+
+
+def _places(
+    runtimes: Sequence[str], threads: int | None, device: str | int, methods: Sequence[str]
+) -> tuple[list[Where], Where | None]:
+    """Where rows are timed, and where they are brought to eight bits if that is asked for.
+
+    Raises:
+        InputError: a runtime that is not there, or none with a tool for eight bits.
+    """
+    places = [Where(name, threads, str(device)).settled() for name in dict.fromkeys(runtimes)]
+    if EIGHT_BITS not in methods:
+        return places, None
+    tool = next((where for where in places if where.runtime in QUANTISING), None)
+    if tool is None:
+        raise InputError(f"int8 is made by a runtime's tool: name {' or '.join(QUANTISING)} among the runtimes")
+    return places, tool
 
 
 def _trivial(task: Task, count: str) -> dict[str, Method]:
@@ -111,7 +135,7 @@ def _chosen(
     Raises:
         InputError: a name or number that cannot be used.
     """
-    chosen = {name: method(name) for name in methods}
+    chosen = {name: method(name) for name in methods if name != EIGHT_BITS}
     if subsets < 1 or finetune < 0:
         raise InputError(
             f"subsets={subsets}, finetune={finetune}: give the number of samples that methods look at, 1 or more, and "
@@ -126,16 +150,21 @@ def _chosen(
 
 def _rows(bench: Bench, targets: Sequence[float], chosen: dict[str, Method]) -> tuple[Row, ...]:
     """The unpruned network first, those that failed last."""
-    rows: list[Row] = [bench.unpruned]
+    rows: list[Row] = []
     failed: list[Row] = []
-    bench.tell(rows[0])
+
+    def add(row: Row, prune: Method | None = None) -> None:
+        (failed if row.reason else rows).append(row)
+        bench.tell(row)
+        if bench.tool is not None and not row.reason and EIGHT_BITS not in row.method:
+            add(bench.quantised(row, prune))
+
+    add(bench.unpruned)
     once = [(1.0, name) for name in chosen if is_network(name)]
     again = [(target, name) for target in targets for name in chosen if not is_network(name)]
     for target, name in (*once, *again):
         prune = chosen[name]
-        row = bench.pruned(Row(name, target), prune)
-        (failed if row.reason else rows).append(row)
-        bench.tell(row)
+        add(bench.pruned(Row(name, target), prune), prune)
     return (*rows, *failed)
 
 

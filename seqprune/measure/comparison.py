@@ -16,7 +16,7 @@ from seqprune.report.record import titled
 
 UNPRUNED = "unpruned"
 COUNTED = {"params": "parameters", "flops": "operations"}
-_OPTIONAL = ("runs", "imgsz", "accuracy", "times", "file_bytes")
+_OPTIONAL = ("runs", "imgsz", "accuracy", "times", "file_bytes", "in_floats")
 FRONT = "front"
 """What the plots call the rows that no other is both cheaper and better than."""
 
@@ -38,6 +38,7 @@ class Row:
         imgsz: side of the images in pixels, where that is what the method changes.
         times: milliseconds of one image by runtime, where any were asked for; taken as ``latency_ms`` is.
         file_bytes: of the file that it is saved to.
+        in_floats: of a row in eight bits the first accuracy of the same export in floats: both are measured on squares.
         runs: the first accuracy after each calibration subset, where there are several: all else is a mean over them
             then, but the latency, which is the first one's.
     """
@@ -55,6 +56,7 @@ class Row:
     imgsz: int | None = None
     times: dict[str, float] = field(default_factory=dict)
     file_bytes: int | None = None
+    in_floats: float | None = None
 
     def __str__(self) -> str:
         """On one line, as soon as it is known."""
@@ -71,7 +73,9 @@ class Row:
 
     @property
     def spread(self) -> str:
-        """The least and the most that several subsets gave; empty of one."""
+        """The least and the most that several subsets gave, or what floats give of what is in eight bits."""
+        if self.in_floats is not None:
+            return f" ({self.in_floats:.4f} in floats)"
         return f" ({min(self.runs):.4f}–{max(self.runs):.4f})" if self.runs else ""
 
     def plain(self) -> dict[str, Any]:
@@ -146,7 +150,7 @@ class Comparison:
         names = list(dict.fromkeys(row.method for row in rest))
         counted = self.settings.get("target", "parameters")
         size = ("share of the parameters", "share") if counted == "parameters" else ("parameters that stay", "params")
-        axes: list[tuple[str, str, Callable[[Row], float]]] = [
+        axes: list[tuple[str, str, Callable[[Row], Any]]] = [
             ("Over parameters", size[0], attrgetter(size[1])),
             ("Over operations", "GFLOPs of one image", attrgetter("gflops")),
             ("Over time", "milliseconds for one image", attrgetter("latency_ms")),
@@ -157,17 +161,19 @@ class Comparison:
         pictures = f'{key([*names, FRONT])}<div class="plots large">{"".join(plots)}</div>'
         return document(f"Methods at equal {counted}", about, pictures, table(*self.cells()))
 
-    def _plot(self, rows: Sequence[Row], title: str, unit: str, cost: Callable[[Row], float]) -> str:
+    def _plot(self, rows: Sequence[Row], title: str, unit: str, cost: Callable[[Row], Any]) -> str:
         """Accuracy over what networks cost; each method's line begins at the unpruned one."""
         whole = self.rows[0]
         series: dict[str, list[tuple[float, float]]] = {}
         for row in rows:
-            series.setdefault(row.method, []).append((cost(row), row.score or 0.0))
+            if cost(row) is not None:
+                series.setdefault(row.method, []).append((cost(row), row.score or 0.0))
         for its in series.values():
             its.append((cost(whole), whole.score or 0.0))
         spans = [(row.method, cost(row), min(row.runs), max(row.runs)) for row in rows if row.runs]
         if series:
-            series[FRONT] = front([(cost(row), row.score or 0.0) for row in (whole, *rows)])
+            known = [(cost(row), row.score or 0.0) for row in (whole, *rows) if cost(row) is not None]
+            series[FRONT] = front(known)
         return lines(title, unit, titled(next(iter(whole.accuracy), "accuracy")), series, spans)
 
     def write(self, folder: Path) -> None:
@@ -186,8 +192,8 @@ def front(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     return found
 
 
-def _time_in(runtime: str) -> Callable[[Row], float]:
-    return lambda row: row.times[runtime]
+def _time_in(runtime: str) -> Callable[[Row], Any]:
+    return lambda row: row.times.get(runtime)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -14,6 +14,7 @@ from seqprune.engine.listener import Listener
 from seqprune.engine.options import Opening
 from seqprune.engine.settings import Choose, Look, Open, Train
 from seqprune.graph.channels import ChannelGraph
+from seqprune.graph.leaving import removable
 from seqprune.report.console import graph_json, graph_text
 from seqprune.sources.opening import is_ultralytics, opened
 
@@ -28,16 +29,18 @@ class Inspection:
     Attributes:
         source: what the network is called.
         graph: where its channels go.
+        blocks: those that may be left out whole.
     """
 
     source: str
     graph: ChannelGraph
+    blocks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return graph_text(self.graph, self.source).plain
+        return graph_text(self.graph, self.source, self.blocks).plain
 
     def to_json(self) -> str:
-        return json.dumps(graph_json(self.graph, self.source), indent=2)
+        return json.dumps(graph_json(self.graph, self.source, self.blocks), indent=2)
 
 
 def inspect(model: str | Path | nn.Module | Any, data: Any = None, **how: Unpack[Opening]) -> Inspection:
@@ -55,10 +58,13 @@ def inspect(model: str | Path | nn.Module | Any, data: Any = None, **how: Unpack
     if not is_ultralytics(model):
         told, cpu = Listener(), torch.device("cpu")
         subject, _ = opened(model, data, Look(2, val=False), Choose("fast"), Train(), asked, device=cpu, told=told)
-        return Inspection(subject.source, subject.graph)
+        inputs = subject.task.example(subject.model)
+        blocks = removable(subject.model, inputs if isinstance(inputs, tuple) else (inputs,))
+        return Inspection(subject.source, subject.graph, blocks)
     from seqprune.yolo.files.load import load
-    from seqprune.yolo.files.networks import NETWORKS
+    from seqprune.yolo.files.networks import NETWORKS, example
     from seqprune.yolo.task.tracing import trace_detector
 
     network = load(model, tasks=NETWORKS, trust=asked.trust)
-    return Inspection(network.source, trace_detector(network.model))
+    blocks = removable(network.model, (example(network.model),))
+    return Inspection(network.source, trace_detector(network.model), blocks)

@@ -146,7 +146,7 @@ def by_accurate(
 ) -> nn.Module:
     """The preset ``accurate`` by some of its moves, chosen over the whole network, and what is left fitted anew."""
     masked, plan = accurately(model, graph, task, target, recover=recover, by=by)
-    return compact(masked, plan, None if plan.factors else graph)
+    return compact(masked, plan, None if plan.factors or plan.blocks else graph)
 
 
 def accurately(
@@ -223,6 +223,9 @@ def _of_parameters(target: Target, name: str) -> float:
         raise SeqPruneError(f"{name} is brought to a share of the parameters only: write params={target.share:g}")
     return target.share
 
+
+EIGHT_BITS = "int8"
+"""No method of pruning: every row, the unpruned network's too, is followed by the same in eight bits."""
 
 METHODS: dict[str, Method] = {
     "accurate": partial(by_accurate, "ls", BY),

@@ -53,8 +53,15 @@ class _Fitting:
     relevance: Relevance | None
     ranks: Ranks
 
+    def there(self, names: Sequence[str]) -> list[str]:
+        """Layers of a stage that are in no block that is left out."""
+        known = dict(self.masked.named_modules())
+        return [name for name in names if name in known]
+
     def changes(self, names: Sequence[str]) -> bool:
-        """Whether channels left layers of a stage, or one of them is a factor now."""
+        """Whether channels left layers of a stage, one of them is a factor now, or is in a block that is left out."""
+        if self.there(names) != list(names):
+            return True
         found = (
             weights.get(name) for name in names for weights in (self.graph.weight_inputs, self.graph.weight_outputs)
         )
@@ -64,6 +71,8 @@ class _Fitting:
 
     def fit(self, names: Sequence[str]) -> list[str]:
         """Fits a stage; those of its layers whose input changed."""
+        if not (names := self.there(names)):
+            return []
         stage = self._seen(names)
         own = [name for name in names if bool(stage.drift.get(name, False))]  # of this process
         kept, made = (

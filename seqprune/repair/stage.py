@@ -74,7 +74,8 @@ class Stage:
     def shortcuts(self) -> dict[str, str]:
         """By layer, what reads the tensor that is added to its outputs."""
         paths = {name: self.reading.unit(name).shortcut for name in self.names}
-        return {name: path for name, path in paths.items() if path is not None}
+        there = dict(self.pruned.named_modules())
+        return {name: path for name, path in paths.items() if path is not None and path in there}
 
     def look(self, whole: Pass, part: Pass, places: Places, forward: Forward) -> None:
         """Runs one batch through both networks."""
@@ -156,6 +157,7 @@ class Stage:
         offset = conv.bias is not None or self.reading.unit(name).norm is not None
         whole = cast(nn.Conv2d, self.original.get_submodule(name))
         weight = (conv if is_other(conv, whole) else whole).weight.detach().double().flatten(1)
+        weight = weight * conv.weight.detach().flatten(1).any(0)  # nothing is kept of what a block made that left
         found = solve(weight, self.moments[name], inputs, ridge, offset)
         if ridge is None or name not in self.samples:
             return found

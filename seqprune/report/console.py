@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -80,8 +81,8 @@ def constraints(graph: ChannelGraph, layer: Layer) -> list[str]:
     return list(dict.fromkeys(touching))
 
 
-def graph_text(graph: ChannelGraph, source: str) -> Text:
-    """Layers front to back, then what pins channels, and where."""
+def graph_text(graph: ChannelGraph, source: str, blocks: Sequence[str] = ()) -> Text:
+    """Layers front to back, then blocks that may be left out, what pins channels, and where."""
     text = Text()
     total, free = len(graph.all_layers), len(graph.layers)
     text.append(f"{source}: {total} layers front to back, {free} of them prunable; ")
@@ -95,6 +96,9 @@ def graph_text(graph: ChannelGraph, source: str) -> Text:
         notes += [f"pinned: {layer.reason}"] if layer.reason else []
         line = f"{layer.name:<{wide}}  {layer.channels:>8}  {count:>4}  {'; '.join(notes)}"
         text.append(line.rstrip() + "\n", "" if count else "dim")
+    if blocks:
+        text.append("\nblocks that may be left out whole (--by blocks)\n", "bold")
+        text.append("".join(f"  {block}\n" for block in blocks))
     if graph.barriers:
         text.append("\nbarriers, through which channels are not followed\n", "bold")
         text.append("".join(f"  {barrier}\n" for barrier in graph.barriers))
@@ -105,7 +109,7 @@ def graph_text(graph: ChannelGraph, source: str) -> Text:
     return text
 
 
-def graph_json(graph: ChannelGraph, source: str) -> dict[str, Any]:
+def graph_json(graph: ChannelGraph, source: str, blocks: Sequence[str] = ()) -> dict[str, Any]:
     """The same as plain data."""
     return {
         "model": source,
@@ -121,6 +125,7 @@ def graph_json(graph: ChannelGraph, source: str) -> dict[str, Any]:
             }
             for layer in graph.all_layers
         ],
+        "blocks": list(blocks),
         "barriers": [
             {"op": b.op, "module": b.module, "shape": list(b.shape), "reason": b.reason} for b in graph.barriers
         ],

@@ -113,8 +113,14 @@ def _block(layer: Plain) -> str:
     return f"{str(layer['name']).split('.')[0] if place is None else place} {kind}".strip()
 
 
+def _form(layer: Plain) -> str:
+    if layer.get("left_out"):
+        return "left out with its block"
+    return "" if layer.get("rank") is None else f"pair with {layer['rank']} between"
+
+
 def layers(report: Plain) -> Part | None:
-    """Every layer that changed: channels, operations, factors."""
+    """Every layer that changed: channels, operations, form."""
     rows = []
     for layer in report.get("network") or ():
         before, after, rank = int(layer["before"]), int(layer["after"]), layer.get("rank")
@@ -131,15 +137,15 @@ def layers(report: Plain) -> Part | None:
                 Cell(str(layer["name"]), "name"),
                 Cell(f"{after} / {before}", "number"),
                 *(Cell(text, "number") for text in operations),
-                Cell("" if rank is None else f"pair with {rank} between", "name"),
+                Cell(_form(layer), "name"),
             ]
         )
     if not rows:
         return None
-    if not any(layer.get("rank") is not None for layer in report["network"]):
+    if not any(_form(layer) for layer in report["network"]):
         rows = [row[:-1] for row in rows]
     titles = ("channels stay", "MFLOPs before", "after", "change")
-    head = [Cell("layer"), *(Cell(text, "number") for text in titles), Cell("factors")][: len(rows[0])]
+    head = [Cell("layer"), *(Cell(text, "number") for text in titles), Cell("form")][: len(rows[0])]
     return Part("layers", "Layer by layer", "Layers whose channels, inputs or form changed.", head=head, rows=rows)
 
 

@@ -25,6 +25,8 @@ RUNTIMES = {
     "tensorrt": "tensorrt",
 }
 """By name, the package that has to be installed."""
+QUANTISING = ("onnxruntime", "openvino")
+"""Those with a tool of their own that brings a network to eight bits."""
 
 
 @dataclass(frozen=True)

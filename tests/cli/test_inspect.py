@@ -31,7 +31,8 @@ def test_the_same_as_json(run: Any) -> None:
     code, out, _ = run("inspect", "yolov8n.yaml", "--json")
     assert code == 0
     found = json.loads(out)
-    assert set(found) == {"model", "layers", "barriers", "notes"}
+    assert set(found) == {"model", "layers", "blocks", "barriers", "notes"}
+    assert found["blocks"][:3] == ["model.2.m.0", "model.4.m.0", "model.4.m.1"]
     by_name = {layer["name"]: layer for layer in found["layers"]}
     assert by_name["model.2.cv1.conv"]["coupled"] == ["model.2.m.0.cv2.conv"]
     assert by_name["model.2.cv1.conv"]["constraints"]

@@ -51,6 +51,28 @@ def test_factors_meet_the_target(
     }
 
 
+@pytest.mark.long
+def test_blocks_leave_and_are_named(run: Any, data: Path, tmp_path: Path) -> None:
+    code, out, err = run(
+        *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--preset", "accurate", "--by", "blocks"),
+        *("--target", "flops=0.9", "--project", tmp_path, "--name", "run"),
+    )
+    assert code == 0, err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert 0.8 < report["after"]["gflops"] / report["before"]["gflops"] <= 0.9
+    plan = PrunePlan.load(tmp_path / "run" / "plan.json")
+    assert plan.blocks
+    assert [step["layer"] for step in report["steps"]][: len(plan.blocks)] == list(plan.blocks)
+    assert "left out whole" in out + err
+    left = {entry["name"] for entry in report["network"] if entry["left_out"]}
+    assert left == {f"{block}.{unit}.conv" for block in plan.blocks for unit in ("cv1", "cv2")}
+    assert "left out with its block" in (tmp_path / "run" / "report.html").read_text()
+    pruned = load(tmp_path / "run" / "weights" / "pruned.pt")
+    assert pruned.plan == plan
+    again = compact(load("yolov8n.yaml", seed=0).model, plan).state_dict()
+    assert {n: t.shape for n, t in again.items()} == {n: t.shape for n, t in pruned.model.state_dict().items()}
+
+
 @pytest.mark.slow
 def test_channels_leave_too_where_pairs_do_not_reach(run: Any, data: Path, tmp_path: Path) -> None:
     code, _, err = run(
@@ -108,8 +130,8 @@ def test_channels_do_the_rest_where_little_can_be_a_pair(run: Any, data: Path, t
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--preset", "accurate", "--by", "magic"), "choose of channels, factors, size"),
-        (("--preset", "accurate", "--by", ""), "choose of channels, factors, size"),
+        (("--preset", "accurate", "--by", "magic"), "choose of channels, factors, blocks, size"),
+        (("--preset", "accurate", "--by", ""), "choose of channels, factors, blocks, size"),
         (("--preset", "fast", "--by", "factors"), "take --preset accurate, or leave out by"),
         (("--by", "factors"), "take --preset accurate, or leave out by"),
         (("--preset", "accurate", "--by", "factors", "--protect", "model.99"), "there is no layer in 'model.99'"),

@@ -67,4 +67,4 @@ def test_accurate_in_two_processes_is_accurate_in_one(process: Any, data: Path, 
     assert all(torch.equal(left[name], right[name]) for name in left)
     moves = torchrun("prune", "yolov8n.yaml", "--data", data, *asked, "--by", "size", "--project", tmp_path)
     assert moves.returncode != 0
-    assert "sizes of images are tried in one process" in moves.stderr
+    assert "sizes of images and blocks are tried in one process" in moves.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from killed import ACCURATE, SEED, Network, batches, forked, outcome, same, work
+from killed import ACCURATE, LATENCY, SEED, Network, batches, forked, outcome, same, work
 from torch import nn
 
 from seqprune.engine import state as states
@@ -86,6 +87,38 @@ def test_killed_around_every_file_that_it_writes_a_run_ends_in_the_same_bits(
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     written = {"weights/pruned.safetensors", "weights/pruned.json", "plan.json", "report.json", "report.html"}
     assert left - {"drawn.json"} == written, "nothing of the way is left"
+
+
+def times_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "state").glob("time-*.json")}
+
+
+@pytest.mark.parametrize("seed", range(1))
+def test_killed_at_random_moments_a_target_in_time_is_met_by_the_times_that_were_taken(
+    tmp_path: Path, seed: int
+) -> None:
+    """Times are other ones whenever they are taken: a run that goes on finds those it took before its end, and a run
+    that is given them all ends in the same bits."""
+    finish(tmp_path / "first", LATENCY)
+    length, draw = finish(tmp_path / "second", LATENCY), random.Random(seed)  # noqa: S311 - no secret
+    assert times_in(tmp_path / "first") != times_in(tmp_path / "second")
+    folder, kills, kept = tmp_path / "killed", 0, {}
+    while not (folder / "report.json").exists():
+        process = start(folder, LATENCY, last=draw.randrange(6) if kills % 2 else None)
+        process.join(draw.uniform(0, length) if kills % 2 == 0 and kills < KILLS else None)
+        process.kill()
+        process.join()
+        kills += process.exitcode != 0
+        assert kills < 2 * KILLS, "it does not get on"
+        now = times_in(folder)
+        assert {name: now.get(name) for name in kept} == kept
+        kept = now
+    assert kills >= 2
+    assert len(kept) > 3
+    shutil.copytree(folder / "state", tmp_path / "given" / "state", ignore=lambda _, names: {*names} - {*kept})
+    finish(tmp_path / "given", LATENCY)
+    assert times_in(tmp_path / "given") == kept
+    assert same(outcome(tmp_path / "given"), outcome(folder))
 
 
 def stopped_before(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 from detectors import Detector, Images
+from killed import LATENCY, Network, batches, drift
 from several import processes
 from torch import nn
 
@@ -17,6 +18,7 @@ from seqprune import mask, trace
 from seqprune.budget.price import Price
 from seqprune.budget.second_order import choose_globally
 from seqprune.budget.spread import Budget
+from seqprune.engine.stopwatch import Stopwatch
 from seqprune.errors import InputError
 from seqprune.observe.inputs import Inputs
 from seqprune.observe.ranks import ALONE, Pieces, connect
@@ -26,6 +28,7 @@ from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import Blocks, BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.repair.refit import refit
+from seqprune.run import prune
 
 CHAIN = Blocks("model", tuple((i - 1,) for i in range(6)), (False,) * 6)
 BATCHES = 5  # not as many for one process as for the others
@@ -75,6 +78,31 @@ def test_several_processes_choose_and_fit_as_one_bit_for_bit(count: int, streame
     said = [process.communicate(timeout=240) for process in all_]
     assert [process.returncode for process in all_] == [0] * count, said
     assert {out.strip() for out, _ in said} == {weights_of_this_process(streamed).strip()}
+
+
+def pruned_by_time() -> str:
+    """The plan and a hash of every weight of a target in time. Only the first process has a clock."""
+    torch.set_num_threads(1)
+    drift(0.0)
+    if int(os.environ.get("RANK", "0")):
+        Stopwatch.networks = Stopwatch.layers = None  # type: ignore[method-assign,assignment]
+    result = prune(Network(), batches, **LATENCY)
+    digest = hashlib.sha256()
+    for tensor in result.model.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    return f"{result.plan.to_json()} {digest.hexdigest()}"
+
+
+@pytest.mark.slow
+def test_a_target_in_time_is_met_by_the_times_of_the_first_process() -> None:
+    """Every process took its own, each while the others did."""
+    both = processes(2, "from test_ranks_accurate import pruned_by_time as p; print(p())")
+    said = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("networks", "layers"):
+            patched.setattr(Stopwatch, name, getattr(Stopwatch, name))  # as it was, afterwards
+        assert {out.strip() for out, _ in said} == {pruned_by_time().strip()}
 
 
 @pytest.mark.slow

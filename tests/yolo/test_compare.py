@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from seqprune.budget.target import Target
 from seqprune.demo import weights_path
 from seqprune.demo.scenes import write_scenes
 from seqprune.engine.listener import Listener
+from seqprune.engine.state import State
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.measure.compare import compare
 from seqprune.measure.comparison import Comparison, Row
@@ -211,3 +213,57 @@ def test_a_page_of_one_method_escapes_what_it_shows() -> None:
     assert "<m>" not in page
     assert page.count("<circle") == 3 * 2 * 2  # of the method and of the front, in each of three plots
     assert "50.0%" in page
+
+
+def floats_and_bits(calls: list[int]) -> Callable[..., dict[str, Any]]:
+    """In place of a runtime's tool: half as fast, two thirds as large."""
+
+    def made(network: nn.Module, task: Any, _watch: Any, _folder: Path) -> dict[str, Any]:
+        calls.append(parameters(network))
+        assert task.images.image_count == 8
+        ms = {"low": 1.0, "high": 1.0}
+        whole = {"file_bytes": 300, "ms": ms | {"median": 4.0}, "accuracy": {"map50_95": 0.5, "map50": 0.7}}
+        small = {"file_bytes": 100, "ms": ms | {"median": 1.0}, "accuracy": {"map50_95": 0.4, "map50": 0.6}}
+        return {"runtime": "onnxruntime", "file": "x", "float": whole, "int8": small}
+
+    return made
+
+
+@pytest.mark.slow
+def test_every_row_is_followed_by_itself_in_eight_bits(
+    digits: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not pruned twice for it; a comparison that was ended goes on, and prunes what it did not keep again."""
+    pytest.importorskip("onnxruntime")
+    calls: list[int] = []
+    monkeypatch.setattr("seqprune.yolo.task.eight_bits.eight_bits", floats_and_bits(calls))
+    pruned: list[float] = []
+    plain = METHODS["clusters"]
+
+    def l1(*about: Any) -> nn.Module:
+        pruned.append(about[2].share)
+        return method("l1")(*about)
+
+    monkeypatch.setitem(METHODS, "clusters", l1)
+    state = State(tmp_path / "state")
+    about: dict[str, Any] = {"targets": [0.8], "methods": ["clusters", "int8"], "imgsz": 64, "images": 8}
+    about |= {"runtimes": ["onnxruntime"], "threads": 1, "state": state}
+    found = compare(weights_path(), digits, **about)
+    assert plain is not METHODS["clusters"]
+    assert [row.method for row in found.rows] == ["unpruned", "int8", "clusters", "clusters+int8"]
+    whole, bits, _, last = found.rows
+    assert calls == [whole.params, last.params]
+    assert pruned == [0.8]
+    assert (bits.score, bits.in_floats, bits.file_bytes, bits.latency_ms) == (0.4, 0.5, 100, None)
+    assert bits.times["onnxruntime"] == pytest.approx(whole.times["onnxruntime"] / 4)
+    assert "0.4000 (0.5000 in floats)" in found.to_markdown()
+    assert "clusters+int8" in found.to_html()
+    next((tmp_path / "state").glob("*clusters+int8*")).unlink()
+    again = compare(weights_path(), digits, **about)
+    assert pruned == [0.8, 0.8]
+    assert [row.plain() for row in again.rows] == [row.plain() for row in found.rows]
+
+
+def test_eight_bits_need_a_runtime_that_makes_them(digits: Path) -> None:
+    with pytest.raises(InputError, match="name onnxruntime or openvino among the runtimes"):
+        compare(weights_path(), digits, targets=[0.8], methods=["l1", "int8"], imgsz=64)

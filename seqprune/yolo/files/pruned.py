@@ -19,6 +19,7 @@ from typing import Any
 from torch import nn
 
 from seqprune.errors import ModelError
+from seqprune.graph.leaving import placed
 from seqprune.plan import PrunePlan
 from seqprune.surgery import weight_rows
 from seqprune.yolo.files.networks import by_queries
@@ -91,7 +92,7 @@ def is_masked(model: nn.Module, plan: PrunePlan) -> bool:
     Raises:
         ModelError: the widths are neither the plan's before nor after pruning.
     """
-    seen = {layer.name: _width(model, layer.name) for layer in plan.layers}
+    seen = {layer.name: _width(model, placed(model, plan.blocks, layer.name)) for layer in plan.layers}
     if all(seen[layer.name] == len(layer.keep) for layer in plan.layers):
         return False
     if all(seen[layer.name] == layer.channels for layer in plan.layers):
@@ -103,7 +104,9 @@ def is_masked(model: nn.Module, plan: PrunePlan) -> bool:
     )
 
 
-def _width(model: nn.Module, name: str) -> int | None:
+def _width(model: nn.Module, name: str | None) -> int | None:
+    if name is None:
+        return None
     try:
         return int(weight_rows(model.get_submodule(name)).shape[0])
     except AttributeError:

@@ -1,15 +1,15 @@
 """A network as a pair of files that hold no code: its tensors, and a description of what they belong to.
 
 ``pruned.safetensors`` holds the tensors, ``pruned.json`` beside it the model YAML, the task, the class names, the plan,
-the numbers of channels that the code of some modules computes with (attention), and which convolutions are made of two.
-The network is built from the YAML at its full width and factored; every layer then takes the widths of its tensors, and
-those modules their numbers.
+the numbers of channels that the code of some modules computes with (attention), which blocks are left out, and which
+convolutions are made of two. The network is built from the YAML at its full width, blocks leave it, and it is factored;
+every layer then takes the widths of its tensors, and those modules their numbers.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import nn
 from seqprune.atomic import atomic
 from seqprune.errors import InputError, ModelError, PlanError, VerificationError
 from seqprune.graph.factor import Factor, factored, factors_of
+from seqprune.graph.leaving import leave_out, left_out_of, merge
 from seqprune.plain import UnreadableError, is_name, is_whole, json_of, printable, text_of, why_no_file
 from seqprune.plan import PrunePlan
 from seqprune.surgery import fill, verify
@@ -35,7 +36,8 @@ from seqprune.yolo.files.settings import plain_settings
 from seqprune.yolo.files.unpickle import UNREADABLE
 from seqprune.yolo.task.tracing import trace_detector
 
-FORMAT, UNFACTORED = 2, 1
+FORMAT, FACTORED, UNFACTORED = 3, 2, 1
+FORMATS = (UNFACTORED, FACTORED, FORMAT)
 SUFFIX = ".safetensors"
 
 
@@ -65,9 +67,9 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
     imgsz = arguments.get("imgsz") if isinstance(arguments, dict) else getattr(arguments, "imgsz", None)
     described: Any = copy.yaml
     with contained():
-        factors = factors_of(build(task, described, described.get("nc", len(names))), copy)
+        blocks, factors = _moves(build(task, described, described.get("nc", len(names))), copy)
     description = {
-        "format": FORMAT if factors else UNFACTORED,
+        "format": FORMAT if blocks else FACTORED if factors else UNFACTORED,
         "task": task,
         "names": {str(number): name for number, name in names.items()},
         "some_classes": knows_some(copy),
@@ -78,6 +80,7 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
             [width.module, width.attribute, getattr(copy.get_submodule(width.module), width.attribute)]
             for width in trace_detector(copy).widths
         ],
+        "blocks": list(blocks),
         "factors": [[factor.block, factor.first, factor.rank] for factor in factors],
         "versions": {"ultralytics": ultralytics.__version__, "torch": str(torch.__version__)},
     }
@@ -98,6 +101,13 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({one_line(error)}); check the folder") from error
     return path
+
+
+def _moves(whole: nn.Module, model: nn.Module) -> tuple[tuple[str, ...], tuple[Factor, ...]]:
+    """Blocks that a network is built without, and those that are factored then; ``whole`` is changed."""
+    blocks = left_out_of(whole, model)
+    without(whole, blocks)
+    return blocks, factors_of(whole, model)
 
 
 def _other_numbers(model: nn.Module, built: nn.Module) -> list[list[Any]]:
@@ -127,7 +137,7 @@ def load_pair(path: Path) -> nn.Module:
         tensors = load_file(path)
     except (UnreadableError, OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{path}: it or {beside.name} is damaged ({one_line(error)}); copy both again") from error
-    if not isinstance(description, dict) or description.get("format") not in (UNFACTORED, FORMAT):
+    if not isinstance(description, dict) or description.get("format") not in FORMATS:
         raise ModelError(f"{beside}: describes no network that this version knows; save it again with seqprune")
     try:
         network = _rebuilt(description, tensors, path)
@@ -152,6 +162,20 @@ def factor_of(value: Any) -> Factor:
     return Factor(block, first, rank)
 
 
+def without(network: nn.Module, blocks: Iterable[object]) -> None:
+    """Leaves blocks out, in place.
+
+    Raises:
+        ValueError: one of them is no name.
+        PlanError: there is none of that name.
+    """
+    paths = [str(path) if is_name(path) else "" for path in blocks]
+    if not all(paths):
+        raise ValueError("a block that is left out has no name")
+    leave_out(network, paths)
+    merge(network, paths)
+
+
 def _is_width(value: Any) -> bool:
     """A number of channels, or a list of them."""
     return all(is_whole(one, 0, 1 << 20) for one in (value if isinstance(value, list) else [value]))
@@ -165,6 +189,7 @@ def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], p
         network: Any = build(description["task"], description["yaml"], classes)
     if classes != len(names):
         network = with_classes(network, [*names.values()])
+    without(network, description.get("blocks", ()))
     network = factored(network, [factor_of(factor) for factor in description.get("factors", ())])
     if strange := sorted(network.state_dict().keys() ^ tensors.keys()):
         raise ModelError(f"{path}: {strange[0]} is in only one of the tensors and the description; copy both again")

@@ -20,7 +20,7 @@ from seqprune.yolo.files.heads import mark_some, with_classes
 from seqprune.yolo.files.networks import build
 from seqprune.yolo.files.pruned import TRAINERS, remember
 from seqprune.yolo.files.settings import plain_settings
-from seqprune.yolo.files.tensors import FORMAT, UNFACTORED, factor_of
+from seqprune.yolo.files.tensors import FORMATS, factor_of, without
 from seqprune.yolo.files.unpickle import UNREADABLE
 from seqprune.yolo.train import trainer as trainers
 
@@ -68,22 +68,24 @@ def rebuild(description: Mapping[str, Any] | str | Path) -> PrunedYOLO:
     try:
         if isinstance(description, str | Path):
             description = json_of(text_of(description))
-        if not isinstance(description, Mapping) or description.get("format") not in (UNFACTORED, FORMAT):
+        if not isinstance(description, Mapping) or description.get("format") not in FORMATS:
             raise ModelError("describes no network that this version knows: give what result.save wrote as a .json")
         names = {int(number): printable(name, 300) for number, name in description["names"].items()}
         classes = description["yaml"].get("nc", len(names))  # with which it was built, whatever it knows by now
         with contained():
             network: Any = build(description["task"], description["yaml"], classes)
-            network = factored(network, [factor_of(factor) for factor in description.get("factors", ())])
-            if description["plan"] is not None:
-                plan = PrunePlan.from_json(json.dumps(description["plan"]))
+            plan = None if description["plan"] is None else PrunePlan.from_json(json.dumps(description["plan"]))
+            if plan is None or not plan.blocks:  # else it names all as they were before blocks left
+                without(network, description.get("blocks", ()))
+                network = factored(network, [factor_of(factor) for factor in description.get("factors", ())])
+            if plan is not None:
                 network = compact(network, plan)
             if len(names) != classes:
                 network = with_classes(network, [*names.values()])
             network.names, network.nc, network.task = names, len(names), description["task"]
             network.args = plain_settings({"task": description["task"], "imgsz": description["imgsz"] or 640})
             mark_some(network, bool(description.get("some_classes")))
-            if description["plan"] is not None:
+            if plan is not None:
                 remember(network, plan.to_json())
             return PrunedYOLO(network)
     except (*UNREADABLE, UnreadableError, PlanError) as error:
