@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from importlib import metadata
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
@@ -70,7 +70,8 @@ def spoken(command: Callable[..., None]) -> Callable[..., None]:
     kind = inspect.Parameter.KEYWORD_ONLY
     more = [inspect.Parameter(name, kind, default=False, annotation=hint) for name, hint in extra.items()]
     known = inspect.signature(command)
-    hints = get_type_hints(command, include_extras=True)
+    # Python 3.10's get_type_hints wraps what defaults to None once more, and arguments become options.
+    hints = inspect.get_annotations(command, eval_str=True)
     own = [entry.replace(annotation=hints[name]) for name, entry in known.parameters.items()]
     vars(speaking)["__signature__"] = known.replace(parameters=[*own, *more])
     speaking.__annotations__ = hints | extra

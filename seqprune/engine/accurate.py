@@ -237,9 +237,13 @@ class _Fit:
 
         def done(parts: int) -> None:
             on_stage(parts)
-            self.part(parts + 1, len(self.stages), looked)
+            begin(parts)
 
-        self.part(start + 1, len(self.stages), looked)
+        def begin(parts: int) -> None:
+            if parts < len(self.stages):
+                self.part(parts + 1, len(self.stages), looked)
+
+        begin(start)
         refit(
             *(self.original, model, self.graph, self.removed, images, self.stages),
             streams=(self.streams[0], self.streams[1]) if self.streams else None,

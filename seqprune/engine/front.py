@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -108,4 +109,21 @@ def front_of(
     for (what, network, side), ms, accuracy in zip(ways, spreads, (*known, accuracies[1]), strict=True):
         counted = operations(network, side)
         points.append(asdict(Point(what, side, counted, counted / whole, ms.median / spreads[0].median, ms, accuracy)))
+    if better := beaten(points, "share_of_time" if timed else "share_of_operations"):
+        told.warning(better)
     return tuple(points)
+
+
+def beaten(points: Sequence[Mapping[str, Any]], cost: str) -> str:
+    """Why smaller images would have been better, of :func:`front_of`'s points; empty where they would not."""
+    pruned, name = points[-1], next(iter(points[-1]["accuracy"]), "")
+    for point in points[1:-1]:
+        score = point["accuracy"].get(name)
+        if score is not None and point[cost] <= pruned[cost] and score > pruned["accuracy"][name]:
+            what = cost.removeprefix("share_of_")
+            return (
+                f"the unpruned network on images of {point['imgsz']} pixels is better: {point[cost]:.0%} of the {what} "
+                f"and {name} {score:.4f}, the pruned one {pruned[cost]:.0%} and {pruned['accuracy'][name]:.4f}; let "
+                "smaller images be a move (--by channels,factors,size, without --imgsz), or take those images alone"
+            )
+    return ""

@@ -158,6 +158,7 @@ def pairs(model: nn.Module, factors: Sequence[Factor], plan: PrunePlan) -> tuple
                 active_after=rank,
                 k=rank,
                 members=(f"{factor.block}.0",),
+                reason="one convolution made of two: channels between them, of as many as leave it as it was",
             )
         )
     return tuple(found)

@@ -58,7 +58,8 @@ class StepReport:
         classes: class ids that had enough objects.
         k: clusters, summed over what was decided together.
         status: ``pruned`` or ``skipped``.
-        reason: why it was skipped, or with which layer it was decided; empty otherwise.
+        reason: why it was skipped, with which layer it was decided, or that it is a pair's first convolution; empty
+            otherwise.
         members: the layers decided in this step, front to back.
         seconds: wall time.
         seen: what was clustered, as plain data; see :func:`seqprune.engine.insight.of`. ``None`` where nothing was.

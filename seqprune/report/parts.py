@@ -205,7 +205,7 @@ def along(report: Plain) -> Part | None:
     if name is None:
         return None
     was, now = (dict(size) | dict(size.get("accuracy") or {}) for size in (report["before"], report["after"]))
-    end = f"fine-tuned, {report['finetune']} epochs" if report["finetune"] else "as it is saved"
+    end = "fine-tuned" if report["finetune"] else "as it is saved"
     found = [("unpruned", was), *((str(each["what"]), each["accuracy"]) for each in measured), (end, now)]
     points = [(what, value) for what, accuracy in found if (value := number(accuracy.get(name))) is not None]
     about = f"{titled(name)} on the validation images after each step that was measured, the first on top."

@@ -1,0 +1,59 @@
+"""What a run says of its stages: counted to the end, and no further."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import nn
+from ultralytics.nn.modules import Conv
+
+import seqprune
+from seqprune.engine.front import beaten
+from seqprune.engine.listener import Listener
+from seqprune.engine.moves import pairs
+from seqprune.graph.factor import Factor
+from seqprune.plan import PrunePlan
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(16, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def test_parts_of_a_repair_are_counted_to_the_last_and_no_further() -> None:
+    """A repair of 48 parts ended with its 49th."""
+    heard: list[str] = []
+    told = Listener(stage=lambda name, _total: heard.append(name))
+    images = [(torch.rand(8, 3, 12, 12), torch.arange(8) % 4) for _ in range(8)]
+    seqprune.prune(network(), images, target="params=0.7", by=["channels"], round_to=1, listener=told)
+    parts = [
+        tuple(map(int, found.groups()))
+        for name in heard
+        if (found := re.fullmatch(r"recover: part (\d+) of (\d+)", name))
+    ]
+    assert parts
+    assert max(number for number, _ in parts) == parts[0][1]
+
+
+def test_a_pair_says_what_its_channels_are() -> None:
+    """``original channels 192 keep 16`` of a layer that no network has read like a loss of nine tenths."""
+    model = nn.Sequential(OrderedDict(body=Conv(16, 16, 3)))
+    [step] = pairs(model, [Factor("body", "column", 4)], PrunePlan((), ()))
+    assert (step.active_after, "channels between" in step.reason) == (4, True)
+
+
+def point(what: str, imgsz: int, time: float, score: float) -> dict[str, Any]:
+    return {"what": what, "imgsz": imgsz, "share_of_time": time, "accuracy": {"map50_95": score}}
+
+
+def test_smaller_images_that_would_have_been_better_are_told() -> None:
+    """A target of time left 0.07 of 0.35 where smaller images keep 0.33 in less time, and the table alone showed it."""
+    points = [point("unpruned", 320, 1.0, 0.35), point("unpruned", 256, 0.66, 0.33), point("pruned", 320, 0.75, 0.07)]
+    assert "images of 256 pixels is better: 66% of the time and map50_95 0.3300" in beaten(points, "share_of_time")
+    assert beaten([*points[:-1], point("pruned", 320, 0.75, 0.34)], "share_of_time") == ""
+    assert beaten([*points[:-1], point("pruned", 320, 0.6, 0.07)], "share_of_time") == ""
+    assert beaten([points[0], points[-1]], "share_of_time") == ""
