@@ -8,7 +8,7 @@ the first that does not help is the last that is tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -17,6 +17,7 @@ from seqprune.budget.factoring import share_left
 from seqprune.budget.spread import protected
 from seqprune.budget.target import Target
 from seqprune.engine.engine import Chosen, Engine
+from seqprune.engine.held import judge_of
 from seqprune.engine.listener import Listener
 from seqprune.engine.presets import Way
 from seqprune.engine.state import State
@@ -27,7 +28,6 @@ from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.factor import aligned
 from seqprune.graph.leaving import left_out, merge, removable
 from seqprune.graph.values import NETWORK_FAILS
-from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan
@@ -82,7 +82,7 @@ class _Leaving:
 
     def best(self, protect: Sequence[str]) -> Left:
         protected(self.engine.graph, protect)  # says where there is nothing of that path
-        judge = self._judge()
+        judge = judge_of(self.engine)
         if judge is None and self.others:
             self.engine.told.warning("no block is left out: that is judged by images held out, and there are too few")
             return self._told(self._with((), self.target.share))
@@ -102,14 +102,6 @@ class _Leaving:
                 break
             best, loss = tried
         return self._told(best)
-
-    def _judge(self) -> Judge | None:
-        """How far outputs are from the unpruned network's: less noisy than a loss by labels, and nought for itself."""
-        _, held = self.engine.task.images.hold_out()
-        if held is None:
-            return None
-        task, original = self.engine.task, self.engine.original
-        return task.judge(original, _Unlabelled(held)) or task.judge(original, held)
 
     def _order(self, protect: Sequence[str], judge: Judge | None) -> list[tuple[str, float]]:
         """Blocks and their losses alone, those first that lose least for what they save."""
@@ -212,21 +204,6 @@ class _Leaving:
         return replace(
             left, engine=replace(left.engine, told=self.engine.told), chosen=replace(left.chosen, steps=steps)
         )
-
-
-class _Unlabelled:
-    """Images of which a judge is told that nothing is labelled."""
-
-    objects = 0
-
-    def __init__(self, images: LabelledImages) -> None:
-        self.images = images
-
-    def __iter__(self) -> Iterator[Batch]:
-        return iter(self.images)
-
-    def __len__(self) -> int:
-        return len(self.images)
 
 
 def _apart(block: str, others: Sequence[str]) -> bool:

@@ -15,10 +15,14 @@ from seqprune.budget.spread import protected
 from seqprune.budget.target import Target
 from seqprune.engine.accurate import accurate_plan
 from seqprune.engine.engine import Chosen, Engine
+from seqprune.engine.held import judge_of
 from seqprune.engine.leaving import without_blocks
+from seqprune.engine.listener import Listener
 from seqprune.engine.presets import Way
 from seqprune.engine.state import State
 from seqprune.engine.steps import StepReport, reports
+from seqprune.engine.task import Judge
+from seqprune.errors import InputError
 from seqprune.graph.factor import Factor, factorable, factored, full_rank
 from seqprune.observe.relevance import Relevance
 from seqprune.plan import PrunePlan
@@ -55,8 +59,19 @@ def decide(
     protect: Sequence[str] = (),
     seed: int = 0,
     relevance: Relevance | None = None,
+    compared: bool = True,
 ) -> Decided:
     """The whole network to the target of ``way``, by its moves.
+
+    Args:
+        engine: of the unpruned network.
+        way: the target, and which moves are allowed.
+        round_to: widths are a multiple of it.
+        protect: module paths that stay whole.
+        seed: of every random choice.
+        relevance: where errors matter, from the engine's images.
+        compared: whether time is brought down by more pairs and by fewer, and the better kept. What a pair saves hangs
+            on the runtime: in one that starts slowly it may save nothing, however few channels are between.
 
     Raises:
         InputError: the target cannot be met by them, or nothing of a path to protect.
@@ -77,52 +92,90 @@ def decide(
         chosen = engine.to_target(way, round_to=round_to, protect=protect, seed=seed, relevance=relevance)
         return Decided(engine, chosen, relevance)
     protected(engine.graph, protect)  # says where there is nothing of that path
-    return _paired(engine, way, way.target, round_to, protect, relevance)
+    make = _Pairs(engine, way, way.target, round_to, protect, relevance)
+    judge = judge_of(engine) if compared and engine.watch is not None and "channels" in way.by else None
+    return make.to(make.most) if judge is None else make.best(judge)
 
 
-def _paired(
-    engine: Engine,
-    way: Way,
-    target: Target,
-    round_to: int,
-    protect: Sequence[str],
-    relevance: Relevance | None,
-) -> Decided:
-    """Pairs first, then channels, where these may leave and pairs have gone as far as they lose less."""
-    whole, told = engine.original, engine.told
-    watched: dict[str, Any] = {"forward": engine.forward, "progress": told.progress, "ranks": engine.ranks}
-    told.stage("observe", engine.images.image_count)
-    example = engine.task.example(whole)
-    watched |= {"timing": engine.watch}
-    factoring = observe(
-        whole, engine.images, target.kind, example, engine.reading, protect=protect, relevance=relevance, **watched
-    )
-    told.stage("factor", None)
-    mixed, least = "channels" in way.by, LEAST_OF_PAIRS if engine.watch is None else LEAST_OF_TIME
-    if mixed:
-        least = max(least, 1 - MOST_OF_LAYERS * factoring.share(example))
-    aim = Target(target.kind, max(target.share, least)) if mixed else target
-    made = factoring.to_target(aim, example, round_to, mixed, engine.ranks)
-    prove(engine, made.factors)
-    graph = engine.task.trace(made.model)
-    plan = PrunePlan((), graph.inputs)
-    left = engine.ranks.first(partial(share_left, whole, made.model, target.kind, example, engine.watch))
-    if mixed and left > target.share * (1 if engine.watch is None else 1 + FAR):
-        between = replace(engine, original=made.model, graph=graph, state=State())
-        rest = Target(target.kind, target.share / left)
-        plan = accurate_plan(
-            *(made.model, graph, engine.task, rest),
-            round_to=round_to,
-            protect=protect,
-            relevance=between.weigh_errors(),
-            reading=between.reading,
-            **watched,
+class _Pairs:
+    """Pairs first, then channels, where these may leave and pairs have gone as far as they lose less.
+
+    Attributes:
+        most: share of the cost to which pairs go.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        way: Way,
+        target: Target,
+        round_to: int,
+        protect: Sequence[str],
+        relevance: Relevance | None,
+    ) -> None:
+        self.engine, self.way, self.target = engine, way, target
+        self.how: dict[str, Any] = {"round_to": round_to, "protect": protect}
+        self.relevance, self.mixed = relevance, "channels" in way.by
+        self.watched: dict[str, Any] = {"forward": engine.forward, "progress": engine.told.progress}
+        self.watched |= {"ranks": engine.ranks, "timing": engine.watch}
+        engine.told.stage("observe", engine.images.image_count)
+        self.example = engine.task.example(engine.original)
+        about = (engine.original, engine.images, target.kind, self.example, engine.reading)
+        self.factoring = observe(*about, protect=protect, relevance=relevance, **self.watched)
+        least = LEAST_OF_PAIRS if engine.watch is None else LEAST_OF_TIME
+        least = max(least, 1 - MOST_OF_LAYERS * self.factoring.share(self.example))
+        self.most = max(target.share, least) if self.mixed else target.share
+
+    def best(self, judge: Judge) -> Decided:
+        """With as many pairs as there may be, with half of what they save, or with none: what changes outputs least."""
+        quiet = Listener(progress=self.engine.told.progress)
+        found: list[tuple[float, Decided]] = []
+        refused: InputError | None = None
+        for share in (self.most, (1 + self.most) / 2, 1.0):
+            self.engine.told.stage(f"try pairs that leave {share:.0%} of the time", None)
+            try:
+                made = self.to(share, replace(self.engine, told=quiet, state=State()))
+            except InputError as error:
+                refused = error
+                continue
+            loss = partial(self._loss, judge, made)
+            name = f"pairs-to-{share:.4f}"
+            found.append((self.engine.ranks.first(partial(self.engine.state.number, name, loss)), made))
+        if not found:
+            raise refused or InputError("nothing meets the target")
+        _, made = min(found, key=lambda each: each[0])
+        for step in made.chosen.steps:
+            self.engine.told.step(step)
+        return replace(made, engine=replace(made.engine, told=self.engine.told, state=self.engine.state))
+
+    def _loss(self, judge: Judge, made: Decided) -> float:
+        return judge(made.engine.tried(made.chosen, made.relevance))
+
+    def to(self, share: float, engine: Engine | None = None) -> Decided:
+        """Pairs down to a share of the cost, and what is left to the target by channels."""
+        engine = engine or self.engine
+        whole, target, timed = engine.original, self.target, engine.watch is not None
+        if share >= 1:
+            return Decided(engine, engine.to_target(self.way, **self.how, relevance=self.relevance), self.relevance)
+        engine.told.stage("factor", None)
+        made = self.factoring.to_target(
+            Target(target.kind, share), self.example, self.how["round_to"], self.mixed, engine.ranks
         )
-    steps = (*pairs(whole, made.factors, plan), *_beside(reports(graph, plan), made.factors))
-    for step in steps:
-        told.step(step)
-    chosen = Chosen(replace(plan, factors=made.factors), mask(made.model, plan, graph), steps)
-    return Decided(replace(engine, original=made.reference, graph=graph), chosen, made.relevance)
+        prove(engine, made.factors)
+        graph = engine.task.trace(made.model)
+        plan = PrunePlan((), graph.inputs)
+        left = engine.ranks.first(partial(share_left, whole, made.model, target.kind, self.example, engine.watch))
+        if self.mixed and left > target.share * (1 + FAR if timed else 1):
+            between = replace(engine, original=made.model, graph=graph, state=State())
+            about: dict[str, Any] = self.how | self.watched
+            about |= {"relevance": between.weigh_errors(), "reading": between.reading}
+            rest = Target(target.kind, target.share / left)
+            plan = accurate_plan(made.model, graph, engine.task, rest, **about)
+        steps = (*pairs(whole, made.factors, plan), *_beside(reports(graph, plan), made.factors))
+        for step in steps:
+            engine.told.step(step)
+        chosen = Chosen(replace(plan, factors=made.factors), mask(made.model, plan, graph), steps)
+        return Decided(replace(engine, original=made.reference, graph=graph), chosen, made.relevance)
 
 
 def prove(engine: Engine, factors: Sequence[Factor]) -> None:

@@ -78,7 +78,9 @@ def sized(
                 engine = replace(engine, watch=replace(watch, task=task))
             relevance = engine.weigh_errors() if each.left < 1 else None
             left = left_to_others(way, each.left)
-            decided = decide(engine, left, round_to=round_to, protect=protect, seed=seed, relevance=relevance)
+            decided = decide(
+                engine, left, round_to=round_to, protect=protect, seed=seed, relevance=relevance, compared=False
+            )
             repaired, chosen = decided.chosen.masked, decided.chosen
             if each.left < 1:
                 repaired, _ = decided.engine.repair(chosen, way.recover, decided.relevance)
