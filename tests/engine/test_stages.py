@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import nn
-from ultralytics.nn.modules import Conv
 
 import seqprune
 from seqprune.engine.front import beaten
 from seqprune.engine.listener import Listener
-from seqprune.engine.moves import pairs
-from seqprune.graph.factor import Factor
-from seqprune.plan import PrunePlan
 
 
 def network() -> nn.Module:
@@ -37,13 +32,6 @@ def test_parts_of_a_repair_are_counted_to_the_last_and_no_further() -> None:
     ]
     assert parts
     assert max(number for number, _ in parts) == parts[0][1]
-
-
-def test_a_pair_says_what_its_channels_are() -> None:
-    """``original channels 192 keep 16`` of a layer that no network has read like a loss of nine tenths."""
-    model = nn.Sequential(OrderedDict(body=Conv(16, 16, 3)))
-    [step] = pairs(model, [Factor("body", "column", 4)], PrunePlan((), ()))
-    assert (step.active_after, "channels between" in step.reason) == (4, True)
 
 
 def point(what: str, imgsz: int, time: float, score: float) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -62,11 +63,9 @@ def sized(
     step, cost = max(detector.stride, 32), partial(_cost, model, watch)
     found = candidates(imgsz, target.share, cost, step, others=way.by != ("size",))
     about = detector.names, image_channels(model)
-    looked_at, known = (
-        DetectionImages(data, imgsz=imgsz, batch=batch, images=count, names=detector.names, seed=seed).files
-        for count in (images, None)
-    )
-    fitted, held = split(looked_at, [file for file in known if file not in set(looked_at)])
+    how: dict[str, Any] = {"round_to": round_to, "protect": protect, "seed": seed}
+    about_images = partial(DetectionImages, data, imgsz=imgsz, batch=batch, names=detector.names, seed=seed)
+    fitted, held = _apart(about_images(images=images).files, about_images(images=None).files)
     with listed(fitted, *about) as fit, listed(held, *about) as test:
 
         def worth(each: Candidate) -> float:
@@ -78,9 +77,7 @@ def sized(
                 engine = replace(engine, watch=replace(watch, task=task))
             relevance = engine.weigh_errors() if each.left < 1 else None
             left = left_to_others(way, each.left)
-            decided = decide(
-                engine, left, round_to=round_to, protect=protect, seed=seed, relevance=relevance, compared=False
-            )
+            decided = decide(engine, left, **how, relevance=relevance, compared=False)
             repaired, chosen = decided.chosen.masked, decided.chosen
             if each.left < 1:
                 repaired, _ = decided.engine.repair(chosen, way.recover, decided.relevance)
@@ -90,6 +87,12 @@ def sized(
 
         chosen = best(found, worth) if len(found) > 1 else found[0]
     return chosen.imgsz, chosen.left
+
+
+def _apart(looked_at: Sequence[Path], known: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Files to fit to, and to choose by; see :func:`seqprune.budget.size.split`."""
+    among = set(looked_at)
+    return split(looked_at, [file for file in known if file not in among])
 
 
 def _cost(model: nn.Module, watch: Stopwatch | None, size: int) -> float:
