@@ -218,7 +218,7 @@ def test_what_tsne_is_asked_for(distinct: int, monkeypatch: pytest.MonkeyPatch) 
             assert len(rows) == distinct
             return rows[:, :2] + 1
 
-    monkeypatch.setattr("seqprune.select.embedding.TSNE", Spy)
+    monkeypatch.setattr("sklearn.manifold.TSNE", Spy)
     rows = np.random.default_rng(0).permutation(np.arange(distinct * 3.0).reshape(distinct, 3) / 100)
     twice = np.concatenate([rows, rows[::-1] + 1e-9])
     found = embed(twice, 7)

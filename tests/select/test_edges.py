@@ -130,7 +130,7 @@ def test_only_distinct_rows_with_a_finite_start_reach_tsne(monkeypatch: pytest.M
             assert np.ptp(self.start, axis=0)[0] > 0
             return np.zeros((len(rows), 2))
 
-    monkeypatch.setattr("seqprune.select.embedding.TSNE", Spy)
+    monkeypatch.setattr("sklearn.manifold.TSNE", Spy)
     rng = np.random.default_rng(0)
     for trial in range(60):
         rows = np.repeat(rng.uniform(0, 2, (rng.integers(1, 12), rng.integers(1, 9))), rng.integers(1, 5), 0)
