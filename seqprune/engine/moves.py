@@ -166,7 +166,8 @@ class _Pairs:
         plan = PrunePlan((), graph.inputs)
         left = engine.ranks.first(partial(share_left, whole, made.model, target.kind, self.example, engine.watch))
         if self.mixed and left > target.share * (1 + FAR if timed else 1):
-            between = replace(engine, original=made.model, graph=graph, state=State())
+            said = Listener(progress=engine.told.progress)  # what there is to warn of was said of the whole network
+            between = replace(engine, original=made.model, graph=graph, state=State(), told=said)
             about: dict[str, Any] = self.how | self.watched
             about |= {"relevance": between.weigh_errors(), "reading": between.reading}
             rest = Target(target.kind, target.share / left)
