@@ -15,6 +15,7 @@ from typing import Literal, TypeGuard, cast
 
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
 
 from seqprune.errors import PlanError
 from seqprune.graph.sole import child_of
@@ -193,7 +194,9 @@ def _convolutions(conv: nn.Conv2d, factor: Factor, weights: Weights) -> tuple[nn
         return (values[0], neutral) if at == 0 else (neutral, values[1])
 
     def make(inputs: int, outputs: int, at: int, bias: bool) -> nn.Conv2d:
-        return nn.Conv2d(
+        # Weights are copied into it: drawn ones would move the caller's random numbers.
+        made: nn.Conv2d = skip_init(  # type: ignore[no-untyped-call]
+            nn.Conv2d,
             inputs,
             outputs,
             only(conv.kernel_size, 1, at),
@@ -204,6 +207,7 @@ def _convolutions(conv: nn.Conv2d, factor: Factor, weights: Weights) -> tuple[nn
             dtype=conv.weight.dtype,
             device=conv.weight.device,
         )
+        return made
 
     one = make(conv.in_channels, factor.rank, 1 - across, False)
     two = make(factor.rank, conv.out_channels, across, conv.bias is not None)

@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
 
 from seqprune.graph.modes import inference
 from seqprune.observe.inputs import Inputs, call, mapped
@@ -37,9 +38,14 @@ class Convolution:
         return cls(conv.in_channels, conv.out_channels, kernel, stride, padding, cast(Pair, conv.dilation), conv.groups)
 
     def module(self) -> nn.Conv2d:
-        return nn.Conv2d(
-            *(self.inputs, self.outputs, self.kernel, self.stride, self.padding, self.dilation, self.groups)
-        )
+        """With weights that are always the same."""
+        about = (self.inputs, self.outputs, self.kernel, self.stride, self.padding, self.dilation, self.groups)
+        made: nn.Conv2d = skip_init(nn.Conv2d, *about)  # type: ignore[no-untyped-call]
+        random = torch.Generator().manual_seed(0)  # of its own: the caller's random numbers stay where they are
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.uniform_(-0.1, 0.1, generator=random)
+        return made
 
     def narrowed(self, inputs: int, outputs: int) -> Convolution:
         """With other widths; one of groups of its own keeps one input a group."""
