@@ -113,7 +113,7 @@ def test_the_size_alone_leaves_the_network_as_it_is(run: Any, data: Path, tmp_pa
     assert verify(model, pruned.model, example(model), tolerance=0.0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_channels_do_the_rest_where_little_can_be_a_pair(run: Any, data: Path, tmp_path: Path) -> None:
     """The 3×3 convolutions of YOLO11n are half of it: pairs alone end above 0.6."""
     report = tmp_path / "run" / "report.json"
@@ -146,7 +146,7 @@ def test_what_does_not_go_together_is_said(
     assert said in err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_sizes_are_tried_and_the_one_that_does_best_is_taken(digits: Path, tmp_path: Path) -> None:
     """At 160 px, 128 leaves 0.94 of the operations to the pairs, and 96 alone is enough."""
     told: list[str] = []

@@ -46,6 +46,7 @@ def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in ("latency_ms", "seconds")} for row in rows]
 
 
+@pytest.mark.long
 def test_compare_goes_on_with_the_next_row(
     run: Any, data: Path, tmp_path: Path, ends_at: Callable[..., list[int]]
 ) -> None:

@@ -179,7 +179,7 @@ def test_accuracy_is_what_ultralytics_measures(queries: nn.Module, data_yaml: Pa
     assert found.recall > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_accurate_goes_without_the_labels_of_cells(queries: nn.Module, data_yaml: Path) -> None:
     result = seqprune.prune(queries, data_yaml, preset="accurate", target="params=0.97", round_to=1, imgsz=64)
     assert result.record.after.map50_95 is not None
