@@ -15,7 +15,7 @@ from seqprune.budget.surgeon import RIDGE
 from seqprune.budget.target import Target, measured_share, meeting, price_of
 from seqprune.engine.task import Task
 from seqprune.graph.channels import BoolArray, ChannelGraph
-from seqprune.observe.batch import Batch, LabelledImages, every
+from seqprune.observe.batch import Batch, LabelledImages, every, images_in
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import ALONE, Ranks
@@ -233,7 +233,7 @@ class _Fit:
     ) -> None:
         for stream in self.streams:
             stream.reset()
-        looked = sum(batch.count for batch in images) if not hasattr(images, "image_count") else images.image_count
+        looked = images_in(images)
 
         def done(parts: int) -> None:
             on_stage(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -261,6 +261,11 @@ class Engine:
             reading=self.reading,
             forward=self.forward,
         )
+
+    def aside(self, **changed: Any) -> Engine:
+        """The same for a try, with what is ``changed``: it says how far it is and no more, and keeps nothing."""
+        quiet = replace(self, told=Listener(progress=self.told.progress), state=State())
+        return replace(quiet, **changed)
 
     def close(self) -> None:
         """Gives back the memory and the disk that outputs of blocks were kept in."""

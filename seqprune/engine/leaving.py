@@ -18,9 +18,7 @@ from seqprune.budget.spread import protected
 from seqprune.budget.target import Target
 from seqprune.engine.engine import Chosen, Engine
 from seqprune.engine.held import judge_of
-from seqprune.engine.listener import Listener
 from seqprune.engine.presets import Way
-from seqprune.engine.state import State
 from seqprune.engine.steps import StepReport
 from seqprune.engine.task import Judge
 from seqprune.errors import InputError, SeqPruneError
@@ -160,15 +158,14 @@ class _Leaving:
         whole = self.engine
         model = left_out(whole.original, blocks)
         graph = whole.task.trace(model) if blocks else whole.graph
-        told = Listener(progress=whole.told.progress)
-        engine = replace(whole, original=model, graph=graph, state=State(), told=told, streams=self._streams(blocks))
+        engine = whole.aside(original=model, graph=graph, streams=self._streams(blocks))
         chosen, relevance = Chosen(PrunePlan((), graph.inputs), model, ()), self.relevance
         if share < 1:
             way = replace(self.way, by=self.others, target=Target(self.target.kind, share))
             engine, chosen, relevance = self.rest(engine, way)
         chosen = replace(chosen, plan=replace(chosen.plan, blocks=blocks))
         original = aligned(whole.original, chosen.plan.factors)
-        return Left(blocks, replace(engine, original=original, state=whole.state, told=told), chosen, relevance)
+        return Left(blocks, replace(engine, original=original, state=whole.state), chosen, relevance)
 
     def _share(self, blocks: tuple[str, ...]) -> float:
         model = self.engine.original

@@ -17,9 +17,7 @@ from seqprune.engine.accurate import accurate_plan
 from seqprune.engine.engine import Chosen, Engine
 from seqprune.engine.held import judge_of
 from seqprune.engine.leaving import without_blocks
-from seqprune.engine.listener import Listener
 from seqprune.engine.presets import Way
-from seqprune.engine.state import State
 from seqprune.engine.steps import StepReport, reports
 from seqprune.engine.task import Judge
 from seqprune.errors import InputError
@@ -128,13 +126,12 @@ class _Pairs:
 
     def best(self, judge: Judge) -> Decided:
         """With as many pairs as there may be, with half of what they save, or with none: what changes outputs least."""
-        quiet = Listener(progress=self.engine.told.progress)
         found: list[tuple[float, Decided]] = []
         refused: InputError | None = None
         for share in (self.most, (1 + self.most) / 2, 1.0):
             self.engine.told.stage(f"try pairs that leave {share:.0%} of the time", None)
             try:
-                made = self.to(share, replace(self.engine, told=quiet, state=State()))
+                made = self.to(share, self.engine.aside())
             except InputError as error:
                 refused = error
                 continue
@@ -166,8 +163,7 @@ class _Pairs:
         plan = PrunePlan((), graph.inputs)
         left = engine.ranks.first(partial(share_left, whole, made.model, target.kind, self.example, engine.watch))
         if self.mixed and left > target.share * (1 + FAR if timed else 1):
-            said = Listener(progress=engine.told.progress)  # what there is to warn of was said of the whole network
-            between = replace(engine, original=made.model, graph=graph, state=State(), told=said)
+            between = engine.aside(original=made.model, graph=graph)  # warnings were said of the whole network
             about: dict[str, Any] = self.how | self.watched
             about |= {"relevance": between.weigh_errors(), "reading": between.reading}
             rest = Target(target.kind, target.share / left)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from seqprune.errors import PlanError
+from seqprune.graph.paths import module_at, reached_once
 from seqprune.graph.sole import child_of
 
 First = Literal["column", "row"]
@@ -46,13 +47,10 @@ def factorable(model: nn.Module) -> dict[str, str]:
 
     A block that is reached by two paths is none of them.
     """
-    paths: dict[int, int] = {}
-    for _, module in model.named_modules(remove_duplicate=False):
-        paths[id(module)] = paths.get(id(module), 0) + 1
-    found = {}
+    once, found = reached_once(model), {}
     for path, module in model.named_modules():
         child = _child(module)
-        if child is not None and path and paths[id(module)] == 1 and _splits(getattr(module, child)):
+        if child is not None and path and id(module) in once and _splits(getattr(module, child)):
             found[path] = f"{path}.{child}"
     return found
 
@@ -135,7 +133,7 @@ def shaped(model: nn.Module, factors: Iterable[Factor]) -> nn.Module:
     Raises:
         PlanError: see :func:`factored`.
     """
-    missing = [factor for factor in factors if not _is_pair(_found(model, factor.block))]
+    missing = [factor for factor in factors if not _is_pair(module_at(model, factor.block))]
     return factored(model, missing) if missing else model
 
 
@@ -148,10 +146,6 @@ def factors_of(whole: nn.Module, model: nn.Module) -> tuple[Factor, ...]:
             one = cast(nn.Conv2d, pair[0])
             found.append(Factor(path, "column" if one.kernel_size[1] == 1 else "row", one.out_channels))
     return tuple(found)
-
-
-def _found(model: nn.Module, path: str) -> nn.Module | None:
-    return dict(model.named_modules()).get(path)
 
 
 def _is_pair(module: nn.Module | None) -> TypeGuard[nn.Sequential]:

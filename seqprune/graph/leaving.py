@@ -23,6 +23,7 @@ from seqprune.graph.channels import BoolArray
 from seqprune.graph.copying import copied
 from seqprune.graph.facts import READ_TOGETHER
 from seqprune.graph.modes import inference
+from seqprune.graph.paths import module_at, reached_once
 from seqprune.graph.values import NETWORK_FAILS, cloned
 
 LEAST = 2
@@ -41,10 +42,8 @@ def removable(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[str, 
         inputs: its arguments.
     """
     model = copied(model)
-    paths: dict[int, int] = {}
-    for _, module in model.named_modules(remove_duplicate=False):
-        paths[id(module)] = paths.get(id(module), 0) + 1
-    elements = {path: module for path, module in _elements(model) if paths[id(module)] == 1}
+    once = reached_once(model)
+    elements = {path: module for path, module in _elements(model) if id(module) in once}
     calls: dict[str, list[tuple[object, object]]] = {}
 
     def look(path: str, given: tuple[object, ...], named: Mapping[str, object], output: object) -> None:
@@ -85,7 +84,7 @@ def left_out(model: nn.Module, blocks: Iterable[str]) -> nn.Module:
     Raises:
         PlanError: there is no such block.
     """
-    missing = [path for path in blocks if not isinstance(_found(model, path), nn.Identity)]
+    missing = [path for path in blocks if not isinstance(module_at(model, path), nn.Identity)]
     if not missing:
         return model
     copy = deepcopy(model)
@@ -146,7 +145,7 @@ def placed(model: nn.Module, blocks: Iterable[str], name: str) -> str | None:
         return None
     for parent, gone in _by_list(blocks).items():
         inside = name.removeprefix(f"{parent}.")
-        elements = _found(model, parent)
+        elements = module_at(model, parent)
         if inside == name or elements is None or any(isinstance(each, nn.Identity) for each in elements.children()):
             continue
         number, _, rest = inside.partition(".")
@@ -162,11 +161,11 @@ def left_out_of(whole: nn.Module, model: nn.Module) -> tuple[str, ...]:
     """
     found: list[str] = []
     for path, module in _elements(whole):
-        there = _found(model, path)
+        there = module_at(model, path)
         parent = path.rpartition(".")[0]
         if any(f"{path}.".startswith(f"{each}.") for each in found):
             continue
-        shorter = there is None and _together(whole, parent) is not None and _found(model, parent) is not None
+        shorter = there is None and _together(whole, parent) is not None and module_at(model, parent) is not None
         if shorter or (isinstance(there, nn.Identity) and not isinstance(module, nn.Identity)):
             found.append(path)
     return tuple(found)
@@ -180,10 +179,6 @@ def _elements(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
                 weights = sum(name.endswith("weight") and each.dim() > 1 for name, each in module.named_parameters())
                 if weights >= LEAST and "f" not in vars(module):
                     yield f"{parent}.{child}".lstrip("."), module
-
-
-def _found(model: nn.Module, path: str) -> nn.Module | None:
-    return dict(model.named_modules()).get(path)
 
 
 def _by_list(blocks: Iterable[str]) -> dict[str, list[int]]:
@@ -212,7 +207,7 @@ class _Together:
 
 def _together(model: nn.Module, parent: str) -> _Together | None:
     path, _, name = parent.rpartition(".")
-    owner = _found(model, path)
+    owner = module_at(model, path)
     for kind in type(owner).__mro__:
         stated = READ_TOGETHER.get(f"{kind.__module__}.{kind.__qualname__}")
         own = getattr(type(owner), "forward", None)

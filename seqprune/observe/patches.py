@@ -110,9 +110,9 @@ class Sampler:
         return Drawn((image, (cells // width).flatten(), (cells % width).flatten()), weight)
 
 
-def enough(layer: nn.Module, images: int) -> int:
-    """Positions of each of so many images that are enough for a layer, at least one."""
-    return ceil(max(ENOUGH * cast(torch.Tensor, layer.weight)[0].numel(), LEAST) / max(images, 1))
+def enough(layer: nn.Module, images: int, each: int = ENOUGH) -> int:
+    """Positions of each of so many images that are enough for a layer, ``each`` for a column; at least one."""
+    return ceil(max(each * cast(torch.Tensor, layer.weight)[0].numel(), LEAST) / max(images, 1))
 
 
 def _inside_boxes(batch: Batch, hw: tuple[int, int]) -> torch.Tensor:

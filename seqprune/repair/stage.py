@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from math import ceil
 from typing import cast
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch import nn
 
 from seqprune.graph.channels import BoolArray
 from seqprune.observe.forward import Forward, Once
-from seqprune.observe.patches import Drawn, Positions, SecondMoments, map_size, patches, values_at
+from seqprune.observe.patches import Drawn, Positions, SecondMoments, enough, map_size, patches, values_at
 from seqprune.observe.ranks import ALONE, Pieces, Ranks
 from seqprune.observe.reading import Reading
 from seqprune.observe.sources import Places
@@ -26,9 +25,9 @@ from seqprune.repair.solve import solve
 
 FLAT = 1e-3
 """Of the greatest factor of a BatchNorm: where it is less, nothing is made up for in front of it."""
-ENOUGH, LEAST = 128, 1 << 13
-"""Samples for every weight of a row, and at least, of a convolution in groups: each of them has few weights, all
-together read much, and of more samples they would gain less than one percent."""
+ENOUGH = 128
+"""Samples for every weight of a row of a convolution in groups: each of them has few weights, all together read much,
+and of more samples they would gain less than one percent."""
 
 
 class _Reached(Exception):
@@ -147,8 +146,7 @@ class Stage:
         drawn = places.of(name, map_size(layer, output), images)
         if getattr(layer, "groups", 1) == 1:
             return drawn
-        columns = cast(torch.Tensor, layer.weight)[0].numel()
-        return drawn.thinned(images.stop - images.start, ceil(max(ENOUGH * columns, LEAST) / all_))
+        return drawn.thinned(images.stop - images.start, enough(layer, all_, ENOUGH))
 
     def added(
         self, name: str, layer: nn.Module, output: torch.Tensor, beside: Mapping[str, torch.Tensor], where: Positions

@@ -25,8 +25,8 @@ RUNTIMES = {
     "tensorrt": "tensorrt",
 }
 """By name, the package that has to be installed."""
-QUANTISING = ("onnxruntime", "openvino")
-"""Those with a tool of their own that brings a network to eight bits."""
+QUANTISING = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "nncf")}
+"""Those with a tool of their own that brings a network to eight bits, and the packages of that."""
 
 
 @dataclass(frozen=True)

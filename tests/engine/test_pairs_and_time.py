@@ -23,6 +23,9 @@ class Engine:
     state: State = field(default_factory=State)
     ranks: Ranks = ALONE
 
+    def aside(self) -> Engine:
+        return Engine(Listener(), ranks=self.ranks)
+
     def tried(self, chosen: Chosen, _relevance: Any) -> Any:
         return chosen.masked
 

@@ -12,16 +12,17 @@ from ultralytics import YOLO
 
 from seqprune.errors import InputError
 from seqprune.run import prune
+from seqprune.runtimes.where import QUANTISING
 from seqprune.yolo.data.images import DetectionImages
-from seqprune.yolo.task.eight_bits import TOOLS, _before, squares
+from seqprune.yolo.task.eight_bits import _before, squares
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", TOOLS)
+@pytest.mark.parametrize("runtime", QUANTISING)
 def test_what_was_pruned_is_brought_to_eight_bits_and_measured(
     runtime: str, tiny: Any, data_yaml: Path, tmp_path: Path
 ) -> None:
-    for package in TOOLS[runtime]:
+    for package in QUANTISING[runtime]:
         pytest.importorskip(package)
     result = prune(
         *(tiny, data_yaml),

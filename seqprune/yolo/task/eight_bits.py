@@ -26,13 +26,12 @@ from seqprune.observe.batch import Images
 from seqprune.observe.inputs import tensors
 from seqprune.runtimes.export import hushed
 from seqprune.runtimes.open import opened, size_of, threads_of
+from seqprune.runtimes.where import QUANTISING
 from seqprune.yolo.files.contained import contained, one_line
 from seqprune.yolo.task.exporting import runnable
 from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import grey_image
 
-TOOLS = {"onnxruntime": ("onnxruntime", "onnx"), "openvino": ("openvino", "nncf")}
-"""By runtime, the packages of its tool."""
 Array = npt.NDArray[np.float32]
 
 
@@ -41,9 +40,10 @@ def check_tool(runtime: str) -> None:
     Raises:
         InputError: there is none for that runtime, or it is not installed.
     """
-    if runtime not in TOOLS:
-        raise InputError(f"eight bits are for {' and '.join(TOOLS)}, not for {runtime}: give one of them as --runtime")
-    if missing := [package for package in TOOLS[runtime] if find_spec(package) is None]:
+    if runtime not in QUANTISING:
+        known = " and ".join(QUANTISING)
+        raise InputError(f"eight bits are for {known}, not for {runtime}: give one of them as --runtime")
+    if missing := [package for package in QUANTISING[runtime] if find_spec(package) is None]:
         raise InputError(f"eight bits in {runtime} need {missing[0]}: pip install {missing[0]}, or leave out --int8")
 
 
@@ -52,7 +52,7 @@ def quantised(exported: Path, runtime: str, images: Images, model: nn.Module, im
 
     Args:
         exported: what Ultralytics exported for that runtime.
-        runtime: of ``TOOLS``.
+        runtime: of ``QUANTISING``.
         images: to calibrate on.
         model: the network that was exported, which says what it takes.
         imgsz: side of the images that it was exported for.
