@@ -24,9 +24,8 @@ Positions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Image, row and column of every sampled position, ``[N]`` int64 each."""
 POSITIONS = 400
 """Drawn from every image and feature map; smaller maps are taken whole."""
-ENOUGH, LEAST = 16, 1 << 13
-"""Samples for every column that a layer reads, and at least, of all images together: of more, what is fitted to them
-gains less than one percent. Many images need few positions of each."""
+LEAST = 1 << 13
+"""Samples of all images together, however few columns a layer reads."""
 OBJECT_SHARE = 0.5
 RELEVANT_SHARE = 0.5
 
@@ -110,7 +109,7 @@ class Sampler:
         return Drawn((image, (cells // width).flatten(), (cells % width).flatten()), weight)
 
 
-def enough(layer: nn.Module, images: int, each: int = ENOUGH) -> int:
+def enough(layer: nn.Module, images: int, each: int) -> int:
     """Positions of each of so many images that are enough for a layer, ``each`` for a column; at least one."""
     return ceil(max(each * cast(torch.Tensor, layer.weight)[0].numel(), LEAST) / max(images, 1))
 

@@ -30,6 +30,9 @@ Probe = Callable[[nn.Module, Inputs, torch.Generator], torch.Tensor]
 """Given a model, its input and randomness, a scalar."""
 TOGETHER = 4
 """Images that go through the network with gradients at once: all that it computes is kept for the way back."""
+ENOUGH = 16
+"""Samples for every column that a layer reads, of all images together: of more, what is fitted to them gains less than
+one percent. Many images need few positions of each."""
 
 
 @dataclass
@@ -94,7 +97,7 @@ def relevance_of(
     sampler, forward = sampler or Sampler(), forward or Forward()
     device = next(model.parameters()).device
     curves = {name: curve for name in names if (curve := reading.unit(name).curve(model, name)) is not None}
-    most = {name: enough(model.get_submodule(name), images_in(images)) for name in names}
+    most = {name: enough(model.get_submodule(name), images_in(images), ENOUGH) for name in names}
     found, count = Relevance(), 0
 
     def put(number: int, images: int, drawn: dict[str, Drawn], sums: dict[str, dict[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from detectors import Detector, Images
 from torch import nn
 
 from seqprune.engine.findings import relevance_as_tensors, relevance_of_tensors
-from seqprune.observe import patches
+from seqprune.observe import patches, relevance
 from seqprune.observe.batch import Batch
 from seqprune.observe.patches import Sampler
 from seqprune.observe.reading import reading_of
@@ -186,7 +186,7 @@ def test_tensors_are_moved_by_one_copy_for_each_type() -> None:
 
 def test_no_more_positions_are_drawn_than_all_images_together_need(monkeypatch: pytest.MonkeyPatch) -> None:
     """400 were drawn of every image, however many images there were and however little a layer reads."""
-    monkeypatch.setattr(patches, "ENOUGH", 1)
+    monkeypatch.setattr(relevance, "ENOUGH", 1)
     monkeypatch.setattr(patches, "LEAST", 40)
     model = Detector()
     found = relevance_of(model, NAMES, Images(count=8), noise)
