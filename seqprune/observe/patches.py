@@ -24,7 +24,7 @@ Positions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Image, row and column of every sampled position, ``[N]`` int64 each."""
 POSITIONS = 400
 """Drawn from every image and feature map; smaller maps are taken whole."""
-LEAST = 1 << 13
+LEAST = 1 << 12
 """Samples of all images together, however few columns a layer reads."""
 OBJECT_SHARE = 0.5
 RELEVANT_SHARE = 0.5
@@ -261,10 +261,10 @@ class SecondMoments:
         count = float(each.sum())
         each = each.to(seen.device)[None, :, None]
         mean, target_mean = (seen * each).sum(1) / count, (target * each).sum(1) / count
-        centred = seen - mean[:, None]
-        weighted = centred * each
-        products = _symmetric(weighted, centred).double()
-        cross = ((target - target_mean[:, None]).transpose(1, 2) @ weighted).double()
+        root = each.sqrt()  # the one matrix is used twice, and its products are symmetric to the bit
+        centred = (seen - mean[:, None]).mul_(root)
+        products = _symmetric(centred, centred).double()
+        cross = (((target - target_mean[:, None]) * root).transpose(1, 2) @ centred).double()
         self.merge(SecondMoments(count, mean.double(), products, target_mean.double(), cross))
 
     def merge(self, more: SecondMoments) -> None:

@@ -30,9 +30,9 @@ Probe = Callable[[nn.Module, Inputs, torch.Generator], torch.Tensor]
 """Given a model, its input and randomness, a scalar."""
 TOGETHER = 4
 """Images that go through the network with gradients at once: all that it computes is kept for the way back."""
-ENOUGH = 16
-"""Samples for every column that a layer reads, of all images together: of more, what is fitted to them gains less than
-one percent. Many images need few positions of each."""
+ENOUGH = 8
+"""Samples for every column that a layer reads, of all images together: of twice as many, what is fitted to them gains
+less than one percent. Many images need few positions of each."""
 
 
 @dataclass
@@ -117,9 +117,9 @@ def relevance_of(
             pieces.settle()
             continue
         random = torch.Generator().manual_seed(hash((sampler.seed, batch.number)) % (1 << 63))
-        look = partial(_looks, model, names, curves, batch, probe, random)
+        look = partial(_looks, model, names, curves, batch, probe, random, pooled)
         seen = [piece for part in forward(batch.count, device, look) for piece in part]
-        pieces.add(batch.number, batch.count, _draws(seen, sampler, batch, most), _summed(seen, pooled))
+        pieces.add(batch.number, batch.count, _draws(seen, sampler, batch, most), _summed(seen))
         pieces.settle()
     found.slope = {name: total / count for name, total in found.slope.items()}
     return found
@@ -161,13 +161,14 @@ def _looks(
     batch: Batch,
     probe: Probe,
     random: torch.Generator,
+    pooled: bool,
     part: slice,
 ) -> list[_Seen]:
     """A few images at a time."""
     pieces = (slice(at, min(at + TOGETHER, part.stop)) for at in range(part.start, part.stop, TOGETHER))
     before = random.get_state()
     try:
-        return [_look(model, names, curves, batch.input(model, piece), probe, random) for piece in pieces]
+        return [_look(model, names, curves, batch.input(model, piece), probe, random, pooled) for piece in pieces]
     except torch.cuda.OutOfMemoryError:  # the part is run again in halves, with the same draws
         random.set_state(before)
         raise
@@ -182,13 +183,13 @@ def _draws(seen: Sequence[_Seen], sampler: Sampler, batch: Batch, most: dict[str
     return found
 
 
-def _summed(seen: Sequence[_Seen], pooled: bool) -> dict[str, dict[str, Any]]:
+def _summed(seen: Sequence[_Seen]) -> dict[str, dict[str, Any]]:
     """By kind and convolution, over all images."""
     names = seen[0].maps
     return {
         "curvature": {name: sum(piece.curvature[name] for piece in seen) for name in names},
         "slope": {name: sum(piece.slopes[name] for piece in seen) for name in seen[0].slopes},
-        "together": {name: sum(piece.together[name] for piece in seen) for name in names if pooled},
+        "together": {name: sum(piece.together[name] for piece in seen) for name in seen[0].together},
     }
 
 
@@ -199,6 +200,7 @@ def _look(
     inputs: Inputs,
     probe: Probe,
     random: torch.Generator,
+    pooled: bool,
 ) -> _Seen:
     outputs: dict[str, torch.Tensor] = {}
     again: set[str] = set()
@@ -220,9 +222,10 @@ def _look(
         layer = model.get_submodule(name)
         gradient = torch.zeros_like(output) if gradient is None else gradient
         squares = as_map(layer, gradient.float().square())
-        shown, slopes = as_map(layer, output.detach()).float(), as_map(layer, gradient).float()
-        around = shown - shown.mean((0, 2, 3), keepdim=True)
-        seen.together[name] = (slopes * around).sum((2, 3)).square().sum(0).double()
+        if pooled:
+            shown, slopes = as_map(layer, output.detach()).float(), as_map(layer, gradient).float()
+            around = shown - shown.mean((0, 2, 3), keepdim=True)
+            seen.together[name] = (slopes * around).sum((2, 3)).square().sum(0).double()
         seen.maps[name] = squares.sum(1)
         seen.curvature[name] = squares.sum((0, 2, 3)).double()
         if name in curves:

@@ -93,7 +93,8 @@ def bend(
     if penalty <= 0 or count < 2 * len(products):
         return fitted, offset
     mean = moments.mean[0][stay].float()
-    u = torch.cat(samples.seen)[:, stay] - mean
+    seen = samples.seen if bool(stay.all()) else [part[:, stay] for part in samples.seen]
+    u = torch.cat(seen).sub_(mean)
     live = torch.ones(len(weight), dtype=torch.bool) if outputs is None else torch.from_numpy(outputs)
     live = live.to(weight.device)
     y, each = torch.cat(samples.wanted)[:, live], torch.cat(samples.weight).to(u.device)

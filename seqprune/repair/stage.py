@@ -88,7 +88,7 @@ class Stage:
         drawn_for = partial(self.drawn, places, self.batches * whole.images)
 
         def run(images: slice) -> None:
-            before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+            before: dict[str, tuple[torch.Tensor | None, torch.Tensor]] = {}
             beside: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
             idling: dict[str, torch.Tensor] = {}
             again: set[str] = set()  # what a layer gives in its second run may be read by those of this stage
@@ -103,7 +103,8 @@ class Stage:
                 wanted = values_at(layer, output, where)
                 if (added := self.added(name, layer, output, beside[0], where)) is not None:
                     wanted = wanted + added
-                before[name] = patches(layer, x, where, output), wanted
+                known = self.drift.get(name) is True  # it is not compared again
+                before[name] = None if known else patches(layer, x, where, output), wanted
                 if len(before) == len(self.names):
                     raise _Reached
 
@@ -113,8 +114,7 @@ class Stage:
                 drawn = drawn_for(name, layer, output, images)
                 seen = patches(layer, x, drawn.where, output)
                 unpruned, wanted = before.pop(name)
-                # A GPU is not asked for an answer before the stage is over.
-                drifted = (unpruned != seen).any() if seen.is_cuda else not torch.equal(unpruned, seen)
+                drifted = unpruned is None or differ(unpruned, seen)
                 if (added := self.added(name, layer, output, beside[1], drawn.where)) is not None:
                     wanted = wanted - added
                 wanted = wanted.reshape(len(wanted), len(seen), -1).transpose(0, 1)
@@ -172,6 +172,11 @@ class Stage:
         if ridge is None or name not in self.samples:
             return found
         return bend(weight, *found, self.moments[name], self.samples.pop(name), inputs, ridge, outputs)
+
+
+def differ(one: torch.Tensor, other: torch.Tensor) -> bool | torch.Tensor:
+    """Whether they do; a GPU is not asked for the answer before it is needed."""
+    return (one != other).any() if one.is_cuda else not torch.equal(one, other)
 
 
 def is_other(conv: nn.Module, whole: nn.Module) -> bool:
