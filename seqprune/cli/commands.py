@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml  # type: ignore[import-untyped,unused-ignore]
 
+from seqprune.atomic import write_text
 from seqprune.cli.console import answer, screen_for
 from seqprune.cli.opening import Trust
 from seqprune.cli.options import Classes, Name
@@ -71,7 +73,7 @@ def _resume(model: str, data: str | None, arguments: dict[str, Any], trust: bool
     def go_on(screen: Screen) -> Trained:
         return resume(model, data, arguments=arguments, on_epoch=screen.epoch, trust=trust)
 
-    _shown(go_on, Path(model).parent.parent, data, arguments)
+    _shown(go_on, Path(model).parent.parent, model, data, arguments)
 
 
 def _train(
@@ -94,12 +96,15 @@ def _train(
         kept = None if classes is None else classes.split(",")
         return train(model, data, folder, epochs=epochs, classes=kept, warn=screen.warning, **told)
 
-    _shown(begin, folder, data, arguments)
+    _shown(begin, folder, model, data, arguments)
 
 
-def _shown(work: Callable[[Screen], Trained], folder: Path, data: str | None, arguments: dict[str, Any]) -> None:
-    """Training on the screen; where it is interrupted, it is said how it goes on."""
+def _shown(
+    work: Callable[[Screen], Trained], folder: Path, model: str, data: str | None, arguments: dict[str, Any]
+) -> None:
+    """Training on the screen, and its page; where it is interrupted, it is said how it goes on."""
     from seqprune.report.console import trained
+    from seqprune.report.training import plain, write
 
     with screen_for() as screen:
         try:
@@ -112,6 +117,9 @@ def _shown(work: Callable[[Screen], Trained], folder: Path, data: str | None, ar
                 how = f"`seqprune finetune {last} --resume --data {data}{teacher}` goes on from here"
                 screen.console.print(how, markup=False)
             raise
+    report = plain(result, model, str(data))
+    write_text(result.folder / "report.json", json.dumps(report, indent=2))
+    write(report, result.folder / "report.html")
     answer(trained(result), {"folder": str(result.folder), "best": str(result.best), "metrics": result.metrics})
 
 
@@ -147,7 +155,9 @@ def settings(given: list[str] | tuple[str, ...]) -> dict[str, Any]:
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a finished run of `seqprune prune`.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a finished run of `seqprune prune` or `finetune`.")
+    ],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", show_default="report.html in the run", help="The page.")
     ] = None,

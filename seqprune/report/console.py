@@ -71,7 +71,8 @@ def trained(result: Trained) -> Text:
     for name, value in result.metrics.items():
         text.append(f"{name.removeprefix('metrics/')}  {value:.4f}\n")
     shape = "the shape it had" if result.plan is None else "the plan's shape"
-    text.append(f"{shape} was kept; results in {result.folder}: {result.best.relative_to(result.folder)}, results.csv")
+    files = f"{result.best.relative_to(result.folder)}, results.csv, report.html"
+    text.append(f"{shape} was kept; results in {result.folder}: {files}")
     return text
 
 

@@ -10,7 +10,7 @@ from seqprune.atomic import write_text
 from seqprune.engine.record import Record
 from seqprune.errors import InputError
 from seqprune.plain import UnreadableError, json_of, text_of
-from seqprune.report import parts
+from seqprune.report import parts, training
 from seqprune.report.templating import rendered
 
 REPORT, DRAWN = "report.json", "drawn.json"
@@ -38,31 +38,35 @@ def page_of(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> str:
         InputError: they hold something else than a run writes.
     """
     try:
-        names = {int(kind): str(name) for kind, name in (drawn.get("names") or {}).items()}
-        found = [
-            *(parts.glance(report), parts.pictures(drawn), parts.network(report), parts.layers(report)),
-            *(
-                parts.along(report),
-                parts.classes(report),
-                parts.seen(drawn, names),
-                parts.steps(report),
-                parts.repairs(report),
-            ),
-            parts.made(report),
-        ]
-        pruned = [step for step in report["steps"] if step["status"] == "pruned"]
-        title = f"{Path(report['model']).name}: {len(pruned)} of {len(report['steps'])} layers pruned"
-        return rendered(
-            "run.html",
-            title=title,
-            subtitle=_subtitle(report),
-            verdict=_verdict(report),
-            parts=[part for part in found if part is not None],
-        )
+        return training.page(report) if report.get("kind") == training.KIND else _page_of_run(report, drawn)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(
-            f"this is no report of a run ({error!r}): give the folder that `seqprune prune` wrote"
+            f"this is no report of a run ({error!r}): give the folder that `seqprune prune` or `finetune` wrote"
         ) from error
+
+
+def _page_of_run(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> str:
+    names = {int(kind): str(name) for kind, name in (drawn.get("names") or {}).items()}
+    found = [
+        *(parts.glance(report), parts.pictures(drawn), parts.network(report), parts.layers(report)),
+        *(
+            parts.along(report),
+            parts.classes(report),
+            parts.seen(drawn, names),
+            parts.steps(report),
+            parts.repairs(report),
+        ),
+        parts.made(report),
+    ]
+    pruned = [step for step in report["steps"] if step["status"] == "pruned"]
+    title = f"{Path(report['model']).name}: {len(pruned)} of {len(report['steps'])} layers pruned"
+    return rendered(
+        "run.html",
+        title=title,
+        subtitle=_subtitle(report),
+        verdict=_verdict(report),
+        parts=[part for part in found if part is not None],
+    )
 
 
 def page_of_folder(folder: Path, page: Path) -> None:
@@ -80,7 +84,7 @@ def page_of_folder(folder: Path, page: Path) -> None:
         }
     except UnreadableError as error:
         raise InputError(
-            f"{folder}: {REPORT} {error}; give the folder of a finished run of `seqprune prune`"
+            f"{folder}: {REPORT} {error}; give the folder of a finished run of `seqprune prune` or `finetune`"
         ) from error
     text = page_of(found[REPORT], found.get(DRAWN, {}))
     try:

@@ -272,7 +272,11 @@ def made(report: Plain) -> Part:
     how = {name: value for name, value in (report.get("made") or {}).items() if value is not None}
     settings = {"preset": report["preset"], "seed": report["seed"], "mode": report["mode"]}
     settings |= {"finetune": report["finetune"], **report["settings"]}
-    groups = [("Run", how), ("Settings", settings), ("Versions", report["versions"])]
+    return grouped([("Run", how), ("Settings", settings), ("Versions", report["versions"])])
+
+
+def grouped(groups: Sequence[tuple[str, Plain]]) -> Part:
+    """The section of what a run was made with: titles, and names with their values."""
     texts = [(name, [(str(key), _text(value)) for key, value in values.items()]) for name, values in groups if values]
     return Part("made", "How it was made", groups=texts)
 

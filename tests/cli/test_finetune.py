@@ -38,7 +38,12 @@ def test_prune_then_finetune_then_prune_again(run: Any, data: Path, tmp_path: Pa
     assert "epoch 1/1" in out
     assert "mAP50-95(B)" in out
     folder = tmp_path / "f" / "pruned"
-    assert {entry.name for entry in folder.iterdir()} == {"weights", "plan.json", "results.csv", "args.yaml"}
+    page, made = (folder / name for name in ("report.html", "again.html"))
+    written = {"weights", "plan.json", "results.csv", "args.yaml", "report.json", page.name}
+    assert {entry.name for entry in folder.iterdir()} == written
+    assert "trained for 1 epoch" in page.read_text()
+    assert run("report", folder, "--out", made)[0] == 0
+    assert made.read_text() == page.read_text()
     assert PrunePlan.load(folder / "plan.json") == plan
     best = folder / "weights" / "best.pt"
     assert load(best).plan == plan

@@ -8,6 +8,7 @@ import chromium
 import pytest
 import report_samples as samples
 
+from seqprune.report import training
 from seqprune.report.html import write_html
 
 pytestmark = pytest.mark.slow
@@ -16,11 +17,13 @@ every_scheme = pytest.mark.parametrize("dark", [False, True], ids=["light", "dar
 chrome = chromium.chrome
 
 
-@pytest.fixture(scope="module", params=["run", "compare", "sensitivity"])
+@pytest.fixture(scope="module", params=["run", "training", "compare", "sensitivity"])
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
     if request.param == "run":
         write_html(samples.record(), path)
+    elif request.param == "training":
+        training.write(samples.training(), path)
     else:
         found = samples.comparison() if request.param == "compare" else samples.sensitivity()
         path.write_text(found.to_html(), encoding="utf-8")

@@ -117,3 +117,22 @@ def record() -> Record:
         pictures=(picture(), picture()),
         names=NAMES,
     )
+
+
+def training() -> dict[str, Any]:
+    """Three epochs; the first has no accuracy, and the last no loss on validation images."""
+    columns = ("train/box_loss", "train/cls_loss", "val/box_loss", "metrics/mAP50-95(B)", "metrics/recall(B)")
+    epochs = [{"epoch": epoch, **dict.fromkeys(columns, 1 / (epoch + 1))} for epoch in (1, 2, 3)]
+    del epochs[0]["metrics/mAP50-95(B)"], epochs[2]["val/box_loss"]
+    return {
+        "kind": "training",
+        "model": f"weights/{EVIL}.pt",
+        "data": "data.yaml",
+        "best": "weights/best.pt",
+        "bytes": 3_200_000,
+        "shape": "the plan's shape",
+        "metrics": {"metrics/mAP50-95(B)": 0.4321, "metrics/recall(B)": None},
+        "epochs": epochs,
+        "made": {"command": f"seqprune finetune {EVIL}", "gpu": None},
+        "versions": {"torch": "2.15"},
+    }
