@@ -24,7 +24,7 @@ Positions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Image, row and column of every sampled position, ``[N]`` int64 each."""
 POSITIONS = 400
 """Drawn from every image and feature map; smaller maps are taken whole."""
-LEAST = 1 << 12
+LEAST = 1 << 13
 """Samples of all images together, however few columns a layer reads."""
 OBJECT_SHARE = 0.5
 RELEVANT_SHARE = 0.5

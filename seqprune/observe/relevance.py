@@ -30,9 +30,9 @@ Probe = Callable[[nn.Module, Inputs, torch.Generator], torch.Tensor]
 """Given a model, its input and randomness, a scalar."""
 TOGETHER = 4
 """Images that go through the network with gradients at once: all that it computes is kept for the way back."""
-ENOUGH = 8
-"""Samples for every column that a layer reads, of all images together: of twice as many, what is fitted to them gains
-less than one percent. Many images need few positions of each."""
+ENOUGH = 16
+"""Samples for every column that a layer reads, of all images together. With half as many detections of unseen images
+are 4 to 5 percent further from the unpruned network's, with all positions 1 percent nearer."""
 
 
 @dataclass

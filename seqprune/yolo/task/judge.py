@@ -28,9 +28,10 @@ BY_BOXES = ("segment", "pose", "obb")
 def judge_for(original: nn.Module, images: LabelledImages, classes: int) -> Callable[[nn.Module], float] | None:
     """Given a pruned network, a number that is smaller for a better one.
 
-    The loss that the task is trained with, per image; where that asks for more than is read of the labels, or nothing
-    is labelled (whoever finds least would lose least), how far the detections are from the unpruned network's, see
-    :func:`distance`.
+    How far the detections are from the unpruned network's, see :func:`distance`. Labels are not asked: where some of
+    the images have none, which no file says, a network that finds nothing would be the best on these. Where the
+    unpruned network is no measure, because it detects nothing on any of the images or has not one prediction for every
+    cell, it is the loss per image that the task is trained with.
 
     Args:
         original: the unpruned network.
@@ -40,17 +41,27 @@ def judge_for(original: nn.Module, images: LabelledImages, classes: int) -> Call
     Returns:
         ``None`` where there is neither.
     """
+    asked = one_per_cell(original, images, classes)
+    by_distance = None if asked is None else partial(distance, wanted=asked[0], images=images, classes=classes)
+    if asked is not None and _detects(asked[0], images, classes):
+        return by_distance
     if getattr(original, "task", "detect") not in BY_BOXES and getattr(images, "objects", True):
         return partial(training_loss, images=images)
-    asked = one_per_cell(original, images, classes)
-    return None if asked is None else partial(distance, wanted=asked[0], images=images, classes=classes)
+    return by_distance
+
+
+def _detects(copy: nn.Module, images: LabelledImages, classes: int) -> bool:
+    with torch.no_grad():
+        found = (predictions(copy(as_input(batch.images, copy))) for batch in images)
+        return any(each is not None and bool(object_weights(each, classes).any()) for each in found)
 
 
 def distance(model: nn.Module, wanted: nn.Module, images: LabelledImages, classes: int) -> float:
     """How far a network's detections are from those of the network ``wanted``, per image.
 
-    At objects, as :func:`seqprune.yolo.task.probe.object_weights` counts them: twice the divergence of classes, the
-    squares of boxes by their weight, those of the rest. For small errors that is what the probe stands for.
+    At objects of either, as :func:`seqprune.yolo.task.probe.object_weights` counts them, so that what is found where
+    nothing was counts too: twice the divergence of classes, the squares of boxes by their weight, those of the rest.
+    For small errors that is what the probe stands for.
     """
     copy, total, count = every_cell(model), 0.0, 0
     with torch.no_grad():
@@ -59,7 +70,8 @@ def distance(model: nn.Module, wanted: nn.Module, images: LabelledImages, classe
             found, target = predictions(copy(inputs)), predictions(wanted(inputs))
             assert found is not None  # noqa: S101 - one per cell, as those that are wanted
             assert target is not None  # noqa: S101
-            divergence, boxes, rest = apart(found, target, object_weights(target, classes), classes)
+            worth = torch.maximum(object_weights(target, classes), object_weights(found, classes))
+            divergence, boxes, rest = apart(found, target, worth, classes)
             total += float(2 * divergence + BOX_WEIGHT * boxes + rest)
             count += len(inputs)
     return total / max(count, 1)
