@@ -97,6 +97,18 @@ def test_a_linear_layer_takes_a_constant() -> None:
     graph = exact(net)
     assert graph.by_name["1"].free.all()
     assert graph.folds == ("3",)
+    again = trace(net, X[:1])  # which has one number a channel
+    verify(mask(net, p := random_plan(again, 0), again), compact(net, p, again), X)
+
+
+def test_linear_layers_of_tokens_take_a_constant_in_the_last_dimension() -> None:
+    class Tokens(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.permute(0, 2, 3, 1))
+
+    graph = exact(Tokens(nn.Linear(3, WIDTH), nn.Sigmoid(), nn.Linear(WIDTH, 2)).double().eval())
+    assert graph.by_name["0"].free.all()
+    assert graph.folds == ("2",)
 
 
 def test_a_reader_that_is_called_by_name() -> None:
