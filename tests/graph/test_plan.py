@@ -122,6 +122,11 @@ def test_why_text_is_no_plan_is_said_in_words_or_by_what_python_says() -> None:
 def test_a_plan_of_another_format(graph: ChannelGraph) -> None:
     data = json.loads(PrunePlan.from_keep(graph, {"blocks.0.conv": [0, 1]}).to_json())
     refused(lambda: PrunePlan.from_json(json.dumps(data | {"format": 9})), "has format 9")
+    data["layers"][0]["channels"] = 10**7
+    assert PrunePlan.from_json(json.dumps(data)).layers[0].channels == 10**7
+    data["layers"][0]["channels"] += 1
+    refused(lambda: PrunePlan.from_json(json.dumps(data)), "10000001 is no number of channels")
+    data["layers"][0]["channels"] = 4
     data["layers"][0]["keep"] = [3, 9]
     refused(lambda: PrunePlan.from_json(json.dumps(data)), "holds 9, outside")
 
