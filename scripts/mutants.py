@@ -34,6 +34,9 @@ NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list
 SPARED = frozenset({"log", "cast", "warnings", "TypeVar", "getLogger", "NewType"})
 """Calls whose arguments change nothing but words and types."""
 
+SYMMETRIC = frozenset({"min", "max", "minimum", "maximum", "transpose", "array_equal"})
+"""Calls that make the same of two arguments in either order."""
+
 Edit = tuple[ast.AST, str, Callable[[], None], Callable[[], None]]
 
 
@@ -189,7 +192,7 @@ def _constants(node: ast.Constant) -> Iterator[Edit]:
 
 def _calls(node: ast.Call) -> Iterator[Edit]:
     plain = [arg for arg in node.args if not isinstance(arg, ast.Starred)]
-    if len(plain) == len(node.args) >= 2 and not _called(node) & {"min", "max", "minimum", "maximum"}:
+    if len(plain) == len(node.args) >= 2 and not _called(node) & SYMMETRIC:
         yield _set(node, "args", [node.args[1], node.args[0], *node.args[2:]], "arguments swapped")
     for at in [at for at, keyword in enumerate(node.keywords) if keyword.arg != "strict"]:
         yield _set(node, "keywords", [*node.keywords[:at], *node.keywords[at + 1 :]], "argument dropped")

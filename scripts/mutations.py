@@ -146,10 +146,15 @@ class Result:
 
 def within(tests: set[str], known: Known, result: Result, budget: float) -> list[str]:
     """The quickest of the tests that take no longer than that together, one at the least; those that have noticed
-    others are asked before."""
-    quickest = sorted(tests, key=lambda test: (known.time(test) / (1 + result.kills[test]), test))
-    spent = itertools.accumulate(known.time(test) for test in quickest)
-    return [test for test, until in zip(quickest, spent, strict=True) if until <= budget] or quickest[:1]
+    others are asked before, and the many cases of one test, which see much the same, after those of others."""
+    cost: dict[str, float] = {}
+    cases: collections.Counter[str] = collections.Counter()
+    for test in sorted(tests, key=lambda test: (known.time(test), test)):
+        cases[test.partition("[")[0]] += 1
+        cost[test] = known.time(test) * cases[test.partition("[")[0]] / (1 + result.kills[test])
+    first = sorted(tests, key=lambda test: (cost[test], test))
+    spent = itertools.accumulate(map(known.time, first))
+    return [test for test, until in zip(first, spent, strict=True) if until <= budget] or first[:1]
 
 
 class Planting(NamedTuple):

@@ -154,9 +154,14 @@ def inside(code: CodeType) -> Iterator[CodeType]:
             yield from inside(part)
 
 
+AT_ONCE = {"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"}
+"""Names of code that is a function and runs where it stands."""
+
+
 def _shell(code: CodeType) -> list[tuple[object, ...]]:
     """What runs when a module is imported: of itself and of the bodies of its classes, without their functions."""
-    parts = [part for part in code.co_consts if isinstance(part, CodeType) and not part.co_flags & CO_OPTIMIZED]
+    inner = [part for part in code.co_consts if isinstance(part, CodeType)]
+    parts = [part for part in inner if not part.co_flags & CO_OPTIMIZED or part.co_name in AT_ONCE]
     plain = tuple(repr(const) for const in code.co_consts if not isinstance(const, CodeType))
     return [(code.co_code, plain, code.co_names), *(row for part in parts for row in _shell(part))]
 

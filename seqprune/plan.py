@@ -246,7 +246,7 @@ def find_layer(graph: ChannelGraph, name: str) -> Layer:
     """The prunable layer of that name; raises :class:`PlanError` where there is none."""
     layer = graph.by_name.get(name)
     if layer is None:
-        near = difflib.get_close_matches(name, graph.by_name, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name, graph.by_name)
         hint = f"; did you mean {', '.join(near)}?" if near else "; `seqprune inspect` lists the layers"
         raise PlanError(f"the model has no layer {name}{hint}")
     if not layer.free.any():

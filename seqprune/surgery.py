@@ -115,7 +115,7 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
     small = copied(whole, parts)  # what is cut is not copied first
     for (path, name), tensor in tensors.items():
         module = small.get_submodule(path)
-        if getattr(module, name) is not parts[id(tensor)]:  # a ScriptModule is copied in its own way
+        if getattr(module, name) is not parts[id(tensor)]:  # a module that copies itself in its own way
             setattr(module, name, parts[id(tensor)])
     for path in {path for path, _ in cuts}:
         _update_widths(small.get_submodule(path))
@@ -161,13 +161,12 @@ def fill(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
 
 def _cut(whole: torch.Tensor, slices: list[Slice], removed: BoolArray) -> torch.Tensor:
     part = whole.detach()
-    # The rows of a grouped convolution choose its columns, so these go first, while all rows are there.
-    for cut in sorted(slices, key=lambda s: s.groups.ndim == 1):
+    for cut in slices:
         stay = ~removed[cut.groups]
         if cut.groups.ndim == 1:
             part = part.index_select(cut.dim, torch.from_numpy(np.flatnonzero(stay)).to(part.device))
         else:
-            blocks = part.chunk(len(stay))
+            blocks = part.chunk(len(stay))  # of equally many rows each, before these are cut and after
             part = torch.cat(
                 [b[:, torch.from_numpy(np.flatnonzero(s)).to(part.device)] for b, s in zip(blocks, stay, strict=True)]
             )
@@ -180,7 +179,7 @@ def _update_widths(module: nn.Module) -> None:
     if not isinstance(weight, torch.Tensor):
         return
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        if module.groups > 1 and module.groups == module.in_channels:
+        if module.groups == module.in_channels:
             module.groups = weight.shape[0]
         module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
     elif isinstance(module, nn.modules.conv._ConvNd):

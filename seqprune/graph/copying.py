@@ -37,8 +37,10 @@ def copied(model: Network, instead: Mapping[int, torch.Tensor] | None = None) ->
     """
     with torch.no_grad(), _Detached():
         copy = _copied(model, instead or {})
-    for old, new in zip(model.parameters(), copy.parameters(), strict=True):
-        if new.requires_grad != old.requires_grad:  # a ScriptModule copies its parameters as it computes
+    # A ScriptModule copies its parameters as it computes, and alone those that it shares with other modules.
+    pairs = (each.named_parameters(remove_duplicate=False) for each in (model, copy))
+    for (_, old), (_, new) in zip(*pairs, strict=True):
+        if new.requires_grad != old.requires_grad:
             new.requires_grad_(old.requires_grad)
     return copy
 

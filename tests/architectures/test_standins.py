@@ -15,6 +15,7 @@ from ultralytics.nn.modules.block import A2C2f, AAttn, Attention, CBLinear, MaxS
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.graph.standins import STANDINS, standin_for
 from seqprune.graph.standins.operators import watched
+from seqprune.testing.networks import random_plan, randomise
 
 
 def image(channels: int) -> torch.Tensor:
@@ -32,7 +33,7 @@ CASES: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...]]] = {
         MaxSigmoidAttnBlock(24, 32, nh=2, ec=32, gc=16, scale=True),
         (image(24), torch.rand(2, 5, 16)),
     ),
-    "CBLinear": (CBLinear(16, [8, 24]), (image(16),)),
+    "CBLinear": (CBLinear(16, [8, 24, 8]), (image(16),)),
     "InvertedResidual": (InvertedResidual(16, 16, 1), (image(16),)),
     "InvertedResidual, strided": (InvertedResidual(16, 24, 2), (image(16),)),
     "FrozenBatchNorm2d": (FrozenBatchNorm2d(16), (image(16),)),
@@ -64,6 +65,54 @@ def test_every_standin_is_for_a_class_that_is_there_and_is_tested() -> None:
 
 def test_an_operator_outside_a_trace_is_a_plain_function() -> None:
     assert watched(lambda x: x + 1)(torch.ones(1)).item() == 2
+
+
+class Inside(nn.Module):
+    """A module between two convolutions."""
+
+    def __init__(self, module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        super().__init__()
+        self.first, self.inner, self.last = nn.Conv2d(3, inputs[0].shape[1], 1), module, nn.LazyConv2d(2, 1)
+        self.more = inputs[1:]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(self.first(x), *(each.to(x) for each in self.more))
+        return self.last(torch.cat(y, 1) if isinstance(y, tuple) else y)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_a_standin_says_of_its_channels_holds_of_its_module(name: str) -> None:
+    x = image(3).double()
+    model = Inside(*CASES[name]).double().eval()
+    model(x)
+    randomise(model, 0)
+    graph = trace(model.double().eval(), x)
+    for seed in range(3):
+        plan = random_plan(graph, seed)
+        assert plan.layers
+        verify(mask(model, plan, graph), compact(model, plan, graph), x)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "decided", "widths"),
+    [
+        ("Attention", "inner.qkv.conv", 64, {"head_dim": [32]}),
+        ("AAttn", "inner.qkv.conv", 2, {"num_heads": [2], "all_head_dim": [64]}),
+        ("AAttn, areas", "inner.qkv.conv", 2, {"num_heads": [2], "all_head_dim": [64]}),
+        ("CBLinear", "inner.conv", 40, {"c2s": [8, 24, 8]}),
+        ("MaxSigmoidAttnBlock", "inner.proj_conv.conv", 32, {}),
+    ],
+)
+def test_what_a_layer_may_lose_and_what_its_module_counts(
+    name: str, layer: str, decided: int, widths: dict[str, list[int]]
+) -> None:
+    """Queries and keys stay where heads do; where a head goes it goes whole."""
+    model = Inside(*CASES[name]).double().eval()
+    model(image(3).double())
+    graph = trace(model, image(3).double())
+    found = graph.by_name[layer]
+    assert len(set(found.groups[found.free].tolist())) == decided
+    assert {w.attribute: [len(section) for section in w.sections] for w in graph.widths} == widths
 
 
 def test_frozen_batch_normalisation_narrows_with_its_convolution() -> None:

@@ -55,6 +55,7 @@ FOLDED: dict[str, Code] = {
     "a number": lambda m, x: F.relu(x) + 0.5,
     "a number before it": lambda m, x: 1 - x,
     "a parameter": lambda m, x: F.relu(x) + m.shift,
+    "a parameter's view": lambda m, x: F.relu(x) + m.shift.view(1, -1, 1, 1),
     "a buffer": lambda m, x: x - m.offset,
     "sigmoid": lambda m, x: torch.sigmoid(x),
     "hard sigmoid": lambda m, x: F.hardsigmoid(x),
@@ -80,6 +81,14 @@ def test_the_bias_of_the_reader_takes_the_constant(name: str) -> None:
     assert graph.folds == ("last",)
 
 
+@pytest.mark.parametrize("name", FOLDED)
+def test_what_is_made_of_channels_that_are_not_one_number_is_not_one_either(name: str) -> None:
+    """A border of zeros around the constant of a sigmoid, say: no bias is that."""
+    layer = trace(Net(lambda m, x: FOLDED[name](m, F.pad(x.sigmoid(), (1, 1)))), X).by_name["first"]
+    assert not layer.free.any()
+    assert "not zero once removed" in layer.reason
+
+
 READERS: dict[str, nn.Module] = {
     "three by three without a border": nn.Conv2d(WIDTH, 2, 3),
     "three by three": nn.Conv2d(WIDTH, 2, 3, padding="valid", stride=2),
@@ -97,6 +106,18 @@ def test_a_linear_layer_takes_a_constant() -> None:
     graph = exact(net)
     assert graph.by_name["1"].free.all()
     assert graph.folds == ("3",)
+    again = trace(net, X[:1])  # which has one number a channel
+    verify(mask(net, p := random_plan(again, 0), again), compact(net, p, again), X)
+
+
+def test_linear_layers_of_tokens_take_a_constant_in_the_last_dimension() -> None:
+    class Tokens(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.permute(0, 2, 3, 1))
+
+    graph = exact(Tokens(nn.Linear(3, WIDTH), nn.Sigmoid(), nn.Linear(WIDTH, 2)).double().eval())
+    assert graph.by_name["0"].free.all()
+    assert graph.folds == ("2",)
 
 
 def test_a_reader_that_is_called_by_name() -> None:
@@ -122,7 +143,13 @@ def test_parts_side_by_side() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", [lambda m, x: F.relu(m.deep(x.sigmoid())), lambda m, x: F.relu(m.norm(x + 0.5))], ids=["depthwise", "norm"]
+    "code",
+    [
+        lambda m, x: F.relu(m.deep(x.sigmoid())),
+        lambda m, x: F.relu(m.norm(x + 0.5)),
+        lambda m, x: F.relu(m.deep(F.pad(x.sigmoid(), (1, 1)))),
+    ],
+    ids=["depthwise", "norm", "depthwise of what is no constant"],
 )
 def test_what_has_a_weight_a_channel_makes_zeros_of_constants(code: Code) -> None:
     graph = exact(Net(code))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
-from seqprune import compact, mask, trace, verify
+from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, SeqPruneError, VerificationError
 from seqprune.graph import ChannelGraph
 from seqprune.graph.copying import copied
@@ -168,6 +168,41 @@ def test_a_scriptmodule_inside_pins_what_reaches_it(how: Callable[[nn.Module], n
     small = compact(model, plan, graph)
     assert isinstance(small.get_submodule("2.between"), torch.jit.ScriptModule)
     assert all(p.requires_grad for p in small.parameters())
+
+
+def test_a_scriptmodule_that_shares_its_weights_keeps_its_own() -> None:
+    """``zip() argument 2 is longer than argument 1``, raw: its copy shares them with nobody."""
+
+    class Shares(Keeping):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+            return super().forward(x), self.scripted(x)
+
+    model = Shares()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        model.scripted = torch.jit.script(model.first)
+    model.double().eval().first.weight.requires_grad_(False)
+    assert model.scripted.weight is model.first.weight
+    graph = exact(model)
+    assert graph.by_name["first"].free.all()
+    small = compact(model, random_plan(graph, 0), graph)
+    assert torch.equal(small.scripted.weight, model.first.weight)
+    assert [small.scripted.weight.requires_grad, small.scripted.bias.requires_grad] == [False, True]
+
+
+class Anew(nn.Conv2d):
+    """Copies itself by making another."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Anew:
+        copy = Anew(self.in_channels, self.out_channels, self.kernel_size).to(self.weight)  # type: ignore[arg-type]
+        copy.load_state_dict(self.state_dict())
+        return copy.train(self.training)
+
+
+def test_a_module_that_copies_itself_in_its_own_way_is_cut() -> None:
+    model = nn.Sequential(Anew(3, 8, 1), nn.ReLU(), Anew(8, 2, 1)).double().eval()
+    graph = exact(model)
+    assert compact(model, PrunePlan.from_keep(graph, {"0": [1, 4]}), graph)[0].weight.shape == (2, 3, 1, 1)
 
 
 def test_a_scripted_network_is_refused() -> None:

@@ -39,6 +39,14 @@ class Written(nn.GroupNorm):
         return F.group_norm(x, 4, self.weight, self.bias, self.eps)
 
 
+class Strict(Written):
+    """And asks for a number that is one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert type(self.num_groups) is int
+        return super().forward(x)
+
+
 class Net(nn.Module):
     """A convolution, code, and a convolution; layers of the same width beside them, for the code to use."""
 
@@ -50,8 +58,9 @@ class Net(nn.Module):
         self.up = nn.ConvTranspose2d(WIDTH, WIDTH, 2, 2)
         self.deep = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
         self.norm, self.grouped = nn.BatchNorm2d(WIDTH), Grouped(4, WIDTH)
-        self.written, self.one = Written(4, WIDTH), nn.Parameter(torch.ones(1, 1, 1, 1))
+        self.written, self.strict, self.one = Written(4, WIDTH), Strict(4, WIDTH), nn.Parameter(torch.ones(1, 1, 1, 1))
         self.gamma = nn.Parameter(torch.rand(WIDTH) + 0.5)
+        self.plain = nn.GroupNorm(2, WIDTH)
         self.register_buffer("blur", torch.full((WIDTH, 1, 3, 3), 1 / 9))
         self.scale = 3
         self.code = code
@@ -135,6 +144,8 @@ FOLLOWED: dict[str, Code] = {
     "a sum over space": lambda m, x: x / (x.shape[2] * x.shape[3]),
     "groups of a depthwise layer": lambda m, x: F.conv2d(x, m.blur, padding=1, groups=m.deep.groups) + m.deep(x),
     "code of a subclass": lambda m, x: m.grouped(x),
+    "a norm in two groups": lambda m, x: m.plain(x),
+    "a norm whose number of groups is asked for": lambda m, x: m.plain(x) * (type(m.plain.num_groups) is int),
 }
 
 
@@ -148,6 +159,8 @@ PINNED: dict[str, Code] = {
     "bytes of its memory": lambda m, x: x * x.untyped_storage().nbytes(),
     "number of groups": lambda m, x: m.grouped(x) / m.grouped.num_groups,
     "groups of a norm's own": lambda m, x: m.written(x),
+    "groups of a norm that takes plain numbers": lambda m, x: m.strict(x),
+    "sections of which the last is smaller": lambda m, x: torch.cat(x.split(m.x.shape[1], 1), 1),
     "groups of a depthwise layer, divided by": lambda m, x: m.deep(x) / m.deep.groups,
     "spread by a tensor that tells nothing else": lambda m, x: x * torch.ones(1, 1, 1, 1).expand_as(x).sum(),
     "spread by a parameter": lambda m, x: x * m.one.expand_as(x).sum(),
@@ -185,6 +198,7 @@ PINNED: dict[str, Code] = {
     "chunks": lambda m, x: torch.stack(x.flatten(1).chunk(x.shape[1], 1)).sum(0).view(2, 1, 6, 6) + x,
     "in another place": lambda m, x: x.view(x.shape[1], -1, 6, 6).view(2, -1, 6, 6),
     "spread over": lambda m, x: x * x.mean((1, 2, 3), keepdim=True).expand(-1, x.shape[1], 6, 6),
+    "spread along rows": lambda m, x: x * x.mean((2, 3), keepdim=True).expand(-1, -1, x.shape[1], 6)[:, :, :6],
     "groups": lambda m, x: F.group_norm(x, x.shape[1]),
     "written out": lambda m, x: x.expand(2, 8, 6, 6),
     "a layer's number": lambda m, x: x / m.first.out_channels,

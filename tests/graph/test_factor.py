@@ -101,6 +101,8 @@ def test_plans_of_channels_alone_stay_what_they_were_and_old_ones_load() -> None
     sized = replace(plan, imgsz=576)
     assert json.loads(sized.to_json())["format"] == 2
     assert PrunePlan.from_json(sized.to_json()) == sized
+    thin = replace(plan, factors=(Factor("0", "row", 1),))
+    assert PrunePlan.from_json(thin.to_json()) == thin
     with pytest.raises(PlanError, match="join plans that agree"):
         _ = plan & sized
 
@@ -119,7 +121,9 @@ def test_what_cannot_be_factored_is_said(factor: Factor, said: str) -> None:
         factored(network(), [factor])
 
 
-@pytest.mark.parametrize("entry", [{"first": "diagonal"}, {"rank": 0}, {"rank": "many"}, {"block": None, "rank": None}])
+@pytest.mark.parametrize(
+    "entry", [{"first": "diagonal"}, {"rank": 0}, {"rank": -1}, {"rank": "many"}, {"block": None, "rank": None}]
+)
 def test_a_damaged_factor_is_no_plan(entry: dict[str, object]) -> None:
     factor = {"block": "0", "first": "row", "rank": 3} | entry
     text = json.dumps({"format": 2, "inputs": [], "layers": [], "imgsz": None, "factors": [factor]})

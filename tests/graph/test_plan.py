@@ -73,6 +73,32 @@ def test_a_plan_for_another_model(graph: ChannelGraph) -> None:
     refused(lambda: compact(nn.Sequential(nn.Conv2d(3, 2, 1)).double(), plan), "has no such layer")
 
 
+class Joined(nn.Module):
+    """Two layers side by side, one upon the other, or the second for all to see."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a, self.b, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 1), nn.LazyConv2d(2, 1)
+        self.how = how
+        self.double()(example())
+
+    def forward(self, x: torch.Tensor) -> object:
+        a, b = self.a(x), self.b(x)
+        joined = self.last(a + b if self.how == "added" else torch.cat([a, b], 1))
+        return (joined, b) if self.how == "returned" else joined
+
+
+@pytest.mark.parametrize(("made", "given"), [("beside", "added"), ("added", "beside"), ("beside", "returned")])
+def test_a_plan_for_a_model_with_the_same_layers_in_other_places(made: str, given: str) -> None:
+    keep = {"a": [0, 1], "b": [0, 1]} if made == "added" else {"b": [0, 2]}
+    plan = PrunePlan.from_keep(trace(Joined(made), example()), keep)
+    mask(Joined(made), plan)
+    if (made, given) == ("added", "beside"):
+        mask(Joined(given), plan)  # where nothing is coupled any layers may lose the same channels
+    else:
+        refused(lambda: mask(Joined(given), plan), "the plan is for another model: its layers are coupled differently")
+
+
 def test_plans_of_different_models_do_not_join(graph: ChannelGraph) -> None:
     one = PrunePlan.from_keep(graph, {"blocks.0.conv": [0, 1]})
     other = PrunePlan.from_keep(trace(network(5), example()), {"blocks.0.conv": [0, 1]})
@@ -86,9 +112,21 @@ def test_text_that_is_no_plan(text: str) -> None:
     refused(lambda: PrunePlan.from_json(text), "the text is no pruning plan")
 
 
+def test_why_text_is_no_plan_is_said_in_words_or_by_what_python_says() -> None:
+    refused(
+        lambda: PrunePlan.from_json("not json"), "no pruning plan (Expecting value: line 1 column 1 (char 0)); give"
+    )
+    refused(lambda: PrunePlan.from_json('{"format": 1}'), "no pruning plan (KeyError: 'layers'); give")
+
+
 def test_a_plan_of_another_format(graph: ChannelGraph) -> None:
     data = json.loads(PrunePlan.from_keep(graph, {"blocks.0.conv": [0, 1]}).to_json())
     refused(lambda: PrunePlan.from_json(json.dumps(data | {"format": 9})), "has format 9")
+    data["layers"][0]["channels"] = 10**7
+    assert PrunePlan.from_json(json.dumps(data)).layers[0].channels == 10**7
+    data["layers"][0]["channels"] += 1
+    refused(lambda: PrunePlan.from_json(json.dumps(data)), "10000001 is no number of channels")
+    data["layers"][0]["channels"] = 4
     data["layers"][0]["keep"] = [3, 9]
     refused(lambda: PrunePlan.from_json(json.dumps(data)), "holds 9, outside")
 

@@ -12,6 +12,9 @@ from torch import nn
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
+from seqprune.graph.rules.table import check_dims
+from seqprune.graph.standins.operators import attend_heads
+from seqprune.graph.values import NoRule
 from seqprune.testing.networks import randomise
 
 
@@ -35,8 +38,48 @@ class Between(nn.Module):
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
+class Lent(nn.GroupNorm):
+    """Has the weights of another module."""
+
+    def __init__(self, groups: int, channels: int) -> None:
+        super().__init__(groups, channels)
+        self.other = nn.GroupNorm(groups, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.group_norm(x, self.num_groups, self.other.weight, self.other.bias)
+
+
+class Norm(nn.Module):
+    """Writes the number of its groups out, and holds it nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(4)), nn.Parameter(torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.group_norm(x, 2, self.weight, self.bias)
+
+
+class Turned(nn.Module):
+    """A slope for every row of a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.PReLU(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.act(x.transpose(1, 2)).transpose(1, 2)
+
+
+def assert_fits(graph: ChannelGraph, model: nn.Module) -> None:
+    """Every tensor has as many places in a dimension as the graph says."""
+    for cut in graph.slices:
+        assert getattr(model.get_submodule(cut.module), cut.tensor).shape[cut.dim] == cut.groups.shape[-1], cut
+
+
 def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
     graph = trace(model, X)
+    assert_fits(graph, model)
     plan = PrunePlan.from_keep(graph, keep)
     verify(mask(model, plan, graph), compact(model, plan, graph), X)
     return graph
@@ -50,6 +93,10 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         nn.functional.gelu,
         lambda x: nn.functional.leaky_relu(x, 0.1, inplace=True),
         lambda x: x.clamp(-1, 2),
+        lambda x: x.clamp(-1, 0),
+        lambda x: x.clamp(0, 2),
+        lambda x: x.clamp(max=0),
+        lambda x: x.clamp(min=0),
         lambda x: nn.functional.hardtanh(x),
         lambda x: x * 3 - x / 2,
         lambda x: x**2,
@@ -72,16 +119,20 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         lambda x: x.view(x.shape[0], -1, *x.shape[2:]),
         lambda x: nn.functional.normalize(x),
         lambda x: torch.channel_shuffle(x, 2),
+        nn.GroupNorm(2, 4, affine=False),
         lambda x: nn.functional.normalize(x, p=1.0, dim=2),
         lambda x: x * len((1, *x.shape)),
         lambda x: x * len(list(x.shape)),
     ],
 )
 def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    graph = exact(Between(between), {"first": [1, 3]})
+    keep = [2, 3] if isinstance(between, nn.GroupNorm) else [1, 3]
+    graph = exact(Between(between), {"first": keep})
     assert graph.by_name["first"].free.all()
+    assert graph.folds == ()  # zero all the way: there is no constant to take up
 
 
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax")
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
@@ -99,6 +150,28 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (lambda x: nn.functional.normalize(x, p=float("inf")), "takes the norm of channels in another way"),
         (lambda x: nn.functional.normalize(x.sigmoid()), "takes the norm of channels in another way"),
         (lambda x: nn.GroupNorm(1, 4).double()(x), "number of groups is written out"),
+        (nn.GroupNorm(1, 4), "normalises all channels as one"),
+        (Lent(2, 4), "number of groups is written out"),
+        (Norm(), "number of groups is written out"),
+        (Turned(), "the weight is computed"),
+        (lambda x: nn.functional.prelu(x, torch.full((4,), 0.1).double()), "the weight is computed"),
+        (lambda x: x.view(torch.float64), "changes the type, not the shape"),
+        (lambda x: nn.functional.softmax(x), "mixes channels"),
+        (lambda x: x ** torch.full((4, 1, 1), 2.0), "only tensor ** number is followed"),
+        (lambda x: torch.pow(2.0, x), "only tensor ** number is followed"),
+        (lambda x: nn.functional.conv2d(x, torch.ones(4, 4, 1, 1).double()), "the weight is computed"),
+        (lambda x: nn.functional.conv_transpose2d(x, torch.ones(4, 4, 1, 1).double()), "the weight is computed"),
+        (nn.Linear(6, 6), "reads dimension 3 while the channels lie in dimension 1"),
+        (lambda x: x.clamp(max=torch.ones((), dtype=x.dtype)), "limits are tensors"),
+        (lambda x: x.view(2, -1, 72).view(2, 4, 6, 6), "cuts the channels into heads or groups"),
+        (lambda x: nn.functional.pad(x, (0, 0, 0, 0, 1, 0))[:, :4], "pads channels"),
+        (lambda x: nn.functional.pad(x, (0, 0, 0, 0, 0, 1))[:, :4], "pads channels"),
+        (lambda x: nn.functional.pad(x.transpose(1, 3), (1, 0))[..., :4].transpose(1, 3), "pads channels"),
+        (lambda x: attend_heads(x.sigmoid(), 1, 1, 2, 1.0, 1, {})[0].repeat(1, 2, 1, 1), "not zero once removed"),
+        (lambda x: attend_heads(x.transpose(1, 2), 1, 1, 4, 1.0, 1, {})[0], "not zero once removed"),
+        (lambda x: x.flatten(2).view_as(torch.zeros(2, 4, 6, 6)), "a tensor with its channels elsewhere"),
+        (lambda x: x.flatten(2).view_as(x.transpose(1, 2).relu()).transpose(1, 2), "with its channels elsewhere"),
+        (lambda x: x.view_as(torch.cat(x.chunk(2, 1)[:1] * 2, 2)).repeat(1, 2, 1, 1)[:, :, :6], "other channels"),
         (lambda x: x / x.sum(1, keepdim=True), "reduces over channels"),
         (lambda x: x * x.shape[1], "reads their number"),
         (lambda x: x * max(x.shape), "reads their number"),
@@ -120,10 +193,45 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
 def test_what_cannot_be_followed_is_pinned_with_its_reason(
     between: Callable[[torch.Tensor], torch.Tensor], reason: str
 ) -> None:
-    graph = trace(Between(between), X)
+    model = Between(between)
+    graph = trace(model, X)
     layer = graph.by_name["first"]
     assert not layer.free.any()
     assert reason in layer.reason
+    assert_fits(graph, model)
+
+
+@pytest.mark.parametrize(
+    ("operator", "dims", "known"), [("conv2d", 3, "of 4 its"), ("interpolate", 6, "of 3 to 5 its")]
+)
+def test_on_how_many_dimensions_an_operator_is_known_is_said(operator: str, dims: int, known: str) -> None:
+    with pytest.raises(NoRule, match=f"^runs on a tensor of {dims} dimensions, {known} channels are known$"):
+        check_dims(operator, dims)
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (lambda x: x.flatten(1).view(2, x.shape[1], 6, 6), "another number of channels takes their place"),
+        (lambda x: torch.cat([x.flip(1), x.flip(1)], 1)[:, :4], "joins channels that were not followed"),
+    ],
+)
+def test_every_operator_that_stops_a_trace_says_why(
+    between: Callable[[torch.Tensor], torch.Tensor], reason: str
+) -> None:
+    assert reason in [barrier.reason for barrier in trace(Between(between), X).barriers]
+
+
+@pytest.mark.parametrize("join", [torch.stack, torch.cat, lambda parts: torch.cat(parts, 1)])
+def test_a_weight_that_lies_beside_channels_keeps_its_shape(join: Callable[..., torch.Tensor]) -> None:
+    class Beside(Between):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            return self.last(self.mid(y)) * join([y.mean((2, 3), keepdim=True), self.mid.weight]).sum()
+
+    layer = trace(Beside(torch.relu, 2, mid=nn.Conv2d(4, 2, 1)), X).by_name["mid"]
+    assert not layer.free.any()
+    assert "reads the parameter" in layer.reason
 
 
 def test_a_constant_written_into_a_view_pins_all_that_shares_its_memory() -> None:

@@ -129,6 +129,11 @@ def test_every_mixture_of_slices_numbers_new_dimensions_and_dots(images: object,
     parts = (images, WHOLE, rows, columns)
     keys = [parts[:3], parts[:2], *((*parts[:at], None, *parts[at:]) for at in range(5)), (*parts, ...)]
     keys += [(images, ..., columns), (images, WHOLE, ..., columns), (..., rows, columns), (None, ..., columns, None)]
+    keys += [
+        (..., None, WHOLE, rows, columns),
+        (images, ..., WHOLE, rows, columns),
+        (images, ..., None, WHOLE, rows, columns),
+    ]
     for key in keys:
         way: Way = lambda x, key=key: x[key]  # type: ignore[misc]  # noqa: E731
         exact(way, place_of(way))
@@ -143,6 +148,7 @@ def test_every_mixture_of_slices_numbers_new_dimensions_and_dots(images: object,
         (lambda x: torch.stack(x.unbind(1), 1), "takes the channels apart one by one"),
         (lambda x: torch.stack(x.unbind(-3), 1), "takes the channels apart one by one"),
         (lambda x: torch.cat(x.chunk(3, 1), 1), "chunks of different sizes"),
+        (lambda x: torch.cat([x, torch.ones(SHAPE, dtype=x.dtype)], 2)[:, :, :3], "lies beside channels"),
         (lambda x: torch.stack([x, torch.ones(SHAPE, dtype=x.dtype)], 2)[:, :, 0], "lies beside channels"),
     ],
 )

@@ -135,6 +135,7 @@ def test_what_is_kept_dead_stays_dead_until_its_handle_is_removed() -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     handle = keep_masked(model, plan, optimizer)
     norm: Any = model[2][1]  # type: ignore[index]
+    assert not norm.bias[gone].any()  # before the first step already
     for alive in (False, False, True):
         model(X).square().sum().backward()
         optimizer.step()

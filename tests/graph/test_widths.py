@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import PrunePlan, compact, mask, trace, verify
-from seqprune.errors import InputError
+from seqprune.errors import InputError, PlanError
 from seqprune.graph import ChannelGraph, operator, register_rule, register_standin, register_widths, widths
 from seqprune.graph.rules.table import DIMS, RULES
 from seqprune.graph.standins import STANDINS
@@ -138,6 +138,43 @@ def test_what_is_stated_is_watched_in_code_of_ones_own(kind: type[Halves]) -> No
     register_widths(Halves, half=("cv1.conv", 2))
     graph, _, _ = exact(net(kind()))
     assert not graph.by_name["2.cv1.conv"].free.any()
+    assert any("numbers in the code" in barrier.reason for barrier in graph.barriers) == (kind is Literal)
+
+
+class Sure(Halves):
+    """Takes plain numbers alone, so that nothing is seen of them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert type(self.half) is int
+        return torch.cat(self.cv1(x).split(self.half, 1)[::-1], 1)
+
+
+def test_sections_of_a_width_that_is_stated_are_followed_where_it_is_a_plain_number() -> None:
+    register_widths(Halves, half=("cv1.conv", 2))
+    graph, _, small = exact(net(Sure()))
+    assert graph.by_name["2.cv1.conv"].free.all(), graph.by_name["2.cv1.conv"].reason
+    assert small[2].half == 2
+    alone = trace(Sure().double().eval(), torch.randn(2, 8, 6, 6).double())
+    assert [len(balance.sections) for balance in alone.balances] == [2]
+
+
+class Quarters(Halves):
+    """Holds one width, and cuts by another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.half = 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert type(self.half) is int
+        return torch.cat(self.cv1(x).split(4, 1)[::-1], 1)
+
+
+def test_sections_of_another_width_are_not() -> None:
+    register_widths(Halves, half=("cv1.conv", 4))
+    layer = trace(net(Quarters()), X).by_name["2.cv1.conv"]
+    assert not layer.free.any()
+    assert "numbers in the code" in layer.reason
 
 
 def test_statements_that_name_no_class_or_no_layer() -> None:
@@ -213,6 +250,8 @@ def test_sections_by_numbers_that_a_module_holds(block: nn.Module, names: tuple[
     assert graph.by_name["2.make"].free.all()
     assert small[2].part.in_channels == small[2].first < block.first
     assert {w.attribute for w in graph.widths} == set(names)
+    with pytest.raises(PlanError, match=r"sections of \(0,.*\) channels would stay"):
+        PrunePlan.from_keep(graph, {"2.make": range(block.first, 8)})
     assert small[2].make.out_channels == small[2].first + (small[2].rest if len(names) > 1 else small[2].first)
 
 

@@ -97,7 +97,7 @@ def product(r: Recorder, out: torch.Tensor, x: Any, other: Any, **kwargs: Any) -
 @rule("div", "true_divide", dims=ANY)
 def quotient(r: Recorder, out: torch.Tensor, x: Any, other: Any, **kwargs: Any) -> Value:
     tracked = isinstance(other, torch.Tensor) and r.value(other) is not None
-    require(not tracked and isinstance(x, torch.Tensor), "divides by channels that may be zero")
+    require(not tracked, "divides by channels that may be zero")
     return _join(r, out, x, other, product=True)
 
 
@@ -144,6 +144,5 @@ def _join_tracked(
         zero = (left.zero or right.zero) if product else (left.zero and right.zero)
         return Value(a, dim, zero, left.steady and right.steady)
     one, many = (left, right) if len(a) == 1 else (right, left)
-    require(len(one.known()) == 1, "operands of different channel counts")
     r.pin(one.known(), f"one channel that {r.module or 'the network'} spreads over all others")
     return Value(many.known(), dim, many.zero and product)

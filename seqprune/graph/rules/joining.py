@@ -56,7 +56,6 @@ def _side_by_side(
     first = followed[0].known()
     reason = f"lies beside channels that cannot be removed in {r.module or 'the network'}"
     for value in followed[1:]:
-        require(len(value.known()) == len(first), "parts of different channel counts")
         r.tie(first, value.known(), reason)
     if len(followed) < len(values):
         r.pin(first, reason)
@@ -102,8 +101,6 @@ def _counted_sections(r: Recorder, value: Value, sizes: list[int], size: Any) ->
 
 def _held_in_attribute(r: Recorder, size: int) -> bool:
     """Whether surgery knows the attribute of the running module that holds this width, and updates it."""
-    if not r.module:
-        return False
     module = r.model.get_submodule(r.module)
     held = [vars(module).get(name) for name in widths.held(module)]
     return any(type(number) is int and number == size for number in held)  # a count would have come as one

@@ -27,12 +27,11 @@ FOLLOWS_COUNTS = frozenset(
 def views_one_dimension(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
     """Whether a tensor with one dimension is put into others of size one, in a way that holds for any length."""
     x, shape = args[0], sizes_of(args[1:])
-    if kwargs or not isinstance(x, torch.Tensor) or x.dim() != 1 or out.numel() != len(x) or len(x) < 2:
+    if kwargs or not isinstance(x, torch.Tensor) or x.dim() != 1 or out.numel() != len(x):
         return False
-    if len(args) == 2 and not isinstance(args[1], int):  # x[None, :, None]
-        parts = args[1] if isinstance(args[1], tuple) else (args[1],)
-        if all(p is None or p == slice(None) for p in parts):
-            return True
+    parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+    if all(p is None or p == slice(None) for p in parts):  # x[None, :, None]
+        return True
     lengths = [size for size in shape if is_count(size) or size == -1]
     return len(lengths) == 1 and all(size == 1 for size in shape if size is not lengths[0])
 
@@ -70,7 +69,7 @@ def view(r: Recorder, out: torch.Tensor, x: torch.Tensor, *shape: Any, **kwargs:
         require(behind == inner, "another number of channels takes their place")
         r.tie_counted(value.known(), asked[at].source)
         return Value(value.known(), at, value.zero)
-    require(behind and inner % behind == 0, "cuts the channels into heads or groups")
+    require(inner % behind == 0, "cuts the channels into heads or groups")
     return Value(np.repeat(value.known(), inner // behind), at, value.zero)
 
 

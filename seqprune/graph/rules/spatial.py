@@ -40,10 +40,7 @@ def padding(
 ) -> Value:
     channels = r.followed(x)
     require(not any(_reach(pad, x, channels.dim)), "pads channels")
-    repeats = mode != "constant"
-    return Value(
-        channels.known(), channels.dim, channels.zero and (repeats or not value), channels.constant and repeats
-    )
+    return Value(channels.known(), channels.dim, channels.zero and not value, channels.constant and mode != "constant")
 
 
 def _reach(pad: Sequence[int], x: torch.Tensor, dim: int) -> Sequence[int]:

@@ -33,7 +33,7 @@ def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.T
     if value is None or value.atoms is None:
         return np.full(channels, FIXED)
     require(value.dim == dim, f"reads dimension {dim} while the channels lie in dimension {value.dim}")
-    if value.zero or (value.constant and why_not is None):
+    if value.zero or why_not is None:
         return value.atoms
     if value.constant and not why_not:
         r.fold(weight, value.atoms)
@@ -79,7 +79,7 @@ def convolution(
     groups: int = 1,
 ) -> Value:
     _require_held(r, bool(r.owners(weight)))
-    _require_held(r, bias is None or (bool(r.owners(bias)) and bias.shape == weight.shape[:1]))
+    _require_held(r, bias is None or bool(r.owners(bias)))
     channels = input.shape[1]
     written, groups = groups, plain(groups, read=False)
     for count in counts_in((stride, padding, dilation)):
@@ -134,7 +134,7 @@ def transposed_convolution(
 ) -> Value:
     written, groups = groups, plain(groups, read=False)
     _require_held(r, bool(r.owners(weight)))
-    _require_held(r, bias is None or (bool(r.owners(bias)) and bias.shape == (groups * weight.shape[1],)))
+    _require_held(r, bias is None or bool(r.owners(bias)))
     channels = input.shape[1]
     read = _read(r, input, 1, channels, weight, "it is transposed")
     for count in counts_in((stride, padding, output_padding, dilation)):
@@ -235,7 +235,7 @@ def group_norm(
     """The channels of a group share their statistics, so a group stays or goes as a whole."""
     value = r.followed(input)
     held = {owner.module for tensor in (weight, bias) if tensor is not None for owner in r.owners(tensor)}
-    require(held == {r.module} and weight is not None, _WRITTEN_OUT)
+    require(held <= {r.module}, _WRITTEN_OUT)
     module = r.model.get_submodule(r.module)
     require(isinstance(module, torch.nn.GroupNorm) and num_groups is module.num_groups, _WRITTEN_OUT)
     own = is_count(num_groups) or type(module).forward is torch.nn.GroupNorm.forward
