@@ -11,6 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -155,9 +156,15 @@ class State:
             raise InputError(f"{self.folder}: {what} is not what this run began with: give the same, or begin anew")
 
     def clear(self) -> None:
-        """Forgets everything: the run is over."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Forgets everything, at once: the run is over, also where it is ended on the way."""
+        if self.folder is None:
+            return
+        gone = self.folder.with_name(f".{self.folder.name}.gone")
+        shutil.rmtree(gone, ignore_errors=True)  # of a run that was ended there
+        with suppress(OSError):  # a system that keeps files which are open: then one by one
+            self.folder.rename(gone)
+        for folder in (gone, self.folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _path(self, name: str, suffix: str) -> Path | None:
         return None if self.folder is None else self.folder / f"{name}.{suffix}"

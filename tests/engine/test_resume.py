@@ -175,6 +175,30 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == found
 
 
+def test_a_run_that_is_ended_while_it_forgets_its_way_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of what was found was gone on with, by another run too: what said whose it was went first."""
+    remove = shutil.rmtree
+
+    def dying(path: str | Path, *rest: Any, **options: Any) -> None:
+        if Path(path).is_dir() and Path(path).parent == tmp_path:
+            (Path(path) / "settings.json").unlink()
+            raise KeyboardInterrupt
+        remove(path, *rest, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(states.shutil, "rmtree", dying)
+        with pytest.raises(KeyboardInterrupt):
+            prune(Network(), batches, folder=tmp_path, **SEED)
+    assert is_finished(tmp_path)
+    with pytest.raises(InputError, match="holds a finished run"):
+        prune(Network(), batches, folder=tmp_path, **SEED | {"keep": 0.25})
+    (tmp_path / "report.json").unlink()
+    prune(Network(), batches, folder=tmp_path, **SEED)
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b'{"found": NaN}', b"\xff\xfe", b"[" * 100_000])
 def test_a_damaged_finding_is_named(tmp_path: Path, text: bytes) -> None:
     """A disk that fails; what the message says helps."""

@@ -42,8 +42,14 @@ def test_a_process_that_ends_costs_the_contract_that_it_was_at(fault: str, state
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fault", "reason"), [("takes_for_ever", "processor time"), ("sleeps", "no answer for")])
-def test_a_process_that_does_not_end_is_ended(fault: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "reason", "patience"), [("takes_for_ever", "processor time", 1000), ("sleeps", "no answer for", 6)]
+)
+def test_a_process_that_does_not_end_is_ended(
+    fault: str, reason: str, patience: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However busy the machine: there a process waits longer for its processor time than it has patience."""
+    monkeypatch.setattr(cases, "_PATIENCE", patience)
     found = seen(fault, Limits(4))
     assert found["returns"].state == "out of time"
     assert reason in found["returns"].reason
