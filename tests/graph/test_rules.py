@@ -246,6 +246,15 @@ def test_every_operator_that_stops_a_trace_says_why(
     assert reason in [barrier.reason for barrier in trace(Between(between), X).barriers]
 
 
+def test_channels_that_were_lost_stay_where_others_are_followed_beside_them() -> None:
+    class Beside(Between):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            lost, kept = x.flip(1).permute(0, 2, 3, 1), self.first(x).permute(0, 2, 3, 1)
+            return self.last(torch.cat([lost, kept], 3).permute(0, 3, 1, 2))
+
+    assert exact(Beside(torch.relu, 7), {"first": [0, 3]}).by_name["first"].free.all()
+
+
 @pytest.mark.parametrize("join", [torch.stack, torch.cat, lambda parts: torch.cat(parts, 1)])
 def test_a_weight_that_lies_beside_channels_keeps_its_shape(join: Callable[..., torch.Tensor]) -> None:
     class Beside(Between):
