@@ -57,6 +57,8 @@ class Net(nn.Module):
         self.squeeze = nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU(), nn.Linear(4, WIDTH))
         self.up = nn.ConvTranspose2d(WIDTH, WIDTH, 2, 2)
         self.deep = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
+        self.twin = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
+        self.twin.weight = self.deep.weight
         self.norm, self.grouped = nn.BatchNorm2d(WIDTH), Grouped(4, WIDTH)
         self.written, self.strict, self.one = Written(4, WIDTH), Strict(4, WIDTH), nn.Parameter(torch.ones(1, 1, 1, 1))
         self.gamma = nn.Parameter(torch.rand(WIDTH) + 0.5)
@@ -115,6 +117,16 @@ def asserted(m: Any, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def in_plain_numbers(code: Code) -> Code:
+    """Refuses a count, so that attributes are not watched."""
+
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        assert type(m.plain.num_groups) is int
+        return code(m, x)
+
+    return run
+
+
 FOLLOWED: dict[str, Code] = {
     "read and not used": resized,
     "squeeze and excitation": squeezed,
@@ -147,7 +159,9 @@ FOLLOWED: dict[str, Code] = {
     "groups of a depthwise layer": lambda m, x: F.conv2d(x, m.blur, padding=1, groups=m.deep.groups) + m.deep(x),
     "code of a subclass": lambda m, x: m.grouped(x),
     "a norm in two groups": lambda m, x: m.plain(x),
-    "a norm whose number of groups is asked for": lambda m, x: m.plain(x) * (type(m.plain.num_groups) is int),
+    "a norm whose number of groups is no count": in_plain_numbers(lambda m, x: m.plain(x)),
+    "depthwise layers of one weight": lambda m, x: m.twin(m.deep(x)),
+    "depthwise layers of one weight whose groups are no counts": in_plain_numbers(lambda m, x: m.twin(m.deep(x))),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -129,6 +130,17 @@ def test_a_damaged_factor_is_no_plan(entry: dict[str, object]) -> None:
     text = json.dumps({"format": 2, "inputs": [], "layers": [], "imgsz": None, "factors": [factor]})
     with pytest.raises(PlanError, match="no pruning plan"):
         PrunePlan.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"groups": 2}, {"padding": 1, "padding_mode": "reflect"}, {"padding": "same"}, {"kernel_size": (1, 3)}]
+)
+def test_convolutions_that_two_plain_ones_cannot_stand_for_are_left_alone(odd: dict[str, Any]) -> None:
+    unit = Unit(4, 4)
+    model = nn.Sequential(unit, Unit(4, 4))
+    assert factorable(model) == {"0": "0.conv", "1": "1.conv"}
+    unit.conv = nn.Conv2d(4, 4, **({"kernel_size": 3} | odd))
+    assert factorable(model) == {"1": "1.conv"}
 
 
 def test_a_block_at_two_places_is_left_alone() -> None:

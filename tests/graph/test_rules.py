@@ -166,6 +166,8 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (Turned(nn.PReLU(6)), "the weight is computed"),
         (Turned(nn.GroupNorm(2, 6)), "normalises channels that are not zero once removed"),
         (Turned(nn.BatchNorm2d(6)), "the channels are not in dimension 1"),
+        (Turned(nn.ChannelShuffle(2)), "the channels are not in dimension 1"),
+        (lambda x: nn.functional.batch_norm(x, torch.zeros(4).double(), torch.ones(4).double()), "weight is computed"),
         (nn.Sequential(nn.Sigmoid(), nn.GroupNorm(2, 4)), "normalises channels that are not zero once removed"),
         (lambda x: x.split(4, 1)[0], "numbers in the code"),
         (lambda x: nn.functional.prelu(x, torch.full((4,), 0.1).double()), "the weight is computed"),
@@ -228,6 +230,10 @@ def test_on_how_many_dimensions_an_operator_is_known_is_said(operator: str, dims
     [
         (lambda x: x.flatten(1).view(2, x.shape[1], 6, 6), "another number of channels takes their place"),
         (lambda x: torch.cat([x.flip(1), x.flip(1)], 1)[:, :4], "joins channels that were not followed"),
+        (
+            lambda x: torch.swapaxes(x, axis0=2, axis1=3),
+            "called in a way that its rule does not know: missing a required argument: 'dim0'",
+        ),
         (Each(2, 4), "the number of groups is written out in the code"),
         (lambda x: x.chunk(4, 1)[0].expand_as(x), "spreads one channel over many"),
         (lambda x: x.chunk(4, 1)[0].expand(-1, x.shape[1], -1, -1), "spreads one channel over many"),
