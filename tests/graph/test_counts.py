@@ -216,6 +216,7 @@ PINNED: dict[str, Code] = {
     "spread over": lambda m, x: x * x.mean((1, 2, 3), keepdim=True).expand(-1, x.shape[1], 6, 6),
     "spread along rows": lambda m, x: x * x.mean((2, 3), keepdim=True).expand(-1, -1, x.shape[1], 6)[:, :, :6],
     "groups": lambda m, x: F.group_norm(x, x.shape[1]),
+    "a parameter viewed by their number, for itself": lambda m, x: x * m.gamma.view(1, x.shape[1], 1, 1).mean(),
     "groups by another layer's number": lambda m, x: F.conv2d(x, m.quarter.weight, groups=m.squeeze[0].out_features),
     "transposed groups by another layer's number": lambda m, x: F.conv_transpose2d(
         x, m.quarter.weight, groups=m.squeeze[0].out_features

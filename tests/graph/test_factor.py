@@ -139,8 +139,9 @@ def test_convolutions_that_two_plain_ones_cannot_stand_for_are_left_alone(odd: d
     unit = Unit(4, 4)
     model = nn.Sequential(unit, Unit(4, 4))
     assert factorable(model) == {"0": "0.conv", "1": "1.conv"}
-    unit.conv = nn.Conv2d(4, 4, **({"kernel_size": 3} | odd))
-    assert factorable(model) == {"1": "1.conv"}
+    for other in (nn.Conv2d(4, 4, **({"kernel_size": 3} | odd)), nn.Identity()):
+        unit.conv = other  # type: ignore[assignment]
+        assert factorable(model) == {"1": "1.conv"}
 
 
 def test_a_block_at_two_places_is_left_alone() -> None:
