@@ -67,6 +67,19 @@ def test_whatever_the_geometry(first: First, kernel: int, stride: int, padding: 
     assert verify(model, factored(model, whole(model, first)), INPUT, tolerance=1e-12)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_pair_is_trained_as_its_layer_was(frozen: bool) -> None:
+    model = network().train(not frozen)
+    model[0].conv.weight.requires_grad_(not frozen)
+    pair = factored(model, [Factor("0", "row", 3)])[0]
+    given = torch.rand(3, 3, 1, 3).double(), torch.rand(8, 3, 3, 1).double()
+    held = factored(model, [Factor("0", "row", 3)], {"0": given})[0]
+    assert all(torch.equal(conv.weight, weight) for conv, weight in zip((held[0], held[1].conv), given, strict=True))
+    assert factors_of(model, aligned(model, [Factor("0", "row", 3)])) == ()
+    for conv in (pair[0], pair[1].conv):
+        assert (conv.training, conv.weight.requires_grad) == (not frozen, not frozen)
+
+
 @pytest.mark.parametrize("first", WAYS)
 def test_below_it_the_product_is_the_nearest_there_is(first: First) -> None:
     weight = torch.randn(5, 4, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -390,7 +390,7 @@ def test_a_half_pruned_model_is_named() -> None:
     """Another tool narrowed the reader and left the producer: the layer, its width and what reaches it are said."""
     model = Between(torch.relu)
     model.last = nn.Conv2d(3, 2, 1).double()
-    with pytest.raises(ModelError, match="last takes 3 channels, but 4 reach it from first"):
+    with pytest.raises(ModelError, match="last takes 3 channels, but 4 reach it from first:"):
         trace(model, X)
 
 
