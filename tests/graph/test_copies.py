@@ -307,11 +307,20 @@ def test_a_scripted_function_is_named_for_what_it_is() -> None:
         def swish(x: torch.Tensor) -> torch.Tensor:
             return x * torch.sigmoid(x)
 
+        @torch.jit.script
+        def moved(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+            return by + x
+
+    class Moved(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return moved(x, torch.ones(1))
+
     class Swish(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return swish(x)
 
     with pytest.raises(ModelError, match=r"^1 runs aten.* where no call can be watched, .*torch\.jit"):
         trace(nn.Sequential(nn.Conv2d(3, 4, 1), Swish()), torch.randn(1, 3, 4, 4))
-    with pytest.raises(ModelError, match=r"^the network runs aten"):
-        trace(Swish(), torch.randn(1, 3, 4, 4))
+    for alone in (Swish(), Moved()):
+        with pytest.raises(ModelError, match=r"^the network runs aten"):
+            trace(alone, torch.randn(1, 3, 4, 4))

@@ -172,6 +172,7 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (lambda x: x.split(4, 1)[0], "numbers in the code"),
         (lambda x: nn.functional.prelu(x, torch.full((4,), 0.1).double()), "the weight is computed"),
         (lambda x: x.view(torch.float64), "changes the type, not the shape"),
+        (lambda x: torch.mul(x, 2, out=torch.empty(2, 4, 6, 6, dtype=x.dtype)), "no rule for this operator"),
         (lambda x: torch.Tensor._make_subclass(torch.Tensor, x), "shares its memory in a way that is not followed"),
         (lambda x: nn.functional.softmax(x), "mixes channels"),
         (lambda x: x ** torch.full((4, 1, 1), 2.0), "only tensor ** number is followed"),
