@@ -34,7 +34,7 @@ WAYS: tuple[First, ...] = ("column", "row")
 @pytest.fixture(autouse=True)
 def units(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Units give what they read to their convolution alone, as Ultralytics' do."""
-    monkeypatch.setattr(sole, "_REGISTERED", {f"{Unit.__module__}.Unit": "conv"})
+    monkeypatch.setattr(sole, "ONE_CONVOLUTION", {f"{Unit.__module__}.Unit": "conv"})
     return
 
 
