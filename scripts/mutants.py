@@ -34,7 +34,7 @@ NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list
 SPARED = frozenset({"log", "cast", "warnings", "TypeVar", "getLogger", "NewType"})
 """Calls whose arguments change nothing but words and types."""
 
-SYMMETRIC = frozenset({"min", "max", "minimum", "maximum", "transpose", "array_equal"})
+SYMMETRIC = frozenset("min max minimum maximum transpose equal array_equal tie tie_counted counts_equal".split())
 """Calls that make the same of two arguments in either order."""
 
 Edit = tuple[ast.AST, str, Callable[[], None], Callable[[], None]]

@@ -58,7 +58,10 @@ TESTS = (
         "tests/test_atomic.py",
         "tests/test_plain.py",
     ),
-    *(f"tests/yolo/test_{name}.py" for name in "unpickle guard description archive bounded sound load tensors".split()),
+    *(
+        f"tests/yolo/test_{name}.py"
+        for name in "unpickle guard description archive bounded sound load tensors left_out".split()
+    ),
 )
 HEAVY = "torch torchvision numpy scipy.optimize sklearn.manifold kmedoids kneed ultralytics hypothesis PIL.Image"
 FATES = ("killed", "survived", "unreached")

@@ -200,9 +200,9 @@ def _elsewhere(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     """Another number of inputs, then other sizes of images, a large one with odd sides at the end."""
     yield other_batch(inputs, more=5)
     yield from other_sizes(inputs)
-    height, width = next((t.shape[2:] for t in tensors_in(inputs) if is_image(t)), (0, 0))
-    if height:
-        yield resized(inputs, max(2 * height, 128) + 1, max(2 * width, 128) + 1)
+    sides = next((t.shape[2:] for t in tensors_in(inputs) if is_image(t)), None)
+    if sides is not None:
+        yield resized(inputs, *(max(2 * side, 128) + 1 for side in sides))
 
 
 @contextmanager

@@ -59,9 +59,8 @@ class Constants:
 
     def read_twice(self) -> Iterator[IntArray]:
         """Constants of layers that read more than once in a pass, maybe others each time."""
-        for weight, atoms in self.folds.items():
-            if max(self._read[number + 1, weight] for number in range(self._pass)) > 1:
-                yield atoms
+        twice = {weight for (_, weight), times in self._read.items() if times > 1}
+        return (atoms for weight, atoms in self.folds.items() if weight in twice)
 
     def copy(self) -> Constants:
         other = copy(self)

@@ -133,11 +133,10 @@ class Count:
         return self._compared(other, operator.ge)
 
     def _compared(self, other: object, ask: Callable[[Any, Any], Any]) -> Any:
-        if is_count(other) and other.number == self.number:
+        if is_count(other):
             self.reader.same(self.source, other.source, self.module)
-        elif is_count(other) or not (other is None or (isinstance(other, int | float) and other <= 0)):
+        elif not (other is None or (isinstance(other, int | float) and other <= 0)):
             self.use()
-            other = plain(other)
         # Every number of channels is above zero: against any other number the answer is always the same.
         return ask(self.number, plain(other, read=False))
 

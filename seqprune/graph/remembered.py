@@ -43,5 +43,4 @@ class Storages:
 
     def of(self, tensor: torch.Tensor) -> list[Value]:
         known = self._values.get(tensor.untyped_storage().data_ptr())
-        gone = known is None or known[0].expired()  # type: ignore[no-untyped-call]
-        return [] if known is None or gone else known[1]
+        return [] if known is None or known[0].expired() else known[1]  # type: ignore[no-untyped-call]

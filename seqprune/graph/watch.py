@@ -191,8 +191,7 @@ class CallWatch(TorchFunctionMode):
         opaque = [t for t in tracked if (v := r.value(t)) is not None and v.opaque]
         results = tensors_in(out)
         if kwargs.get("out") is not None or name not in RULES:
-            if len(opaque) < len(tracked) or name not in RULES:
-                r.barrier(name, (args, kwargs), "no rule for this operator")
+            r.barrier(name, (args, kwargs), "no rule for this operator")
             return None
         if opaque and name not in TAKES_OPAQUE:
             if len(opaque) < len(tracked):

@@ -19,7 +19,7 @@ from seqprune.testing.networks import random_plan, randomise
 
 
 def image(channels: int) -> torch.Tensor:
-    return torch.rand(2, channels, 8, 8)
+    return torch.rand(3, channels, 8, 6)
 
 
 CASES: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...]]] = {
@@ -28,10 +28,10 @@ CASES: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...]]] = {
     "AAttn, areas": (AAttn(64, 2, area=4), (image(64),)),
     "A2C2f": (A2C2f(64, 64, residual=True), (image(64),)),
     "A2C2f, plain": (A2C2f(64, 64, a2=False), (image(64),)),
-    "MaxSigmoidAttnBlock": (MaxSigmoidAttnBlock(32, 32, nh=2, ec=32, gc=16), (image(32), torch.rand(2, 5, 16))),
+    "MaxSigmoidAttnBlock": (MaxSigmoidAttnBlock(32, 32, nh=2, ec=32, gc=16), (image(32), torch.rand(3, 5, 16))),
     "MaxSigmoidAttnBlock, embedded": (
         MaxSigmoidAttnBlock(24, 32, nh=2, ec=32, gc=16, scale=True),
-        (image(24), torch.rand(2, 5, 16)),
+        (image(24), torch.rand(3, 5, 16)),
     ),
     "CBLinear": (CBLinear(16, [8, 24, 8]), (image(16),)),
     "InvertedResidual": (InvertedResidual(16, 16, 1), (image(16),)),

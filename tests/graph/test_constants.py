@@ -62,6 +62,7 @@ FOLDED: dict[str, Code] = {
     "softplus": lambda m, x: F.softplus(x, beta=2.0),
     "exponential": lambda m, x: x.exp(),
     "limits above zero": lambda m, x: x.clamp(1, 2),
+    "limits around zero": lambda m, x: x.sigmoid().clamp(-1, 2),
     "an upper limit below zero": lambda m, x: x.clamp(max=-0.1),
     "power": lambda m, x: (x.sigmoid() + 1) ** -2,
     "one after the other": lambda m, x: torch.tanh(3 * F.relu(x + 1) / 2 - 0.25).abs(),

@@ -205,6 +205,21 @@ def test_a_module_that_copies_itself_in_its_own_way_is_cut() -> None:
     assert compact(model, PrunePlan.from_keep(graph, {"0": [1, 4]}), graph)[0].weight.shape == (2, 3, 1, 1)
 
 
+def test_a_scriptmodule_may_be_called_by_names() -> None:
+    class Weighs(nn.Module):
+        def forward(self, x: torch.Tensor, by: float) -> torch.Tensor:
+            return x * by
+
+    class Calls(Keeping):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.between(self.first(x), by=2.0))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.script(Weighs())
+    assert not trace(Calls(scripted), X).by_name["first"].free.any()
+
+
 def test_a_scripted_network_is_refused() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -292,9 +307,20 @@ def test_a_scripted_function_is_named_for_what_it_is() -> None:
         def swish(x: torch.Tensor) -> torch.Tensor:
             return x * torch.sigmoid(x)
 
+        @torch.jit.script
+        def moved(x: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+            return by + x
+
+    class Moved(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return moved(x, torch.ones(1))
+
     class Swish(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return swish(x)
 
     with pytest.raises(ModelError, match=r"^1 runs aten.* where no call can be watched, .*torch\.jit"):
         trace(nn.Sequential(nn.Conv2d(3, 4, 1), Swish()), torch.randn(1, 3, 4, 4))
+    for alone in (Swish(), Moved()):
+        with pytest.raises(ModelError, match=r"^the network runs aten"):
+            trace(alone, torch.randn(1, 3, 4, 4))

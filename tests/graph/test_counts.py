@@ -57,10 +57,12 @@ class Net(nn.Module):
         self.squeeze = nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU(), nn.Linear(4, WIDTH))
         self.up = nn.ConvTranspose2d(WIDTH, WIDTH, 2, 2)
         self.deep = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
+        self.twin = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
+        self.twin.weight = self.deep.weight
         self.norm, self.grouped = nn.BatchNorm2d(WIDTH), Grouped(4, WIDTH)
         self.written, self.strict, self.one = Written(4, WIDTH), Strict(4, WIDTH), nn.Parameter(torch.ones(1, 1, 1, 1))
         self.gamma = nn.Parameter(torch.rand(WIDTH) + 0.5)
-        self.plain = nn.GroupNorm(2, WIDTH)
+        self.plain, self.quarter = nn.GroupNorm(2, WIDTH), nn.Conv2d(WIDTH, WIDTH, 1, groups=4)
         self.register_buffer("blur", torch.full((WIDTH, 1, 3, 3), 1 / 9))
         self.scale = 3
         self.code = code
@@ -115,6 +117,16 @@ def asserted(m: Any, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def in_plain_numbers(code: Code) -> Code:
+    """Refuses a count, so that attributes are not watched."""
+
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        assert type(m.plain.num_groups) is int
+        return code(m, x)
+
+    return run
+
+
 FOLLOWED: dict[str, Code] = {
     "read and not used": resized,
     "squeeze and excitation": squeezed,
@@ -138,6 +150,8 @@ FOLLOWED: dict[str, Code] = {
     "number of a transposed layer": lambda m, x: m.up(x).view(2, m.up.out_channels, 12, 12),
     "number of a linear layer": lambda m, x: m.squeeze(x.mean((2, 3))).view(2, m.squeeze[2].out_features, 1, 1) * x,
     "number of a parameter": lambda m, x: x * m.gamma.view(1, len(x[0, 0]) // 6, -1, 1, 1)[:, 0],
+    "parameter by an index": lambda m, x: x * (x.mean((2, 3)) * m.gamma[None])[..., None, None],
+    "parameter by indices": lambda m, x: x * m.gamma[None, :, None, None],
     "parameter by a number": lambda m, x: x * m.gamma.view(1, x.shape[1], 1, 1),
     "kernel size": lambda m, x: x * m.first.weight.shape[2] * m.deep.weight.size(1),
     "as many groups": lambda m, x: F.conv2d(x, m.blur, padding=1, groups=x.shape[1]),
@@ -145,7 +159,9 @@ FOLLOWED: dict[str, Code] = {
     "groups of a depthwise layer": lambda m, x: F.conv2d(x, m.blur, padding=1, groups=m.deep.groups) + m.deep(x),
     "code of a subclass": lambda m, x: m.grouped(x),
     "a norm in two groups": lambda m, x: m.plain(x),
-    "a norm whose number of groups is asked for": lambda m, x: m.plain(x) * (type(m.plain.num_groups) is int),
+    "a norm whose number of groups is no count": in_plain_numbers(lambda m, x: m.plain(x)),
+    "depthwise layers of one weight": lambda m, x: m.twin(m.deep(x)),
+    "depthwise layers of one weight whose groups are no counts": in_plain_numbers(lambda m, x: m.twin(m.deep(x))),
 }
 
 
@@ -200,6 +216,11 @@ PINNED: dict[str, Code] = {
     "spread over": lambda m, x: x * x.mean((1, 2, 3), keepdim=True).expand(-1, x.shape[1], 6, 6),
     "spread along rows": lambda m, x: x * x.mean((2, 3), keepdim=True).expand(-1, -1, x.shape[1], 6)[:, :, :6],
     "groups": lambda m, x: F.group_norm(x, x.shape[1]),
+    "a parameter viewed by their number, for itself": lambda m, x: x * m.gamma.view(1, x.shape[1], 1, 1).mean(),
+    "groups by another layer's number": lambda m, x: F.conv2d(x, m.quarter.weight, groups=m.squeeze[0].out_features),
+    "transposed groups by another layer's number": lambda m, x: F.conv_transpose2d(
+        x, m.quarter.weight, groups=m.squeeze[0].out_features
+    ).relu(),
     "written out": lambda m, x: x.expand(2, 8, 6, 6),
     "a layer's number": lambda m, x: x / m.first.out_channels,
     "a reader's number": lambda m, x: x / m.last.in_channels,

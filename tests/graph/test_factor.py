@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ WAYS: tuple[First, ...] = ("column", "row")
 @pytest.fixture(autouse=True)
 def units(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Units give what they read to their convolution alone, as Ultralytics' do."""
-    monkeypatch.setattr(sole, "_REGISTERED", {f"{Unit.__module__}.Unit": "conv"})
+    monkeypatch.setattr(sole, "ONE_CONVOLUTION", {f"{Unit.__module__}.Unit": "conv"})
     return
 
 
@@ -64,6 +65,19 @@ def test_whatever_the_geometry(first: First, kernel: int, stride: int, padding: 
     unit.conv = nn.Conv2d(3, 4, kernel, stride, padding, dilation)
     model = nn.Sequential(unit).double().eval()
     assert verify(model, factored(model, whole(model, first)), INPUT, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_pair_is_trained_as_its_layer_was(frozen: bool) -> None:
+    model = network().train(not frozen)
+    model[0].conv.weight.requires_grad_(not frozen)
+    pair = factored(model, [Factor("0", "row", 3)])[0]
+    given = torch.rand(3, 3, 1, 3).double(), torch.rand(8, 3, 3, 1).double()
+    held = factored(model, [Factor("0", "row", 3)], {"0": given})[0]
+    assert all(torch.equal(conv.weight, weight) for conv, weight in zip((held[0], held[1].conv), given, strict=True))
+    assert factors_of(model, aligned(model, [Factor("0", "row", 3)])) == ()
+    for conv in (pair[0], pair[1].conv):
+        assert (conv.training, conv.weight.requires_grad) == (not frozen, not frozen)
 
 
 @pytest.mark.parametrize("first", WAYS)
@@ -129,6 +143,18 @@ def test_a_damaged_factor_is_no_plan(entry: dict[str, object]) -> None:
     text = json.dumps({"format": 2, "inputs": [], "layers": [], "imgsz": None, "factors": [factor]})
     with pytest.raises(PlanError, match="no pruning plan"):
         PrunePlan.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"groups": 2}, {"padding": 1, "padding_mode": "reflect"}, {"padding": "same"}, {"kernel_size": (1, 3)}]
+)
+def test_convolutions_that_two_plain_ones_cannot_stand_for_are_left_alone(odd: dict[str, Any]) -> None:
+    unit = Unit(4, 4)
+    model = nn.Sequential(unit, Unit(4, 4))
+    assert factorable(model) == {"0": "0.conv", "1": "1.conv"}
+    for other in (nn.Conv2d(4, 4, **({"kernel_size": 3} | odd)), nn.Identity()):
+        unit.conv = other  # type: ignore[assignment]
+        assert factorable(model) == {"1": "1.conv"}
 
 
 def test_a_block_at_two_places_is_left_alone() -> None:

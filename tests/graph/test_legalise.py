@@ -69,6 +69,13 @@ def test_an_emptied_layer_gets_its_best_channel() -> None:
     assert legal(graph, removed(graph, 0, 1, 2), [1, 3, 2]) == [0, 2]
 
 
+def test_a_layer_that_sections_across_layers_would_empty_gets_its_best_channel() -> None:
+    graph = graph_of([[0, 1], [2, 3], [4, 5, 6, 7]], ([[0, 2, 4, 5], [1, 3, 6, 7]],))
+    gone = removed(graph, 0, 1, 4, 6)
+    assert graph.unbalanced(gone) is None
+    assert legal(graph, gone, [1, 0, 0, 0, 0, 0, 1, 0]) == [1, 4]
+
+
 def test_no_more_is_given_back_than_is_needed() -> None:
     graph = graph_of([[0, 1, 2, 3, 4, 5, 6, 7]])
     assert legal(graph, removed(graph, 0, 1, 2, 3), [0.0] * 8, round_to=4) == [0, 1, 2, 3]
@@ -156,7 +163,10 @@ def test_a_section_may_be_uneven_or_empty() -> None:
 
 
 def test_what_a_weight_reads_and_makes() -> None:
-    graph = trace(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)), torch.zeros(1, 3, 2, 2))
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 2, 1, bias=False)
+    )
+    graph = trace(model, torch.zeros(1, 3, 2, 2))
     assert graph.weight_inputs["2"].tolist() == graph.weight_outputs["0"].tolist() == graph.by_name["0"].groups.tolist()
     assert graph.weight_inputs.keys() == graph.weight_outputs.keys() == {"0", "2"}
     assert graph.weight_outputs["2"].tolist() == graph.by_name["2"].groups.tolist()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,9 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from seqprune import compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
+from seqprune.graph.capture import _elsewhere
+from seqprune.graph.remembered import Storages
+from seqprune.graph.values import Value
 from seqprune.testing.networks import random_plan, randomise
 
 WIDTH = 8
@@ -63,6 +67,21 @@ def test_a_branch_that_the_example_does_not_take(name: str) -> None:
     masked, small = pruned(model, images(), graph)
     torch.testing.assert_close(small(other), masked(other))
     assert small.beside.in_channels == small.first.out_channels < WIDTH
+
+
+@pytest.mark.parametrize(("batch", "side", "large"), [(1, 8, 129), (2, 70, 141)])
+def test_other_inputs_are_other_batches_then_other_sizes(batch: int, side: int, large: int) -> None:
+    shapes = [tuple(given[0].shape) for given in _elsewhere((images(batch, side), torch.zeros(3)))]
+    other = 5 if batch == 1 else 1
+    half = side // 2
+    assert shapes == [
+        (other, 3, side, side),
+        (2 if batch == 1 else 1, 3, half, half),
+        (batch, 3, half, half),
+        (batch, 3, side + 32, side + 64),
+        (batch, 3, large, large),
+    ]
+    assert [tuple(given[0].shape) for given in _elsewhere((torch.zeros(1, 4),))] == [(1, 4)]
 
 
 def test_a_branch_that_nothing_takes_is_noted() -> None:
@@ -142,6 +161,23 @@ def test_what_runs_only_where_gradients_are_kept_is_seen(asks: Callable[[Any, to
     small.train()(images())
     assert small.kept is not None
     assert small.beside.in_channels == small.first.out_channels < WIDTH
+
+
+def test_a_network_is_told_the_truth_of_what_it_makes_itself() -> None:
+    def code(_m: Any, x: torch.Tensor) -> torch.Tensor:
+        assert torch.ones(1, requires_grad=True).requires_grad
+        return x
+
+    assert trace(Net(code), images()).by_name["first"].free.all()
+
+
+def test_of_memory_that_is_another_tensors_by_now_nothing_is_known() -> None:
+    memory, known = np.zeros(4), Storages()
+    tensor = torch.from_numpy(memory)
+    known.add(tensor, Value(np.arange(4)))
+    assert len(known.of(tensor[1:])) == len(known.of(tensor)) == 1
+    del tensor
+    assert known.of(torch.from_numpy(memory)) == []
 
 
 def test_hooks_on_gradients_do_not_stop_a_trace() -> None:

@@ -15,6 +15,7 @@ from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import proof
 
 X = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0)) + 1
+ZERO = torch.zeros((), dtype=torch.int64)
 FORWARD = ("gradients on", "another size", "training step")
 
 
@@ -25,10 +26,11 @@ class Summing(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([1e8, 1.0, -1e8], dtype=dtype))
         self.order, self.factor = order, factor
+        self.reads = nn.Linear(6, 1, dtype=dtype)  # takes nothing of another precision
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, at: torch.Tensor = ZERO) -> torch.Tensor:
         first, second, third = (self.weight[at] for at in self.order)
-        return ((first + second) + third) * self.factor + 0 * x.sum()
+        return ((first + second) + third) * self.factor + 0 * self.reads(x).sum() + 0 * self.weight[at]
 
 
 def test_float64_decides_where_float32_finds_a_difference() -> None:
@@ -39,6 +41,7 @@ def test_float64_decides_where_float32_finds_a_difference() -> None:
     assert (found.max_rel, found.precision) == (0.0, "float64")
     assert one.weight.dtype == other.weight.dtype == torch.float32
     assert verify(one, one, X).precision == "float32"
+    assert verify(one, other, (X, ZERO)).precision == "float64"  # numbers that index stay whole
 
 
 def test_float64_refuses_what_float32_refused_for_a_reason() -> None:

@@ -61,14 +61,21 @@ class Norm(nn.Module):
 
 
 class Turned(nn.Module):
-    """A slope for every row of a map."""
+    """Takes the rows of a map for its channels."""
 
-    def __init__(self) -> None:
+    def __init__(self, inner: nn.Module) -> None:
         super().__init__()
-        self.act = nn.PReLU(6)
+        self.inner = inner
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.act(x.transpose(1, 2)).transpose(1, 2)
+        return self.inner(x.transpose(1, 2)).transpose(1, 2)
+
+
+class Each(nn.GroupNorm):
+    """Each channel is a group of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.group_norm(x, x.shape[1], self.weight, self.bias)
 
 
 def assert_fits(graph: ChannelGraph, model: nn.Module) -> None:
@@ -96,15 +103,18 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         lambda x: x.clamp(-1, 0),
         lambda x: x.clamp(0, 2),
         lambda x: x.clamp(max=0),
+        lambda x: x.clamp(None, 1.0),
         lambda x: x.clamp(min=0),
         lambda x: nn.functional.hardtanh(x),
         lambda x: x * 3 - x / 2,
+        lambda x: x / torch.full((), 2.0),
         lambda x: x**2,
         lambda x: nn.functional.max_pool2d(x, 2),
         lambda x: nn.functional.avg_pool2d(x, 3, padding=1),
         lambda x: nn.functional.interpolate(x, scale_factor=2),
         lambda x: nn.functional.interpolate(x, size=x.shape[2:], mode="bilinear"),
         lambda x: nn.functional.pad(x, (1, 2, 0, 1)),
+        lambda x: nn.functional.pad(x, (0, 0, 0, 0, 0, 0, 1, 0)),
         lambda x: nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"),
         lambda x: x.transpose(2, 3).permute(0, 1, 3, 2),
         lambda x: x[:, :, 1:, ::2],
@@ -153,9 +163,17 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (nn.GroupNorm(1, 4), "normalises all channels as one"),
         (Lent(2, 4), "number of groups is written out"),
         (Norm(), "number of groups is written out"),
-        (Turned(), "the weight is computed"),
+        (Turned(nn.PReLU(6)), "the weight is computed"),
+        (Turned(nn.GroupNorm(2, 6)), "normalises channels that are not zero once removed"),
+        (Turned(nn.BatchNorm2d(6)), "the channels are not in dimension 1"),
+        (Turned(nn.ChannelShuffle(2)), "the channels are not in dimension 1"),
+        (lambda x: nn.functional.batch_norm(x, torch.zeros(4).double(), torch.ones(4).double()), "weight is computed"),
+        (nn.Sequential(nn.Sigmoid(), nn.GroupNorm(2, 4)), "normalises channels that are not zero once removed"),
+        (lambda x: x.split(4, 1)[0], "numbers in the code"),
         (lambda x: nn.functional.prelu(x, torch.full((4,), 0.1).double()), "the weight is computed"),
         (lambda x: x.view(torch.float64), "changes the type, not the shape"),
+        (lambda x: torch.mul(x, 2, out=torch.empty(2, 4, 6, 6, dtype=x.dtype)), "no rule for this operator"),
+        (lambda x: torch.Tensor._make_subclass(torch.Tensor, x), "shares its memory in a way that is not followed"),
         (lambda x: nn.functional.softmax(x), "mixes channels"),
         (lambda x: x ** torch.full((4, 1, 1), 2.0), "only tensor ** number is followed"),
         (lambda x: torch.pow(2.0, x), "only tensor ** number is followed"),
@@ -214,12 +232,35 @@ def test_on_how_many_dimensions_an_operator_is_known_is_said(operator: str, dims
     [
         (lambda x: x.flatten(1).view(2, x.shape[1], 6, 6), "another number of channels takes their place"),
         (lambda x: torch.cat([x.flip(1), x.flip(1)], 1)[:, :4], "joins channels that were not followed"),
+        (
+            lambda x: torch.swapaxes(x, axis0=2, axis1=3),
+            "called in a way that its rule does not know: missing a required argument: 'dim0'",
+        ),
+        (Each(2, 4), "the number of groups is written out in the code"),
+        (lambda x: x.chunk(4, 1)[0].expand_as(x), "spreads one channel over many"),
+        (lambda x: x.chunk(4, 1)[0].expand(-1, x.shape[1], -1, -1), "spreads one channel over many"),
+        *(
+            (
+                lambda x, join=join: join([x[:, :, :4], x.transpose(1, 2)[:, :4]]).flatten(0, -4),
+                f"the channels of the {what} lie in different dimensions",
+            )
+            for join, what in ((torch.cat, "parts"), (torch.stack, "parts"), (lambda two: two[0] + two[1], "operands"))
+        ),
     ],
 )
 def test_every_operator_that_stops_a_trace_says_why(
     between: Callable[[torch.Tensor], torch.Tensor], reason: str
 ) -> None:
     assert reason in [barrier.reason for barrier in trace(Between(between), X).barriers]
+
+
+def test_channels_that_were_lost_stay_where_others_are_followed_beside_them() -> None:
+    class Beside(Between):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            lost, kept = x.flip(1).permute(0, 2, 3, 1), self.first(x).permute(0, 2, 3, 1)
+            return self.last(torch.cat([lost, kept], 3).permute(0, 3, 1, 2))
+
+    assert exact(Beside(torch.relu, 7), {"first": [0, 3]}).by_name["first"].free.all()
 
 
 @pytest.mark.parametrize("join", [torch.stack, torch.cat, lambda parts: torch.cat(parts, 1)])
@@ -273,6 +314,12 @@ def test_flattened_channels_reach_a_linear_layer() -> None:
 def test_transposed_convolution_is_followed() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 5, 2, 2), nn.ReLU(), nn.Conv2d(5, 2, 1)).double()
     exact(model.eval(), {"0": [0, 2], "1": [1, 4]})
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_what_makes_many_channels_of_one_is_a_layer_like_others(kind: Callable[..., nn.Module]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 1, 1), kind(1, 4, 2), nn.ReLU(), nn.Conv2d(4, 2, 1)).double().eval()
+    assert exact(model, {"1": [0, 3]}).by_name["1"].free.all()
 
 
 def test_prelu_and_layer_scale_parameters_are_cut() -> None:
@@ -344,7 +391,7 @@ def test_a_half_pruned_model_is_named() -> None:
     """Another tool narrowed the reader and left the producer: the layer, its width and what reaches it are said."""
     model = Between(torch.relu)
     model.last = nn.Conv2d(3, 2, 1).double()
-    with pytest.raises(ModelError, match="last takes 3 channels, but 4 reach it from first"):
+    with pytest.raises(ModelError, match="last takes 3 channels, but 4 reach it from first:"):
         trace(model, X)
 
 

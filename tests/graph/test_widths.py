@@ -112,6 +112,22 @@ def test_subclasses_inherit_what_their_base_states_where_it_holds(kind: type[Hal
     assert small[2].half == half
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_what_a_transposed_layer_makes_lies_in_another_dimension(groups: int) -> None:
+    class Upwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.half = nn.ConvTranspose2d(4, 12, 3, groups=groups), 6
+
+    register_widths(Upwards, half=("up", 2))
+    module = Upwards()
+    facts = widths.held(module)
+    assert facts == {"half": ("up", 2)}
+    module.up = nn.ConvTranspose2d(4, 8, 3, groups=groups)
+    widths.update(module, facts)
+    assert module.half == 4
+
+
 class Scaled(Halves):
     """Computes with what its base states."""
 

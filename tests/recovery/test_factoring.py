@@ -27,7 +27,7 @@ INPUT = torch.zeros(1, 3, 32, 32)
 
 @pytest.fixture(autouse=True)
 def units(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(sole, "_REGISTERED", {f"{Unit.__module__}.Unit": "conv"})
+    monkeypatch.setattr(sole, "ONE_CONVOLUTION", {f"{Unit.__module__}.Unit": "conv"})
     return
 
 
