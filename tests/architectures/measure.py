@@ -25,7 +25,7 @@ class Measured:
     """What was seen of one network.
 
     Attributes:
-        seconds: how long the trace took.
+        seconds: of the processor that the trace took, however busy the machine.
         layers: convolutions and linear layers that ran.
         channels: share of their output channels that may be removed.
         parameters: share of all parameters that lie in a row or column which may be removed.
@@ -54,9 +54,9 @@ class Measured:
 def measure(model: nn.Module, inputs: tuple[torch.Tensor, ...], shares: Iterable[float] = SHARES) -> Measured:
     """Traces ``model``, then prunes it again and again; weights are overwritten."""
     prepare(model)
-    start = time.perf_counter()
+    start = time.thread_time()
     graph = trace(model, inputs)
-    seconds = time.perf_counter() - start
+    seconds = time.thread_time() - start
     removed, worst, effect = [], 0.0, float("inf")
     unpruned = run(model, inputs, training=False)
     whole = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -33,7 +33,7 @@ QUICK_TORCHVISION = (
     "mobilenet_v3_small shufflenet_v2_x0_5 squeezenet1_1 lraspp_mobilenet_v3_large regnet_y_400mf densenet121 "
     "ssdlite320_mobilenet_v3_large convnext_tiny"
 ).split()
-SECONDS = 20  # for a trace, on two cores that others use as well
+SECONDS = 20  # of the processor, for a trace
 
 
 def check(model: nn.Module, inputs: tuple[torch.Tensor, ...], shares: Sequence[float]) -> None:
