@@ -72,6 +72,8 @@ def test_fewer_than_two_samples_a_weight_leave_the_linear_fit() -> None:
     _, _, rows, shift, bent_rows, bent_shift = both(nn.SiLU(), count=11)
     assert torch.equal(bent_rows, rows)
     assert torch.equal(bent_shift, shift)
+    _, _, rows, _, bent_rows, _ = both(nn.SiLU(), count=12)
+    assert not torch.equal(bent_rows, rows)
 
 
 def test_the_steps_solve_the_weighted_normal_equations(monkeypatch: pytest.MonkeyPatch) -> None:

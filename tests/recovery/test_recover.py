@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 
 import pytest
@@ -10,7 +11,7 @@ from detectors import Detector, Images
 from torch import nn
 
 from seqprune import compact, mask, trace, verify
-from seqprune.repair.recover import Repair, recover, restate
+from seqprune.repair.recover import Nowhere, Repair, recover, restate
 from seqprune.surgery import active_channels
 from seqprune.testing.networks import random_plan
 
@@ -41,6 +42,28 @@ def test_only_what_helps_is_kept(losses: list[float], kept: tuple[bool, bool]) -
     assert repairs[0].before == 5
     fitted = torch.equal(best.get_submodule("model.5.0").weight, 3 * masked.get_submodule("model.5.0").weight)
     assert fitted == kept[0]
+
+
+def test_the_masked_network_is_judged_and_then_each_that_was_changed() -> None:
+    model, masked, plan, graph = case()
+    judged: list[nn.Module] = []
+    found: list[str] = []
+
+    class Keeps(Nowhere):
+        def number(self, name: str, make: Callable[[], float]) -> float:
+            found.append(name)
+            return super().number(name, make)
+
+    def judge(candidate: nn.Module) -> float:
+        judged.append(candidate)
+        return -len(judged)
+
+    best, _ = recover(model, masked, plan, graph, Images(), "bias", scale, judge, keep=Keeps())  # type: ignore[arg-type]
+    assert found == ["judged-masked", "judged-tried-bias", "judged-tried-bn"]
+    assert judged[0] is masked
+    assert judged[2] is best
+    weights = [each.get_submodule("model.5.0").weight for each in judged]
+    assert torch.equal(weights[1], 3 * weights[0])
 
 
 def test_least_squares_fit_weights_and_are_the_only_repair() -> None:

@@ -17,6 +17,7 @@ from seqprune.observe.streaming import Blocks, BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.repair.refit import refit
 from seqprune.repair.solve import solve
+from seqprune.repair.stage import write
 from seqprune.testing.networks import Network, Unit, example, random_plan, randomise
 from seqprune.testing.strategies import networks
 
@@ -115,6 +116,31 @@ def test_streamed_and_whole_passes_fit_the_same() -> None:
     assert names == again
     for a, b in zip(whole.state_dict().values(), streamed.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_stages_that_were_fitted_are_not_fitted_again() -> None:
+    model = Detector()
+    plan, stages, told = random_plan(trace(model, INPUT), 5, 0.4), stages_of(model, INPUT), []
+    again, names = fitted(model, plan, start=len(stages) - 2, on_stage=told.append)
+    assert told == [len(stages) - 1, len(stages)]
+    assert names
+    assert set(names) <= {name for stage in stages[-2:] for name in stage}
+    masked = mask(model, plan)
+    for name in (name for stage in stages[:-2] for name in stage):
+        assert torch.equal(again.get_submodule(name).weight, masked.get_submodule(name).weight)
+
+
+def test_where_nobody_says_which_outputs_stay_all_are_written() -> None:
+    written = []
+    for outputs in (None, np.ones(16, bool)):
+        model = Detector()
+        shape = model.get_submodule("model.1.conv").weight.shape
+        draw = torch.Generator().manual_seed(0)
+        fit = torch.randn(shape, generator=draw).double().flatten(1), torch.randn(shape[0], generator=draw).double()
+        write(Detector(), model, "model.1.conv", "model.1.bn", fit, outputs)
+        written.append(model.state_dict())
+        assert torch.equal(model.get_submodule("model.1.conv").weight, fit[0].reshape(shape).float())
+    assert all(torch.equal(written[0][name], tensor) for name, tensor in written[1].items())
 
 
 def test_offsets_alone_leave_the_weights() -> None:
