@@ -194,7 +194,7 @@ def _calls(node: ast.Call) -> Iterator[Edit]:
     plain = [arg for arg in node.args if not isinstance(arg, ast.Starred)]
     if len(plain) == len(node.args) >= 2 and not _called(node) & SYMMETRIC:
         yield _set(node, "args", [node.args[1], node.args[0], *node.args[2:]], "arguments swapped")
-    for at in [at for at, keyword in enumerate(node.keywords) if keyword.arg != "strict"]:
+    for at in [at for at, keyword in enumerate(node.keywords) if keyword.arg not in ("strict", "device")]:
         yield _set(node, "keywords", [*node.keywords[:at], *node.keywords[at + 1 :]], "argument dropped")
 
 
