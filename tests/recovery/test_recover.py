@@ -135,7 +135,11 @@ def test_nothing_is_tried_where_nothing_is_asked_for() -> None:
 
 def test_new_statistics_leave_masked_channels_dead_and_both_models_the_same() -> None:
     model, masked, plan, graph = case()
+    before = deepcopy(model.state_dict()), deepcopy(masked.state_dict())
     best, _ = recover(model, masked, plan, graph, Images(), "bn", scale)  # type: ignore[arg-type]
+    for network, state in zip((model, masked), before, strict=True):
+        assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    assert not all(torch.equal(one, other) for one, other in zip(stated(best), stated(masked), strict=True))
     for layer in graph.all_layers:  # type: ignore[attr-defined]
         name = layer.name
         assert (active_channels(best.get_submodule(name)) == active_channels(masked.get_submodule(name))).all()
