@@ -164,6 +164,14 @@ def test_an_unpruned_network_keeps_the_statistics_it_was_trained_to() -> None:
         torch.testing.assert_close(after, before)
 
 
+def test_a_norm_that_keeps_no_statistics_has_none_to_correct() -> None:
+    original = Detector()
+    original.get_submodule("model.1").bn = nn.BatchNorm2d(16, track_running_stats=False)
+    restate(original, model := deepcopy(original), Images())
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, original.state_dict()[name])
+
+
 def test_new_statistics_undo_what_scales_a_channel() -> None:
     original, images = Detector(), Images()
     model = deepcopy(original)
