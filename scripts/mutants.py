@@ -34,6 +34,9 @@ NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list
 SPARED = frozenset({"log", "cast", "warnings", "TypeVar", "getLogger", "NewType"})
 """Calls whose arguments change nothing but words and types."""
 
+SILENT = frozenset({"strict", "device"})
+"""Keywords that change nothing here: of zip, which asks, and where all is on one processor."""
+
 SYMMETRIC = frozenset("min max minimum maximum transpose equal array_equal tie tie_counted counts_equal".split())
 """Calls that make the same of two arguments in either order."""
 
@@ -138,7 +141,7 @@ def _inside(roots: list[ast.expr]) -> Iterator[ast.expr]:
                 yield from _inside([node])
             elif isinstance(node, ast.comprehension):
                 yield from _inside([node.iter, *node.ifs])
-            elif isinstance(node, ast.keyword) and node.arg != "strict":  # of zip: asks, and changes nothing
+            elif isinstance(node, ast.keyword) and node.arg not in SILENT:
                 yield from _inside([node.value])
 
 
@@ -194,7 +197,7 @@ def _calls(node: ast.Call) -> Iterator[Edit]:
     plain = [arg for arg in node.args if not isinstance(arg, ast.Starred)]
     if len(plain) == len(node.args) >= 2 and not _called(node) & SYMMETRIC:
         yield _set(node, "args", [node.args[1], node.args[0], *node.args[2:]], "arguments swapped")
-    for at in [at for at, keyword in enumerate(node.keywords) if keyword.arg != "strict"]:
+    for at in [at for at, keyword in enumerate(node.keywords) if keyword.arg not in SILENT]:
         yield _set(node, "keywords", [*node.keywords[:at], *node.keywords[at + 1 :]], "argument dropped")
 
 

@@ -57,8 +57,9 @@ def op_name(function: Callable[..., Any]) -> str:
             "imul": "mul",
             "rmul": "mul",
             "isub": "sub",
-            "itruediv": "div",
-        }.get(name, {"truediv": "div"}.get(name, name))
+            "idiv": "div",  # as torch calls __itruediv__
+            "truediv": "div",
+        }.get(name, name)
     return name.rstrip("_")
 
 

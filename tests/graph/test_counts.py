@@ -376,6 +376,8 @@ def count(told: list[str]) -> Count:
         (lambda c: hash(c), hash(8)),
         (lambda c: c.real, 8),
         (lambda c: c < 9, True),
+        (lambda c: c > 1, True),
+        (lambda c: c == 1, False),
         (lambda c: c <= 7, False),
         (lambda c: c > 7, True),
         (lambda c: c >= 9, False),

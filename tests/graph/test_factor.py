@@ -72,6 +72,7 @@ def test_a_pair_is_trained_as_its_layer_was(frozen: bool) -> None:
     model = network().train(not frozen)
     model[0].conv.weight.requires_grad_(not frozen)
     pair = factored(model, [Factor("0", "row", 3)])[0]
+    assert factored(model, [Factor("0", "row", 1)])[0][0].out_channels == 1
     given = torch.rand(3, 3, 1, 3).double(), torch.rand(8, 3, 3, 1).double()
     held = factored(model, [Factor("0", "row", 3)], {"0": given})[0]
     assert all(torch.equal(conv.weight, weight) for conv, weight in zip((held[0], held[1].conv), given, strict=True))

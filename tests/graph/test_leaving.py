@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from torch import nn
 
 from seqprune import PrunePlan, compact, mask, trace
 from seqprune.errors import PlanError
+from seqprune.graph import leaving
 from seqprune.graph.leaving import left_out, left_out_of, placed, removable
 from seqprune.testing.networks import SplitBlock, Unit, random_plan, randomise
 
@@ -79,6 +83,73 @@ def test_a_block_that_adds_nothing_is_left_out_exactly(blocks: list[str], seed: 
     assert not any(f"{name}.".startswith(f"{block}.") for name in left for block in blocks)
     assert PrunePlan.from_json(plan.to_json()) == plan
     assert set(left_out_of(model, small)) == set(blocks)
+
+
+class Together(nn.Module):
+    """As a C2f: one convolution reads the outputs of all elements of a list side by side."""
+
+    def __init__(self, inputs: int, outputs: int, *blocks: nn.Module) -> None:
+        super().__init__()
+        self.cv1, self.m = Unit(inputs, 8, kernel=1), nn.ModuleList(blocks)
+        self.cv2 = Unit(4 * (2 + len(blocks)), outputs, kernel=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        parts = list(self.cv1(x).chunk(2, 1))
+        for block in self.m:
+            parts.append(block(parts[-1]))
+        y: torch.Tensor = self.cv2(torch.cat(parts, 1))
+        return y
+
+
+SIDE_BY_SIDE = ("1.1", "2.m.0", "2.m.1", "2.m.2", "3.m.0", "3.m.1")
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    """A list of residual blocks, and one of others, behind a sequence."""
+    kind = f"{Together.__module__}.{Together.__qualname__}"
+    monkeypatch.setitem(leaving.READ_TOGETHER, kind, ("m", "cv2.conv", 2))
+    plain = (nn.Sequential(Unit(4, 4), Unit(4, 4)) for _ in range(2))
+    stage = nn.Sequential(Residual(6, 6), Residual(6, 6))
+    residual = Together(6, 8, *(Residual(4, 4) for _ in range(3)))
+    model = nn.Sequential(Unit(3, 6), stage, residual, Together(8, 6, *plain))
+    randomise(model, 0)
+    return model.double().eval()
+
+
+def without(model: nn.Module, gone: tuple[str, ...]) -> Any:
+    """The network itself, branches beside a shortcut at zero, and of other blocks what reads them."""
+    reference: Any = copy.deepcopy(model)
+    for path in gone:
+        if path[0] == "3":
+            section = slice(4 * (2 + int(path[-1])), 4 * (3 + int(path[-1])))
+            reference[3].cv2.conv.weight.data[:, section] = 0
+            setattr(reference[3].m, path[-1], nn.Identity())
+        else:
+            norm = reference.get_submodule(path).two.bn
+            nn.init.zeros_(norm.weight)
+            nn.init.zeros_(norm.bias)
+    return reference
+
+
+@pytest.mark.parametrize("gone", [tuple(c) for n in (1, 2, 3) for c in itertools.combinations(SIDE_BY_SIDE, n)][::3])
+def test_a_block_that_others_are_read_beside_is_left_out_exactly(together: nn.Module, gone: tuple[str, ...]) -> None:
+    assert set(SIDE_BY_SIDE) <= set(removable(together, (INPUT,)))
+    graph = trace(left_out(together, gone), INPUT)
+    for seed in range(2):
+        plan = replace(random_plan(graph, seed, 0.3), blocks=gone[:: 1 - 2 * seed])
+        small: Any = compact(together, plan, graph)
+        with torch.no_grad():
+            assert torch.allclose(mask(together, plan, graph)(INPUT), small(INPUT), atol=1e-10)
+        assert len(left_out_of(together, small)) == len(gone)
+        for path in SIDE_BY_SIDE:
+            before = sum(other[:-1] == path[:-1] and other < path for other in gone) if "m" in path else 0
+            there = f"{path[:-1]}{int(path[-1]) - before}.0.conv"
+            assert placed(small, gone, f"{path}.0.conv") == (None if path in gone else there)
+    whole: Any = compact(together, replace(PrunePlan((), graph.inputs), blocks=gone))
+    assert [len(whole[at].m) + sum(path[:3] == f"{at}.m" for path in gone) for at in (2, 3)] == [3, 2]
+    with torch.no_grad():
+        assert torch.allclose(whole(INPUT), without(together, gone)(INPUT), atol=1e-10)
 
 
 def test_plans_without_blocks_are_written_as_before() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from torch import nn
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
+from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import check_dims
 from seqprune.graph.standins.operators import attend_heads
 from seqprune.graph.values import NoRule
+from seqprune.graph.watch import op_name
 from seqprune.testing.networks import randomise
 
 
@@ -109,6 +112,8 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         lambda x: x * 3 - x / 2,
         lambda x: x / torch.full((), 2.0),
         lambda x: x**2,
+        *(lambda x, act=act: act(x.relu(), 2) for act in (operator.imul, operator.itruediv, operator.ipow)),
+        *(lambda x, act=act: act(x.relu(), x) for act in (operator.iadd, operator.isub)),
         lambda x: nn.functional.max_pool2d(x, 2),
         lambda x: nn.functional.avg_pool2d(x, 3, padding=1),
         lambda x: nn.functional.interpolate(x, scale_factor=2),
@@ -254,6 +259,20 @@ def test_every_operator_that_stops_a_trace_says_why(
     assert reason in [barrier.reason for barrier in trace(Between(between), X).barriers]
 
 
+def test_a_barrier_is_said_with_what_reaches_it_and_where() -> None:
+    lines = ["flip of [2×4×6×6] in the network: no rule for this operator", "relu of [2×4×6×6] in between: why"]
+    barrier = trace(Between(lambda x: x.flip(1)), X).barriers[0]
+    assert [str(barrier), str(replace(barrier, op="relu", module="between", reason="why"))] == lines
+
+
+def test_channels_that_are_tied_to_more_or_fewer_stay() -> None:
+    """As a rule of others may ask for."""
+    model = nn.ModuleList([nn.Conv2d(3, 4, 1), nn.Conv2d(3, 5, 1)])
+    recorder = Recorder(model)
+    recorder.tie(*(recorder.new_layer(conv.weight, conv.out_channels) for conv in model), "unequal")
+    assert [layer.reason for layer in recorder.finish((), ()).all_layers] == ["unequal", "unequal"]
+
+
 def test_channels_that_were_lost_stay_where_others_are_followed_beside_them() -> None:
     class Beside(Between):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -263,7 +282,41 @@ def test_channels_that_were_lost_stay_where_others_are_followed_beside_them() ->
     assert exact(Beside(torch.relu, 7), {"first": [0, 3]}).by_name["first"].free.all()
 
 
-@pytest.mark.parametrize("join", [torch.stack, torch.cat, lambda parts: torch.cat(parts, 1)])
+def test_what_meets_channels_that_were_lost_stays() -> None:
+    class Meets(Between):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.first(x) * x.flip(1).sum(3, keepdim=True)[:, :1])
+
+    layer = trace(Meets(torch.relu), X).by_name["first"]
+    assert not layer.free.any()
+    assert "joins channels that were lost at an earlier barrier" in layer.reason
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        *((getattr(torch.Tensor, f"__{kind}add__"), "add") for kind in ("", "i", "r")),
+        *((getattr(torch.Tensor, f"__{kind}mul__"), "mul") for kind in ("", "i", "r")),
+        *((getattr(torch.Tensor, f"__{kind}truediv__"), "div") for kind in ("", "i")),
+        (torch.Tensor.__isub__, "sub"),
+        (torch.Tensor.__ipow__, "pow"),
+        (torch.relu_, "relu"),
+        (torch.Tensor.shape.__get__, "shape"),  # type: ignore[attr-defined]
+    ],
+)
+def test_whatever_way_an_operator_is_called_its_rule_has_one_name(function: Callable[..., object], name: str) -> None:
+    assert op_name(function) == name
+
+
+@pytest.mark.parametrize(
+    "join",
+    [
+        torch.stack,
+        torch.cat,
+        lambda parts: torch.cat(parts, 1),
+        lambda parts: torch.einsum("ncij,ocij->no", *parts),
+    ],
+)
 def test_a_weight_that_lies_beside_channels_keeps_its_shape(join: Callable[..., torch.Tensor]) -> None:
     class Beside(Between):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -540,6 +593,7 @@ def test_one_weight_read_in_two_ways_leaves_its_layer_whole() -> None:
 
     graph = trace(Between(Tied()), X)
     assert not graph.by_name["between.encode"].free.any()
+    assert "its weight is used in two ways" in [barrier.reason for barrier in graph.barriers]
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,10 @@ def test_what_a_transposed_layer_makes_lies_in_another_dimension(groups: int) ->
     module = Upwards()
     facts = widths.held(module)
     assert facts == {"half": ("up", 2)}
-    module.up = nn.ConvTranspose2d(4, 8, 3, groups=groups)
-    widths.update(module, facts)
-    assert module.half == 4
+    for layer in (nn.ConvTranspose2d(4, 8, 3, groups=groups), nn.Conv2d(4, 8, 3), nn.Linear(4, 8)):
+        module.up = layer
+        widths.update(module, facts)
+        assert module.half == 4
 
 
 class Scaled(Halves):
@@ -266,6 +267,8 @@ def test_sections_by_numbers_that_a_module_holds(block: nn.Module, names: tuple[
     assert graph.by_name["2.make"].free.all()
     assert small[2].part.in_channels == small[2].first < block.first
     assert {w.attribute for w in graph.widths} == set(names)
+    equal = {balance.reason for balance in graph.balances if len(balance.sections) > 1}
+    assert equal == ({"2 splits them by a width it holds"} if len(names) == 1 else set())
     with pytest.raises(PlanError, match=r"sections of \(0,.*\) channels would stay"):
         PrunePlan.from_keep(graph, {"2.make": range(block.first, 8)})
     assert small[2].make.out_channels == small[2].first + (small[2].rest if len(names) > 1 else small[2].first)

@@ -72,6 +72,8 @@ def test_fewer_than_two_samples_a_weight_leave_the_linear_fit() -> None:
     _, _, rows, shift, bent_rows, bent_shift = both(nn.SiLU(), count=11)
     assert torch.equal(bent_rows, rows)
     assert torch.equal(bent_shift, shift)
+    _, _, rows, _, bent_rows, _ = both(nn.SiLU(), count=12)
+    assert not torch.equal(bent_rows, rows)
 
 
 def test_the_steps_solve_the_weighted_normal_equations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,3 +148,6 @@ def test_samples_stay_as_many_with_more_images(monkeypatch: pytest.MonkeyPatch) 
         kept.append(sum(len(part) for part in samples.seen))
         assert kept[-1] == sum(len(part) for part in samples.wanted) == sum(len(part) for part in samples.weight)
     assert all(0 < count <= 100 for count in kept)
+    alone = Samples(Curve(torch.ones(3), torch.zeros(3), nn.SiLU()), 1)
+    alone.add(torch.randn(60, 8), torch.randn(60, 3), None)
+    assert len(alone.seen[0]) == 60  # as there is room for all

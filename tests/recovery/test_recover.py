@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 
 import pytest
@@ -10,7 +11,7 @@ from detectors import Detector, Images
 from torch import nn
 
 from seqprune import compact, mask, trace, verify
-from seqprune.repair.recover import Repair, recover, restate
+from seqprune.repair.recover import Nowhere, Repair, recover, restate
 from seqprune.surgery import active_channels
 from seqprune.testing.networks import random_plan
 
@@ -41,6 +42,28 @@ def test_only_what_helps_is_kept(losses: list[float], kept: tuple[bool, bool]) -
     assert repairs[0].before == 5
     fitted = torch.equal(best.get_submodule("model.5.0").weight, 3 * masked.get_submodule("model.5.0").weight)
     assert fitted == kept[0]
+
+
+def test_the_masked_network_is_judged_and_then_each_that_was_changed() -> None:
+    model, masked, plan, graph = case()
+    judged: list[nn.Module] = []
+    found: list[str] = []
+
+    class Keeps(Nowhere):
+        def number(self, name: str, make: Callable[[], float]) -> float:
+            found.append(name)
+            return super().number(name, make)
+
+    def judge(candidate: nn.Module) -> float:
+        judged.append(candidate)
+        return -len(judged)
+
+    best, _ = recover(model, masked, plan, graph, Images(), "bias", scale, judge, keep=Keeps())  # type: ignore[arg-type]
+    assert found == ["judged-masked", "judged-tried-bias", "judged-tried-bn"]
+    assert judged[0] is masked
+    assert judged[2] is best
+    weights = [each.get_submodule("model.5.0").weight for each in judged]
+    assert torch.equal(weights[1], 3 * weights[0])
 
 
 def test_least_squares_fit_weights_and_are_the_only_repair() -> None:
@@ -112,7 +135,11 @@ def test_nothing_is_tried_where_nothing_is_asked_for() -> None:
 
 def test_new_statistics_leave_masked_channels_dead_and_both_models_the_same() -> None:
     model, masked, plan, graph = case()
+    before = deepcopy(model.state_dict()), deepcopy(masked.state_dict())
     best, _ = recover(model, masked, plan, graph, Images(), "bn", scale)  # type: ignore[arg-type]
+    for network, state in zip((model, masked), before, strict=True):
+        assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    assert not all(torch.equal(one, other) for one, other in zip(stated(best), stated(masked), strict=True))
     for layer in graph.all_layers:  # type: ignore[attr-defined]
         name = layer.name
         assert (active_channels(best.get_submodule(name)) == active_channels(masked.get_submodule(name))).all()
@@ -135,6 +162,14 @@ def test_an_unpruned_network_keeps_the_statistics_it_was_trained_to() -> None:
     restate(original, model, images)
     for before, after in zip(stated(original), stated(model), strict=True):
         torch.testing.assert_close(after, before)
+
+
+def test_a_norm_that_keeps_no_statistics_has_none_to_correct() -> None:
+    original = Detector()
+    original.get_submodule("model.1").bn = nn.BatchNorm2d(16, track_running_stats=False)
+    restate(original, model := deepcopy(original), Images())
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, original.state_dict()[name])
 
 
 def test_new_statistics_undo_what_scales_a_channel() -> None:

@@ -17,6 +17,7 @@ from seqprune.observe.streaming import Blocks, BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.repair.refit import refit
 from seqprune.repair.solve import solve
+from seqprune.repair.stage import write
 from seqprune.testing.networks import Network, Unit, example, random_plan, randomise
 from seqprune.testing.strategies import networks
 
@@ -115,6 +116,33 @@ def test_streamed_and_whole_passes_fit_the_same() -> None:
     assert names == again
     for a, b in zip(whole.state_dict().values(), streamed.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def test_stages_that_were_fitted_are_not_fitted_again() -> None:
+    model = Detector()
+    plan, stages, told = random_plan(trace(model, INPUT), 5, 0.4), stages_of(model, INPUT), []
+    again, names = fitted(model, plan, start=len(stages) - 2, on_stage=told.append)
+    assert told == [len(stages) - 1, len(stages)]
+    assert names
+    assert set(names) <= {name for stage in stages[-2:] for name in stage}
+    masked = mask(model, plan)
+    for name in (name for stage in stages[:-2] for name in stage):
+        assert torch.equal(again.get_submodule(name).weight, masked.get_submodule(name).weight)
+
+
+@pytest.mark.parametrize("outputs", [None, np.arange(16) % 2 == 0])
+def test_weights_and_offsets_are_written_where_outputs_stay(outputs: np.ndarray | None) -> None:
+    model, before = Detector(), Detector()
+    conv, norm = model.get_submodule("model.1.conv"), model.get_submodule("model.1.bn")
+    draw = torch.Generator().manual_seed(0)
+    fit = torch.randn(conv.weight.shape, generator=draw).double().flatten(1), torch.randn(16, generator=draw).double()
+    write(before, model, "model.1.conv", "model.1.bn", fit, outputs)
+    live = np.ones(16, bool) if outputs is None else outputs
+    old = before.get_submodule("model.1.conv").weight, before.get_submodule("model.1.bn").running_mean
+    assert torch.equal(conv.weight[live], fit[0].reshape(conv.weight.shape).float()[live])
+    torch.testing.assert_close(norm.running_mean[live], (old[1] - fit[1]).float()[live])
+    assert torch.equal(conv.weight[~live], old[0][~live])
+    assert torch.equal(norm.running_mean[~live], old[1][~live])
 
 
 def test_offsets_alone_leave_the_weights() -> None:
