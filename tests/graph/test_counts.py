@@ -47,6 +47,17 @@ class Strict(Written):
         return super().forward(x)
 
 
+class Borrowing(nn.Conv2d):
+    """Has a number of groups of its own, and the weight of another layer."""
+
+    def __init__(self, lender: nn.Conv2d) -> None:
+        super().__init__(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
+        self.lenders = (lender,)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.lenders[0].weight, padding=1, groups=self.groups)
+
+
 class Net(nn.Module):
     """A convolution, code, and a convolution; layers of the same width beside them, for the code to use."""
 
@@ -57,6 +68,7 @@ class Net(nn.Module):
         self.squeeze = nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU(), nn.Linear(4, WIDTH))
         self.up = nn.ConvTranspose2d(WIDTH, WIDTH, 2, 2)
         self.deep = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
+        self.borrowing = Borrowing(self.deep)
         self.twin = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
         self.twin.weight = self.deep.weight
         self.norm, self.grouped = nn.BatchNorm2d(WIDTH), Grouped(4, WIDTH)
@@ -217,8 +229,9 @@ PINNED: dict[str, Code] = {
     "spread along rows": lambda m, x: x * x.mean((2, 3), keepdim=True).expand(-1, -1, x.shape[1], 6)[:, :, :6],
     "groups": lambda m, x: F.group_norm(x, x.shape[1]),
     "a parameter viewed by their number, for itself": lambda m, x: x * m.gamma.view(1, x.shape[1], 1, 1).mean(),
+    "groups of a layer without weights of its own": in_plain_numbers(lambda m, x: m.borrowing(m.deep(x))),
     "groups by another layer's number": lambda m, x: F.conv2d(x, m.quarter.weight, groups=m.squeeze[0].out_features),
-    "transposed groups by another layer's number": lambda m, x: F.conv_transpose2d(
+    "groups the other way by another layer's number": lambda m, x: F.conv_transpose2d(
         x, m.quarter.weight, groups=m.squeeze[0].out_features
     ).relu(),
     "written out": lambda m, x: x.expand(2, 8, 6, 6),

@@ -196,6 +196,7 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (lambda x: x.flatten(2).view_as(x.transpose(1, 2).relu()).transpose(1, 2), "with its channels elsewhere"),
         (lambda x: x.view_as(torch.cat(x.chunk(2, 1)[:1] * 2, 2)).repeat(1, 2, 1, 1)[:, :, :6], "other channels"),
         (lambda x: x / x.sum(1, keepdim=True), "reduces over channels"),
+        (lambda x: x * x.mean(()), "reduces over channels"),
         (lambda x: x * x.shape[1], "reads their number"),
         (lambda x: x * max(x.shape), "reads their number"),
         (lambda x: x * (4 in x.shape), "reads their number"),
