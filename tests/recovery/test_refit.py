@@ -145,6 +145,19 @@ def test_stages_that_were_fitted_are_not_fitted_again() -> None:
         assert torch.equal(again.get_submodule(name).weight, masked.get_submodule(name).weight)
 
 
+def test_what_lies_before_all_that_was_removed_is_not_looked_at() -> None:
+    model = Detector()
+    graph, stages, told = trace(model, INPUT), stages_of(model, INPUT), []
+    last = graph.layers[-1]
+    gone = graph.legalise(
+        np.isin(np.arange(graph.group_count), last.groups[:1]), np.zeros(graph.group_count), ~graph.pinned
+    )
+    fitted(model, PrunePlan.from_removed(graph, gone), on_stage=told.append)
+    first = next(number for number, names in enumerate(stages) if last.name in names)
+    assert told == list(range(first + 1, len(stages) + 1))
+    assert first > 2
+
+
 @pytest.mark.parametrize("outputs", [None, np.arange(16) % 2 == 0])
 def test_weights_and_offsets_are_written_where_outputs_stay(outputs: np.ndarray | None) -> None:
     model, before = Detector(), Detector()
