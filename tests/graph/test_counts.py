@@ -76,6 +76,8 @@ class Net(nn.Module):
         self.gamma = nn.Parameter(torch.rand(WIDTH) + 0.5)
         self.plain, self.quarter = nn.GroupNorm(2, WIDTH), nn.Conv2d(WIDTH, WIDTH, 1, groups=4)
         self.register_buffer("blur", torch.full((WIDTH, 1, 3, 3), 1 / 9))
+        for dims in (1, 2, 3):
+            self.register_buffer(f"points{dims}", torch.full((WIDTH, 1, *[1] * dims), 0.5))
         self.scale = 3
         self.code = code
         randomise(self, 0)
@@ -129,6 +131,12 @@ def asserted(m: Any, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def grouped_by_number(m: Any, x: torch.Tensor, kind: str, dims: int) -> torch.Tensor:
+    given = x.flatten(2) if dims == 1 else x.unsqueeze(2) if dims == 3 else x
+    y = getattr(F, f"{kind}{dims}d")(given, getattr(m, f"points{dims}"), groups=x.shape[1])
+    return y[..., None] if dims == 1 else y[:, :, 0] if dims == 3 else y
+
+
 def in_plain_numbers(code: Code) -> Code:
     """Refuses a count, so that attributes are not watched."""
 
@@ -167,6 +175,11 @@ FOLLOWED: dict[str, Code] = {
     "parameter by a number": lambda m, x: x * m.gamma.view(1, x.shape[1], 1, 1),
     "kernel size": lambda m, x: x * m.first.weight.shape[2] * m.deep.weight.size(1),
     "as many groups": lambda m, x: F.conv2d(x, m.blur, padding=1, groups=x.shape[1]),
+    **{
+        f"as many groups, {kind}{dims}d": lambda m, x, kind=kind, dims=dims: grouped_by_number(m, x, kind, dims)
+        for kind in ("conv", "conv_transpose")
+        for dims in (1, 2, 3)
+    },
     "a sum over space": lambda m, x: x / (x.shape[2] * x.shape[3]),
     "groups of a depthwise layer": lambda m, x: F.conv2d(x, m.blur, padding=1, groups=m.deep.groups) + m.deep(x),
     "code of a subclass": lambda m, x: m.grouped(x),
