@@ -29,7 +29,8 @@ def finetune(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     imgsz: Annotated[
-        int | None, typer.Option(show_default="640; 224 to classify", help="Side of the images in pixels.")
+        int | None,
+        typer.Option(show_default="as trained; 640 or 224", help="Side of the images in pixels."),
     ] = None,
     batch: Annotated[int | None, typer.Option(show_default="16", help="Images a step.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, the number of a GPU, or of several: 0,1.")] = None,

@@ -13,7 +13,8 @@ Device = Annotated[str, typer.Option(help="cpu, or the number of a GPU.")]
 Seed = Annotated[int, typer.Option(help="Of every random choice.")]
 BatchSize = Annotated[int, typer.Option("--batch", help="Images at a time.")]
 Size = Annotated[
-    int | None, typer.Option(show_default="640; 224 to classify", help="Longer side of the images in pixels.")
+    int | None,
+    typer.Option(show_default="as trained; 640 or 224", help="Longer side of the images in pixels."),
 ]
 Name = Annotated[str | None, typer.Option(show_default="the model's name", help="Folder of this run.")]
 Classes = Annotated[

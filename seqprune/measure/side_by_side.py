@@ -246,19 +246,12 @@ def _program(
         file = None if where.runtime == "torch" else exported(entry.module, example_inputs, where.runtime, folder)
         return opened(file or entry.module, where, example_inputs), file
     assert entry.detector is not None  # noqa: S101 - one of the three
-    model, side = entry.detector.model, padded(imgsz or own_size(entry.detector), entry.detector.stride)
+    model, side = entry.detector.model, padded(imgsz or entry.detector.imgsz, entry.detector.stride)
     made = runnable(model, where.runtime, folder, imgsz=side, batch=batch, device=where.device)
     if isinstance(made, Path):
         return opened(made, where, Free(side, batch)), made
     image = grey_image(model, side).expand(batch, image_channels(model), side, side)
     return opened(made, where, image), entry.path
-
-
-def own_size(detector: LoadedDetector) -> int:
-    """Side of the images that a network is used at, as its file says; what Ultralytics trains with otherwise."""
-    said = (detector.checkpoint or {}).get("train_args", {}).get("imgsz")
-    known = 224 if detector.task == "classify" else 640
-    return said if isinstance(said, int) and 32 <= said <= 10_000 else known
 
 
 __all__ = ["RUNTIMES", "Benched", "Timed", "bench"]

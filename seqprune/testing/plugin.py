@@ -26,7 +26,7 @@ VALUES = {
     "unpruned": "the network that --model was pruned from; shares are of this one's accuracy and time",
     "data": "data YAML (or folder, for classifiers) that accuracy is measured on",
     "runtime": "where it runs and time is measured: torch, onnxruntime, openvino, ncnn, tensorrt",
-    "imgsz": "side in pixels of the images (640, or 224 for classifiers)",
+    "imgsz": "side in pixels of the images (what the model says; else 640, or 224 for classifiers)",
     "baseline": "folder of stored figures that the model must not fall behind",
     "min-share": "least share of the unpruned network's accuracy, such as 0.95",
     "max-time": "greatest share of its time, such as 0.9",

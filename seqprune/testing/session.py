@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -27,7 +27,9 @@ from seqprune.testing.plugin import PROPERTY, setting
 from seqprune.testing.process import Limits
 from seqprune.testing.pruners import pruner
 
-CLASSIFIED, DETECTED = 224, 640
+if TYPE_CHECKING:
+    from seqprune.yolo.files.load import LoadedDetector
+
 TARGET = "params=0.9"
 _HELD = pytest.StashKey[Prepared]()
 
@@ -154,13 +156,17 @@ class PruningReport:
     @cached_property
     def unpruned(self) -> nn.Module:
         """The network before pruning, in float32 and inference mode."""
+        return self._given.model
+
+    @cached_property
+    def _given(self) -> LoadedDetector:
         return _loaded(self.before or self.model)
 
     @cached_property
     def pruned(self) -> nn.Module:
         """And after it."""
         if self.before is not None:
-            return _loaded(self.model)
+            return _loaded(self.model).model
         from seqprune.run import prune
 
         return prune(
@@ -177,7 +183,7 @@ class PruningReport:
     @cached_property
     def imgsz(self) -> int:
         """Side of the images in pixels."""
-        return self.size or (CLASSIFIED if self.classifies else DETECTED)
+        return self.size or self._given.imgsz
 
     @property
     def classifies(self) -> bool:
@@ -276,8 +282,8 @@ class PruningReport:
         return validate(network, self.data, imgsz=self.imgsz).map50_95
 
 
-def _loaded(name: str) -> nn.Module:
+def _loaded(name: str) -> LoadedDetector:
     from seqprune.yolo.files.load import load
     from seqprune.yolo.files.networks import NETWORKS
 
-    return load(name, tasks=tuple(NETWORKS), seed=0).model
+    return load(name, tasks=tuple(NETWORKS), seed=0)

@@ -48,6 +48,25 @@ def test_the_ema_is_preferred(checkpoint: Path, tmp_path: Path) -> None:
     assert all((parameter == 0.5).all() and parameter.dtype is torch.float32 for parameter in loaded.parameters())
 
 
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [(320, 320), (None, 640), (16, 640), (True, 640), ([320, 320], 640), (10**9, 640)],
+)
+def test_images_are_of_the_size_that_it_was_trained_with(
+    checkpoint: Path, tmp_path: Path, said: object, size: int
+) -> None:
+    """As ``YOLO(path).val()`` takes them; what cannot be a size is not believed."""
+    content = torch.load(checkpoint, weights_only=False)
+    content["train_args"] = {} if said is None else {"imgsz": said}
+    torch.save(content, tmp_path / "trained.pt")
+    assert load(tmp_path / "trained.pt").imgsz == size
+
+
+def test_without_a_file_images_are_of_the_size_that_is_trained_with() -> None:
+    assert load("yolov8n.yaml").imgsz == 640
+    assert load("yolov8n-cls.yaml", tasks=("classify",)).imgsz == 224
+
+
 def test_a_model_yaml_gives_random_weights() -> None:
     loaded = load("yolov8n.yaml")
     assert len(loaded.names) == 80

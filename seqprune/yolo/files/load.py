@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ from seqprune.yolo.files.tensors import SUFFIX, load_pair
 from seqprune.yolo.files.unpickle import UNREADABLE
 from seqprune.yolo.task.tracing import grey_image
 
+DETECTED, CLASSIFIED, LARGEST = 640, 224, 10_000
+"""Sides in pixels that Ultralytics trains with unless it is told another, and the greatest that is taken for one."""
 _EXPORTS = {
     ".onnx": "ONNX",
     ".torchscript": "TorchScript",
@@ -69,6 +71,14 @@ class LoadedDetector:
     source: str
     checkpoint: dict[str, Any] | None
     plan: PrunePlan | None = None
+
+    @property
+    def imgsz(self) -> int:
+        """Side in pixels of the images that it is for, as its file says; what Ultralytics trains with otherwise."""
+        said = (self.checkpoint or {}).get("train_args")
+        size = said.get("imgsz") if isinstance(said, Mapping) else None
+        known = CLASSIFIED if self.task == "classify" else DETECTED
+        return size if isinstance(size, int) and 32 <= size <= LARGEST else known
 
 
 def load(

@@ -32,9 +32,6 @@ from seqprune.yolo.task.task import YoloTask
 from seqprune.yolo.task.tracing import image_channels, padded, trace_detector
 from seqprune.yolo.train.teacher import check_student
 
-DETECTED, CLASSIFIED = 640, 224
-"""Sides of images in pixels, where they are not given: those that Ultralytics trains with."""
-
 
 def yolo_subject(
     model: str | Path | nn.Module | Any,
@@ -61,7 +58,7 @@ def yolo_subject(
     if train.distill:
         check_student(detector.model)
     classifies = detector.task == "classify"
-    asked, imgsz = look.imgsz, look.imgsz or (CLASSIFIED if classifies else DETECTED)
+    asked, imgsz = look.imgsz, look.imgsz or detector.imgsz
     look = replace(look, imgsz=imgsz)
     graph = trace_detector(detector.model)
     task = YoloTask(
@@ -131,7 +128,7 @@ def _best_size(
                     choose.protect,
                     told,
                 ),
-                imgsz=look.imgsz or DETECTED,
+                imgsz=look.imgsz or detector.imgsz,
                 batch=look.batch,
                 images=look.images,
                 device=device,

@@ -81,7 +81,8 @@ def train(
         loaded = replace(loaded, model=only_classes(loaded.model, classes))
     else:
         _warn_of_others(loaded, str(data), len(description["names"]), warn)
-    overrides = {"plots": False, "verbose": False} | given | _places(loaded, model, described, epochs, folder)
+    overrides = {"plots": False, "verbose": False, "imgsz": loaded.imgsz} | given
+    overrides |= _places(loaded, model, described, epochs, folder)
     fresh = not folder.exists()
     try:
         return _run(loaded, overrides, on_epoch, trust, teacher)
