@@ -212,6 +212,7 @@ def test_a_scriptmodule_may_be_called_by_names() -> None:
 
     class Calls(Keeping):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert self.between.original_name == "Weighs"  # what it holds is asked for as ever
             return self.last(self.between(self.first(x), by=2.0))
 
     with warnings.catch_warnings():

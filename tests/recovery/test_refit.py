@@ -12,6 +12,7 @@ from torch import nn
 
 from seqprune import compact, mask, trace, verify
 from seqprune.observe.patches import Sampler, SecondMoments
+from seqprune.observe.reading import reading_of
 from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import Blocks, BlockStream
 from seqprune.plan import PrunePlan
@@ -143,6 +144,18 @@ def test_stages_that_were_fitted_are_not_fitted_again() -> None:
     masked = mask(model, plan)
     for name in (name for stage in stages[:-2] for name in stage):
         assert torch.equal(again.get_submodule(name).weight, masked.get_submodule(name).weight)
+
+
+def test_what_a_caller_knows_is_not_found_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Detector()
+    plan, reading = random_plan(trace(model, INPUT), 5, 0.4), reading_of(model, next(iter(Images())))
+    whole, names = fitted(model, plan)
+    few, _ = fitted(model, plan, sampler=Sampler(1))
+    monkeypatch.setattr("seqprune.repair.refit.reading_of", lambda *_: pytest.fail("it was read already"))
+    again, _ = fitted(model, plan, reading=reading)
+    weights = [network.get_submodule(names[-1]).weight for network in (whole, again, few)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.allclose(weights[0], weights[2])
 
 
 def test_what_lies_before_all_that_was_removed_is_not_looked_at() -> None:
