@@ -129,6 +129,25 @@ def test_what_a_transposed_layer_makes_lies_in_another_dimension(groups: int) ->
         assert module.half == 4
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_number_repeats_the_width_of_a_layer_no_more_than_two_modules_down(depth: int) -> None:
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width, self.inner = 8, nn.Sequential(nn.Conv2d(8, 8, 1))
+            for _ in range(depth - 2):
+                self.inner = nn.Sequential(self.inner)
+            if depth == 1:
+                self.inner = self.inner[0]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x)
+
+    _, _, small = exact(net(Nested()))
+    assert small[0].out_channels == 4
+    assert small[2].width == (8 if depth == 3 else 4)
+
+
 class Scaled(Halves):
     """Computes with what its base states."""
 
