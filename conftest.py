@@ -9,6 +9,19 @@ import os
 import sys
 from pathlib import Path
 
+import psutil
+import pytest
+
+NEEDED = 4 << 30
+"""Bytes that a process which runs tests comes to take."""
+
 sys.path.append(str(Path(__file__).resolve().parent))
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto``: as many as there are processors, if there is memory for them."""
+    memory: int = psutil.virtual_memory().total
+    return max(1, min(psutil.cpu_count() or 1, memory // NEEDED))

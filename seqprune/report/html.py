@@ -58,8 +58,7 @@ def _page_of_run(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> str:
         ),
         parts.made(report),
     ]
-    pruned = [step for step in report["steps"] if step["status"] == "pruned"]
-    title = f"{Path(report['model']).name}: {len(pruned)} of {len(report['steps'])} layers pruned"
+    title = f"{Path(report['model']).name}: {_done(report)}"
     return rendered(
         "run.html",
         title=title,
@@ -67,6 +66,15 @@ def _page_of_run(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> str:
         verdict=_verdict(report),
         parts=[part for part in found if part is not None],
     )
+
+
+def _done(report: Mapping[str, Any]) -> str:
+    """How many layers lost channels, and how many were made of two: each of these has a step of its own."""
+    pairs = sum(layer.get("rank") is not None for layer in report.get("network") or ())
+    pruned = sum(step["status"] == "pruned" for step in report["steps"]) - pairs
+    layers = f"{pruned} of {len(report['steps']) - pairs} layers pruned"
+    made = f"{pairs} convolution{'s' * (pairs != 1)} made of two"
+    return layers if pairs < 1 else f"{made}, {layers}" if pruned > 0 else made
 
 
 def page_of_folder(folder: Path, page: Path) -> None:

@@ -212,12 +212,27 @@ def test_a_scriptmodule_may_be_called_by_names() -> None:
 
     class Calls(Keeping):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert self.between.original_name == "Weighs"  # what it holds is asked for as ever
             return self.last(self.between(self.first(x), by=2.0))
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(Weighs())
     assert not trace(Calls(scripted), X).by_name["first"].free.any()
+
+
+def test_what_shares_memory_with_what_a_scriptmodule_is_given_stays() -> None:
+    """It may write into it."""
+
+    class Beside(Keeping):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            left, right = self.first(x).chunk(2, 1)
+            return self.last(torch.cat([self.between(left), right], 1))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.script(nn.ReLU())
+    assert not trace(Beside(scripted), X).by_name["first"].free.any()
 
 
 def test_a_scripted_network_is_refused() -> None:

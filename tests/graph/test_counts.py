@@ -47,6 +47,17 @@ class Strict(Written):
         return super().forward(x)
 
 
+class Borrowing(nn.Conv2d):
+    """Has a number of groups of its own, and the weight of another layer."""
+
+    def __init__(self, lender: nn.Conv2d) -> None:
+        super().__init__(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
+        self.lenders = (lender,)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.lenders[0].weight, padding=1, groups=self.groups)
+
+
 class Net(nn.Module):
     """A convolution, code, and a convolution; layers of the same width beside them, for the code to use."""
 
@@ -57,6 +68,7 @@ class Net(nn.Module):
         self.squeeze = nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU(), nn.Linear(4, WIDTH))
         self.up = nn.ConvTranspose2d(WIDTH, WIDTH, 2, 2)
         self.deep = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
+        self.borrowing = Borrowing(self.deep)
         self.twin = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
         self.twin.weight = self.deep.weight
         self.norm, self.grouped = nn.BatchNorm2d(WIDTH), Grouped(4, WIDTH)
@@ -64,6 +76,8 @@ class Net(nn.Module):
         self.gamma = nn.Parameter(torch.rand(WIDTH) + 0.5)
         self.plain, self.quarter = nn.GroupNorm(2, WIDTH), nn.Conv2d(WIDTH, WIDTH, 1, groups=4)
         self.register_buffer("blur", torch.full((WIDTH, 1, 3, 3), 1 / 9))
+        for dims in (1, 2, 3):
+            self.register_buffer(f"points{dims}", torch.full((WIDTH, 1, *[1] * dims), 0.5))
         self.scale = 3
         self.code = code
         randomise(self, 0)
@@ -117,6 +131,12 @@ def asserted(m: Any, x: torch.Tensor) -> torch.Tensor:
     return x
 
 
+def grouped_by_number(m: Any, x: torch.Tensor, kind: str, dims: int) -> torch.Tensor:
+    given = x.flatten(2) if dims == 1 else x.unsqueeze(2) if dims == 3 else x
+    y = getattr(F, f"{kind}{dims}d")(given, getattr(m, f"points{dims}"), groups=x.shape[1])
+    return y[..., None] if dims == 1 else y[:, :, 0] if dims == 3 else y
+
+
 def in_plain_numbers(code: Code) -> Code:
     """Refuses a count, so that attributes are not watched."""
 
@@ -155,6 +175,11 @@ FOLLOWED: dict[str, Code] = {
     "parameter by a number": lambda m, x: x * m.gamma.view(1, x.shape[1], 1, 1),
     "kernel size": lambda m, x: x * m.first.weight.shape[2] * m.deep.weight.size(1),
     "as many groups": lambda m, x: F.conv2d(x, m.blur, padding=1, groups=x.shape[1]),
+    **{
+        f"as many groups, {kind}{dims}d": lambda m, x, kind=kind, dims=dims: grouped_by_number(m, x, kind, dims)
+        for kind in ("conv", "conv_transpose")
+        for dims in (1, 2, 3)
+    },
     "a sum over space": lambda m, x: x / (x.shape[2] * x.shape[3]),
     "groups of a depthwise layer": lambda m, x: F.conv2d(x, m.blur, padding=1, groups=m.deep.groups) + m.deep(x),
     "code of a subclass": lambda m, x: m.grouped(x),
@@ -217,8 +242,9 @@ PINNED: dict[str, Code] = {
     "spread along rows": lambda m, x: x * x.mean((2, 3), keepdim=True).expand(-1, -1, x.shape[1], 6)[:, :, :6],
     "groups": lambda m, x: F.group_norm(x, x.shape[1]),
     "a parameter viewed by their number, for itself": lambda m, x: x * m.gamma.view(1, x.shape[1], 1, 1).mean(),
+    "groups of a layer without weights of its own": in_plain_numbers(lambda m, x: m.borrowing(m.deep(x))),
     "groups by another layer's number": lambda m, x: F.conv2d(x, m.quarter.weight, groups=m.squeeze[0].out_features),
-    "transposed groups by another layer's number": lambda m, x: F.conv_transpose2d(
+    "groups the other way by another layer's number": lambda m, x: F.conv_transpose2d(
         x, m.quarter.weight, groups=m.squeeze[0].out_features
     ).relu(),
     "written out": lambda m, x: x.expand(2, 8, 6, 6),

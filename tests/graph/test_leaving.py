@@ -152,6 +152,12 @@ def test_a_block_that_others_are_read_beside_is_left_out_exactly(together: nn.Mo
         assert torch.allclose(whole(INPUT), without(together, gone)(INPUT), atol=1e-10)
 
 
+@pytest.mark.usefixtures("together")
+def test_a_block_that_is_alone_in_such_a_list_may_leave_too() -> None:
+    model = nn.Sequential(Unit(3, 6), Together(6, 8, Residual(4, 4))).double().eval()
+    assert "1.m.0" in removable(model, (INPUT,))
+
+
 def test_plans_without_blocks_are_written_as_before() -> None:
     graph = trace(network(), INPUT)
     assert json.loads(PrunePlan((), graph.inputs).to_json())["format"] == 1

@@ -63,6 +63,17 @@ class Norm(nn.Module):
         return nn.functional.group_norm(x, 2, self.weight, self.bias)
 
 
+class Maps(nn.Module):
+    """Weighs every place of every channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.rand(4, 6, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weights
+
+
 class Turned(nn.Module):
     """Takes the rows of a map for its channels."""
 
@@ -168,6 +179,7 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (nn.GroupNorm(1, 4), "normalises all channels as one"),
         (Lent(2, 4), "number of groups is written out"),
         (Norm(), "number of groups is written out"),
+        (Maps(), "a parameter with more than one entry per channel"),
         (Turned(nn.PReLU(6)), "the weight is computed"),
         (Turned(nn.GroupNorm(2, 6)), "normalises channels that are not zero once removed"),
         (Turned(nn.BatchNorm2d(6)), "the channels are not in dimension 1"),
@@ -186,6 +198,7 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (lambda x: nn.functional.conv_transpose2d(x, torch.ones(4, 4, 1, 1).double()), "the weight is computed"),
         (nn.Linear(6, 6), "reads dimension 3 while the channels lie in dimension 1"),
         (lambda x: x.clamp(max=torch.ones((), dtype=x.dtype)), "limits are tensors"),
+        (lambda x: x.clamp(None, torch.ones((), dtype=x.dtype)), "limits are tensors"),
         (lambda x: x.view(2, -1, 72).view(2, 4, 6, 6), "cuts the channels into heads or groups"),
         (lambda x: nn.functional.pad(x, (0, 0, 0, 0, 1, 0))[:, :4], "pads channels"),
         (lambda x: nn.functional.pad(x, (0, 0, 0, 0, 0, 1))[:, :4], "pads channels"),
@@ -196,6 +209,7 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (lambda x: x.flatten(2).view_as(x.transpose(1, 2).relu()).transpose(1, 2), "with its channels elsewhere"),
         (lambda x: x.view_as(torch.cat(x.chunk(2, 1)[:1] * 2, 2)).repeat(1, 2, 1, 1)[:, :, :6], "other channels"),
         (lambda x: x / x.sum(1, keepdim=True), "reduces over channels"),
+        (lambda x: x * x.mean(()), "reduces over channels"),
         (lambda x: x * x.shape[1], "reads their number"),
         (lambda x: x * max(x.shape), "reads their number"),
         (lambda x: x * (4 in x.shape), "reads their number"),
@@ -373,6 +387,11 @@ def test_transposed_convolution_is_followed() -> None:
 def test_what_makes_many_channels_of_one_is_a_layer_like_others(kind: Callable[..., nn.Module]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 1, 1), kind(1, 4, 2), nn.ReLU(), nn.Conv2d(4, 2, 1)).double().eval()
     assert exact(model, {"1": [0, 3]}).by_name["1"].free.all()
+
+
+def test_a_slope_for_each_of_two_channels() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.PReLU(2), nn.Conv2d(2, 2, 1)).double().eval()
+    assert exact(model, {"0": [1]}).by_name["0"].free.all()
 
 
 def test_prelu_and_layer_scale_parameters_are_cut() -> None:

@@ -20,6 +20,7 @@ from seqprune.errors import InputError, PlanError
 from seqprune.graph import ChannelGraph, operator, register_rule, register_standin, register_widths, widths
 from seqprune.graph.rules.table import DIMS, RULES
 from seqprune.graph.standins import STANDINS
+from seqprune.graph.standins.operators import split_sizes
 from seqprune.graph.values import Value
 from seqprune.testing.networks import SplitBlock, random_plan, randomise
 
@@ -127,6 +128,39 @@ def test_what_a_transposed_layer_makes_lies_in_another_dimension(groups: int) ->
         module.up = layer
         widths.update(module, facts)
         assert module.half == 4
+
+
+def test_a_number_beside_a_list_that_a_rule_knows_of_follows_its_layer() -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dims, self.width = [3, 5], 8
+            self.wide = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat(split_sizes(self.wide(x), self.dims, "dims"), 1)
+
+    _, _, small = exact(net(Cut()))
+    assert small[2].width == sum(small[2].dims) == small[2].wide.out_channels == 4
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_number_repeats_the_width_of_a_layer_no_more_than_two_modules_down(depth: int) -> None:
+    class Nested(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width, self.inner = 8, nn.Sequential(nn.Conv2d(8, 8, 1))
+            for _ in range(depth - 2):
+                self.inner = nn.Sequential(self.inner)
+            if depth == 1:
+                self.inner = self.inner[0]
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x)
+
+    _, _, small = exact(net(Nested()))
+    assert small[0].out_channels == 4
+    assert small[2].width == (8 if depth == 3 else 4)
 
 
 class Scaled(Halves):

@@ -112,8 +112,9 @@ def test_least_squares_are_tried_quickly_first(
         scale(model, weights, images)
 
     told = iter(losses)
-    _, repairs = recover(model, masked, plan, graph, part, "ls", fit, lambda _m: next(told), everything=everything)  # type: ignore[arg-type]
+    best, repairs = recover(model, masked, plan, graph, part, "ls", fit, lambda _m: next(told), everything=everything)  # type: ignore[arg-type]
     assert seen == fits
+    assert (best is masked) == (not repair.kept)
     assert repairs == (repair,)
 
 

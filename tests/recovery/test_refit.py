@@ -12,6 +12,7 @@ from torch import nn
 
 from seqprune import compact, mask, trace, verify
 from seqprune.observe.patches import Sampler, SecondMoments
+from seqprune.observe.reading import reading_of
 from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import Blocks, BlockStream
 from seqprune.plan import PrunePlan
@@ -86,6 +87,21 @@ def test_a_branch_makes_up_for_what_its_shortcut_carries_past_it() -> None:
         assert (masked(images) - model(images)).abs().max() < 1e-3 * before
 
 
+def test_an_output_that_counts_for_next_to_nothing_makes_up_for_no_shortcut() -> None:
+    """Divided by what it is scaled with, its weights would be as large as that is small."""
+    torch.manual_seed(0)
+    model = Shortcut().eval()
+    randomise(model, 0)
+    graph = trace(model, INPUT)
+    plan = PrunePlan.from_keep(graph, {"wide": range(5)})
+    with torch.no_grad():
+        model.norm.weight[0] = 1e-8
+        masked = mask(model, plan, graph)
+        masked.stem.weight[:] = torch.randn(4, 3, 1, 1)  # type: ignore[union-attr,index]
+    refit(model, masked, graph, plan.removed_groups(graph), Images(), [["wide"], ["back"]])
+    assert masked.back.weight[0].abs().max() < 100  # type: ignore[union-attr,index]
+
+
 def test_nothing_is_fitted_where_nothing_was_removed() -> None:
     model = Detector()
     masked, names = fitted(model, PrunePlan((), trace(model, INPUT).inputs))
@@ -128,6 +144,31 @@ def test_stages_that_were_fitted_are_not_fitted_again() -> None:
     masked = mask(model, plan)
     for name in (name for stage in stages[:-2] for name in stage):
         assert torch.equal(again.get_submodule(name).weight, masked.get_submodule(name).weight)
+
+
+def test_what_a_caller_knows_is_not_found_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Detector()
+    plan, reading = random_plan(trace(model, INPUT), 5, 0.4), reading_of(model, next(iter(Images())))
+    whole, names = fitted(model, plan)
+    few, _ = fitted(model, plan, sampler=Sampler(1))
+    monkeypatch.setattr("seqprune.repair.refit.reading_of", lambda *_: pytest.fail("it was read already"))
+    again, _ = fitted(model, plan, reading=reading)
+    weights = [network.get_submodule(names[-1]).weight for network in (whole, again, few)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.allclose(weights[0], weights[2])
+
+
+def test_what_lies_before_all_that_was_removed_is_not_looked_at() -> None:
+    model = Detector()
+    graph, stages, told = trace(model, INPUT), stages_of(model, INPUT), []
+    last = graph.layers[-1]
+    gone = graph.legalise(
+        np.isin(np.arange(graph.group_count), last.groups[:1]), np.zeros(graph.group_count), ~graph.pinned
+    )
+    fitted(model, PrunePlan.from_removed(graph, gone), on_stage=told.append)
+    first = next(number for number, names in enumerate(stages) if last.name in names)
+    assert told == list(range(first + 1, len(stages) + 1))
+    assert first > 2
 
 
 @pytest.mark.parametrize("outputs", [None, np.arange(16) % 2 == 0])
@@ -216,6 +257,9 @@ def test_groups_are_solved_as_if_each_were_alone(offset: bool) -> None:
         torch.testing.assert_close(rows[mine], its)
         torch.testing.assert_close(shift[mine], offsets)
     assert torch.equal(rows[4:8], weight[4:8])
+    for every in (np.ones(3, bool), np.ones((5, 3), bool)):
+        for one, other in zip(solve(weight, moments, None, 0.1), solve(weight, moments, every, 0.1), strict=True):
+            torch.testing.assert_close(one, other)
 
 
 def test_stages_follow_the_network_and_hold_what_does_not_depend_on_each_other() -> None:

@@ -15,6 +15,7 @@ import report_samples as samples
 from seqprune.cli.app import call
 from seqprune.engine.record import Measurements
 from seqprune.errors import InputError
+from seqprune.report import html
 from seqprune.report.html import page, page_of
 
 VOID = {"meta", "br", "img", "link"}
@@ -158,3 +159,16 @@ def test_a_picture_that_is_none_is_left_out(jpeg: str) -> None:
 def test_a_folder_without_a_report_is_refused(tmp_path: Path, capsys: Any) -> None:
     assert call(["report", str(tmp_path)]) == 2
     assert "give the folder of a finished run" in capsys.readouterr().err
+
+
+def test_its_title_says_what_was_done() -> None:
+    """Pairs were counted as layers that were pruned."""
+    step, other = ({"status": status} for status in ("pruned", "skipped"))
+    pair, layer = {"rank": 8}, {"rank": None}
+    for steps, network, said in (
+        ([step, step, other], [layer], "2 of 3 layers pruned"),
+        ([step, step], [pair, pair, layer], "2 convolutions made of two"),
+        ([step, step, other], [pair, layer], "1 convolution made of two, 1 of 2 layers pruned"),
+        ([other], None, "0 of 1 layers pruned"),
+    ):
+        assert html._done({"steps": steps, "network": network}) == said
