@@ -102,8 +102,10 @@ def dots(x_label: str, rows: Mapping[str, Mapping[str, float]], names: Sequence[
 
 
 def _picture(label: str, width: int, height: int, parts: Sequence[str]) -> str:
+    """A drawing that is moved sideways where it would be too small to be read."""
     named = f'role="img" aria-label="{escape(label)}"'
-    return f'<svg class="roomy" viewBox="0 0 {width} {height}" {named}>{"".join(parts)}</svg>'
+    drawn = f'<svg class="roomy" viewBox="0 0 {width} {height}" {named}>{"".join(parts)}</svg>'
+    return f'<div class="scroll" role="region" aria-label="{escape(label)}" tabindex="0">{drawn}</div>'
 
 
 def _colour(number: int) -> str:

@@ -50,7 +50,7 @@ CONTRASTS = """(() => {
 
 # Everything that reaches beyond the window and does not lie in a part that scrolls on its own.
 BEYOND = """Array.from(document.querySelectorAll("body *"))
-  .filter((e) => !e.closest(".scroll table") && e.checkVisibility() && !e.matches(".skip")
+  .filter((e) => !e.closest(".scroll > *") && e.checkVisibility() && !e.matches(".skip")
     && e.getBoundingClientRect().right > innerWidth + 1)
   .map((e) => `${e.tagName}.${e.getAttribute("class")}: ${e.textContent.slice(0, 40)}`)"""
 
