@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml  # type: ignore[import-untyped,unused-ignore]
 
-from seqprune.atomic import write_text
 from seqprune.cli.console import answer, screen_for
 from seqprune.cli.opening import Trust
 from seqprune.cli.options import Classes, Name
@@ -105,7 +103,7 @@ def _shown(
 ) -> None:
     """Training on the screen, and its page; where it is interrupted, it is said how it goes on."""
     from seqprune.report.console import trained
-    from seqprune.report.training import plain, write
+    from seqprune.report.html import write_training
 
     with screen_for() as screen:
         try:
@@ -118,9 +116,7 @@ def _shown(
                 how = f"`seqprune finetune {last} --resume --data {data}{teacher}` goes on from here"
                 screen.console.print(how, markup=False)
             raise
-    report = plain(result, model, str(data))
-    write_text(result.folder / "report.json", json.dumps(report, indent=2))
-    write(report, result.folder / "report.html")
+    write_training(result, model, str(data))
     answer(trained(result), {"folder": str(result.folder), "best": str(result.best), "metrics": result.metrics})
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from seqprune.atomic import write_text
-from seqprune.engine.record import Record
+from seqprune.engine.record import Record, Trained
 from seqprune.errors import InputError
 from seqprune.plain import UnreadableError, json_of, text_of
 from seqprune.report import parts, training
@@ -20,6 +21,17 @@ REPORT, DRAWN = "report.json", "drawn.json"
 def write_html(record: Record, path: str | Path) -> None:
     """Writes the page of a run."""
     write_text(path, page(record))
+
+
+def write_training(trained: Trained, model: str, data: str) -> None:
+    """Writes the figures and the page of a training into its folder.
+
+    Raises:
+        InputError: see :func:`seqprune.report.training.plain`.
+    """
+    report = training.plain(trained, model, data)
+    write_text(trained.folder / REPORT, json.dumps(report, indent=2))
+    write_text(trained.folder / "report.html", training.page(report))
 
 
 def page(record: Record) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqprune.atomic import write_text
 from seqprune.engine.portrait import circumstances
 from seqprune.engine.record import Trained, versions
 from seqprune.errors import InputError
@@ -51,11 +50,6 @@ def _rows(path: Path) -> list[dict[str, float]]:
     except (UnreadableError, ValueError, AttributeError, csv.Error) as error:
         raise InputError(f"{path}: {error}; it is what Ultralytics writes, a row of numbers an epoch") from error
     return [{name: value for name, value in row.items() if math.isfinite(value)} for row in numbers]
-
-
-def write(report: Mapping[str, Any], path: Path) -> None:
-    """Writes the page."""
-    write_text(path, page(report))
 
 
 def page(report: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param == "run":
         write_html(samples.record(), path)
     elif request.param == "training":
-        training.write(samples.training(), path)
+        path.write_text(training.page(samples.training()), encoding="utf-8")
     else:
         found = samples.comparison() if request.param == "compare" else samples.sensitivity()
         path.write_text(found.to_html(), encoding="utf-8")

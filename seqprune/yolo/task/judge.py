@@ -42,12 +42,10 @@ def judge_for(original: nn.Module, images: LabelledImages, classes: int) -> Call
         ``None`` where there is neither.
     """
     asked = one_per_cell(original, images, classes)
-    by_distance = None if asked is None else partial(distance, wanted=asked[0], images=images, classes=classes)
-    if asked is not None and _detects(asked[0], images, classes):
-        return by_distance
-    if getattr(original, "task", "detect") not in BY_BOXES and getattr(images, "objects", True):
-        return partial(training_loss, images=images)
-    return by_distance
+    learnt = getattr(original, "task", "detect") not in BY_BOXES and getattr(images, "objects", True)
+    if asked is not None and (not learnt or _detects(asked[0], images, classes)):
+        return partial(distance, wanted=asked[0], images=images, classes=classes)
+    return partial(training_loss, images=images) if learnt else None
 
 
 def _detects(copy: nn.Module, images: LabelledImages, classes: int) -> bool:
