@@ -69,60 +69,29 @@ def block(name: str, layers: Sequence[tuple[str, int, int]], widest: int) -> Mar
     return picture(f"{name}: {len(layers)} layers", 100, max(step * len(layers) - 2, 5), *parts)
 
 
-class _Plane:
-    """Where numbers lie in a chart: whole ones to the right, values upwards, with lines at three of these."""
-
-    def __init__(self, first: int, last: int, low: float, high: float) -> None:
-        self.first, self.last, self.low, self.high = first, last, low, high or 1.0
-
-    def at(self, count: float, value: float) -> tuple[float, float]:
-        x = _LEFT + (count - self.first) / max(self.last - self.first, 1) * (_WIDTH - _LEFT - _EDGE)
-        up = (value - self.low) / ((self.high - self.low) or 1.0)
-        return x, _HEIGHT - _BOTTOM - up * (_HEIGHT - _BOTTOM - _EDGE)
-
-    def grid(self, counts: Sequence[int]) -> list[str]:
-        parts = []
-        for tick in (self.low, (self.low + self.high) / 2, self.high):
-            y = self.at(self.first, tick)[1]
-            parts += [
-                f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _EDGE}"/>',
-                words(_LEFT - 6, y + 4, f"{tick:.3g}", "end"),
-            ]
-        return parts + [words(self.at(count, self.low)[0], _HEIGHT - 14, str(count), "middle") for count in counts]
-
-    def path(self, points: Sequence[tuple[int, float]]) -> str:
-        return "L".join(f"{x:.1f} {y:.1f}" for x, y in (self.at(*point) for point in points))
-
-
 def silhouette(scores: Sequence[float], k: int) -> Markup:
     """Mean simplified silhouette over the number of clusters, and the knee where it was cut."""
     ks = [n + 2 for n in range(len(scores))]
-    plane = _Plane(ks[0], ks[-1], min(0.0, *scores), max(1.0, *scores))
-    knee = plane.at(k, plane.low)[0]
-    parts = plane.grid(sorted({ks[0], k, ks[-1]}))
-    parts.append(f'<path class="line" d="M{plane.path(list(zip(ks, scores, strict=True)))}"/>')
-    parts.append(f'<path class="mark" d="M{knee:.1f} {_HEIGHT - _BOTTOM}V{_EDGE}"/>')
+    low, high = min(0.0, *scores), max(1.0, *scores)
+
+    def at(count: float, score: float) -> tuple[float, float]:
+        x = _LEFT + (count - ks[0]) / max(ks[-1] - ks[0], 1) * (_WIDTH - _LEFT - _EDGE)
+        return x, _HEIGHT - _BOTTOM - (score - low) / (high - low) * (_HEIGHT - _BOTTOM - _EDGE)
+
+    parts = []
+    for tick in (low, (low + high) / 2, high):
+        y = at(ks[0], tick)[1]
+        parts += [
+            f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _EDGE}"/>',
+            words(_LEFT - 6, y + 4, f"{tick:g}", "end"),
+        ]
+    for count in sorted({ks[0], k, ks[-1]}):
+        parts.append(words(at(count, low)[0], _HEIGHT - 14, str(count), "middle"))
+    path = "L".join(f"{x:.1f} {y:.1f}" for x, y in (at(n, score) for n, score in zip(ks, scores, strict=True)))
+    knee = at(k, low)[0]
+    parts += [f'<path class="line" d="M{path}"/>', f'<path class="mark" d="M{knee:.1f} {_HEIGHT - _BOTTOM}V{_EDGE}"/>']
     parts.append(words(knee + 6, _HEIGHT - _BOTTOM - 8, f"knee: {k} clusters"))
     return picture(f"silhouette over clusters, knee at {k}", _WIDTH, _HEIGHT, *parts)
-
-
-def epochs(series: Mapping[str, Sequence[tuple[int, float]]], label: str) -> Markup:
-    """Values over epochs, from 0: a line a series, the key below; the dots say their numbers."""
-    every = [point for points in series.values() for point in points]
-    counts = [epoch for epoch, _ in every]
-    plane = _Plane(min(counts), max(counts), 0.0, max(value for _, value in every))
-    parts = plane.grid(sorted({min(counts), max(counts)}))
-    room = (_WIDTH - _LEFT - _EDGE) / (len(series) + 0.5)
-    for number, (name, points) in enumerate(series.items()):
-        colour, key = COLOURS[number % len(COLOURS)], _LEFT + 24 + room * number
-        parts.append(f'<path d="M{plane.path(points)}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<circle cx="{key:.1f}" cy="{_HEIGHT - 18}" r="4" fill="{colour}"/>')
-        parts.append(words(key + 8, _HEIGHT - 14, name))
-        for epoch, value in points:
-            x, y = plane.at(epoch, value)
-            says = title(f"{name}, epoch {epoch}: {value:.4f}")
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}">{says}</circle>')
-    return picture(label, _WIDTH, _HEIGHT, *parts)
 
 
 def embedding(space: Sequence[Point], labels: Sequence[int], medoids: Sequence[int], keep: Sequence[int]) -> Markup:

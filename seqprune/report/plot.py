@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -47,7 +47,23 @@ def lines(
     series: Mapping[str, Sequence[Point]],
     spans: Sequence[tuple[str, float, float, float]] = (),
 ) -> str:
-    """Series over a number, each point with its values where the mouse rests; the same colours as :func:`key`.
+    """:func:`curves` under a title."""
+    drawn = curves(title, x_label, series, spans)
+    return f'<div><h2>{escape(title)}</h2><p class="quiet">{escape(y_label)}</p>{drawn}</div>'
+
+
+def _numbers(name: str, x: float, y: float) -> str:
+    return f"{name}: {x:.4g}, {y:.4g}"
+
+
+def curves(
+    label: str,
+    x_label: str,
+    series: Mapping[str, Sequence[Point]],
+    spans: Sequence[tuple[str, float, float, float]] = (),
+    says: Callable[[str, float, float], str] = _numbers,
+) -> str:
+    """Series over a number, each point with what it ``says`` where the mouse rests; the same colours as :func:`key`.
 
     ``spans`` are upright lines: the name of the series, where, from and to.
     """
@@ -61,7 +77,7 @@ def lines(
         parts.append(f'<path d="{path}" {_stroke(number)}/>' if len(placed) > 1 else "")
         parts += [
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{_colour(number)}">'
-            f"<title>{escape(name)}: {a:.4g}, {b:.4g}</title></circle>"
+            f"<title>{escape(says(name, a, b))}</title></circle>"
             for x, y, a, b in placed
         ]
     names = list(series)
@@ -70,8 +86,7 @@ def lines(
         f"{_stroke(names.index(name))}><title>{escape(name)}: {low:.4g} to {high:.4g}</title></path>"
         for name, x, low, high in spans
     ]
-    picture = _picture(title, _WIDTH, _HEIGHT, parts)
-    return f'<div><h2>{escape(title)}</h2><p class="quiet">{escape(y_label)}</p>{picture}</div>'
+    return _picture(label, _WIDTH, _HEIGHT, parts)
 
 
 def dots(x_label: str, rows: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> str:

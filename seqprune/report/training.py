@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from seqprune.engine.portrait import circumstances
 from seqprune.engine.record import Trained, versions
 from seqprune.errors import InputError
 from seqprune.plain import UnreadableError, text_of
-from seqprune.report import charts
+from seqprune.report import plot
 from seqprune.report.parts import Cell, Part, grouped, number
 from seqprune.report.templating import rendered
 
@@ -91,7 +93,14 @@ def _course(epochs: Epochs, names: Sequence[str]) -> list[tuple[int, float]]:
 
 def _drawn(name: str, title: str, about: str, series: Mapping[str, Sequence[tuple[int, float]]]) -> Part | None:
     series = {key: points for key, points in series.items() if points}
-    return Part(name, title, about, picture=charts.epochs(series, f"{title} over epochs")) if series else None
+    if not series:
+        return None
+    drawn = plot.curves(f"{title} over epochs", "epoch", series, says=_said)
+    return Part(name, title, about, picture=Markup(plot.key(list(series)) + drawn))  # noqa: S704 - escaped there
+
+
+def _said(name: str, epoch: float, value: float) -> str:
+    return f"{name}, epoch {epoch:g}: {value:.4f}"
 
 
 def _table(report: Mapping[str, Any], epochs: Epochs) -> Part | None:
