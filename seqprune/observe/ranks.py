@@ -7,6 +7,7 @@ objects, a few hundred kilobytes, and go over gloo even between GPUs: it fails a
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -156,9 +157,16 @@ def connect() -> Ranks:
         except (RuntimeError, ValueError) as error:
             first = str(error).splitlines()[0]
             raise SeqPruneError(f"the processes did not find each other ({first}): start them with torchrun") from error
+        atexit.register(_leave)
     if dist.get_world_size() == 1:
         return ALONE
     return Processes(dist.new_group(backend="gloo", timeout=_PATIENCE))
+
+
+def _leave() -> None:
+    """Ends the threads of the groups; the ones that are left when the interpreter is gone abort the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def share(images: LabelledImages, ranks: Ranks) -> LabelledImages:
