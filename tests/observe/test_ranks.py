@@ -71,11 +71,11 @@ def test_a_process_that_dies_ends_the_run_on_the_others() -> None:
 
 def test_processes_leave_their_group_before_the_interpreter_ends() -> None:
     """One in seven aborted after its work was done: a thread of the group was left to a torn-down interpreter."""
-    asked_last = "import atexit, torch.distributed as d; atexit.register(lambda: print('in a group:', d.is_initialized()))"
+    asked_last = "import atexit, torch.distributed as d; atexit.register(lambda: print('grouped:', d.is_initialized()))"
     both = processes(2, f"{asked_last}\nfrom seqprune.observe.ranks import connect; print(connect().gather('here'))")
     said = [process.communicate(timeout=120) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert {out for out, _error in said} == {"['here', 'here']\nin a group: False\n"}
+    assert {out for out, _error in said} == {"['here', 'here']\ngrouped: False\n"}
 
 
 def test_a_single_process_is_alone() -> None:
