@@ -21,7 +21,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """``-n auto``: as many as there are processors, if there is memory for them."""
+def pytest_xdist_auto_num_workers() -> int | None:
+    """``-n auto``: as many as there are processors, if there is memory for them, or as xdist's own variable says."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
     memory: int = psutil.virtual_memory().total
     return max(1, min(psutil.cpu_count() or 1, memory // NEEDED))

@@ -31,6 +31,15 @@ class Listener:
     expect: Callable[[int], None] = lambda _total: None
 
 
+def within(told: Listener, where: str) -> Listener:
+    """For a try inside of a job: it says ``where`` its stages are and how far it is, and no more."""
+
+    def stage(name: str, total: int | None) -> None:
+        told.stage(f"{where}: {name}", total)
+
+    return Listener(stage=stage, progress=told.progress, expect=told.expect)
+
+
 def together(*listeners: Listener) -> Listener:
     """One that tells all of them."""
 

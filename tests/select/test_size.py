@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqprune.budget.size import LEAST_LEFT, MOST_HELD, MOST_LEFT, Candidate, best, candidates, split
+from seqprune.budget.size import LEAST_LEFT, MOST_FITTED, MOST_HELD, MOST_LEFT, Candidate, best, candidates, split
 from seqprune.errors import InputError
 
 
@@ -47,6 +48,18 @@ def test_what_chooses_is_apart_from_what_is_fitted() -> None:
     assert sorted([*fitted, *held]) == files
     with pytest.raises(InputError, match="too few"):
         split(files[:7])
+
+
+@given(st.integers(2 * MOST_FITTED, 1000), st.sampled_from([0, 500]))
+def test_sizes_are_tried_with_so_many_images_at_most_of_all_parts_of_the_data(looked_at: int, left: int) -> None:
+    files = [Path(f"{number:04}.jpg") for number in range(looked_at + left)]
+    fitted, held = split(files[:looked_at], files[looked_at:])
+    assert len(set(fitted)) == MOST_FITTED
+    assert not set(fitted) & set(held)
+    numbers = [int(file.stem) for file in fitted]
+    steps = {after - before for before, after in pairwise(numbers)}
+    assert max(steps) <= looked_at // MOST_FITTED + 2
+    assert numbers[-1] + max(steps) >= looked_at - 4
 
 
 @given(st.integers(8, 40), st.integers(0, 200))

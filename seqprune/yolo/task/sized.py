@@ -15,7 +15,7 @@ from torch import nn
 from seqprune.budget.size import Candidate, best, candidates, split
 from seqprune.budget.target import Target
 from seqprune.engine.engine import Engine, streams_for
-from seqprune.engine.listener import Listener
+from seqprune.engine.listener import Listener, within
 from seqprune.engine.moves import decide
 from seqprune.engine.presets import Way
 from seqprune.engine.stopwatch import Stopwatch
@@ -59,20 +59,20 @@ def sized(
             f"smaller images bring nothing to {target.kind}={target.share:g}, or are not chosen for {detector.task}: "
             "leave size out of the moves, or give a target of flops or latency for a detector"
         )
-    model = detector.model
+    model, channels = detector.model, image_channels(detector.model)
     step, cost = max(detector.stride, 32), partial(_cost, model, watch)
     found = candidates(imgsz, target.share, cost, step, others=way.by != ("size",))
-    about = detector.names, image_channels(model)
     how: dict[str, Any] = {"round_to": round_to, "protect": protect, "seed": seed}
     about_images = partial(DetectionImages, data, imgsz=imgsz, batch=batch, names=detector.names, seed=seed)
     fitted, held = _apart(about_images(images=images).files, about_images(images=None).files)
-    with listed(fitted, *about) as fit, listed(held, *about) as test:
+    with listed(fitted, detector.names, channels) as fit, listed(held, detector.names, channels) as test:
 
         def worth(each: Candidate) -> float:
-            told.stage(f"try {each.imgsz} pixels", None)
             seen = DetectionImages(fit, imgsz=each.imgsz, batch=batch, stride=detector.stride, names=detector.names)
             task = YoloTask(seen, detector.names, each.imgsz)
-            engine = Engine(deepcopy(model).to(device), trace_detector(model), task, streams_for(task, model))
+            inside = within(told, f"try {each.imgsz} pixels")
+            about = deepcopy(model).to(device), trace_detector(model), task, streams_for(task, model)
+            engine = Engine(*about, told=inside)
             if watch is not None:
                 engine = replace(engine, watch=replace(watch, task=task))
             relevance = engine.weigh_errors() if each.left < 1 else None
@@ -83,6 +83,7 @@ def sized(
                 repaired, _ = decided.engine.repair(chosen, way.recover, decided.relevance)
             decided.engine.close()
             small = compact(repaired, chosen.plan, decided.engine.graph)
+            inside.stage("measure", None)
             return validate(small, test, imgsz=each.imgsz, batch=batch, device=str(device)).by_objects
 
         chosen = best(found, worth) if len(found) > 1 else found[0]
