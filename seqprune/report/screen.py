@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -16,6 +17,8 @@ from seqprune.report.console import step_block
 
 EVERY = 5.0
 """Seconds between two lines where nobody watches a bar."""
+SILENT = 30.0
+"""Seconds after which a stage that has nothing to count says there that it goes on."""
 
 
 class Screen:
@@ -54,13 +57,17 @@ class Screen:
             disable=quiet or not self.console.is_terminal,
         )
         self.task = self.progress.add_task("start", total=None, count="")
+        self.over = threading.Event()
 
     def __enter__(self) -> Screen:
         if not self.progress.disable:  # stopping prints an empty line otherwise, before rich 14
             self.progress.start()
+        if not (self.quiet or self.console.is_terminal):
+            threading.Thread(target=self._beats, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.over.set()
         self._ended()
         if not self.progress.disable:
             self.progress.stop()
@@ -96,10 +103,17 @@ class Screen:
             self.spoke = now
             self._line(f"{self.name} {count}{self._left(now)}")
 
+    def beat(self) -> None:
+        """A sign of life, where nothing was said for long."""
+        now = self.clock()
+        if self.name and now - self.spoke >= SILENT:
+            self.spoke = now
+            self._line(f"{self.name}, {now - self.began:.0f} s so far")
+
     def epoch(self, done: int, total: int, losses: Mapping[str, float]) -> None:
         """How far a training is, and what it loses."""
         lost = "".join(f"  {printable(name)} {value:.3f}" for name, value in losses.items())
-        count = f"epoch {done}/{total}{lost}"
+        count, self.spoke = f"epoch {done}/{total}{lost}", self.clock()
         self.progress.update(self.task, description="fine-tune", total=total, completed=done, count=count)
         self._line(count)
 
@@ -114,6 +128,10 @@ class Screen:
     def note(self, text: str) -> None:
         if not self.quiet:
             self.console.print(Text.assemble(("note: ", "cyan"), printable(text, 2000)))
+
+    def _beats(self) -> None:
+        while not self.over.wait(EVERY):
+            self.beat()
 
     def _line(self, text: str) -> None:
         """For a pipe, where no bar is drawn."""

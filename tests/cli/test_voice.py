@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,36 @@ def test_a_pipe_gets_a_line_every_few_seconds_and_not_for_every_batch() -> None:
         "observe 12/32 images, about 10 s left",
         "observe 24/32 images, about 4 s left",
     ]
+
+
+def test_a_stage_with_nothing_to_count_says_that_it_goes_on() -> None:
+    """Layers timed in a runtime, one after the other, were silent for minutes."""
+    clock, console = _Clock(), Console(file=io.StringIO(), width=200)
+    screen = Screen(console, clock=clock)
+    screen.beat()
+    screen.stage("factor", None)
+    for _ in range(7):
+        clock.now += 10.0
+        screen.beat()
+    screen.epoch(1, 8, {})
+    screen.beat()
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "factor",
+        "factor, 30 s so far",
+        "factor, 60 s so far",
+        "epoch 1/8",
+    ]
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_pipe_hears_by_itself_that_a_stage_goes_on(monkeypatch: pytest.MonkeyPatch, quiet: bool) -> None:
+    monkeypatch.setattr("seqprune.report.screen.EVERY", 0.01)
+    monkeypatch.setattr("seqprune.report.screen.SILENT", 0.02)
+    console = Console(file=io.StringIO(), width=200)
+    with Screen(console, quiet=quiet) as screen:
+        screen.stage("factor", None)
+        time.sleep(0.3)
+    assert ("factor, 0 s so far" in console.file.getvalue()) is not quiet  # type: ignore[attr-defined]
 
 
 def test_epochs_come_with_their_losses() -> None:
