@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,16 @@ NEEDED = 4 << 30
 sys.path.append(str(Path(__file__).resolve().parent))
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
+
+
+@pytest.fixture(autouse=True)
+def _own_activation() -> Iterator[None]:
+    """Ultralytics before 8.4.190 gives the activation of one YAML to every network that is built after it."""
+    yield
+    if "ultralytics.nn.modules.conv" in sys.modules:
+        from torch import nn
+
+        vars(sys.modules["ultralytics.nn.modules.conv"])["Conv"].default_act = nn.SiLU()
 
 
 @pytest.hookimpl(optionalhook=True)

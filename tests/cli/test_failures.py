@@ -153,7 +153,7 @@ write = State.write_tensors
 def limited(self, *args):
     write(self, *args)
     size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 16), resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), resource.RLIM_INFINITY))
 State.write_tensors = limited
 """
     folder = tmp_path / "yolov8n"

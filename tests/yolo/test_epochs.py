@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
+from ultralytics.utils import DEFAULT_CFG_DICT
 
 from seqprune.engine.state import State
 from seqprune.plan import PrunePlan
@@ -56,6 +57,8 @@ def test_a_training_goes_on_to_the_same_bits(
     tiny: nn.Module, data_yaml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
     """Every epoch was lost, however many there were."""
+    if "multi_scale" in options and isinstance(DEFAULT_CFG_DICT["multi_scale"], bool):
+        pytest.skip("sizes by share came with Ultralytics 8.4")
     given = QUICK | UNEVEN | options
     whole = finetune(tiny, data_yaml, **given)
     assert not same(whole, tiny)
@@ -92,6 +95,8 @@ def test_a_mask_and_a_teacher_go_on_too(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if "distill_model" not in DEFAULT_CFG_DICT:
+        pytest.skip("distillation came with Ultralytics 8.4.77")
     given: dict[str, Any] = QUICK | UNEVEN | {"epochs": 3, "plan": mask_plan, "teacher": tiny}
     masked = deepcopy(tiny)
     mask(masked)
@@ -105,7 +110,7 @@ def test_a_loss_that_changes_from_epoch_to_epoch_goes_on(
 ) -> None:
     """The two heads of a detector without suppression are weighed by how far the training is."""
     cfg = deepcopy(yaml_model_load("yolov10n.yaml")) | {"nc": 2}
-    cfg["scales"] = {"n": [0.33, 0.125, 256]}
+    cfg["scales"] = {"n": [0.33, 0.125, 1024]}
     torch.manual_seed(0)
     model = DetectionModel(cfg, verbose=False).eval()
     model.names, model.task = {0: "green", 1: "red"}, "detect"

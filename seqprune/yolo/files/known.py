@@ -35,7 +35,13 @@ _LAYERS = (
     "torchvision.ops.",
     "torchvision.models.",
 )
-_LOSSES = ("ultralytics.utils.loss", "ultralytics.utils.tal", "ultralytics.nn.distill_model")
+_LOSSES = (
+    "ultralytics.utils.loss",
+    "ultralytics.utils.tal",
+    "ultralytics.models.utils.loss",
+    "ultralytics.models.utils.ops",
+    "ultralytics.nn.distill_model",
+)
 _TRANSFORMS = "torchvision.transforms."
 _STORAGES = {
     "DoubleStorage": torch.float64,

@@ -18,6 +18,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.rtdetr import train as rtdetr
 from ultralytics.models.yolo import classify, detect, obb, pose, segment
+from ultralytics.nn import tasks
 from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import strip_optimizer, unwrap_model
 
@@ -36,6 +37,11 @@ from seqprune.yolo.train.teacher import handed_over, load_teacher
 
 Shapes = dict[str, torch.Size]
 _PATHS = ("data", "distill_model")
+_MAY_CHANGE = (
+    *("imgsz", "batch", "device", "close_mosaic", "augmentations", "save_period", "workers", "cache", "patience"),
+    *("time", "freeze", "val", "plots", "channels_last"),
+)
+"""In a run that goes on, as in Ultralytics' own."""
 
 
 class KeepsShape(BaseTrainer):  # type: ignore[misc]
@@ -73,23 +79,21 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
         Raises:
             InputError: the data is not given, or the checkpoint lies in no run's folder.
         """
-        given = {name: getattr(self.args, name, None) for name in _PATHS}
-        if self.args.resume and not given["data"]:
-            raise InputError(f"{self.args.resume}: its data is not given; from a checkpoint come numbers, no paths")
-        super().check_resume(overrides)
+        self.resume = bool(self.args.resume)
         if not self.resume:
             return
-        last = str(self.args.resume)
+        last, given = str(self.args.resume), {name: value for name, value in vars(self.args).items() if name in _PATHS}
+        if not given["data"]:
+            raise InputError(f"{last}: its data is not given; from a checkpoint come numbers, no paths")
+        if not Path(last).is_file():
+            raise InputError(f"{last}: is no file; give RUN/weights/last.pt of the run that goes on")
         folder = run_of(last)
-        self.args = get_cfg(overrides=plain_settings(vars(self.args)))
-        where = {
-            "save_dir": str(folder),
-            "project": str(folder.parent),
-            "name": folder.name,
-            "model": last,
-            "resume": last,
-        }
-        for name, value in (given | where).items():
+        numbers = tasks.torch_safe_load(last)[0].get("train_args") or {}
+        self.args = get_cfg(overrides=plain_settings(numbers))
+        where = {"save_dir": str(folder), "project": str(folder.parent), "name": folder.name}
+        where |= {"model": last, "resume": last}
+        changed = {name: overrides[name] for name in _MAY_CHANGE if name in overrides}
+        for name, value in (changed | given | where).items():
             setattr(self.args, name, value)
 
     def get_dataset(self) -> dict[str, Any]:
