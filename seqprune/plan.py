@@ -141,7 +141,7 @@ class PrunePlan:
                     f"the plan is for another model: it has {mine.name} with {mine.channels} channels, the model "
                     f"has {seen}; use the weights the plan was made for"
                 )
-            gone = np.setdiff1d(np.arange(layer.channels), mine.keep)
+            gone = np.setdiff1d(np.arange(layer.channels), mine.keep, assume_unique=True)
             removed[layer.groups[gone]] = True
         if PrunePlan.from_removed(graph, removed).layers != self.layers or graph.pinned[removed].any():
             raise PlanError(

@@ -107,18 +107,19 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
         if removed[cut.groups].any():
             cuts.setdefault((cut.module, cut.tensor), []).append(cut)
     parts: dict[int, torch.Tensor] = {}  # a parameter that two modules share stays one parameter
-    tensors = {(path, name): getattr(whole.get_submodule(path), name) for path, name in cuts}
+    modules = dict(whole.named_modules(remove_duplicate=False))
+    tensors = {(path, name): getattr(modules[path], name) for path, name in cuts}
     for key, slices in cuts.items():
         if id(tensors[key]) not in parts:
             parts[id(tensors[key])] = _cut(tensors[key], slices, removed)
     stated = [widths.held(module) for module in whole.modules()]
     small = copied(whole, parts)  # what is cut is not copied first
+    modules = dict(small.named_modules(remove_duplicate=False))
     for (path, name), tensor in tensors.items():
-        module = small.get_submodule(path)
-        if getattr(module, name) is not parts[id(tensor)]:  # a module that copies itself in its own way
-            setattr(module, name, parts[id(tensor)])
+        if getattr(modules[path], name) is not parts[id(tensor)]:  # a module that copies itself in its own way
+            setattr(modules[path], name, parts[id(tensor)])
     for path in {path for path, _ in cuts}:
-        _update_widths(small.get_submodule(path))
+        _update_widths(modules[path])
     for module, facts in zip(small.modules(), stated, strict=True):
         widths.update(module, facts)
     for same in repeated(model, graph, removed):

@@ -178,10 +178,10 @@ def lamp(scoring: Scoring) -> FloatArray:
     """
 
     def measure(rows: torch.Tensor) -> torch.Tensor:
-        squares = _squares(rows)
-        ascending = squares.sort().values
-        not_smaller = ascending.flip(0).cumsum(0).flip(0)[torch.searchsorted(ascending, squares)]
-        return squares / not_smaller.clamp(min=torch.finfo(torch.float64).tiny)
+        squares = _squares(rows).cpu().numpy()
+        ascending = np.sort(squares)
+        not_smaller = ascending[::-1].cumsum()[::-1][np.searchsorted(ascending, squares)]
+        return torch.from_numpy(squares / np.maximum(not_smaller, np.finfo(np.float64).tiny))
 
     return _over_rows(scoring, measure)
 

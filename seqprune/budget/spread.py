@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -70,20 +71,22 @@ def prefix_for(
     """
     # What leaves late is given back first.
     scores: FloatArray = np.full(graph.group_count, float(len(order)))
-    for rank, groups in enumerate(order):
-        scores[list(groups)] = rank
+    ranks = np.repeat(np.arange(len(order)), np.array([len(groups) for groups in order], np.intp))
+    scores[np.fromiter(chain.from_iterable(order), np.intp, len(ranks))] = ranks
 
     def removed(count: int) -> BoolArray:
         return graph.legalise(scores < count, scores, free, budget.round_to)
 
-    low, high = 0, len(order)
+    low, high, found = 0, len(order), None
     while low < high:
         middle = (low + high) // 2
-        if share(removed(middle)) <= budget.target:
-            high = middle
+        tried = removed(middle)
+        if share(tried) <= budget.target:
+            high, found = middle, tried
         else:
             low = middle + 1
-    found = removed(low)
+    if found is None:
+        found = removed(low)
     # A shorter beginning met it already, and is not asked again: time would tell something else every time.
     left = 0.0 if low < len(order) else share(found)
     if left > budget.target * (1 + TOLERANCE):
@@ -189,11 +192,11 @@ def pools(graph: ChannelGraph, free: BoolArray) -> list[IntArray]:
     groups = np.concatenate([np.empty(0, np.intp), *arrays])
     pairs, times = np.unique(groups * max(len(arrays), 1) + where, return_counts=True)
     starts = np.searchsorted(pairs, np.arange(graph.group_count + 1) * max(len(arrays), 1)).tolist()
-    about = np.stack([pairs % max(len(arrays), 1), times], 1)
+    about, width = np.stack([pairs % max(len(arrays), 1), times], 1).tobytes(), 2 * pairs.itemsize
     found: dict[bytes, list[int]] = {}
     for group in np.flatnonzero(free).tolist():
         # Groups of one pool are in the same of them, equally often.
-        found.setdefault(about[starts[group] : starts[group + 1]].tobytes(), []).append(group)
+        found.setdefault(about[width * starts[group] : width * starts[group + 1]], []).append(group)
     return [np.array(pool) for pool in found.values()]
 
 
@@ -202,20 +205,21 @@ def _within_floor(graph: ChannelGraph, order: IntArray, floor: float) -> IntArra
     groups = np.concatenate([layer.groups for layer in graph.all_layers])
     layers = np.repeat(np.arange(len(graph.all_layers)), [layer.channels for layer in graph.all_layers])
     places = np.argsort(groups, kind="stable")
-    starts = np.searchsorted(groups[places], np.arange(graph.group_count + 1)).tolist()
+    starts = np.searchsorted(groups[places], np.arange(graph.group_count + 1))
     makers = layers[places].tolist()
     spare = [layer.channels - max(1, int(np.ceil(floor * layer.channels))) for layer in graph.all_layers]
-    kept = []
-    for group in order.tolist():
-        mine = makers[starts[group] : starts[group + 1]]
+    stays = []
+    for start, end in zip(starts[order].tolist(), starts[order + 1].tolist(), strict=True):
+        mine, fits = makers[start:end], True
         for layer in mine:
             spare[layer] -= 1
-        if all(spare[layer] >= 0 for layer in mine):
-            kept.append(group)
-        else:
+            fits = fits and spare[layer] >= 0
+        stays.append(fits)
+        if not fits:
             for layer in mine:
                 spare[layer] += 1
-    return np.array(kept, np.intp)
+    within: IntArray = order[np.array(stays, bool)]
+    return within
 
 
 def protected(graph: ChannelGraph, paths: Sequence[str]) -> BoolArray:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -76,7 +77,7 @@ def repeated(model: nn.Module, graph: ChannelGraph, removed: BoolArray) -> list[
     """
     found = []
     for path, attribute, before, unread in _numbers(model, graph):
-        widths = [(inner, after) for inner, width, after in _widths(model, graph, removed, path) if width == before]
+        widths = list(_widths(model, graph, removed, path, before))
         for wanted, name in ((True, IN_NAME), (False, OUT_NAME)):
             if name.search(attribute) and any(inner is wanted for inner, _ in widths):
                 widths = [(inner, after) for inner, after in widths if inner is wanted]
@@ -91,24 +92,28 @@ def _numbers(model: nn.Module, graph: ChannelGraph) -> Iterator[tuple[str, str, 
     unread = set(graph.unread)
     stated = {(width.module, width.attribute) for width in graph.widths}
     for path, module in model.named_modules():
+        if type(module).__module__.startswith("torch."):
+            continue
         for attribute, number in numbers(module):
             inside = not attribute.isidentifier()
-            if inside and (
-                type(module).__module__.startswith("torch.") or (path, attribute.partition("[")[0]) in stated
-            ):
+            if inside and (path, attribute.partition("[")[0]) in stated:
                 continue
             if type(number) is int and (inside or (path, attribute) in unread):
                 yield path, attribute, number, (path, attribute) in unread
 
 
-def _widths(model: nn.Module, graph: ChannelGraph, removed: BoolArray, path: str) -> Iterator[tuple[bool, int, int]]:
-    """Of the layers in a module: whether it is what they read, how many channels it is, and how many stay."""
+def _widths(
+    model: nn.Module, graph: ChannelGraph, removed: BoolArray, path: str, width: int
+) -> Iterator[tuple[bool, int]]:
+    """Of the layers of this width in a module: whether it is what they read, and how many channels stay."""
     start = f"{path}." if path else ""
     for inner, module in model.get_submodule(path).named_modules():
+        if inner.count(".") >= DEPTH:
+            continue
         weight = getattr(module, "weight", None)
-        if inner.count(".") >= DEPTH or not isinstance(weight, torch.Tensor) or weight.dim() < 2:
+        if not isinstance(weight, torch.Tensor) or weight.dim() < 2:
             continue
         name = f"{start}{inner}".rstrip(".")
         for groups, reads in ((graph.weight_inputs.get(name), True), (graph.weight_outputs.get(name), False)):
-            if groups is not None:
-                yield reads, groups.size, int((~removed[groups]).sum())
+            if groups is not None and groups.size == width:
+                yield reads, width - int(np.count_nonzero(removed[groups]))

@@ -50,18 +50,20 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
     if not tensors_in(inputs):
         raise ModelError("there is no tensor in the example inputs: give tensors, in tuples, lists or dictionaries")
     refuse(model)
-    copy, recorder, notes = _traced_as_it_runs(model, inputs)
-    if unrun := _unrun(copy, recorder):
+    recorder, notes = _traced_as_it_runs(model, inputs)
+    if unrun := _unrun(recorder):
         notes += (f"{len(unrun)} modules with parameters never ran: {', '.join(unrun[:5])}{' …' * (len(unrun) > 5)}",)
     shapes = tuple((tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in tensors_in(inputs))
-    return recorder.finish(shapes, notes)
+    graph = recorder.finish(shapes, notes)
+    recorder.let_go()
+    return graph
 
 
-def _unrun(model: nn.Module, recorder: Recorder) -> list[str]:
+def _unrun(recorder: Recorder) -> list[str]:
     """Modules with parameters that neither ran nor, as a list of parameters does not, had theirs read by a call."""
     return [
         path
-        for path, module in model.named_modules()
+        for path, module in recorder.modules.items()
         if module._parameters and path not in recorder.ran and not recorder.reads_of(path)
     ]
 
@@ -76,7 +78,7 @@ class NotRunning(ModelError):
     where = ""
 
 
-def _traced_as_it_runs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[nn.Module, Recorder, tuple[str, ...]]:
+def _traced_as_it_runs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Recorder, tuple[str, ...]]:
     """A trace with counts, as far as the network runs with them: not all code in C takes them for numbers."""
     unwatched: set[str] = set()
     while len(unwatched) <= PATIENCE:
@@ -94,8 +96,8 @@ def _traced_as_it_runs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[nn.Mo
 
 def _traced(
     model: nn.Module, inputs: tuple[Any, ...], eager: bool, unwatched: set[str] | None
-) -> tuple[nn.Module, Recorder, tuple[str, ...]]:
-    """The copy that was run, what was written down, and notes.
+) -> tuple[Recorder, tuple[str, ...]]:
+    """What was written down, and notes.
 
     Args:
         model: the network.
@@ -108,17 +110,18 @@ def _traced(
     recorder = Recorder(copy)
     recorder.reader.eager = eager
     recorder.constants.possible = all(isinstance(given, torch.Tensor) for given in inputs)
+    modules = recorder.modules
     if not eager:
-        watch_held(copy, recorder.reader)
+        watch_held(modules, recorder.reader)
+    standins = {path: known for path, module in modules.items() if (known := standin_for(module)) is not None}
     if unwatched is not None:
-        stated = {path for path, module in copy.named_modules() if standin_for(module) is not None}
-        recorder.watched = watch_attributes(copy, recorder.reader, stated | unwatched)
-    with _paths(copy, recorder), standing_in(copy):
+        recorder.watched = watch_attributes(modules, recorder.reader, standins.keys() | unwatched)
+    with _paths(recorder), standing_in((modules[path], known) for path, known in standins.items()):
         with torch.no_grad():
             _run(copy, inputs, recorder)
         notes = _run_training(copy, inputs, recorder)
         _run_elsewhere(copy, inputs, recorder)
-    return copy, recorder, notes
+    return recorder, notes
 
 
 def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
@@ -184,10 +187,12 @@ def _run_elsewhere(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder
 
     In inference; inputs that the network does not take tell nothing.
     """
+    if not (_unrun(recorder) or recorder.constants.folds):
+        return  # as of most networks, before other inputs are made
     model.eval()
     for number, given in enumerate(_elsewhere(inputs)):
-        if not (_unrun(model, recorder) or (recorder.constants.folds and number < 2)):
-            continue
+        if not (_unrun(recorder) or (recorder.constants.folds and number < 2)):
+            return
         facts = recorder.facts()
         try:
             with torch.no_grad():
@@ -206,17 +211,18 @@ def _elsewhere(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
 
 
 @contextmanager
-def _paths(model: nn.Module, recorder: Recorder) -> Iterator[None]:
+def _paths(recorder: Recorder) -> Iterator[None]:
     """Keeps the recorder's stack of module paths while the model runs."""
+    paths = {module: path for path, module in recorder.modules.items()}
+
+    def enter(module: nn.Module, _a: Any) -> None:
+        recorder.enter(paths[module])
+
+    def leave(_m: nn.Module, _a: Any, _o: Any) -> None:
+        recorder.leave()
+
     handles = []
-    for path, module in model.named_modules():
-
-        def enter(_m: nn.Module, _a: Any, path: str = path) -> None:
-            recorder.enter(path)
-
-        def leave(_m: nn.Module, _a: Any, _o: Any) -> None:
-            recorder.leave()
-
+    for module in paths:
         handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
     try:
         yield

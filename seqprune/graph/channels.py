@@ -216,7 +216,7 @@ class ChannelGraph:
     def unbalanced(self, removed: BoolArray) -> tuple[Balance, tuple[int, ...]] | None:
         """The first balance that ``removed`` (``[group_count]``) breaks, with the counts that stay."""
         for balance in self.balances:
-            counts = tuple(int((~removed[section]).sum()) for section in balance.sections)
+            counts = tuple(section.size - int(np.count_nonzero(removed[section])) for section in balance.sections)
             if len(set(counts)) > 1 or min(counts) == 0:
                 return balance, counts
         return None
@@ -248,7 +248,7 @@ class ChannelGraph:
                 target = max(1, -(-most // round_to) * round_to)
                 short = [each for each in sections if giving.kept[each] < target]
                 if apart and len(short) > 1:
-                    giving.side_by_side(short, target)
+                    giving.side_by_side(sections, target)
                     continue
                 for each in short:
                     giving.back(each, target)

@@ -8,10 +8,10 @@ from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch.utils._pytree import tree_leaves
-
 from seqprune.graph.channels import IntArray
-from seqprune.graph.values import Value
+from seqprune.graph.values import Value, leaves_of
+
+NUMBER = int | float
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Constants:
     def unsteady(self, module: str, op: str, made: Iterable[Value], given: Any) -> Iterator[IntArray]:
         """Of what a call made, channels that are constant once removed, but by other numbers in another pass."""
         self._calls[module, op] += 1
-        numbers = [leaf for leaf in tree_leaves(given) if isinstance(leaf, int | float)]
+        numbers = [leaf for leaf in leaves_of(given) if isinstance(leaf, NUMBER)]
         if numbers != self._numbers.setdefault((module, op, self._calls[module, op]), numbers):
             for value in made:
                 if value.constant and not value.zero and value.atoms is not None:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
+from torch.utils._pytree import tree_map
 
 from seqprune.graph.channels import IntArray
-from seqprune.graph.values import leaves_of
+from seqprune.graph.values import LEAVES, leaves_of
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Reader:
 
     def settle(self, handed: Iterable[Count] = (), at: object = None) -> None:
         """Counts that were asked for their number count as used, but for those handed to a call made ``at`` here."""
+        if not self._peeks:
+            return
         known = {id(count) for count in handed}
         peeks, self._peeks = self._peeks, []
         for count, where in peeks:
@@ -237,8 +240,17 @@ def counts_in(tree: Any) -> list[Count]:
     return found
 
 
-def without_counts(leaf: Any) -> Any:
-    """A leaf of a call's arguments as torch takes it."""
+def without_counts(tree: Any) -> Any:
+    """A call's arguments as torch takes them; ``tree_map`` alone takes longer than many a call."""
+    kind = type(tree)
+    if kind is tuple or kind is list:
+        return kind(map(without_counts, tree))
+    if kind is dict:
+        return {name: without_counts(part) for name, part in tree.items()}
+    return tree if kind in LEAVES else tree_map(_without_count, tree)
+
+
+def _without_count(leaf: Any) -> Any:
     if type(leaf) is WatchedSize:
         return torch.Size([plain(size, read=False) for size in tuple.__iter__(leaf)])
     return plain(leaf, read=False)

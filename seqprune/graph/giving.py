@@ -56,9 +56,11 @@ class Sections:
         places = np.argsort(groups, kind="stable")
         starts = np.searchsorted(groups[places], np.arange(group_count + 1))
         section_of = np.repeat(np.arange(len(parts)), np.diff(ends))[places]
-        twice = tuple(len(np.unique(part)) < len(part) for part in parts)
-        together = (np.concatenate([parts[at] for at in sections]) for sections in counted)
-        apart = tuple(len(np.unique(part)) == len(part) for part in together)
+        twice = tuple(_repeating(section_of, groups[places], len(parts)).tolist())
+        together = np.full(len(parts), len(counted))
+        for at, balanced in enumerate(counted):
+            together[list(balanced)] = at
+        apart = tuple((~_repeating(together[section_of], groups[places], len(counted) + 1)[:-1]).tolist())
         return cls(groups, ends, section_of, starts, twice, tuple(counted), layers, apart)
 
     def holding(self, groups: IntArray) -> list[int]:
@@ -67,6 +69,14 @@ class Sections:
         before = np.repeat(counts.cumsum() - counts, counts)
         found: list[int] = self.sections[np.repeat(starts, counts) + np.arange(len(before)) - before].tolist()
         return found
+
+
+def _repeating(of: IntArray, groups: IntArray, count: int) -> BoolArray:
+    """``[count]``, which of these have a group more than once: ``of`` says whose each of ``groups`` is."""
+    pairs = np.sort(of + groups * count)
+    found = np.zeros(count, bool)
+    found[pairs[1:][pairs[1:] == pairs[:-1]] % count] = True
+    return found
 
 
 class Giving:
@@ -105,16 +115,18 @@ class Giving:
         self._give(groups[:wanted])
 
     def side_by_side(self, sections: Sequence[int], target: int) -> None:
-        """:meth:`back` of sections that have no group in common: a convolution in groups has one for each of these."""
-        starts, ends = self.sections.ends[list(sections)], self.sections.ends[np.array(sections) + 1]
-        groups = np.concatenate([self.sections.groups[start:end] for start, end in zip(starts, ends, strict=True)])
-        of = np.repeat(np.arange(len(sections)), ends - starts)
-        may = self.removed[groups] & self.decided[groups]
+        """:meth:`back` of sections one behind the other that have no group in common: a convolution in groups has one
+        for each of these.
+        """
+        first, last = sections[0], sections[-1] + 1
+        ends, wanted = self.sections.ends[first : last + 1], target - np.array(self.kept[first:last])
+        groups = self.sections.groups[ends[0] : ends[-1]]
+        of = np.repeat(np.arange(last - first), np.diff(ends))
+        may = self.removed[groups] & self.decided[groups] & (wanted > 0)[of]
         groups, of = groups[may], of[may]
         best = np.lexsort((groups, -self.scores[groups], of))
         groups, of = groups[best], of[best]
         place = np.arange(len(of)) - np.searchsorted(of, of)
-        wanted = target - np.array([self.kept[each] for each in sections])
         self._give(groups[place < wanted[of]])
 
     def _give(self, groups: IntArray) -> None:

@@ -24,9 +24,9 @@ HELD: Mapping[type[nn.Module], Mapping[str, tuple[tuple[str, int], ...]]] = {
 """Kind of module -> attribute -> the tensors and dimensions that tell its channels; a rule tells what groups are."""
 
 
-def watch_held(model: nn.Module, reader: Reader) -> None:
+def watch_held(modules: Mapping[str, nn.Module], reader: Reader) -> None:
     """Puts counts in the place of the numbers of channels that torch's own modules hold, in a copy that is traced."""
-    for path, module in model.named_modules():
+    for path, module in modules.items():
         held = [attributes for kind, attributes in HELD.items() if isinstance(module, kind)]
         if isinstance(module, nn.modules.conv._ConvNd) and 1 < module.groups == module.in_channels:
             held.append({"groups": (("weight", 0),)})
@@ -36,17 +36,17 @@ def watch_held(model: nn.Module, reader: Reader) -> None:
                     module.__dict__[attribute] = Count(number, Held(path, tensors, attribute, number), reader, path)
 
 
-def watch_attributes(model: nn.Module, reader: Reader, unwatched: Container[str]) -> list[Held]:
+def watch_attributes(modules: Mapping[str, nn.Module], reader: Reader, unwatched: Container[str]) -> list[Held]:
     """The same for every whole number above one that other modules hold, in lists too; gives those back of which nobody
     stated what they are. Code of one's own may do anything with what is stated, too.
 
     Args:
-        model: the copy.
+        modules: those of the copy, by their paths.
         reader: whom the counts tell.
         unwatched: paths of modules whose numbers stay plain.
     """
     watched = []
-    for path, module in model.named_modules():
+    for path, module in modules.items():
         if path in unwatched or type(module).__module__.startswith("torch."):
             continue
         stated = widths.held(module)

@@ -51,6 +51,10 @@ class Recorder(Written):
         self.stack.clear()
         self.constants.begin()
 
+    def let_go(self) -> None:
+        """Frees the copy now: the counts in its modules know the recorder, a cycle that stays till it is collected."""
+        vars(self).clear()
+
     def reads(self, weight: torch.Tensor) -> None:
         """States that a layer reads with this weight."""
         self.constants.reads(id(weight))

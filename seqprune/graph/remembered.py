@@ -35,11 +35,11 @@ class Storages:
         self._values: dict[int, tuple[StorageWeakRef, list[Value]]] = {}
 
     def add(self, tensor: torch.Tensor, value: Value) -> None:
-        values = self.of(tensor)
-        if not values:
-            storage = tensor.untyped_storage()
-            self._values[storage.data_ptr()] = StorageWeakRef(storage), values  # type: ignore[no-untyped-call]
-        values.append(value)
+        storage = tensor.untyped_storage()
+        known = self._values.get(storage.data_ptr())
+        if known is None or known[0].expired():  # type: ignore[no-untyped-call]
+            known = self._values[storage.data_ptr()] = StorageWeakRef(storage), []  # type: ignore[no-untyped-call]
+        known[1].append(value)
 
     def of(self, tensor: torch.Tensor) -> list[Value]:
         known = self._values.get(tensor.untyped_storage().data_ptr())

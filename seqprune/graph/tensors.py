@@ -31,7 +31,8 @@ class Tensors:
         self._storages = Storages()
         self._owners: dict[int, list[Owner]] = {}
         self._views: Remembered[torch.Tensor] = Remembered()
-        for path, module in self.model.named_modules():
+        self.modules: dict[str, nn.Module] = dict(self.model.named_modules())
+        for path, module in self.modules.items():
             tensors = (*module._parameters.items(), *module._buffers.items())
             for name, tensor in tensors:
                 if tensor is not None:

@@ -83,13 +83,15 @@ def _collect(tree: Any, found: list[Any]) -> None:
     elif kind is dict:
         for part in tree.values():
             _collect(part, found)
-    elif kind in _LEAVES:
+    elif kind in LEAVES:
         found.append(tree)
     else:
         found += tree_leaves(tree)
 
 
-_LEAVES = frozenset((torch.Tensor, torch.nn.Parameter, int, float, bool, str, slice, torch.dtype, torch.device))
+LEAVES = frozenset(
+    (torch.Tensor, torch.nn.Parameter, int, float, bool, str, type(None), slice, torch.dtype, torch.device)
+)
 
 
 def tensors_in(tree: Any) -> list[torch.Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +11,11 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from seqprune.errors import ModelError
 from seqprune.graph.counts import Count, Held, Source, WatchedSize, counts_in, place, taken, without_counts
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.rules import RULES, TAKES_OPAQUE, NoRule, check_dims
+from seqprune.graph.rules import RULES, TAKES_OPAQUE, NoRule, check_dims, misfit
 from seqprune.graph.rules.reshaping import FOLLOWS_COUNTS, VIEWS, views_one_dimension
 from seqprune.graph.values import OPAQUE, Value, tensors_in
 
@@ -95,7 +93,7 @@ class CallWatch(TorchFunctionMode):
         self.recorder.reader.settle(counts, place(sys._getframe(1)))
         given = args, kwargs
         if counts:
-            args, kwargs = tree_map(without_counts, given)
+            args, kwargs = without_counts(given)
         if name in ("conv2d", "linear"):
             _check_width(self.recorder, name, args, kwargs)
         self.inside += 1
@@ -154,9 +152,10 @@ class CallWatch(TorchFunctionMode):
     def record(self, name: str, in_place: bool, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
         """Writes down what a call did with channels; whether they were followed through it."""
         r = self.recorder
-        _refuse_transforms(r, args, kwargs)
-        r.adopt_aliases((args, kwargs), name)
-        tracked = r.tracked((args, kwargs))
+        tensors = tensors_in((args, kwargs))
+        _refuse_transforms(r, tensors)
+        r.adopt_aliases(tensors, name)
+        tracked = r.tracked(tensors)
         if not tracked or (name in LENDS_SECOND and r.value(args[0]) is None):
             if name in VIEWS and views_one_dimension(args, kwargs, out) and r.owners(args[0]):
                 r.adopt_view(out, args[0])
@@ -218,7 +217,7 @@ def _check_values(values: list[Value], results: list[torch.Tensor]) -> None:
     This says that the rule does not know what the operator did: pooling took the channels for space.
     """
     for value, tensor in zip(values, results, strict=True):
-        if value.atoms is not None and tuple(tensor.shape[value.dim : value.dim + 1]) != value.atoms.shape:
+        if value.atoms is not None and (*tensor.shape,)[value.dim : value.dim + 1] != value.atoms.shape:
             raise NoRule("leaves another number of channels than its rule expects")
 
 
@@ -233,14 +232,9 @@ def _named_as_rules_do(
     named = {ALIASES.get(name, name): value for name, value in kwargs.items() if name != "out"}
     if len(args) == 2 and "input" in named:
         args = (*args, named.pop("input"))
-    try:
-        _signature(rule).bind(*args, **named)
-    except TypeError as error:
-        raise NoRule(f"called in a way that its rule does not know: {error}") from error
+    if error := misfit(rule, len(args), tuple(named)):
+        raise NoRule(f"called in a way that its rule does not know: {error}")
     return args, named
-
-
-_signature = cache(inspect.signature)
 
 
 class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -269,9 +263,9 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-def _refuse_transforms(r: Recorder, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+def _refuse_transforms(r: Recorder, tensors: Sequence[torch.Tensor]) -> None:
     """Inside torch.vmap and torch.func tensors stand for others, with dimensions that code does not see."""
-    if any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors_in((args, kwargs)))):
+    if any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors)):
         raise ModelError(
             f"{r.module or 'the network'} computes under torch.vmap or torch.func, where channels cannot be followed; "
             "give a network that calls its layers on whole batches"

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
+from torch import nn
 
 from seqprune.graph.channels import Balance, Barrier, BoolArray, ChannelGraph, IntArray, Layer, Slice, Width
 from seqprune.graph.constants import Constants
@@ -59,6 +60,11 @@ class Written(Tensors):
     def module(self) -> str:
         return self.stack[-1] if self.stack else ""
 
+    @property
+    def own(self) -> nn.Module:
+        """The module whose code runs."""
+        return self.modules[self.module]
+
     def layer_of(self, atom: int) -> str:
         """Name of the layer that an atom is an output channel of."""
         for layer in self._layers.values():
@@ -78,7 +84,7 @@ class Written(Tensors):
             name = next((owner.module for owner in self.owners(weight) if owner.tensor == "weight"), None)
             if name is None:
                 raise NoRule(f"the weights of a layer are called weight, not {self.owners(weight)[0].tensor}")
-            kind = type(self.model.get_submodule(name)).__name__
+            kind = type(self.modules[name]).__name__
             atoms = np.arange(self._atom_count, self._atom_count + channels)
             self._atom_count += channels
             found = self._layers[id(weight)] = _LayerAtoms(name, kind, atoms)
@@ -147,12 +153,11 @@ class Written(Tensors):
         self._deferred.settle(self)
         self._pins = self._pins[seen:] + self._pins[:seen]  # what is read comes before what is done with it
         groups = self._groups()
-        reasons: dict[int, str] = {}
-        for atoms, reason in self._pins:
-            for group in np.unique(groups[atoms]).tolist():
-                reasons.setdefault(group, reason)
-        pinned = np.zeros(int(groups.max()) + 1, bool)
-        pinned[list(reasons)] = True
+        first = np.full(int(groups.max()) + 1, len(self._pins))  # of the pins that hold a group the first says why
+        for at, (atoms, _) in reversed([*enumerate(self._pins)]):
+            first[groups[atoms]] = at
+        pinned = first < len(self._pins)
+        reasons = {group: self._pins[first[group]][1] for group in np.flatnonzero(pinned).tolist()}
         return ChannelGraph(
             all_layers=tuple(_layer(layer, groups, pinned, reasons) for layer in self._layers.values()),
             slices=tuple(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -339,3 +342,50 @@ def test_a_scripted_function_is_named_for_what_it_is() -> None:
     for alone in (Swish(), Moved()):
         with pytest.raises(ModelError, match=r"^the network runs aten"):
             trace(alone, torch.randn(1, 3, 4, 4))
+
+
+class Stateful(nn.Module):
+    """Says itself what a copy of it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.seen = nn.Conv2d(3, 4, 1), [1]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "seen": []}
+
+
+def test_a_copy_module_by_module_holds_together_what_deepcopy_does() -> None:
+    """What modules share, what points back, tensors that share memory, and a state of its own."""
+    net = nn.Sequential(Stateful(), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1))
+    net.append(net[2])
+    net[1].beside = [net[0], net]
+    net[1].view = net[1].running_mean[:2]
+    net[2].notes = net[0].notes = {}
+    for copy in (copied(net), deepcopy(net)):
+        assert copy[3] is copy[2] is not net[2]
+        assert copy[1].beside[0] is copy[0]
+        assert copy[1].beside[1] is copy
+        assert copy[1].view.data_ptr() == copy[1].running_mean.data_ptr() != net[1].running_mean.data_ptr()
+        assert copy[2].notes is copy[0].notes is not net[0].notes
+        assert copy[0].seen == []
+        assert all(torch.equal(a, b) for a, b in zip(net.parameters(), copy.parameters(), strict=True))
+
+
+def test_the_copy_that_a_trace_runs_is_gone_when_it_ends() -> None:
+    """Its counts knew the recorder and that the copy: as many weights again stayed until they were collected."""
+    held: list[ref[nn.Module]] = []
+
+    class Noted(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            held.append(ref(self))
+            return super().forward(x)
+
+    gc.collect()
+    gc.disable()
+    try:
+        trace(nn.Sequential(Noted(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)), torch.zeros(1, 3, 8, 8))
+        assert held
+        assert all(each() is None for each in held)
+    finally:
+        gc.enable()

@@ -1,7 +1,7 @@
 """Per-operator channel rules, one file a kind; importing this package fills the table."""
 
 from seqprune.graph.rules import elementwise, heads, joining, reshaping, spatial, weighted
-from seqprune.graph.rules.table import RULES, TAKES_OPAQUE, Rule, check_dims, rule
+from seqprune.graph.rules.table import RULES, TAKES_OPAQUE, Rule, check_dims, misfit, rule
 from seqprune.graph.values import NoRule
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "elementwise",
     "heads",
     "joining",
+    "misfit",
     "reshaping",
     "rule",
     "spatial",

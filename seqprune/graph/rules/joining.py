@@ -101,7 +101,7 @@ def _counted_sections(r: Recorder, value: Value, sizes: list[int], size: Any) ->
 
 def _held_in_attribute(r: Recorder, size: int) -> bool:
     """Whether surgery knows the attribute of the running module that holds this width, and updates it."""
-    module = r.model.get_submodule(r.module)
+    module = r.own
     held = [vars(module).get(name) for name in widths.held(module)]
     return any(type(number) is int and number == size for number in held)  # a count would have come as one
 

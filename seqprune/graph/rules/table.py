@@ -9,7 +9,9 @@ the network's input, and, unless registered with ``opaque=True``, only with chan
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from seqprune.graph.values import NoRule, Value
@@ -53,6 +55,16 @@ def check_dims(name: str, dims: int) -> None:
     if dims not in known:
         many = f"{known[0]} to {known[-1]}" if len(known) > 1 else str(known[0])
         raise NoRule(f"runs on a tensor of {dims} dimensions, of {many} its channels are known")
+
+
+@cache
+def misfit(rule: Rule, places: int, names: tuple[str, ...]) -> str:
+    """Why a rule cannot be called with so many arguments, and others of these names; empty where it can."""
+    try:
+        inspect.signature(rule).bind(*range(places), **dict.fromkeys(names))
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def positive(dim: int, ndim: int) -> int:

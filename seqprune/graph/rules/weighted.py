@@ -13,13 +13,14 @@ from seqprune.graph.counts import Count, counts_in, is_count, plain
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, require, rule
 from seqprune.graph.unwatched import computed_weight
-from seqprune.graph.values import FIXED, Value
+from seqprune.graph.values import FIXED, NoRule, Value
 
 
 def _require_held(r: Recorder, held: bool) -> None:
     """Leaves a layer to the barrier whose weight or bias no module holds as it is."""
-    why = computed_weight(r.model.get_submodule(r.module))
-    require(held, f"the weight is computed, by {why}" if why else "the weight is computed, not a parameter of a module")
+    if not held:
+        why = computed_weight(r.own)
+        raise NoRule(f"the weight is computed, {f'by {why}' if why else 'not a parameter of a module'}")
 
 
 def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.Tensor, why_not: str | None) -> IntArray:
@@ -48,7 +49,7 @@ def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.T
 
 def _no_fold(r: Recorder, weight: torch.Tensor, bias: torch.Tensor | None, padding: Any = 0) -> str:
     """Why the bias of a layer cannot take up what its weight makes of a constant channel; empty where it can."""
-    own = r.model.get_submodule(r.module)
+    own = r.own
     if bias is None:
         return "it has no bias to take up a constant"
     if not isinstance(own, _FOLDING) or type(own).forward not in _OWN_FORWARDS or own.weight is not weight:
@@ -105,7 +106,7 @@ def _require_counted(r: Recorder, weight: torch.Tensor, groups: int, read: IntAr
 
     Its module's attribute follows them, where the module runs that holds the weight; else their own number was given.
     """
-    module = r.model.get_submodule(r.module)
+    module = r.own
     own = isinstance(module, nn.modules.conv._ConvNd) and any(o.module == r.module for o in r.owners(weight))
     if own and groups is vars(module)["groups"]:
         return
@@ -115,7 +116,8 @@ def _require_counted(r: Recorder, weight: torch.Tensor, groups: int, read: IntAr
 
 def _depthwise(r: Recorder, read: IntArray, weight: torch.Tensor, bias: torch.Tensor | None) -> Value:
     """A depthwise convolution passes its channels on, each of them once per output it makes of it."""
-    atoms = np.repeat(read, weight.shape[0] // len(read))
+    times = weight.shape[0] // len(read)
+    atoms = read if times == 1 else np.repeat(read, times)
     _cut_output(r, weight, 0, bias, atoms)
     return Value(atoms)
 
@@ -209,7 +211,7 @@ def batch_norm(
     value = r.followed(input)
     require(value.dim == 1, "the channels are not in dimension 1")
     atoms = value.known()
-    if weight is None and isinstance(r.model.get_submodule(r.module), nn.modules.batchnorm._NormBase):
+    if weight is None and isinstance(r.own, nn.modules.batchnorm._NormBase):
         r.width("num_features", atoms)  # one without weights tells its channels in no other way
     for tensor, dead in ((weight, 0.0), (bias, 0.0), (running_mean, 0.0), (running_var, 1.0)):
         if tensor is not None:
@@ -236,7 +238,7 @@ def group_norm(
     value = r.followed(input)
     held = {owner.module for tensor in (weight, bias) if tensor is not None for owner in r.owners(tensor)}
     require(held <= {r.module}, _WRITTEN_OUT)
-    module = r.model.get_submodule(r.module)
+    module = r.own
     require(isinstance(module, torch.nn.GroupNorm) and num_groups is module.num_groups, _WRITTEN_OUT)
     own = is_count(num_groups) or type(module).forward is torch.nn.GroupNorm.forward
     require(own, _WRITTEN_OUT)

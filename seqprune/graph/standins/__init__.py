@@ -9,7 +9,7 @@ pruned keeps its own code. A module that was given another ``forward`` is traced
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import MethodType
 from typing import Any
@@ -35,15 +35,13 @@ def standin_for(module: nn.Module) -> StandIn | None:
 
 
 @contextmanager
-def standing_in(model: nn.Module) -> Iterator[None]:
-    """While this lasts, the modules of ``model`` that have a stand-in run it."""
-    replaced = []
-    for module in model.modules():
-        if (function := standin_for(module)) is not None:
-            module.__dict__["forward"] = MethodType(function, module)
-            replaced.append(module)
+def standing_in(modules: Iterable[tuple[nn.Module, StandIn]]) -> Iterator[None]:
+    """While this lasts, these modules run their stand-ins."""
+    pairs = list(modules)
+    for module, function in pairs:
+        module.__dict__["forward"] = MethodType(function, module)
     try:
         yield
     finally:
-        for module in replaced:
+        for module, _ in pairs:
             del module.__dict__["forward"]
