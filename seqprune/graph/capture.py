@@ -130,13 +130,14 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
         else:
             recorder.set_value(tensor, OPAQUE)
     watch = CallWatch(recorder)
-    below = OperatorWatch(watch)
     try:
-        with below, watch:
+        with OperatorWatch(watch), watch:
             out = model(*inputs)
+    except ModelError:
+        raise
     except NETWORK_FAILS as error:
-        if below.unseen is not None:
-            raise below.unseen from error
+        if recorder.refused is not None:
+            raise recorder.refused from error
         failed = NotRunning(
             f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: "
             f"{recorder.failed_in or 'the network'} raised {first_line(error)}; check the weights and the input size"
@@ -145,6 +146,8 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
         raise failed from error
     finally:
         recorder.reader.settle()
+    if recorder.refused is not None:
+        raise recorder.refused
     returned = list(leaves(outputs.read(model, out)))
     for count in counts_in(returned):
         count.use()

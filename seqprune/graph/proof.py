@@ -179,6 +179,8 @@ def _compared(
 ) -> Difference:
     try:
         reference = _outputs(masked, inputs)
+    except ModelError:
+        raise
     except NETWORK_FAILS as raised:
         raise ModelError(
             f"the masked model does not run on the example inputs ({first_line(raised)}); check the input"
