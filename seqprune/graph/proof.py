@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,8 +108,7 @@ def elsewhere(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...], tole
             raise VerificationError(f"{name}: {error}") from error
         tried.append(name)
         least = min(least, given, key=_numbers)
-    devices = {p.device for p in masked.parameters() if p.is_cuda}
-    with torch.random.fork_rng(devices=devices):
+    with _drawing(masked):
         if _train_once(masked, least) is None:
             if (failed := _train_once(small, least)) is not None:
                 raise VerificationError(
@@ -117,6 +117,11 @@ def elsewhere(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...], tole
                 )
             tried.append("training step")
     return tuple(tried)
+
+
+def _drawing(model: nn.Module) -> AbstractContextManager[None]:
+    """What is drawn at random meanwhile leaves the caller's generators as they were."""
+    return torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda})
 
 
 def _numbers(inputs: tuple[Any, ...]) -> int:
@@ -219,7 +224,9 @@ def _difference(reference: Sequence[torch.Tensor], result: Sequence[torch.Tensor
 
 
 def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
-    with inference(model):
+    """Of a network that draws at random in inference: both draw the same."""
+    with inference(model), _drawing(model):
+        torch.manual_seed(0)
         out = model(*cloned(inputs))
     return [t.detach() for t in _tensors(outputs.read(model, out))]
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
@@ -161,6 +162,15 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
     assert graph.folds == ()  # zero all the way: there is no constant to take up
 
 
+DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
+    F.dropout,
+    F.dropout2d,
+    lambda x: torch.dropout(x, 0.5, True),
+    lambda x: F.alpha_dropout(x, 0.5, True),
+    lambda x: F.rrelu(x, training=True),
+]
+
+
 @pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax")
 @pytest.mark.parametrize(
     ("between", "reason"),
@@ -228,6 +238,7 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (lambda x: x / (x.numel() / 72), "reads their number"),
         (lambda x: torch.cat([x.split(2, 1)[1], x[:, :2]], 1), "numbers in the code"),
         (lambda x: x + torch.ones(4, 1, 1, dtype=x.dtype), "constant that has one entry per channel"),
+        *((lambda x, draws=draws: draws(x), "draws at random in inference") for draws in DRAWS),
     ],
 )
 def test_what_cannot_be_followed_is_pinned_with_its_reason(
