@@ -36,7 +36,7 @@ def copied(model: Network, instead: Mapping[int, torch.Tensor] | None = None) ->
     """
     with torch.no_grad(), _Detached():
         copy = _copied(model, instead or {})
-    _require_apart(model, copy)
+    _require_apart(model, copy, instead or {})
     # A ScriptModule copies its parameters as it computes, and alone those that it shares with other modules.
     pairs = (each.named_parameters(remove_duplicate=False) for each in (model, copy))
     for (_, old), (_, new) in zip(*pairs, strict=True):
@@ -45,10 +45,10 @@ def copied(model: Network, instead: Mapping[int, torch.Tensor] | None = None) ->
     return copy
 
 
-def _require_apart(model: nn.Module, copy: nn.Module) -> None:
+def _require_apart(model: nn.Module, copy: nn.Module, instead: Mapping[int, torch.Tensor]) -> None:
     """Whatever is done to the copy would be done to the network itself otherwise."""
     held = [*model.modules(), *model.parameters(), *model.buffers()]
-    own = set(map(id, held))
+    own = set(map(id, held)) - set(map(id, instead.values()))
     for path, module in copy.named_modules():
         tensors = (*module._parameters.values(), *module._buffers.values())
         if any(id(each) in own for each in (module, *tensors) if each is not None):

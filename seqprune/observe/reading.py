@@ -8,13 +8,13 @@ and an activation alone follow it is read from the graph that automatic differen
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
 
+from seqprune.graph.copying import copied
 from seqprune.graph.values import tensors_in
 from seqprune.observe.batch import Batch
 from seqprune.observe.inputs import call, with_gradients
@@ -101,7 +101,7 @@ def reading_of(model: nn.Module, batch: Batch) -> Reading:
 
 def _recording(model: nn.Module) -> nn.Module:
     """A copy all of whose weights are followed: behind a ``detach``, frozen ones would leave no graph."""
-    copy = deepcopy(model).eval()
+    copy = copied(model).eval()
     for parameter in copy.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     return copy

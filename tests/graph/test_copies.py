@@ -375,3 +375,11 @@ def test_a_scripted_function_is_named_for_what_it_is() -> None:
     for alone in (Swish(), Moved()):
         with pytest.raises(ModelError, match=r"^the network runs aten"):
             trace(alone, torch.randn(1, 3, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(nn.ReLU, "not a type"), ("net.pt", "not a str"), (None, "not a NoneType")]
+)
+def test_what_is_no_network_is_said(given: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=f"a network is a torch.nn.Module, {said}(Type)?: give the built module"):
+        trace(given, X)
