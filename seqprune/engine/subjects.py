@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from seqprune.engine.batches import Batches
@@ -16,7 +15,7 @@ from seqprune.engine.subject import Subject
 from seqprune.errors import DataError, InputError, ModelError
 from seqprune.graph.copying import copied
 from seqprune.observe.device import as_device
-from seqprune.observe.inputs import tensors
+from seqprune.observe.inputs import finite, tensors
 
 
 def module_subject(model: nn.Module, data: Any, look: Look, how: Open, seed: int = 0) -> Subject:
@@ -42,9 +41,11 @@ def module_subject(model: nn.Module, data: Any, look: Look, how: Open, seed: int
             raise InputError("there are no data to run the network on: give data, or example_inputs")
         loaders["train"] = [(how.example_inputs,)]
     images = Batches(loaders["train"], look.batch, look.images, seed)
+    for batch in images:
+        if not all(map(finite, tensors(batch.images))):
+            raise DataError(f"batch {batch.number} of the data holds NaN or infinite numbers: look at what makes it")
     validation = Batches(loaders["val"], look.batch) if look.val and loaders.get("val") is not None else None
     copy = copied(model).cpu().eval()
-    _require_finite(copy, images)
     task = ModuleTask(
         copy,
         images,
@@ -68,17 +69,3 @@ def module_subject(model: nn.Module, data: Any, look: Look, how: Open, seed: int
         source=type(model).__name__,
         data="" if data is None else type(data).__name__,
     )
-
-
-def _require_finite(model: nn.Module, images: Batches) -> None:
-    """One number that is none makes all that a layer reads so, and no layer would be worth anything."""
-    for name, parameter in model.named_parameters():
-        if not _finite(parameter):
-            raise ModelError(f"{name} holds NaN or infinite numbers: give weights of a training that went well")
-    for batch in images:
-        if not all(map(_finite, tensors(batch.images))):
-            raise DataError(f"batch {batch.number} of the data holds NaN or infinite numbers: look at what makes it")
-
-
-def _finite(tensor: torch.Tensor) -> bool:
-    return not (tensor.is_floating_point() or tensor.is_complex()) or bool(tensor.detach().isfinite().all())
