@@ -24,6 +24,7 @@ from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.copying import copied
 from seqprune.graph.counts import counts_in
 from seqprune.graph.held import watch_attributes, watch_held
+from seqprune.graph.modes import uncompiled
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.sizes import is_image, other_batch, other_sizes, resized
 from seqprune.graph.standins import standin_for, standing_in
@@ -113,7 +114,7 @@ def _traced(
     if unwatched is not None:
         stated = {path for path, module in copy.named_modules() if standin_for(module) is not None}
         recorder.watched = watch_attributes(copy, recorder.reader, stated | unwatched)
-    with _paths(copy, recorder), standing_in(copy):
+    with _paths(copy, recorder), standing_in(copy), uncompiled():
         with torch.no_grad():
             _run(copy, inputs, recorder)
         notes = _run_training(copy, inputs, recorder)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -185,6 +185,21 @@ def test_a_network_that_has_no_copy_of_its_own_is_pruned(preset: str) -> None:
     found = seqprune.prune(model, [torch.rand(2, 3, 8, 8)], preset=preset, target="params=0.7", round_to=1)
     assert found.record.verify.max_rel < 1e-5
     assert found.plan.layers
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch has this from 2.6 on")
+def test_a_compiled_network_is_pruned_as_plain_python() -> None:
+    """The compiler compiled the hooks that look at layers, anew for each, and came to no end."""
+    model = torch.compile(nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1)), backend=_never)
+    samples = [torch.rand(2, 3, 8, 8)]
+    found = seqprune.prune(cast(nn.Module, model), samples, preset="fast", target="params=0.7", round_to=1)
+    assert found.plan.layers
+    with pytest.raises(Exception, match="compiled after all"):
+        found.model(samples[0])
+
+
+def _never(*_: object) -> Callable[..., object]:
+    raise NotImplementedError("compiled after all")
 
 
 def test_a_network_of_layers_that_the_best_preset_does_not_read() -> None:
