@@ -29,7 +29,7 @@ from seqprune.graph.recorder import Recorder
 from seqprune.graph.sizes import is_image, other_batch, other_sizes, resized
 from seqprune.graph.standins import standin_for, standing_in
 from seqprune.graph.unwatched import refuse, wrap_scripted
-from seqprune.graph.values import NETWORK_FAILS, OPAQUE, Value, cloned, doubled, first_line, leaves, tensors_in
+from seqprune.graph.values import ANY_FAILURE, OPAQUE, Value, cloned, doubled, first_line, leaves, tensors_in
 from seqprune.graph.watch import CallWatch, OperatorWatch
 
 PATIENCE = 3
@@ -136,7 +136,7 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
             out = model(*inputs)
     except ModelError:
         raise
-    except NETWORK_FAILS as error:
+    except ANY_FAILURE as error:
         if recorder.refused is not None:
             raise recorder.refused from error
         failed = NotRunning(

@@ -16,12 +16,12 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from seqprune.errors import ModelError
-from seqprune.graph.values import NETWORK_FAILS, first_line
+from seqprune.graph.values import ANY_FAILURE, first_line
 
 Network = TypeVar("Network", bound=nn.Module)
 
 # What copying an object without a copy of its own raises: its class may have any error of its own.
-REFUSALS = NETWORK_FAILS
+REFUSALS = ANY_FAILURE
 
 
 def copied(model: Network, instead: Mapping[int, torch.Tensor] | None = None) -> Network:

@@ -23,7 +23,7 @@ from seqprune.graph import outputs
 from seqprune.graph.copying import copied
 from seqprune.graph.modes import inference
 from seqprune.graph.sizes import other_sizes
-from seqprune.graph.values import NETWORK_FAILS, cloned, doubled, first_line, leaves, map_tensors, tensors_in
+from seqprune.graph.values import ANY_FAILURE, cloned, doubled, first_line, leaves, map_tensors, tensors_in
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -134,13 +134,13 @@ def _ways(
     for name, form in FORMS.items():
         try:
             one = form(copied(masked).eval())
-        except NETWORK_FAILS:
+        except ANY_FAILURE:
             continue
         if one is None:
             continue
         try:
             other = form(copied(small).eval())
-        except NETWORK_FAILS as error:
+        except ANY_FAILURE as error:
             raise VerificationError(
                 f"{name}: the compact model cannot be brought into this form ({first_line(error)}), the masked one "
                 "can; please report this, with the network"
@@ -174,7 +174,7 @@ def _train_once(model: nn.Module, inputs: tuple[Any, ...]) -> BaseException | No
         with torch.enable_grad():
             found = [t for t in _tensors(outputs.read(copy, copy(*cloned(doubled(inputs))))) if t.requires_grad]
             torch.stack([t.double().square().mean() for t in found]).sum().backward()  # type: ignore[no-untyped-call]
-    except NETWORK_FAILS as error:
+    except ANY_FAILURE as error:
         return error
     return None
 
@@ -186,7 +186,7 @@ def _compared(
         reference = _outputs(masked, inputs)
     except ModelError:
         raise
-    except NETWORK_FAILS as raised:
+    except ANY_FAILURE as raised:
         raise ModelError(
             f"the masked model does not run on the example inputs ({first_line(raised)}); check the input"
         ) from raised
@@ -194,7 +194,7 @@ def _compared(
         raise VerificationError("the network returns no floating-point tensor: there is nothing to compare")
     try:
         result = _outputs(small, inputs)
-    except NETWORK_FAILS as raised:
+    except ANY_FAILURE as raised:
         raise VerificationError(
             f"the compact model does not run where the masked one does ({first_line(raised)}); please report "
             "this, with the network"

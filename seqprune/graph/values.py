@@ -12,10 +12,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 from seqprune.errors import ModelError
 from seqprune.graph.channels import IntArray
 
-NETWORK_FAILS = (Exception,)
-"""What a network's own code raises where it does not run: also errors of its own, so no list of classes would do.
+# What code raises where it does not run, beside which an engine or a suite has exceptions of its own to let through.
+NETWORK_FAILS = (
+    *(RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(NameError, ImportError, OSError, torch.jit.Error),
+)
+ANY_FAILURE = (Exception,)
+"""The same around a network's own code alone, whose errors may be of a class of its own: no list holds them all.
 
-Caught around such code alone; what seqprune raises inside it is let through before.
+What seqprune raises inside it is let through before.
 """
 
 
