@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -93,7 +94,7 @@ class PrunePlan:
         removed = np.zeros(graph.group_count, bool)
         for name, indices in keep.items():
             layer = find_layer(graph, name)
-            chosen = tuple(int(i) for i in indices)
+            chosen = _indices(name, indices)
             check_keep(name, layer.channels, chosen)
             gone = np.setdiff1d(np.arange(layer.channels), chosen)
             if not layer.free[gone].all():
@@ -231,6 +232,17 @@ class PrunePlan:
         return cls.from_json(text)
 
 
+def _indices(name: str, given: Iterable[int]) -> tuple[int, ...]:
+    """Whole numbers of any kind; no truth values, which tell of every channel whether it stays."""
+    try:
+        found = list(given)
+        if not any(isinstance(each, bool) for each in found):
+            return tuple(map(operator.index, found))
+    except TypeError:
+        pass
+    raise PlanError(f"the keep set of {name} holds something else than whole numbers: give indices of its channels")
+
+
 def check_keep(name: str, channels: int, keep: tuple[int, ...]) -> None:
     """Raises :class:`PlanError` unless ``keep`` is a sorted, non-empty subset of ``range(channels)``."""
     if not keep:
@@ -246,7 +258,7 @@ def find_layer(graph: ChannelGraph, name: str) -> Layer:
     """The prunable layer of that name; raises :class:`PlanError` where there is none."""
     layer = graph.by_name.get(name)
     if layer is None:
-        near = difflib.get_close_matches(name, graph.by_name)
+        near = difflib.get_close_matches(str(name), graph.by_name)
         hint = f"; did you mean {', '.join(near)}?" if near else "; `seqprune inspect` lists the layers"
         raise PlanError(f"the model has no layer {name}{hint}")
     if not layer.free.any():

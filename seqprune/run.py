@@ -23,6 +23,7 @@ from seqprune.engine.settings import Choose, Look, Open, Train, check_together
 from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import MeasurementError
+from seqprune.graph.modes import uncompiled
 from seqprune.observe.device import as_device
 from seqprune.observe.ranks import Ranks, connect
 from seqprune.report import summary
@@ -81,7 +82,8 @@ def prune(
     check_there(model)
     look, choose, train, how = settings_of(options)
     note = "" if options.get("preset") or choose.preset != ACTIVATION else UNASKED
-    return _prune(model, data, folder, listener or Listener(), note, look, choose, train, how)
+    with uncompiled():
+        return _prune(model, data, folder, listener or Listener(), note, look, choose, train, how)
 
 
 vars(prune)["__signature__"] = signature(prune).replace(

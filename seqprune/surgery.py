@@ -20,6 +20,7 @@ from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
 from seqprune.graph.copying import copied
 from seqprune.graph.factor import shaped
 from seqprune.graph.leaving import left_out, merge
+from seqprune.graph.modes import uncompiled
 from seqprune.graph.numbers import put
 from seqprune.graph.proof import TOLERANCE as TOLERANCE
 from seqprune.graph.proof import Difference as Difference
@@ -98,9 +99,8 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
     model = shaped(left_out(model, plan.blocks), plan.factors)
     graph = graph or graph_for(model, plan)
     removed = plan.removed_groups(graph)
-    whole = model
+    whole = copied(model) if graph.folds else model
     if graph.folds:
-        whole = copied(model)
         fold_constants(whole, plan, graph, removed)
     cuts: dict[tuple[str, str], list[Slice]] = {}
     for cut in graph.slices:
@@ -272,8 +272,9 @@ def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: 
             difference is above the tolerance.
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    found = proof.compare(masked, small, inputs, tolerance)
-    return replace(found, tried=proof.elsewhere(masked, small, inputs, tolerance))
+    about = masked, small, inputs, tolerance
+    with uncompiled():
+        return replace(proof.compare(*about), tried=proof.elsewhere(*about))
 
 
 def count_active_channels(layer: nn.Module) -> int:

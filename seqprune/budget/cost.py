@@ -5,13 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from copy import deepcopy
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqprune.errors import InputError
+from seqprune.graph.copying import copied
 from seqprune.observe.device import as_device
 from seqprune.observe.inputs import Inputs, call, mapped
 
@@ -29,7 +29,7 @@ def gflops(model: nn.Module, inputs: Inputs) -> float:
     Two operations for each multiply-accumulate. Normalisation, activations and resizing are not counted. Counted while
     a copy of the model runs in inference mode, so it is right whatever was pruned.
     """
-    copy = deepcopy(model).eval()
+    copy = copied(model).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         call(copy, mapped(torch.clone, inputs))
     return float(counter.get_total_flops()) / 1e9
@@ -49,7 +49,7 @@ def latencies_ms(
     if runs < 1:
         raise InputError(f"runs={runs} must be at least 1")
     where = as_device(device)
-    copies = [deepcopy(model).eval().to(where) for model in models]
+    copies = [copied(model).eval().to(where) for model in models]
     given = [mapped(lambda each: each.to(where, copy=True), each) for each in inputs]
     seconds: list[list[float]] = [[] for _ in copies]
     with torch.inference_mode():

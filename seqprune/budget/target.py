@@ -38,7 +38,7 @@ class Target:
         Raises:
             InputError: the text says anything else.
         """
-        kind, _, share = text.partition("=")
+        kind, _, share = text.partition("=") if isinstance(text, str) else ("", "", "")
         try:
             found = cls(kind.strip(), float(share))
         except ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +13,9 @@ from seqprune.budget.spread import Budget
 from seqprune.budget.surgeon import RIDGE
 from seqprune.budget.target import Target, measured_share, meeting, price_of
 from seqprune.engine.task import Task
+from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph
+from seqprune.graph.copying import copied
 from seqprune.observe.batch import Batch, LabelledImages, every, images_in
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
@@ -78,8 +79,11 @@ def accurate_plan(
     ``relevance`` is that of the task's images; ``timing`` measures where the target is time, in the first process.
 
     Raises:
-        InputError: the target cannot be met, or nothing of that path to protect.
+        InputError: the target cannot be met, or nothing of that path to protect, or no layer is read.
     """
+    if reading is not None and not reading.names:
+        why = next((f" ({name}: {why})" for name, why in reading.left_out.items()), "")
+        raise InputError(f"preset accurate can read no layer of this network{why}: choose preset fast")
     example = task.example(original)
     price = price_of(target, original, graph, example, timing, ranks)
     removed = choose_globally(
@@ -168,7 +172,7 @@ def quickly(
     fitting, _ = task.images.hold_out()
     step = max(1, len(fitting) * next(iter(fitting)).count // ENOUGH)
     fit = _fit_of(original, plan, graph, task, fitting, streams, relevance, reading, forward, None)
-    model = deepcopy(masked)
+    model = copied(masked)
     fit(model, True, every(fitting, 0, step), 0, lambda _stages: None, True)
     return model
 

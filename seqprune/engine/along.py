@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from seqprune.engine.portrait import overall
 from seqprune.engine.state import State
 from seqprune.engine.task import Task
 from seqprune.errors import SeqPruneError
+from seqprune.graph.copying import copied
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Along:
             return
         self.told.stage(f"measure after {what}", None)
         try:
-            known = overall(self.task.accuracy(deepcopy(model).cpu()))
+            known = overall(self.task.accuracy(copied(model).cpu()))
         except SeqPruneError as why:
             self.told.warning(f"accuracy after {what} is not measured: {why}")
             return

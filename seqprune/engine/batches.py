@@ -62,6 +62,8 @@ class Batches:
             raise InputError(
                 f"data is a {type(given).__name__}, which can end: give a loader, or a function that returns one"
             )
+        if not hasattr(given, "__iter__") and not hasattr(given, "__getitem__"):
+            raise InputError(f"data is a {type(given).__name__}: give a loader, or a function that returns one")
         self._batches: list[Batch] = []
         left = images
         for whole in _batches(given, images, seed):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -28,6 +27,7 @@ from seqprune.engine.steps import Done, Settings, StepReport, reports
 from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.task import Task
 from seqprune.graph.channels import ChannelGraph
+from seqprune.graph.copying import copied
 from seqprune.observe.batch import Images
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import ALONE, Ranks
@@ -172,7 +172,7 @@ class Engine:
 
     def _so_far(self) -> tuple[nn.Module, Done | None]:
         """The network as an earlier run left it, and what that decided."""
-        model, known = deepcopy(self.original), self.state.read_tensors("steps")
+        model, known = copied(self.original), self.state.read_tensors("steps")
         if known is None:
             return model, None
         done = done_of_tensors(*known)

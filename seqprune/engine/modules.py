@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from seqprune.engine.outputs import Outputs, asked, found, judge_of, kinds_of, p
 from seqprune.engine.task import Judge
 from seqprune.errors import InputError, ModelError, PlanError
 from seqprune.graph import ChannelGraph, trace
+from seqprune.graph.copying import copied
 from seqprune.graph.leaving import leave_out, merge
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.inputs import Inputs, call
@@ -123,7 +123,7 @@ class ModuleTask:
             return {name: float(value) for name, value in self.evaluate(model).items()}
         if self.validation is None or not self.validation.classes:
             return {}
-        there = model if self.device is None else deepcopy(model).to(self.device)
+        there = model if self.device is None else copied(model).to(self.device)
         return top_accuracies(there, self.validation)
 
     def prove(self, masked: nn.Module, small: nn.Module, inputs: Inputs) -> tuple[Difference, str]:

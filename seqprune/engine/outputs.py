@@ -8,7 +8,6 @@ variance over the images. Of a map of outputs every position counts alike, and a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from typing import Any, Literal, cast
 
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from seqprune.errors import ModelError
+from seqprune.graph.copying import copied
 from seqprune.graph.values import leaves
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.inputs import Inputs, call
@@ -112,4 +112,4 @@ def judge_of(
 
 def asked(model: nn.Module) -> nn.Module:
     """A copy in inference mode whose weights need no gradients."""
-    return deepcopy(model).eval().requires_grad_(False)
+    return copied(model).eval().requires_grad_(False)

@@ -151,8 +151,8 @@ def settings_of(
     given = {name: value for name, value in given.items() if value is not None}
     if round_to is None and (isinstance(keep, float) or preset in WHOLE):
         given["round_to"] = ROUND_TO
-    if seed < 0:
-        raise InputError(f"seed={seed}: give 0 or more")
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed={seed!r}: give a whole number, 0 or more")
     for name, values in allowed.items():
         if name in given and given[name] not in values:
             raise InputError(f"{name}={given[name]!r} is not known: choose {', '.join(values)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from copy import deepcopy
 from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
@@ -29,6 +28,7 @@ from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
+from seqprune.graph.copying import copied
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.plan import PrunePlan
@@ -81,7 +81,7 @@ def run(
     accuracy = bool(look.val and subject.data and not ranks.rank)
     before, of_classes = measured(subject.kind, subject.task, subject.model, accuracy, "before", told, state)
     streams = streams_for(task, subject.model, look.cache_bytes, look.cache_half, told.warning)
-    there = deepcopy(subject.model).to(device)
+    there = copied(subject.model).to(device)
     watch = Stopwatch(look.where, task, state) if way.target is not None and way.target.kind == "latency" else None
     engine = Engine(there, subject.graph, task, streams, Forward(look.amp, told.warning), told, state, ranks, watch)
     along = Along(task, told, state, before.has_accuracy, look.val_steps or train.step_epochs > 0)

@@ -14,7 +14,9 @@ from seqprune.engine.presets import Way
 from seqprune.engine.record import Measurements, Size
 from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.task import Task
+from seqprune.errors import ModelError
 from seqprune.graph import ChannelGraph
+from seqprune.observe.inputs import finite
 
 EightBits = Callable[[nn.Module, Any, Stopwatch, Path], dict[str, Any]]
 """Given a network, its task, what measures and a folder for the file, what :attr:`Record.int8` holds."""
@@ -22,7 +24,7 @@ EightBits = Callable[[nn.Module, Any, Stopwatch, Path], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is pruned.
+    """What is pruned; made of weights that are numbers, else a :class:`ModelError` says which are none.
 
     Attributes:
         model: the unpruned network, on the CPU, in inference mode; changed nowhere.
@@ -45,3 +47,8 @@ class Subject:
     sized: tuple[Task, int, Way] | None = None
     at_size: AtSize | None = None
     eight_bits: EightBits | None = None
+
+    def __post_init__(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            if not finite(parameter):
+                raise ModelError(f"{name} holds NaN or infinite numbers: give weights of a training that went well")

@@ -24,11 +24,12 @@ from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.copying import copied
 from seqprune.graph.counts import counts_in
 from seqprune.graph.held import watch_attributes, watch_held
+from seqprune.graph.modes import uncompiled
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.sizes import is_image, other_batch, other_sizes, resized
 from seqprune.graph.standins import standin_for, standing_in
 from seqprune.graph.unwatched import refuse, wrap_scripted
-from seqprune.graph.values import NETWORK_FAILS, OPAQUE, Value, cloned, doubled, first_line, leaves, tensors_in
+from seqprune.graph.values import ANY_FAILURE, OPAQUE, Value, cloned, doubled, first_line, leaves, tensors_in
 from seqprune.graph.watch import CallWatch, OperatorWatch
 
 PATIENCE = 3
@@ -116,7 +117,7 @@ def _traced(
     standins = {path: known for path, module in modules.items() if (known := standin_for(module)) is not None}
     if unwatched is not None:
         recorder.watched = watch_attributes(modules, recorder.reader, standins.keys() | unwatched)
-    with _paths(recorder), standing_in((modules[path], known) for path, known in standins.items()):
+    with _paths(recorder), standing_in((modules[path], known) for path, known in standins.items()), uncompiled():
         with torch.no_grad():
             _run(copy, inputs, recorder)
         notes = _run_training(copy, inputs, recorder)
@@ -133,13 +134,14 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
         else:
             recorder.set_value(tensor, OPAQUE)
     watch = CallWatch(recorder)
-    below = OperatorWatch(watch)
     try:
-        with below, watch:
+        with OperatorWatch(watch), watch:
             out = model(*inputs)
-    except NETWORK_FAILS as error:
-        if below.unseen is not None:
-            raise below.unseen from error
+    except ModelError:
+        raise
+    except ANY_FAILURE as error:
+        if recorder.refused is not None:
+            raise recorder.refused from error
         failed = NotRunning(
             f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: "
             f"{recorder.failed_in or 'the network'} raised {first_line(error)}; check the weights and the input size"
@@ -148,6 +150,8 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
         raise failed from error
     finally:
         recorder.reader.settle()
+    if recorder.refused is not None:
+        raise recorder.refused
     returned = list(leaves(outputs.read(model, out)))
     for count in counts_in(returned):
         count.use()

@@ -6,10 +6,9 @@ its values. Locks, files and the like are shared with the copy.
 
 from __future__ import annotations
 
-import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from copy import Error, deepcopy
+from copy import deepcopy
 from copyreg import dispatch_table
 from typing import Any, TypeVar
 
@@ -18,12 +17,12 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from seqprune.errors import ModelError
-from seqprune.graph.values import first_line
+from seqprune.graph.values import ANY_FAILURE, first_line
 
 Network = TypeVar("Network", bound=nn.Module)
 
-# What copying an object without a copy of its own raises; some extension types raise others than TypeError.
-REFUSALS = (TypeError, RuntimeError, NotImplementedError, AttributeError, ValueError, Error, pickle.PickleError)
+# What copying an object without a copy of its own raises: its class may have any error of its own.
+REFUSALS = ANY_FAILURE
 
 
 def copied(model: Network, instead: Mapping[int, torch.Tensor] | None = None) -> Network:
@@ -34,10 +33,11 @@ def copied(model: Network, instead: Mapping[int, torch.Tensor] | None = None) ->
         instead: by the ids of its tensors, what stands in their places in the copy.
 
     Raises:
-        ModelError: it holds something that cannot be copied and hides where.
+        ModelError: it holds something that cannot be copied and hides where, or that is its own copy.
     """
     with torch.no_grad():
         copy = _copied(model, instead or {})
+    _require_apart(model, copy, instead or {})
     if any(isinstance(m, torch.jit.ScriptModule) or hasattr(type(m), "__deepcopy__") for m in model.modules()):
         # A ScriptModule copies its parameters as it computes, and alone those that it shares with other modules.
         pairs = (each.named_parameters(remove_duplicate=False) for each in (model, copy))
@@ -45,6 +45,19 @@ def copied(model: Network, instead: Mapping[int, torch.Tensor] | None = None) ->
             if new.requires_grad != old.requires_grad:
                 new.requires_grad_(old.requires_grad)
     return copy
+
+
+def _require_apart(model: nn.Module, copy: nn.Module, instead: Mapping[int, torch.Tensor]) -> None:
+    """Whatever is done to the copy would be done to the network itself otherwise."""
+    held = [*model.modules(), *model.parameters(), *model.buffers()]
+    own = set(map(id, held)) - set(map(id, instead.values()))
+    for path, module in copy.named_modules():
+        tensors = (*module._parameters.values(), *module._buffers.values())
+        if any(id(each) in own for each in (module, *tensors) if each is not None):
+            raise ModelError(
+                f"a copy of {path or 'the network'} is, or shares its weights with, the original "
+                f"({type(module).__name__}.__deepcopy__ likely): leave that method out, so that a copy is one"
+            )
 
 
 def _copied(model: Network, instead: Mapping[int, torch.Tensor]) -> Network:

@@ -9,7 +9,6 @@ with low rank expansions", BMVC 2014.)
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Literal, TypeGuard, cast
 
@@ -18,6 +17,7 @@ from torch import nn
 from torch.nn.utils import skip_init
 
 from seqprune.errors import PlanError
+from seqprune.graph.copying import copied
 from seqprune.graph.paths import module_at, reached_once
 from seqprune.graph.sole import child_of
 
@@ -99,7 +99,7 @@ def factored(model: nn.Module, factors: Iterable[Factor], weights: Mapping[str, 
     Raises:
         PlanError: there is no such block, it cannot be factored, or not with so many channels between.
     """
-    copy = deepcopy(model)
+    copy = copied(model)
     can = factorable(copy)
     for factor in factors:
         if factor.block not in can:
@@ -121,7 +121,7 @@ def factored(model: nn.Module, factors: Iterable[Factor], weights: Mapping[str, 
 
 def aligned(model: nn.Module, factors: Iterable[Factor]) -> nn.Module:
     """A copy of ``model`` that computes the same, its modules named as those of the factored one."""
-    copy = deepcopy(model)
+    copy = copied(model)
     for factor in factors:
         _replace(copy, factor.block, nn.Identity())
     return copy

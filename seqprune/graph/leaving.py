@@ -9,7 +9,6 @@ elements side by side, as a C2f, the compact network has a shorter list and a co
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
@@ -87,7 +86,7 @@ def left_out(model: nn.Module, blocks: Iterable[str]) -> nn.Module:
     missing = [path for path in blocks if not isinstance(module_at(model, path), nn.Identity)]
     if not missing:
         return model
-    copy = deepcopy(model)
+    copy = copied(model)
     leave_out(copy, missing)
     return copy
 
@@ -232,7 +231,7 @@ def _forget(model: nn.Module, path: str) -> None:
 
 def _is_residual(block: nn.Module, channels: int) -> bool:
     """Whether it returns what it is given where all its parameters are zero."""
-    copy = deepcopy(block).eval().float().cpu()
+    copy = copied(block).eval().float().cpu()
     given = torch.ones(1, channels, SIDE, SIDE)
     with torch.no_grad():
         for parameter in copy.parameters():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,3 +22,20 @@ def inference(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """What ``torch.compile`` made runs as plain Python meanwhile.
+
+    A compiler that meets hooks and watches compiles them too, anew for each, without an end in sight. Torch has this
+    from 2.6 on; where its compiler was never imported nothing is compiled.
+    """
+    stance = getattr(torch.compiler, "set_stance", None)
+    if stance is None or "torch._dynamo" not in sys.modules:
+        yield
+        return
+    with stance("force_eager"), warnings.catch_warnings():
+        # That hooks on all modules see the compiled one as well: they look for layers, which it is not.
+        warnings.filterwarnings("ignore", r"Using `torch\.compile", UserWarning)
+        yield

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from seqprune.graph import outputs
 from seqprune.graph.copying import copied
 from seqprune.graph.modes import inference
 from seqprune.graph.sizes import other_sizes
-from seqprune.graph.values import NETWORK_FAILS, cloned, doubled, first_line, leaves, map_tensors, tensors_in
+from seqprune.graph.values import ANY_FAILURE, cloned, doubled, first_line, leaves, map_tensors, tensors_in
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -107,8 +108,7 @@ def elsewhere(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...], tole
             raise VerificationError(f"{name}: {error}") from error
         tried.append(name)
         least = min(least, given, key=_numbers)
-    devices = {p.device for p in masked.parameters() if p.is_cuda}
-    with torch.random.fork_rng(devices=devices):
+    with _drawing(masked):
         if _train_once(masked, least) is None:
             if (failed := _train_once(small, least)) is not None:
                 raise VerificationError(
@@ -117,6 +117,11 @@ def elsewhere(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...], tole
                 )
             tried.append("training step")
     return tuple(tried)
+
+
+def _drawing(model: nn.Module) -> AbstractContextManager[None]:
+    """What is drawn at random meanwhile leaves the caller's generators as they were."""
+    return torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda})
 
 
 def _numbers(inputs: tuple[Any, ...]) -> int:
@@ -129,13 +134,13 @@ def _ways(
     for name, form in FORMS.items():
         try:
             one = form(copied(masked).eval())
-        except NETWORK_FAILS:
+        except ANY_FAILURE:
             continue
         if one is None:
             continue
         try:
             other = form(copied(small).eval())
-        except NETWORK_FAILS as error:
+        except ANY_FAILURE as error:
             raise VerificationError(
                 f"{name}: the compact model cannot be brought into this form ({first_line(error)}), the masked one "
                 "can; please report this, with the network"
@@ -169,7 +174,7 @@ def _train_once(model: nn.Module, inputs: tuple[Any, ...]) -> BaseException | No
         with torch.enable_grad():
             found = [t for t in _tensors(outputs.read(copy, copy(*cloned(doubled(inputs))))) if t.requires_grad]
             torch.stack([t.double().square().mean() for t in found]).sum().backward()  # type: ignore[no-untyped-call]
-    except NETWORK_FAILS as error:
+    except ANY_FAILURE as error:
         return error
     return None
 
@@ -179,7 +184,9 @@ def _compared(
 ) -> Difference:
     try:
         reference = _outputs(masked, inputs)
-    except NETWORK_FAILS as raised:
+    except ModelError:
+        raise
+    except ANY_FAILURE as raised:
         raise ModelError(
             f"the masked model does not run on the example inputs ({first_line(raised)}); check the input"
         ) from raised
@@ -187,7 +194,7 @@ def _compared(
         raise VerificationError("the network returns no floating-point tensor: there is nothing to compare")
     try:
         result = _outputs(small, inputs)
-    except NETWORK_FAILS as raised:
+    except ANY_FAILURE as raised:
         raise VerificationError(
             f"the compact model does not run where the masked one does ({first_line(raised)}); please report "
             "this, with the network"
@@ -217,7 +224,9 @@ def _difference(reference: Sequence[torch.Tensor], result: Sequence[torch.Tensor
 
 
 def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
-    with inference(model):
+    """Of a network that draws at random in inference: both draw the same."""
+    with inference(model), _drawing(model):
+        torch.manual_seed(0)
         out = model(*cloned(inputs))
     return [t.detach() for t in _tensors(outputs.read(model, out))]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import numpy as np
 import torch
 
+from seqprune.errors import ModelError
 from seqprune.graph.channels import Barrier, IntArray
 from seqprune.graph.counts import Reader, Source
 from seqprune.graph.held import unwatch
@@ -27,9 +29,22 @@ class Recorder(Written):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.with_gradients = False
+        self.thread = get_ident()
+        # Kept, since the network's code may catch it and go on, and an interpreter make another error of it.
+        self.refused: ModelError | None = None
         self.reader = Reader(self.count_used, self.counts_agree)
 
     def enter(self, path: str) -> None:
+        """A module starts.
+
+        Raises:
+            ModelError: it does in another thread.
+        """
+        if get_ident() != self.thread:
+            self.refused = ModelError(
+                f"{path} runs in a thread of its own, where calls cannot be watched; let it run where the network does"
+            )
+            raise self.refused
         self.ran.add(path)
         self.stack.append(path)
 
@@ -48,6 +63,7 @@ class Recorder(Written):
 
     def begin(self) -> None:
         """A pass starts."""
+        self.refused = None
         self.stack.clear()
         self.constants.begin()
 

@@ -16,6 +16,8 @@ from seqprune.graph.standins.operators import watched
 
 def refuse(model: nn.Module) -> None:
     """Raises :class:`ModelError` for a network of which nothing could be followed until its user has changed it."""
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"a network is a torch.nn.Module, not a {type(model).__name__}: give the built module itself")
     if isinstance(model, torch.jit.ScriptModule):
         raise ModelError(
             "the network is a ScriptModule (torch.jit), whose calls cannot be watched: give the plain module it was "

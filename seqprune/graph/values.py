@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set, ValuesView
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 from seqprune.errors import ModelError
 from seqprune.graph.channels import IntArray
 
-# What a network's own code raises where it does not run.
+# What code raises where it does not run, beside which an engine or a suite has exceptions of its own to let through.
 NETWORK_FAILS = (
     *(RuntimeError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError),
     *(NameError, ImportError, OSError, torch.jit.Error),
 )
+ANY_FAILURE = (Exception,)
+"""The same around a network's own code alone, whose errors may be of a class of its own: no list holds them all.
+
+What seqprune raises inside it is let through before.
+"""
 
 
 def first_line(error: BaseException) -> str:
@@ -99,23 +103,42 @@ def tensors_in(tree: Any) -> list[torch.Tensor]:
 
 
 def leaves(tree: Any, known: frozenset[int] = frozenset()) -> Iterator[Any]:
-    """Those of lists, tuples and dictionaries, and of the attributes of whatever else holds some.
+    """Those of lists, tuples and dictionaries, of classes made of them, and of what any other object holds.
 
     Raises:
-        ModelError: there is an iterator, which could be read only once.
+        ModelError: there is an iterator, which could be read only once, or a set of tensors, which has no order.
     """
     for leaf in tree_leaves(tree):
-        if isinstance(leaf, Iterator):
-            raise ModelError(f"the network returns a {type(leaf).__name__}: let it return a list, to be read twice")
-        if dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
-            inside = [getattr(leaf, entry.name) for entry in dataclasses.fields(leaf)]
-        elif hasattr(leaf, "__dict__") and not isinstance(leaf, torch.Tensor | torch.nn.Module | type):
-            inside = list(vars(leaf).values())
-        else:
+        inside = _inside(leaf)
+        if inside is None:
             yield leaf
-            continue
-        if id(leaf) not in known:
+        elif id(leaf) not in known:
             yield from leaves(inside, known | {id(leaf)})
+
+
+_NOT_OPENED = (torch.Tensor, torch.nn.Module, type, str, bytes, int, float, complex, type(None))
+
+
+def _inside(leaf: Any) -> list[Any] | None:
+    """The elements and attributes of an object that torch's trees do not know; ``None`` for one without any."""
+    if isinstance(leaf, _NOT_OPENED):
+        return None
+    if isinstance(leaf, Iterator):
+        raise ModelError(f"the network returns a {type(leaf).__name__}: let it return a list, to be read twice")
+    if isinstance(leaf, Set) and any(isinstance(each, torch.Tensor) for each in leaf):
+        raise ModelError(f"the network returns a {type(leaf).__name__} of tensors, without an order: return a list")
+    slots = [(kind, name) for kind in type(leaf).__mro__ for name in _names(vars(kind).get("__slots__", ()))]
+    if not (hasattr(leaf, "__dict__") or slots or isinstance(leaf, Mapping | ValuesView | list | tuple)):
+        return None
+    inside = list(leaf.values()) if isinstance(leaf, Mapping) else []
+    inside += list(leaf) if isinstance(leaf, ValuesView | list | tuple) else []
+    inside += list(getattr(leaf, "__dict__", {}).values())
+    own = (f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") else name for kind, name in slots)
+    return inside + [getattr(leaf, name) for name in own if hasattr(leaf, name)]
+
+
+def _names(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def map_tensors(function: Callable[[torch.Tensor], torch.Tensor], tree: Any) -> Any:

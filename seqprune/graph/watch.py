@@ -21,11 +21,10 @@ from seqprune.graph.values import OPAQUE, Value, tensors_in
 
 # Reading these tells nothing of the values in a tensor.
 METADATA = frozenset(
-    "dim dtype device layout ndim ndimension names storage_offset "
-    "element_size get_device is_contiguous is_floating_point is_complex is_cuda is_cpu is_mps is_meta is_leaf "
-    "is_quantized is_sparse is_xpu is_nested is_inference is_signed is_conj is_neg requires_grad grad_fn grad "
-    "is_mkldnn is_pinned hash repr format class is_xla is_mtia is_maia is_ipu is_vulkan "
-    "retains_grad itemsize nbytes".split()
+    "dim dtype device layout ndim ndimension names storage_offset element_size get_device is_contiguous "
+    "is_floating_point is_complex is_cuda is_cpu is_mps is_meta is_leaf is_quantized is_sparse is_xpu is_nested "
+    "is_inference is_signed is_conj is_neg requires_grad grad_fn grad is_mkldnn is_pinned hash repr format class "
+    "is_xla is_mtia is_maia is_ipu is_vulkan retains_grad itemsize result_type is_shared".split()
 )
 # These tell the channel count, which code may use in ways a trace cannot see.
 COUNTS = frozenset("size shape numel nelement stride nbytes untyped_storage len".split())
@@ -102,13 +101,18 @@ class CallWatch(TorchFunctionMode):
             out = func(*args, **kwargs)
             if name == "requires_grad" and func.__name__ == "__get__":
                 return self.recorder.keeps_gradients(out)
+            if name in METADATA or isinstance(out, str):  # the name of a type
+                return out
             if name in COUNTS:
                 return self.counted(name, args, kwargs, out)
             if name in LIKE:
                 self.recorder.pin_counted(args)
-            elif name not in METADATA and (name not in NEW or self.recorder.tracked((args[1:], kwargs))):
+            elif name not in NEW or self.recorder.tracked((args[1:], kwargs)):
                 seen = given if name in FOLLOWS_COUNTS else (args, kwargs)
                 followed = self.record(name, _writes_in_place(func, kwargs), *seen, out) and name in FOLLOWS_COUNTS
+        except ModelError as error:
+            self.recorder.refused = error
+            raise
         finally:
             self.inside -= 1
             for count in () if followed else counts:
@@ -121,16 +125,14 @@ class CallWatch(TorchFunctionMode):
         ``len``, ``numel`` and strides give plain numbers, and pin the channels they tell of.
         """
         tensor = args[0] if args else kwargs["input"]
-        sources = self.sources(tensor)
-        where = self.recorder.module
+        sources, where, reader = self.sources(tensor), self.recorder.module, self.recorder.reader
         if isinstance(out, torch.Size):
-            reader = self.recorder.reader
             sizes = [Count(n, sources[at], reader, where) if at in sources else n for at, n in enumerate(out)]
             return WatchedSize(sizes) if sources else out
         asked = {"size": kwargs.get("dim", args[1] if len(args) > 1 else None), "len": 0}.get(name)
         told = sources if asked is None else {asked % tensor.dim()} & sources.keys()
         if name == "size" and told:
-            return taken(Count(out, sources[asked % tensor.dim()], self.recorder.reader, where))
+            return taken(Count(out, sources[asked % tensor.dim()], reader, where))
         for at in told:
             self.recorder.count_used(sources[at], where)
         return out
@@ -167,7 +169,7 @@ class CallWatch(TorchFunctionMode):
             r.foreign((args, kwargs), name)
             return False
         results = tensors_in(out)
-        if name != "setitem" and not results:
+        if not results and name != "setitem":
             raise ModelError(
                 f"{r.module or 'the network'} reads values of its input with {name}: which layers run may depend on "
                 "the data, so channels cannot be followed; trace the part of the network before it"
@@ -248,18 +250,17 @@ class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, watch: CallWatch) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.watch = watch
-        self.unseen: ModelError | None = None  # kept, since an interpreter makes another error of it
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if not self.watch.inside and self.watch.recorder.shares_memory((args, kwargs)):
             where = self.watch.recorder.module or "the network"
-            self.unseen = ModelError(
+            self.watch.recorder.refused = ModelError(
                 f"{where} runs {func} where no call can be watched, likely in an autograd.Function, a function of "
                 "torch.jit, or compiled code; trace the plain Python version of the module"
             )
-            raise self.unseen
+            raise self.watch.recorder.refused
         return func(*args, **(kwargs or {}))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -24,6 +23,7 @@ from seqprune.engine.steps import Match, Settings
 from seqprune.engine.task import Task
 from seqprune.errors import InputError, SeqPruneError
 from seqprune.graph.channels import BoolArray, Bundle, ChannelGraph
+from seqprune.graph.copying import copied
 from seqprune.measure.peers import PEERS, peer
 from seqprune.plan import PrunePlan
 from seqprune.repair.recover import Recover
@@ -174,7 +174,7 @@ def by_size(model: nn.Module, _graph: ChannelGraph, target: Target, _task: Task,
     """The unpruned network: smaller images meet the target, see :func:`smaller`."""
     if target.kind == "params":
         raise SeqPruneError(f"{IMGSZ} leaves all parameters: compare at operations")
-    return deepcopy(model)
+    return copied(model)
 
 
 @runtime_checkable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from seqprune.budget.target import Target
 from seqprune.engine.task import Task
 from seqprune.errors import InputError, ModelError
 from seqprune.graph.channels import ChannelGraph
+from seqprune.graph.copying import copied
 from seqprune.graph.outputs import OUTPUT
 from seqprune.plain import printable
 from seqprune.sources.opening import is_module
@@ -90,7 +90,7 @@ def peer(
 def _ready(model: nn.Module, graph: ChannelGraph, task: Task) -> tuple[nn.Module, Sequence[nn.Module], Any]:
     """A copy that can be followed, what stays of it as it is, and an input small enough to follow it by."""
     if is_module(model):
-        whole = deepcopy(model).eval()
+        whole = copied(model).eval()
         kept = [layer.name for layer in graph.all_layers if layer.reason == OUTPUT]
         return whole, [whole.get_submodule(name) for name in kept], task.example(whole)
     from seqprune.yolo.task.splitting import followable
@@ -102,7 +102,7 @@ def _ready(model: nn.Module, graph: ChannelGraph, task: Task) -> tuple[nn.Module
 
 
 def _with_gradients(whole: nn.Module, gradients: Mapping[str, torch.Tensor]) -> nn.Module:
-    copy = deepcopy(whole)
+    copy = copied(whole)
     for name, parameter in copy.named_parameters():
         parameter.requires_grad_(True)  # it follows the graph of automatic differentiation
         parameter.grad = gradients[name].clone() if name in gradients else None

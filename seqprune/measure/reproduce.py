@@ -9,7 +9,6 @@ front, go through the engine without one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 
 from seqprune.errors import SeqPruneError
+from seqprune.graph.copying import copied
 from seqprune.observe.batch import Batch
 from seqprune.observe.extract import observe
 from seqprune.plan import PrunePlan
@@ -98,7 +98,7 @@ def reproduce(seed: int = 0, on_finding: Callable[[Finding], None] | None = None
 
 def half_prune(network: nn.Module) -> nn.Module:
     """The half-applied pruning: ``model.6.cv1.conv`` takes 118 channels, ``model.5.conv`` still makes 256."""
-    broken = deepcopy(network)
+    broken = copied(network)
     consumer = _conv(broken, "model.6.cv1.conv")
     consumer.weight = nn.Parameter(consumer.weight.detach()[:, :KEPT].clone())
     consumer.in_channels = KEPT

@@ -107,3 +107,8 @@ def call(model: nn.Module, inputs: Inputs) -> Any:
 def with_gradients(inputs: Inputs) -> Inputs:
     """The same, followed by automatic differentiation from here on; a network may work in place on it."""
     return mapped(lambda each: each.detach().requires_grad_().clone() if each.is_floating_point() else each, inputs)
+
+
+def finite(tensor: torch.Tensor) -> bool:
+    """Whether all its numbers are numbers: one that is none makes all that a layer reads so."""
+    return not (tensor.is_floating_point() or tensor.is_complex()) or bool(tensor.detach().isfinite().all())

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import accumulate, chain
@@ -22,6 +21,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from seqprune.graph.copying import copied
 from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.forward import Forward
 from seqprune.observe.inputs import Inputs, count_of
@@ -151,7 +151,7 @@ def _filled(batches: list[Batch]) -> Batch:
 def _beside(model: nn.Module) -> nn.Module:
     """The same network in other modules, with the very same tensors."""
     tensors = chain(model.parameters(), model.buffers())
-    return deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    return copied(model, {id(tensor): tensor for tensor in tensors})
 
 
 @contextmanager

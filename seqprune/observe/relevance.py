@@ -216,7 +216,8 @@ def _look(
             value = probe(model, with_gradients(inputs), random)
         # What no image reaches, as the words of a prompt, has no gradient.
         outputs = {name: y for name, y in outputs.items() if name not in again and y.requires_grad}
-        gradients = torch.autograd.grad(value, list(outputs.values()), allow_unused=True)
+        wanted = list(outputs.values())  # none of a network all of whose layers are read in no way that is known
+        gradients = torch.autograd.grad(value, wanted, allow_unused=True) if wanted else ()
     seen = _Seen({}, {}, {}, {})
     for (name, output), gradient in zip(outputs.items(), gradients, strict=True):
         layer = model.get_submodule(name)

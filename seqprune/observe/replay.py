@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
+from seqprune.graph.copying import copied
 from seqprune.graph.values import leaves
 from seqprune.observe.batch import Batch
 from seqprune.observe.inputs import call, count_of, mapped, tensors, with_gradients
@@ -117,7 +117,7 @@ def _stand_in(module: nn.Module, forward: Callable[..., torch.Tensor]) -> Iterat
 
 def units_of(model: nn.Module, batch: Batch) -> Units | None:
     """The units of a network in inference mode, found on the first two images; ``None`` where there are not two."""
-    copy = deepcopy(model).eval()
+    copy = copied(model).eval()
     for parameter in copy.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     images = slice(min(2, batch.count))
@@ -214,11 +214,11 @@ def _needed(nodes: Sequence[Node], out: Any) -> tuple[frozenset[int], ...]:
 
 def _holds(units: Units, model: nn.Module, batch: Batch, images: slice) -> bool:
     """Whether the network returns the same unit by unit, though it saw something else before."""
-    copy = deepcopy(model).eval()
+    copy = copied(model).eval()
     live: Outputs = {}
     with torch.no_grad():
         given = batch.input(copy, images)
-        wanted = [each.clone() for each in _returned(call(deepcopy(copy), given))]
+        wanted = [each.clone() for each in _returned(call(copied(copy), given))]
         # What a module left behind for another to read, it would leave behind no more.
         call(copy, mapped(lambda x: -x if x.is_floating_point() else x, batch.input(copy, images)))
         for done in range(len(units.paths)):

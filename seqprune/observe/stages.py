@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import deepcopy
 
 import torch
 from torch import nn
 
+from seqprune.graph.copying import copied
 from seqprune.graph.values import cloned
 from seqprune.observe.inputs import Inputs, call, with_gradients
 from seqprune.observe.patches import readable
@@ -31,7 +31,7 @@ def stages_of(
 
     # Heads may keep what they computed, and what has a gradient cannot be copied any more. Frozen weights behind a
     # `detach` would leave no graph.
-    copy = deepcopy(model)
+    copy = copied(model)
     for parameter in copy.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     with torch.enable_grad(), watching(copy, names, look):

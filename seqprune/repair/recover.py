@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import ChannelGraph
+from seqprune.graph.copying import copied
 from seqprune.observe.batch import Batch, LabelledImages, every
 from seqprune.observe.forward import Forward
 from seqprune.plan import PrunePlan
@@ -147,7 +148,7 @@ def recover(
     for step in STEPS[way]:
         # What helps though it was fitted to a few images helps, and need not be tried with all but those held out.
         for how in ("quick", "tried") if step == "ls" and everything is not None else ("tried",):
-            candidate = deepcopy(best)
+            candidate = copied(best)
             trial.apply(step, candidate, every(images, 0, QUICK) if how == "quick" else images, how)
             after = trial.judged(f"{how}-{step}", candidate)
             kept = loss is None or after is None or after < loss
@@ -157,7 +158,7 @@ def recover(
         if kept:
             best, loss = candidate, after
     if everything is not None and best is not masked:
-        best = deepcopy(masked)
+        best = copied(masked)
         for repair in repairs:
             if repair.kept:
                 trial.apply(repair.step, best, everything, "kept")
@@ -195,7 +196,7 @@ def _statistics(
     model: nn.Module, images: LabelledImages, forward: Forward | None
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """By BatchNorm, means over batches of its input's mean and variance, ``[channels]`` float64."""
-    copy, forward = deepcopy(model), forward or Forward()
+    copy, forward = copied(model), forward or Forward()
     device = next(copy.parameters()).device
     norms = {
         name: module

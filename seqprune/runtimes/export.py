@@ -7,13 +7,13 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from copy import deepcopy
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from seqprune.errors import ModelError
+from seqprune.graph.copying import copied
 from seqprune.observe.inputs import Inputs, mapped
 
 OPSET = 17
@@ -48,7 +48,7 @@ def to_onnx(model: nn.Module, inputs: Inputs, path: Path) -> Path:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                deepcopy(model).eval(), mapped(torch.clone, given), str(path), opset_version=OPSET, dynamo=False
+                copied(model).eval(), mapped(torch.clone, given), str(path), opset_version=OPSET, dynamo=False
             )
     except (RuntimeError, TypeError, ValueError, AttributeError, ImportError) as error:
         said = " ".join(str(error).split())[:300]
@@ -69,7 +69,7 @@ def _ncnn(model: nn.Module, inputs: Inputs, folder: Path) -> Path:
     try:
         with warnings.catch_warnings(), hushed():
             warnings.simplefilter("ignore")
-            pnnx.export(deepcopy(model).eval(), str(folder / "model.pt"), mapped(torch.clone, given), fp16=False)
+            pnnx.export(copied(model).eval(), str(folder / "model.pt"), mapped(torch.clone, given), fp16=False)
     except SyntaxError:
         pass  # of the program in Python that it writes beside, which nobody needs
     except (RuntimeError, TypeError, ValueError, OSError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from seqprune.errors import InputError, ModelError
+from seqprune.graph.copying import copied
 from seqprune.observe.device import as_device
 from seqprune.observe.inputs import Inputs, call, mapped, tensors
 from seqprune.plain import json_of, text_of, yaml_of
@@ -97,7 +97,7 @@ def _named(network: Path, where: Where) -> Iterator[None]:
 
 def _module(network: nn.Module, where: Where, inputs: Inputs) -> Program:
     device = as_device(where.device)
-    copy = deepcopy(network).eval().to(device)
+    copy = copied(network).eval().to(device)
     given = mapped(lambda each: each.to(device, copy=True), inputs)
 
     def run() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -19,6 +18,7 @@ from seqprune.engine.state import State
 from seqprune.engine.subject import Subject
 from seqprune.engine.subjects import module_subject
 from seqprune.errors import InputError
+from seqprune.graph.copying import copied
 from seqprune.observe.device import as_device
 from seqprune.observe.inputs import call
 from seqprune.sources.factories import FAILS, built, called, is_factory
@@ -141,7 +141,7 @@ def _with_folder(
     from seqprune.sources.folders import FolderImages, found_in, labelled
 
     splits = found_in(data)
-    copy = deepcopy(network).cpu().eval()
+    copy = copied(network).cpu().eval()
     labels = labelled(splits.values(), _classes(copy, shown))
     if not labels.ids:
         told.warning(f"{data}: {labels.note}; accuracy is not measured")

@@ -6,7 +6,8 @@ import copy
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, cast
 
 import pytest
 import torch
@@ -130,6 +131,8 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "no classes": (lambda: [X], InputError, "no layer could be pruned"),
     "places elsewhere": (lambda: [(X, KINDS, PLACES + 9)], DataError, "a place outside"),
     "second batch": (lambda: [(X, KINDS, PLACES), (X, KINDS, -PLACES - 1)], DataError, "batch 1 has a place"),
+    "a number": (5, InputError, "data is a int: give a loader"),
+    "no numbers": (lambda: [X, X * float("nan")], DataError, "batch 1 of the data holds NaN or infinite numbers"),
     "another shape": (lambda: [(X[:, :2], KINDS, PLACES)], ModelError, "takes 3 channels, but 2 reach it"),
 }
 
@@ -151,11 +154,77 @@ def test_what_cannot_be_used_is_refused_on_one_line(case: str) -> None:
         ({"keep": 1.0}, InputError, "all of its channels stay"),
         ({"keep": 2.0}, InputError, "outside"),
         ({"represent": "best"}, InputError, "represent='best'"),
+        ({"seed": "one"}, InputError, "seed='one': give a whole number"),
+        ({"target": 0.7}, InputError, "target 0.7 is not understood"),
     ],
 )
 def test_names_and_numbers_are_checked(options: dict[str, Any], kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
         seqprune.prune(Network(), batches, **{"layers": LAYERS, **options})
+
+
+class Keeps(nn.Module):
+    """Two layers, with what has no copy: a lock, and what was computed last."""
+
+    def __init__(self, kind: Callable[..., nn.Module] = nn.Conv2d) -> None:
+        super().__init__()
+        self.first, self.last = kind(3, 16, 3), kind(16, 4, 3)
+        self.lock, self.seen = Lock(), torch.zeros(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with self.lock:
+            self.seen = self.last(self.first(x).relu())
+            return self.seen
+
+
+@pytest.mark.parametrize("preset", ["accurate", "fast"])
+def test_a_network_that_has_no_copy_of_its_own_is_pruned(preset: str) -> None:
+    """``cannot pickle '_thread.lock' object``, raw."""
+    model = Keeps()
+    model(torch.rand(1, 3, 8, 8))
+    found = seqprune.prune(model, [torch.rand(2, 3, 8, 8)], preset=preset, target="params=0.7", round_to=1)
+    assert found.record.verify.max_rel < 1e-5
+    assert found.plan.layers
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="torch has this from 2.6 on")
+def test_a_compiled_network_is_pruned_as_plain_python() -> None:
+    """The compiler compiled the hooks that look at layers, anew for each, and came to no end."""
+    model = torch.compile(nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 4, 1)), backend=_never)
+    samples = [torch.rand(2, 3, 8, 8)]
+    found = seqprune.prune(cast(nn.Module, model), samples, preset="fast", target="params=0.7", round_to=1)
+    assert found.plan.layers
+    with pytest.raises(Exception, match="compiled after all"):
+        found.model(samples[0])
+
+
+def _never(*_: object) -> Callable[..., object]:
+    raise NotImplementedError("compiled after all")
+
+
+def test_a_network_of_layers_that_the_best_preset_does_not_read() -> None:
+    """``inputs argument to grad() cannot be empty``, raw; the quick one prunes it."""
+    samples = [torch.rand(2, 3, 8, 8)]
+    with pytest.raises(InputError, match=r"preset accurate can read no layer of this network: choose preset fast"):
+        seqprune.prune(Keeps(nn.ConvTranspose2d), samples, target="params=0.7")
+    found = seqprune.prune(Keeps(nn.ConvTranspose2d), samples, preset="fast", target="params=0.7", round_to=1)
+    assert found.plan.layers
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (nn.Identity(), "Identity has no parameters: there is nothing to prune"),
+        (nn.BatchNorm2d(3), "BatchNorm2d has no layer whose channels can be followed"),
+        (nn.Conv2d(3, 4, 1), "weight holds NaN or infinite numbers"),
+    ],
+)
+def test_networks_in_which_there_is_nothing_to_prune(model: nn.Module, said: str) -> None:
+    """``StopIteration``, and ``need at least one array to concatenate``, raw."""
+    if isinstance(model, nn.Conv2d):
+        model.weight.data[0] = torch.inf
+    with pytest.raises(ModelError, match=said):
+        seqprune.prune(model, [torch.rand(2, 3, 8, 8)], preset="fast", target="params=0.7")
 
 
 def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

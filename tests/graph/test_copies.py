@@ -57,6 +57,42 @@ def test_a_network_that_keeps_an_activation() -> None:
     assert torch.equal(copied(model).seen["last"][0], model.seen["last"][0])
 
 
+class Itself(nn.ReLU):
+    def __deepcopy__(self, memo: Any) -> Itself:
+        return self
+
+
+class Shallow(nn.Conv2d):
+    def __deepcopy__(self, memo: Any) -> Shallow:
+        other = Shallow.__new__(Shallow)
+        other.__dict__ = dict(self.__dict__)
+        return other
+
+
+class Refusing(nn.ReLU):
+    def __deepcopy__(self, memo: Any) -> Refusing:
+        raise OwnError("there is one")
+
+
+class OwnError(Exception):
+    """As a library has its own."""
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (Itself(), r"a copy of between is, or shares its weights with, the original \(Itself.__deepcopy__ likely\)"),
+        (nn.Sequential(Shallow(8, 8, 1)), r"a copy of between\.0 is, or shares .* \(Shallow.__deepcopy__ likely\)"),
+        (Refusing(), r"cannot be copied \(OwnError: there is one\)"),
+    ],
+)
+def test_a_network_whose_copy_is_none_is_refused(between: nn.Module, reason: str) -> None:
+    """The original lost its channels, or ``IndexError: index 14 is out of bounds``, raw."""
+    model = Keeping(between)
+    with pytest.raises(ModelError, match=reason):
+        trace(model, X)
+
+
 def test_what_has_no_copy_is_shared_and_the_rest_is_not() -> None:
     """``cannot pickle '_thread.lock' object``, raw."""
     model = Keeping()
@@ -389,3 +425,11 @@ def test_the_copy_that_a_trace_runs_is_gone_when_it_ends() -> None:
         assert all(each() is None for each in held)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(nn.ReLU, "not a type"), ("net.pt", "not a str"), (None, "not a NoneType")]
+)
+def test_what_is_no_network_is_said(given: Any, said: str) -> None:
+    with pytest.raises(ModelError, match=f"a network is a torch.nn.Module, {said}(Type)?: give the built module"):
+        trace(given, X)

@@ -47,6 +47,11 @@ def refused(action: Callable[[], object], message: str) -> None:
     ("keep", "message"),
     [
         ({"blocks.0.conv": []}, "the keep set of blocks.0.conv is empty: a layer keeps at least one of its 4"),
+        ({"blocks.0.conv": [0, 1.5]}, "the keep set of blocks.0.conv holds something else than whole numbers"),
+        ({"blocks.0.conv": [False, True]}, "the keep set of blocks.0.conv holds something else than whole numbers"),
+        ({"blocks.0.conv": 2}, "the keep set of blocks.0.conv holds something else than whole numbers"),
+        ({"blocks.0.conv": "01"}, "the keep set of blocks.0.conv holds something else than whole numbers"),
+        ({3: [0]}, "the model has no layer 3"),
         ({"blocks.0.conv": [0, 4]}, "holds 4, outside [0, 4)"),
         ({"blocks.0.conv": [-1, 2]}, "holds -1, outside [0, 4)"),
         ({"blocks.0.conv": [2, 1]}, "not sorted"),

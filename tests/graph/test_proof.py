@@ -295,3 +295,25 @@ def test_no_difference_is_within_no_tolerance() -> None:
     """As pairs of files are compared, which come back to the bit."""
     model = nn.Conv2d(3, 2, 1)
     assert verify(model, model, torch.rand(1, 3, 4, 4), tolerance=0.0).max_rel == 0
+
+
+def test_networks_that_draw_at_random_draw_the_same() -> None:
+    """A variational autoencoder samples in inference: whatever was removed, it differed from itself."""
+
+    class Samples(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reads = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = self.reads(x)
+            return y + torch.randn_like(y)
+
+    model = Samples()
+    state = torch.get_rng_state()
+    assert verify(model, deepcopy(model), X).max_rel == 0
+    assert torch.equal(torch.get_rng_state(), state)
+    other = deepcopy(model)
+    other.reads.bias.data += 0.1
+    with pytest.raises(VerificationError, match="differs from the masked one"):
+        verify(model, other, X)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import operator
+from collections import UserDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
@@ -158,6 +162,15 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
     assert graph.folds == ()  # zero all the way: there is no constant to take up
 
 
+DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
+    F.dropout,
+    F.dropout2d,
+    lambda x: torch.dropout(x, 0.5, True),
+    lambda x: F.alpha_dropout(x, 0.5, True),
+    lambda x: F.rrelu(x, training=True),
+]
+
+
 @pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax")
 @pytest.mark.parametrize(
     ("between", "reason"),
@@ -225,6 +238,7 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (lambda x: x / (x.numel() / 72), "reads their number"),
         (lambda x: torch.cat([x.split(2, 1)[1], x[:, :2]], 1), "numbers in the code"),
         (lambda x: x + torch.ones(4, 1, 1, dtype=x.dtype), "constant that has one entry per channel"),
+        *((lambda x, draws=draws: draws(x), "draws at random in inference") for draws in DRAWS),
     ],
 )
 def test_what_cannot_be_followed_is_pinned_with_its_reason(
@@ -443,6 +457,36 @@ def test_control_flow_that_depends_on_data_is_an_error(
         trace(Between(between), X)
 
 
+def test_a_refusal_that_the_networks_code_catches_is_one() -> None:
+    """The other branch was followed then, which never runs."""
+
+    class Catches(Between):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            try:
+                scale = float(x.mean())
+            except Exception:  # noqa: BLE001 - as people write it
+                return super().forward(x)
+            return self.last(self.first(x).flip(1)) * scale
+
+    with pytest.raises(ModelError, match="reads values of its input with float"):
+        trace(Catches(torch.relu), X)
+
+
+def test_a_layer_in_another_thread_is_refused() -> None:
+    """Nothing is watched there: the layer before it lost channels that it reads."""
+
+    class Threads(Between):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            with ThreadPoolExecutor(1) as pool:
+                return torch.cat([self.last(y), pool.submit(self.other, y).result()], 1)
+
+    model = Threads(torch.relu)
+    model.other = nn.Conv2d(model.first.out_channels, 2, 1).double()
+    with pytest.raises(ModelError, match="other runs in a thread of its own, where calls cannot be watched"):
+        trace(model, X)
+
+
 class Handed(torch.autograd.Function):
     """Hands its result on through an object that no watched call made."""
 
@@ -623,13 +667,34 @@ def test_one_weight_read_in_two_ways_leaves_its_layer_whole() -> None:
         lambda x: x / len(x),
         lambda x: x.relu().expand_as(x),
         lambda x: x * (x.pow(2).mean((2, 3), keepdim=True) + 0.1).pow(-0.5),
+        lambda x: x.to(torch.result_type(x, X)) if x.type() == "torch.DoubleTensor" else x.flip(1),
     ],
 )
 def test_other_sizes_are_read_freely(between: Callable[[torch.Tensor], torch.Tensor]) -> None:
     assert exact(Between(between), {"first": [0, 2]}).by_name["first"].free.all()
 
 
-@pytest.mark.parametrize("error", [AttributeError("no targets"), KeyError("targets"), ZeroDivisionError("by zero")])
+class OwnError(Exception):
+    """As a library of networks has its own."""
+
+
+@pytest.mark.parametrize("error", [OwnError("not\nhere"), StopIteration(), LookupError("no such size")])
+def test_whatever_a_network_fails_with_is_one_line(error: Exception) -> None:
+    """``StopIteration`` and errors of a network's own came out raw."""
+
+    class Fails(Between):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise error
+
+    with pytest.raises(ModelError, match=f"does not run .* the network raised {type(error).__name__}") as raised:
+        trace(Fails(torch.relu), X)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [AttributeError("no targets"), KeyError("targets"), ZeroDivisionError("by zero"), OwnError("no"), StopIteration()],
+)
 def test_whatever_only_training_fails_with_is_a_note(error: Exception) -> None:
     class Trains(Between):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -653,8 +718,37 @@ class Plain:
         self.logits, self.whole = logits, self
 
 
+class Named(dict[str, object]):
+    """As of libraries whose outputs are dictionaries with attributes."""
+
+
+class Listed(list[object]):
+    pass
+
+
+class Slots:
+    __slots__ = ("__hidden", "never")
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        self.__hidden = logits
+
+
+class OneSlot(Slots):
+    __slots__ = "more"
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__(torch.zeros(1))
+        self.more = logits
+
+
 @pytest.mark.parametrize(
-    "wrapped", [Outputs, Plain, lambda y: Outputs(torch.zeros(1), Plain(y)), lambda y: {"found": [Outputs(y)]}]
+    "wrapped",
+    [
+        *(Outputs, Plain, lambda y: Outputs(torch.zeros(1), Plain(y)), lambda y: {"found": [Outputs(y)]}),
+        *(lambda y: Named(found=y), lambda y: (torch.zeros(1), Named(found=[y])), lambda y: Listed([y, None]), Slots),
+        *(OneSlot, lambda y: MappingProxyType({"found": Slots(y)}), lambda y: {"found": y}.values()),
+        lambda y: UserDict(found=y),
+    ],
 )
 def test_outputs_in_objects_stay_and_are_compared(wrapped: Callable[[torch.Tensor], object]) -> None:
     class Wraps(Between):
@@ -676,6 +770,13 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
     with pytest.raises(ModelError, match="returns a list_iterator"):
         trace(Yields(torch.relu), X)
+
+    class Unordered(Between):
+        def forward(self, x: torch.Tensor) -> object:  # type: ignore[override]
+            return {super().forward(x)}
+
+    with pytest.raises(ModelError, match="returns a set of tensors, without an order: return a list"):
+        trace(Unordered(torch.relu), X)
 
     class Nothing(Between):
         def forward(self, x: torch.Tensor) -> object:  # type: ignore[override]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from ultralytics import RTDETR
 from ultralytics.models.rtdetr.val import RTDETRValidator
+from ultralytics.nn.modules.block import C2f
 from ultralytics.nn.tasks import RTDETRDetectionModel, yaml_model_load
 
 import seqprune
@@ -141,6 +142,30 @@ def test_what_only_export_runs_is_proven_too(tiny: nn.Module) -> None:
     with pytest.raises(VerificationError, match=r"C2f by forward_split, which splits at a width that was not updated"):
         prove(tiny, broken, image)
     assert prove(tiny, deepcopy(tiny), image)[1] == AS_IT_IS
+
+
+class Swapped(C2f):
+    """A subclass that computes something else than the code which it inherits for the exporter."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        right, left = self.cv1(x).chunk(2, 1)
+        parts = [left, right]
+        for each in self.m:
+            parts.append(each(parts[-1]))
+        found: torch.Tensor = self.cv2(torch.cat(parts, 1))
+        return found
+
+
+def test_code_for_the_exporter_that_never_was_right_is_not_asked(tiny: nn.Module) -> None:
+    """A subclass of C2f with a ``forward`` of its own could not be pruned at all."""
+    model = deepcopy(tiny)
+    model.model[4].__class__ = Swapped
+    image = torch.rand(1, 3, 64, 64)
+    assert prove(model, deepcopy(model), image)[1] == AS_IT_IS
+    broken = deepcopy(model)
+    broken.model[2].c -= 1
+    with pytest.raises(VerificationError, match="export would run C2f by forward_split"):
+        prove(model, broken, image)
 
 
 @pytest.mark.slow

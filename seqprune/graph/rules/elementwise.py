@@ -11,11 +11,12 @@ from seqprune.graph.rules.table import ANY, require, rule
 from seqprune.graph.values import NoRule, Value
 
 KEEPS_ZERO = (
-    "abs celu clone contiguous detach double dropout dropout1d dropout2d dropout3d elu float gelu half "
-    "hardshrink hardswish leaky_relu mish neg bfloat16 relu relu6 rrelu selu sign silu softshrink softsign "
-    "sqrt square tanh tanhshrink alpha_dropout feature_dropout feature_alpha_dropout requires_grad cpu cuda "
+    "abs celu clone contiguous detach double elu float gelu half "
+    "hardshrink hardswish leaky_relu mish neg bfloat16 relu relu6 selu sign silu softshrink softsign "
+    "sqrt square tanh tanhshrink requires_grad cpu cuda "
     "positive erf sin asinh atan trunc floor round nan_to_num to type type_as"
 ).split()
+DROPOUT = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout".split()
 LOSES_ZERO = "sigmoid hardsigmoid softplus logsigmoid exp cos cosh".split()
 KEEPS_ZERO_LIMITED = ("clamp", "clip", "hardtanh")
 
@@ -26,6 +27,34 @@ def keeps_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kw
     value = r.followed(x)
     require(out.shape == x.shape, "spreads over another shape")
     return value
+
+
+@rule(*DROPOUT, dims=ANY)
+def dropout(
+    r: Recorder, out: torch.Tensor, x: torch.Tensor, p: float = 0.5, training: bool = True, *args: Any, **kwargs: Any
+) -> Value:
+    """``F.dropout(x)`` draws in inference too; torch's own operator calls ``training`` ``train``."""
+    return _unless_drawn(r, x, p > 0 and training and kwargs.get("train", True))
+
+
+@rule("rrelu", dims=ANY)
+def randomised_relu(
+    r: Recorder,
+    out: torch.Tensor,
+    x: torch.Tensor,
+    lower: float = 0.0,
+    upper: float = 0.0,
+    training: bool = False,
+    *args: Any,
+    **kwargs: Any,
+) -> Value:
+    return _unless_drawn(r, x, training)
+
+
+def _unless_drawn(r: Recorder, x: torch.Tensor, draws: bool) -> Value:
+    """f(0) = 0 whatever is drawn; but what is drawn for a channel hangs on how many there are."""
+    require(r.model.training or not draws, "draws at random in inference")
+    return r.followed(x)
 
 
 @rule("expand_as", dims=ANY)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 from ultralytics.nn.modules import Classify, Detect, RTDETRDecoder, WorldDetect
 
 from seqprune.errors import ModelError
+from seqprune.graph.copying import copied
 from seqprune.yolo.data.classes import numbers_of
 from seqprune.yolo.files.networks import forget_inputs, names_of
 
@@ -70,7 +70,7 @@ def with_classes(model: nn.Module, names: Sequence[str]) -> nn.Module:
     old = names_of(model)
     number = {name: row for row, name in old.items()}
     rows = [number.get(name) for name in names]
-    copy: Any = deepcopy(model)
+    copy: Any = copied(model)
     head = copy.model[-1]
     if isinstance(head, WorldDetect) or "YOLOE" in type(head).__name__:
         raise ModelError("the classes of this network are texts: set them with set_classes before it is pruned")

@@ -7,7 +7,6 @@ import pickle
 import pickletools
 import zipfile
 from collections.abc import Mapping
-from copy import deepcopy
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import IO, Any, cast
@@ -19,6 +18,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 
 from seqprune.atomic import atomic
 from seqprune.errors import InputError, ModelError
+from seqprune.graph.copying import copied
 from seqprune.yolo.files.contained import one_line
 from seqprune.yolo.files.networks import forget_inputs
 from seqprune.yolo.files.pruned import remember
@@ -101,7 +101,7 @@ def _checkpoint(
     half: bool,
 ) -> dict[str, Any]:
     """What the file holds."""
-    copy: Any = deepcopy(model).float().cpu().eval()
+    copy: Any = copied(model).float().cpu().eval()
     forget_inputs(copy)
     for parameter in copy.parameters():
         parameter.requires_grad = False  # as in Ultralytics' final checkpoints; its trainer switches it on

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import nn
 
 from seqprune.atomic import atomic
 from seqprune.errors import InputError, ModelError, PlanError, VerificationError
+from seqprune.graph.copying import copied
 from seqprune.graph.factor import Factor, factored, factors_of
 from seqprune.graph.leaving import leave_out, left_out_of, merge
 from seqprune.plain import UnreadableError, is_name, is_whole, json_of, printable, text_of, why_no_file
@@ -57,7 +57,7 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
     path = Path(path)
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: such files end in {SUFFIX}; use such a name")
-    copy: Any = deepcopy(model).float().cpu().to(memory_format=torch.contiguous_format).eval()
+    copy: Any = copied(model).float().cpu().to(memory_format=torch.contiguous_format).eval()
     forget_inputs(copy)
     forget(copy)
     task = getattr(copy, "task", "detect")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 from ultralytics import YOLO
 
 from seqprune.errors import ModelError
+from seqprune.graph.copying import copied
 from seqprune.runtimes.export import FORMATS, hushed
 from seqprune.yolo.files.contained import contained, one_line
 from seqprune.yolo.files.networks import names_of
@@ -42,7 +42,7 @@ def runnable(
         ModelError: it cannot be exported.
     """
     if runtime == "torch":
-        fused = deepcopy(model).float().eval()
+        fused = copied(model).float().eval()
         with contained():
             return fused.fuse(verbose=False)  # type: ignore[operator,no-any-return]
     form = FORMATS[runtime]

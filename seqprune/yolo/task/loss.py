@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from ultralytics.cfg import get_cfg
 
 from seqprune.errors import DataError
+from seqprune.graph.copying import copied
 from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.inputs import as_input
 from seqprune.yolo.files.networks import forget_inputs
@@ -22,7 +22,7 @@ def training_loss(model: nn.Module, images: LabelledImages) -> float:
 
 def classification_loss(model: nn.Module, images: LabelledImages) -> float:
     """Ultralytics' loss (cross-entropy) per image, in inference mode; the model stays as it is."""
-    copy: Any = deepcopy(model).eval()
+    copy: Any = copied(model).eval()
     total, count = 0.0, 0
     with torch.no_grad():
         for batch in images:
@@ -48,7 +48,7 @@ def detection_loss(model: nn.Module, images: LabelledImages) -> float:
 
 def with_gains(model: nn.Module) -> Any:
     """A copy in inference mode that knows the gains of its loss, its own or Ultralytics' defaults."""
-    copy: Any = deepcopy(model).eval()
+    copy: Any = copied(model).eval()
     forget_inputs(copy)
     given = getattr(copy, "args", None)
     known = vars(get_cfg())

@@ -7,7 +7,6 @@ many: what suppression would put together shares the weight of the best. An erro
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ import torchvision
 from torch import nn
 from ultralytics.nn.modules import OBB, Detect
 
+from seqprune.graph.copying import copied
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.inputs import as_input
 from seqprune.observe.relevance import Probe
@@ -105,7 +105,7 @@ def every_cell(model: nn.Module) -> nn.Module:
 
     Heads that would choose among them return all, as the others do.
     """
-    copy = deepcopy(model).eval().requires_grad_(False)
+    copy = copied(model).eval().requires_grad_(False)
     forget_inputs(copy)
 
     def centred(found: torch.Tensor, *_: object) -> torch.Tensor:

@@ -8,7 +8,6 @@ are run in float64, in which random ties are none. The tolerance stays what it i
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,9 @@ import torch
 from torch import nn
 from ultralytics.nn.modules import Detect, RTDETRDecoder
 
-from seqprune.errors import VerificationError
+from seqprune.errors import SeqPruneError, VerificationError
 from seqprune.graph import outputs
+from seqprune.graph.copying import copied
 from seqprune.graph.proof import compare
 from seqprune.graph.values import cloned, leaves
 from seqprune.surgery import TOLERANCE, Difference, verify
@@ -43,32 +43,42 @@ def prove(masked: nn.Module, small: nn.Module, images: torch.Tensor) -> tuple[Di
             puts in the place of a module's forward computes something else.
     """
     found = _compared(masked, small, images)
-    check_split(small, images)
+    check_split(masked, small, images)
     return found
 
 
-def check_split(small: nn.Module, images: torch.Tensor) -> None:
+def check_split(masked: nn.Module, small: nn.Module, images: torch.Tensor) -> None:
     """Compare a network with itself as Ultralytics' exporter runs it: C2f and its like by ``forward_split``.
 
-    That code alone reads a width which the module remembers, so a wrong one shows nowhere before.
+    That code alone reads a width which the module remembers, so a wrong one shows nowhere before. A subclass may
+    compute something else than the code it inherits: of a module that does so in the masked network nothing is asked.
 
     Raises:
         VerificationError: they differ, or the exporter's way does not run.
     """
-    split = deepcopy(small)
-    changed = [module for module in split.modules() if callable(getattr(module, "forward_split", None))]
-    if not changed:
+    paths = [path for path, module in small.named_modules() if callable(getattr(module, "forward_split", None))]
+    if not paths or _differs(small, paths, images) is None:
         return
-    for module in changed:
+    for path in paths:
+        error = _differs(small, [path], images)
+        if error is not None and _differs(masked, [path], images) is None:
+            kind = type(small.get_submodule(path)).__name__
+            raise VerificationError(
+                f"export would run {kind} by forward_split, which splits at a width that was not updated "
+                f"({one_line(error)}): state the widths that your modules remember, see docs/modules.md"
+            ) from error
+
+
+def _differs(model: nn.Module, paths: list[str], images: torch.Tensor) -> Exception | None:
+    """Why a network computes something else where modules of it run as the exporter runs them; ``None`` where not."""
+    split = copied(model)
+    for module in map(split.get_submodule, paths):
         module.forward = module.forward_split  # type: ignore[assignment]
     try:
-        compare(small, split, (images,), None)
-    except (RuntimeError, VerificationError) as error:
-        kinds = ", ".join(sorted({type(module).__name__ for module in changed}))
-        raise VerificationError(
-            f"export would run {kinds} by forward_split, which splits at a width that was not updated "
-            f"({one_line(error)}): state the widths that your modules remember, see docs/modules.md"
-        ) from error
+        compare(model, split, (images,), None)
+    except (RuntimeError, SeqPruneError) as error:
+        return error
+    return None
 
 
 def _compared(masked: nn.Module, small: nn.Module, images: torch.Tensor) -> tuple[Difference, str]:
@@ -83,7 +93,7 @@ def _compared(masked: nn.Module, small: nn.Module, images: torch.Tensor) -> tupl
     sets = difference_of_sets(reference, result, chosen(masked, len(reference)))
     if sets is not None and sets.max_rel <= limit:
         return sets, AS_SETS
-    return verify(deepcopy(masked).double(), deepcopy(small).double(), images.double()), DOUBLE
+    return verify(copied(masked).double(), copied(small).double(), images.double()), DOUBLE
 
 
 def chosen(model: nn.Module, count: int) -> tuple[tuple[int, ...], ...]:
@@ -161,6 +171,6 @@ def _rows(tensors: Tensors, scales: Tensors, image: int) -> torch.Tensor:
 def _outputs(model: nn.Module, images: torch.Tensor) -> Tensors:
     """Floating-point outputs in inference, on the CPU in float64."""
     with torch.no_grad():
-        out: Any = deepcopy(model).eval()(*cloned((images,)))
+        out: Any = copied(model).eval()(*cloned((images,)))
     found = (t for t in leaves(outputs.read(model, out)) if isinstance(t, torch.Tensor) and t.is_floating_point())
     return [tensor.cpu().double() for tensor in found]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from seqprune.engine.moves import decide
 from seqprune.engine.presets import Way
 from seqprune.engine.stopwatch import Stopwatch
 from seqprune.errors import InputError
+from seqprune.graph.copying import copied
 from seqprune.surgery import compact
 from seqprune.yolo.data.images import DetectionImages
 from seqprune.yolo.data.subset import listed
@@ -71,7 +71,7 @@ def sized(
             seen = DetectionImages(fit, imgsz=each.imgsz, batch=batch, stride=detector.stride, names=detector.names)
             task = YoloTask(seen, detector.names, each.imgsz)
             inside = within(told, f"try {each.imgsz} pixels")
-            about = deepcopy(model).to(device), trace_detector(model), task, streams_for(task, model)
+            about = copied(model).to(device), trace_detector(model), task, streams_for(task, model)
             engine = Engine(*about, told=inside)
             if watch is not None:
                 engine = replace(engine, watch=replace(watch, task=task))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from ultralytics.nn.modules import C2f, Conv
 
 from seqprune.errors import ModelError
+from seqprune.graph.copying import copied
 from seqprune.yolo.files.networks import forget_inputs
 
 _UNFOLLOWED = ("Attention", "AAttn", "RepVGGDW")
@@ -36,7 +36,7 @@ class SplitC2f(nn.Module):
 
 def _rows(unit: Conv, rows: slice) -> nn.Module:
     """Some output channels of a convolution with BatchNorm."""
-    part: Any = deepcopy(unit)
+    part: Any = copied(unit)
     part.conv.weight = nn.Parameter(unit.conv.weight.detach()[rows].clone())
     part.conv.out_channels = part.bn.num_features = len(part.conv.weight)
     for name in ("weight", "bias"):
@@ -48,7 +48,7 @@ def _rows(unit: Conv, rows: slice) -> nn.Module:
 
 def split_c2f(model: nn.Module) -> nn.Module:
     """A copy in which every C2f is a :class:`SplitC2f`; it computes the same."""
-    copy = deepcopy(model)
+    copy = copied(model)
     for name, block in list(copy.named_modules()):
         if isinstance(block, C2f):
             parent, _, child = name.rpartition(".")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import nn
 from ultralytics.engine import validator as validators
 
 from seqprune.errors import InputError, ModelError, UnlabelledError
+from seqprune.graph.copying import copied
 from seqprune.observe.device import as_device
 from seqprune.yolo.data.classes import fitted
 from seqprune.yolo.data.dataset import resolve
@@ -172,7 +172,7 @@ def _measure(
 ) -> tuple[Mapping[str, float], Any]:
     """What one of our validators says of a copy of the model, by Ultralytics' names, and the validator."""
     where = as_device(device)
-    copy = deepcopy(model).float().eval()
+    copy = copied(model).float().eval()
     with tempfile.TemporaryDirectory(prefix="seqprune-") as folder, contained():
         common = {
             "task": task,

@@ -8,7 +8,6 @@ which carries its plan (:mod:`seqprune.yolo.files.pruned`); nothing else has to 
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import strip_optimizer, unwrap_model
 
 from seqprune.errors import DataError, InputError, ModelError, TrainingError
+from seqprune.graph.copying import copied
 from seqprune.plan import PrunePlan
 from seqprune.surgery import graph_for, masker
 from seqprune.yolo.data.classes import fitted
@@ -119,7 +119,7 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
             built: nn.Module = super().get_model(cfg, None, verbose)
             return built
         with torch.inference_mode(False):
-            model = released(deepcopy(weights)).float()
+            model = released(copied(weights)).float()
         if is_fused(model):
             raise ModelError(
                 "the model's BatchNorm layers were fused away by a prediction; load it afresh from its file"
@@ -158,7 +158,7 @@ class KeepsShape(BaseTrainer):  # type: ignore[misc]
         network = self.network()
         self.shapes, self.plan = shapes_of(network), plan_of(network)
         if self.plan is not None and is_masked(network, self.plan):
-            still = released(deepcopy(self.ema.ema)).float().cpu().eval()
+            still = released(copied(self.ema.ema)).float().cpu().eval()
             self.mask = masker(self.plan, graph_for(still, self.plan))
         self.apply_mask()
         return result
@@ -226,7 +226,7 @@ def check_trained(
             raise TrainingError(f"training did not keep the plan's shape: {error}") from error
     if mask is None:
         return
-    masked = deepcopy(model)
+    masked = copied(model)
     mask(masked)
     after = model.state_dict()
     for name, tensor in masked.state_dict().items():

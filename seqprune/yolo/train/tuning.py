@@ -17,6 +17,7 @@ from ultralytics.utils import DEFAULT_CFG_DICT
 from seqprune.engine.run import fingerprint
 from seqprune.engine.state import State
 from seqprune.errors import DataError, InputError, TrainingError
+from seqprune.graph.copying import copied
 from seqprune.observe.device import as_device
 from seqprune.plan import PrunePlan
 from seqprune.yolo.data.classes import ITEM, fitted
@@ -169,7 +170,7 @@ def _prepared(
         trainer: Any = _quiet(model, description)(overrides=arguments)
     except (SyntaxError, TypeError, ValueError) as error:
         raise InputError(f"training arguments: {one_line(error)}") from error
-    trainer.teacher = None if teacher is None else deepcopy(teacher).float()
+    trainer.teacher = None if teacher is None else copied(teacher).float()
     trainer.model = trainer.get_model(weights=model)
     if plan is not None:
         remember(trainer.model, plan.to_json())
