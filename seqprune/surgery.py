@@ -271,8 +271,7 @@ def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: 
         VerificationError: the compact one does not; shapes differ, a value is not finite in one of them only, or the
             difference is above the tolerance.
     """
-    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    about = masked, small, inputs, tolerance
+    about = masked, small, example_inputs if isinstance(example_inputs, tuple) else (example_inputs,), tolerance
     with uncompiled():
         return replace(proof.compare(*about), tried=proof.elsewhere(*about))
 
