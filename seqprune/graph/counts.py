@@ -54,13 +54,21 @@ class Reader:
     same: Callable[[Source, Source, str], None]
     eager: bool = False
     """Whether a count is used as soon as it is taken out of a shape, for code that only a plain number suits."""
+    ended: bool = False
+    """Whether the trace has; counts that the network's code keeps somewhere are numbers from then on."""
 
     def __post_init__(self) -> None:
         self._peeks: list[tuple[Count, object]] = []
 
     def peek(self, count: Count, at: object) -> None:
         """Something written in C asked for the number; if it was torch's reading of a call, the call comes next."""
-        self._peeks.append((count, at))
+        if not self.ended:
+            self._peeks.append((count, at))
+
+    def end(self) -> None:
+        """Nobody is told any more."""
+        self.ended, self.use, self.same = True, _unheard, _unheard
+        self._peeks.clear()
 
     def settle(self, handed: Iterable[Count] = (), at: object = None) -> None:
         """Counts that were asked for their number count as used, but for those handed to a call made ``at`` here."""
@@ -71,6 +79,10 @@ class Reader:
         for count, where in peeks:
             if where != at or id(count) not in known:
                 count.use()
+
+
+def _unheard(*_: object) -> None:
+    pass
 
 
 def place(frame: Any) -> object:

@@ -69,6 +69,7 @@ class Recorder(Written):
 
     def let_go(self) -> None:
         """Frees the copy now: the counts in its modules know the recorder, a cycle that stays till it is collected."""
+        self.reader.end()
         vars(self).clear()
 
     def reads(self, weight: torch.Tensor) -> None:

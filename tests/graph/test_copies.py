@@ -408,6 +408,25 @@ def test_a_copy_module_by_module_holds_together_what_deepcopy_does() -> None:
         assert all(torch.equal(a, b) for a, b in zip(net.parameters(), copy.parameters(), strict=True))
 
 
+def test_numbers_that_the_code_keeps_outside_are_numbers_when_the_trace_has_ended() -> None:
+    """As einops keeps what it made of a shape."""
+
+    kept: dict[str, int] = {}
+
+    class Halved(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            one, other = x.split(int(kept.setdefault("width", x.shape[1])) // 2, 1)
+            return torch.cat([other, one], 1)
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 6, 1), Halved(), nn.Conv2d(6, 2, 1)).double().eval()
+    for seed in range(2):
+        graph = trace(net, X)
+        assert graph.by_name["0"].free.all()
+        assert not graph.by_name["1"].free.any()
+        plan = random_plan(graph, seed)
+        verify(mask(net, plan, graph), compact(net, plan, graph), X)
+
+
 def test_the_copy_that_a_trace_runs_is_gone_when_it_ends() -> None:
     """Its counts knew the recorder and that the copy: as many weights again stayed until they were collected."""
     held: list[ref[nn.Module]] = []
