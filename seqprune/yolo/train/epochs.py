@@ -146,7 +146,7 @@ class KeepsEpochs(KeepsShape):
             self.scaler.load_state_dict(about["scaler"])
         self.start_epoch = about["epoch"]
         if 0 <= self.epochs - self.args.close_mosaic < self.start_epoch:
-            self._close_dataloader_mosaic()  # before 8.4.170 that is done in this one epoch, and in none behind
+            self._close_dataloader_mosaic()  # up to 8.4.150 that is done in this one epoch, and in none behind
         self.scheduler.last_epoch = self.start_epoch - 1
         if hasattr(model, "init_criterion"):  # a loss whose weights change from epoch to epoch
             model.criterion = model.init_criterion()
