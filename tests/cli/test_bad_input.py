@@ -53,7 +53,7 @@ def project(tmp_path: Path) -> Path:
         (("prune", MODEL, "--data", "d.yaml", "--batch", "0"), "batch"),
         (("prune", MODEL, "--data", "d.yaml", "--finetune", "-1"), "finetune"),
         (("prune", MODEL, "--data", "d.yaml", "--device", "99"), "99"),
-        (("prune", MODEL, "--data", "d.yaml", "--seed", "-1"), "seed=-1: give 0 or more"),
+        (("prune", MODEL, "--data", "d.yaml", "--seed", "-1"), "seed=-1: give a whole number, 0 or more"),
         (
             ("prune", MODEL, "--data", "d.yaml", "--finetune-step", "1", "--recover", "ls"),
             "recover=ls fits to the weights as they were",
