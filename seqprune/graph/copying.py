@@ -21,9 +21,6 @@ from seqprune.graph.values import ANY_FAILURE, first_line
 
 Network = TypeVar("Network", bound=nn.Module)
 
-# What copying an object without a copy of its own raises: its class may have any error of its own.
-REFUSALS = ANY_FAILURE
-
 
 def copied(model: Network, instead: Mapping[int, torch.Tensor] | None = None) -> Network:
     """A deep copy of a network.
@@ -63,12 +60,12 @@ def _require_apart(model: nn.Module, copy: nn.Module, instead: Mapping[int, torc
 def _copied(model: Network, instead: Mapping[int, torch.Tensor]) -> Network:
     try:
         return _by_modules(model, dict(instead))
-    except REFUSALS:
+    except ANY_FAILURE:
         pass
     with _Detached():
         try:
             return _by_modules(model, dict(instead) | _refusing(model))
-        except REFUSALS as error:
+        except ANY_FAILURE as error:
             raise ModelError(
                 f"the network cannot be copied ({first_line(error)}): it holds something that has no copy; give a "
                 "network without it"
@@ -147,5 +144,5 @@ def _find_refusing(held: Any, seen: set[int], shared: dict[int, Any]) -> None:
     if not container:
         try:
             deepcopy(held, dict(shared))
-        except REFUSALS:
+        except ANY_FAILURE:
             shared[id(held)] = held

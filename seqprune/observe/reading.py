@@ -14,13 +14,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from seqprune.graph.copying import copied
 from seqprune.graph.values import tensors_in
 from seqprune.observe.batch import Batch
 from seqprune.observe.inputs import call, with_gradients
 from seqprune.observe.patches import as_map, patches, readable
 from seqprune.observe.unit import Unit, affine
-from seqprune.observe.watching import entering, watching
+from seqprune.observe.watching import entering, recording, watching
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 LOOKED_AT = 64
@@ -59,7 +58,7 @@ class _Seen:
 
 def reading_of(model: nn.Module, batch: Batch) -> Reading:
     """Runs a copy of the model, in inference mode, on the first image of a batch and compares."""
-    copy = _recording(model)
+    copy = recording(model).eval()
     layers = {name: module for name, module in copy.named_modules() if isinstance(module, LAYERS)}
     norms = [name for name, m in copy.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     left_out = {name: "its padding is not of zeros" for name, module in layers.items() if not readable(module)}
@@ -97,14 +96,6 @@ def reading_of(model: nn.Module, batch: Batch) -> Reading:
     units = {name: _unit(copy, name, seen, readers, normed, before[name]) for name, seen in made.items()}
     known = tuple(name for name in layers if name not in left_out)
     return Reading(known, left_out, {name: unit for name, unit in units.items() if unit != Unit()})
-
-
-def _recording(model: nn.Module) -> nn.Module:
-    """A copy all of whose weights are followed: behind a ``detach``, frozen ones would leave no graph."""
-    copy = copied(model).eval()
-    for parameter in copy.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    return copy
 
 
 def _difference(layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> str:

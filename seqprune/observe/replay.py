@@ -23,6 +23,7 @@ from seqprune.observe.batch import Batch
 from seqprune.observe.inputs import call, count_of, mapped, tensors, with_gradients
 from seqprune.observe.patches import readable
 from seqprune.observe.shelf import Outputs
+from seqprune.observe.watching import recording
 
 MOST = 4
 """Layers in a unit: those of the usual residual blocks. Its inside runs once for each of them."""
@@ -117,9 +118,7 @@ def _stand_in(module: nn.Module, forward: Callable[..., torch.Tensor]) -> Iterat
 
 def units_of(model: nn.Module, batch: Batch) -> Units | None:
     """The units of a network in inference mode, found on the first two images; ``None`` where there are not two."""
-    copy = copied(model).eval()
-    for parameter in copy.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
+    copy = recording(model).eval()
     images = slice(min(2, batch.count))
     calls, out = _watched(copy, batch, images)
     paths = _disjoint(list(_chosen(copy, "", calls, images.stop)), calls)

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import nn
 
-from seqprune.graph.copying import copied
 from seqprune.graph.values import cloned
 from seqprune.observe.inputs import Inputs, call, with_gradients
 from seqprune.observe.patches import readable
-from seqprune.observe.watching import watching
+from seqprune.observe.watching import recording, watching
 from seqprune.select.layers import block_of
 
 
@@ -29,11 +28,7 @@ def stages_of(
     def look(name: str, _layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> None:
         seen.setdefault(name, (x.grad_fn, output.grad_fn))
 
-    # Heads may keep what they computed, and what has a gradient cannot be copied any more. Frozen weights behind a
-    # `detach` would leave no graph.
-    copy = copied(model)
-    for parameter in copy.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
+    copy = recording(model)
     with torch.enable_grad(), watching(copy, names, look):
         call(copy, with_gradients(cloned(example_inputs)))
     made = {output: name for name, (_, output) in seen.items()}

@@ -10,8 +10,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from seqprune.graph.copying import copied
+
 Looks = Callable[[str, nn.Module, torch.Tensor, torch.Tensor], None]
 """Given the name of a module, itself, its input and its output."""
+
+
+def recording(model: nn.Module) -> nn.Module:
+    """A copy all of whose weights are followed: behind a ``detach``, frozen ones would leave no graph."""
+    copy = copied(model)
+    for parameter in copy.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    return copy
 
 
 @contextmanager

@@ -27,7 +27,9 @@ def test_a_weighed_residual_branch_is_followed() -> None:
         small = compact(model, plan, graph)
         verify(mask(model, plan, graph), small, x)
         attention = small[1].m[0][0].attn
-        assert attention.qkv.conv.out_channels == 3 * attention.num_heads * attention.head_dim
+        width = attention.num_heads * attention.head_dim
+        assert attention.qkv.conv.out_channels == 3 * width
+        assert getattr(attention, "all_head_dim", width) == width, "older releases hold none"
         heads.add(attention.num_heads)
     assert heads == ({1, 2} if hasattr(block.m[0][0].attn, "all_head_dim") else {2}), "before, heads stay"
     assert small[1].gamma.shape == (small[0].out_channels,)

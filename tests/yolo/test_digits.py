@@ -45,7 +45,7 @@ def reader(digits: Path) -> nn.Module:
 
 def test_layers_are_pruned_by_the_digits_it_reads(digits: Path, reader: nn.Module) -> None:
     record = prune(reader, digits, layers=5, blocks=range(1, 9), keep=0.6, recover="ls", **LOOK).record
-    assert record.before.top1 > 0.85
+    assert record.before.top1 > (0.85 if torch.__version__.startswith("2.4.") else 0.9)  # it learns less there
     seen = ClassificationImages(digits, names=reader.names, **LOOK)
     with torch.no_grad():
         read = sum(int((reader(batch.images)[0].argmax(1) == batch.classes).sum()) for batch in seen)

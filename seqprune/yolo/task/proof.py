@@ -59,14 +59,14 @@ def check_split(masked: nn.Module, small: nn.Module, images: torch.Tensor) -> No
     paths = [path for path, module in small.named_modules() if callable(getattr(module, "forward_split", None))]
     if not paths or _differs(small, paths, images) is None:
         return
-    for path in paths:
-        error = _differs(small, [path], images)
-        if error is not None and _differs(masked, [path], images) is None:
-            kind = type(small.get_submodule(path)).__name__
-            raise VerificationError(
-                f"export would run {kind} by forward_split, which splits at a width that was not updated "
-                f"({one_line(error)}): state the widths that your modules remember, see docs/modules.md"
-            ) from error
+    asked = [path for path in paths if _differs(masked, [path], images) is None]
+    if (error := _differs(small, asked, images)) is not None:
+        wrong = [path for path in asked if _differs(small, [path], images) is not None] or asked  # together they may
+        kinds = ", ".join(sorted({type(small.get_submodule(path)).__name__ for path in wrong}))
+        raise VerificationError(
+            f"export would run {kinds} by forward_split, which splits at a width that was not updated "
+            f"({one_line(error)}): state the widths that your modules remember, see docs/modules.md"
+        ) from error
 
 
 def _differs(model: nn.Module, paths: list[str], images: torch.Tensor) -> Exception | None:
