@@ -112,9 +112,12 @@ def is_follower() -> bool:
 
 def conclude(console: Console, result: PruneResult) -> None:
     """The table before and after, and the proof."""
-    from seqprune.report.console import before_after, verdict
+    from seqprune.report.console import before_after, beside, verdict
 
     console.print()
     console.print(before_after(result.record))
     console.print()
+    if result.record.front:
+        console.print(beside(result.record))
+        console.print()
     console.print(verdict(result.record))

@@ -18,6 +18,7 @@ from seqprune.engine.settings import Look
 from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
+from seqprune.errors import ModelError
 
 QUIET = 0.2
 """Of the median between the quartiles, at most, where nothing else runs."""
@@ -52,30 +53,28 @@ class End:
         watch = Stopwatch(self.look.where, self.subject.task)
         timed = self._timed(pruned, watch)
         say_time(self.way.target, timed, self.told)
-        return {
-            "timed": timed,
-            "int8": self._eight_bits(pruned, watch),
-            "front": self._front(pruned, watch, before, after),
-        }
+        small = self._eight_bits(pruned, self.task, watch, self.folder) if self.look.int8 else {}
+        return {"timed": timed, "int8": small, "front": self._front(pruned, watch, before, after, small)}
 
     def _timed(self, pruned: nn.Module, watch: Stopwatch) -> dict[str, Any]:
         """Both networks in turns, and where."""
         before, after = watch.networks([(self.subject.task, self.subject.model), (self.task, pruned)])
-        return watch.where.about() | {"before": before.plain(), "after": after.plain()}
+        return watch.where.about() | {"bits": self.task.bits, "before": before.plain(), "after": after.plain()}
 
-    def _eight_bits(self, pruned: nn.Module, watch: Stopwatch) -> dict[str, Any]:
-        """Nothing where it is not asked for."""
-        if not self.look.int8 or self.subject.eight_bits is None:
+    def _eight_bits(self, model: nn.Module, task: Task, watch: Stopwatch, folder: Path | None) -> dict[str, Any]:
+        """Nothing where there is no tool for it."""
+        if self.subject.eight_bits is None:
             return {}
         self.told.stage("bring to eight bits", None)
         with tempfile.TemporaryDirectory(prefix="seqprune-") as temporary:
-            return self.subject.eight_bits(pruned, self.task, watch, self.folder or Path(temporary))
+            return self.subject.eight_bits(model, task, watch, folder or Path(temporary))
 
-    def _front(self, pruned: nn.Module, watch: Stopwatch, before: Size, after: Size) -> tuple[dict[str, Any], ...]:
+    def _front(
+        self, pruned: nn.Module, watch: Stopwatch, before: Size, after: Size, small: dict[str, Any]
+    ) -> tuple[dict[str, Any], ...]:
         """See :mod:`seqprune.engine.front`; nothing where it is not asked for or cannot be measured."""
         look, at_size = self.look, self.subject.at_size
-        by_time = self.way.target is not None and self.way.target.kind == "latency"
-        wanted = by_time if look.front is None else look.front
+        wanted = self.way.by_time if look.front is None else look.front
         if not wanted or at_size is None or look.imgsz is None or not before.has_accuracy:
             return ()
         return front_of(
@@ -83,10 +82,19 @@ class End:
             imgsz=look.imgsz,
             size=self.size or look.imgsz,
             accuracies=[before.accuracies, after.accuracies],
-            timed=by_time,
+            timed=self.way.by_time,
             every=bool(look.front),
             told=self.told,
+            eight_bits=(self._whole_in_eight_bits(watch) if self.way.by_time else {}, small),
         )
+
+    def _whole_in_eight_bits(self, watch: Stopwatch) -> dict[str, Any]:
+        """One of the trivial ways: nothing where the runtime's tool fails."""
+        try:
+            return self._eight_bits(self.subject.model, self.subject.task, watch, None)
+        except ModelError as why:
+            self.told.warning(f"the unpruned network is not measured in eight bits: {why}")
+            return {}
 
 
 def say_time(target: Target | None, timed: dict[str, Any], told: Listener) -> None:

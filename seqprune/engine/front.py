@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ class Point:
 
     Attributes:
         what: ``unpruned`` or ``pruned``.
+        bits: 32, or 8 where a runtime's tool brought it there; its accuracy is that of the exported file then.
         imgsz: side of the images in pixels.
         gflops: of one image.
         share_of_operations, share_of_time: of the unpruned network at the size that was given.
@@ -41,6 +42,13 @@ class Point:
     share_of_time: float
     ms: Spread
     accuracy: Mapping[str, float]
+    bits: int = 32
+
+    def in_eight_bits(self, found: Mapping[str, Any]) -> Point:
+        """The same network in them; ``found`` is what :attr:`seqprune.engine.record.Record.int8` holds of it."""
+        floats, small = found["float"]["ms"]["median"], Spread(**found["int8"]["ms"])
+        share = self.share_of_time * small.median / floats
+        return replace(self, share_of_time=share, ms=small, accuracy=found["int8"]["accuracy"], bits=8)
 
 
 def sizes_for(imgsz: int, cost: Callable[[int], float], left: float, every: bool, step: int = STEP) -> list[int]:
@@ -73,11 +81,12 @@ def front_of(
     timed: bool,
     every: bool,
     told: Listener,
+    eight_bits: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
 ) -> tuple[dict[str, object], ...]:
     """Points as JSON holds them: the unpruned network, the same on smaller images, the pruned one.
 
     Args:
-        model, pruned: both networks, on the CPU.
+        model, pruned: both, on the CPU.
         at: the task at a size.
         watch: measures.
         imgsz: side of the images of the unpruned network.
@@ -86,6 +95,7 @@ def front_of(
         timed: whether smaller images are taken down to the time of the pruned one, or to its operations.
         every: see :func:`sizes_for`.
         told: what is going on.
+        eight_bits: what was measured of both networks in them; empty where nothing was.
     """
 
     def operations(network: nn.Module, side: int) -> float:
@@ -97,33 +107,51 @@ def front_of(
 
     whole, cost = operations(model, imgsz), time if timed else operations
     left = time(pruned, size) if timed else operations(pruned, size) / whole
+    of_unpruned, of_pruned = eight_bits
+    if timed and of_pruned:
+        left *= of_pruned["int8"]["ms"]["median"] / of_pruned["float"]["ms"]["median"]
     smaller = sizes_for(imgsz, partial(cost, model), left, every)
-    known = [accuracies[0]]
-    for side in smaller:
-        told.stage(f"measure unpruned at {side} pixels", None)
-        found = at(side).accuracy(model)
-        known.append({name: found[name] for name in accuracies[0] if name in found})
+    known = [accuracies[0], *(_accuracy(model, at(side), side, accuracies[0], told) for side in smaller)]
     ways = [("unpruned", model, side) for side in (imgsz, *smaller)] + [("pruned", pruned, size)]
     spreads = watch.networks([(at(side), network) for _, network, side in ways])
     points = []
     for (what, network, side), ms, accuracy in zip(ways, spreads, (*known, accuracies[1]), strict=True):
         counted = operations(network, side)
-        points.append(asdict(Point(what, side, counted, counted / whole, ms.median / spreads[0].median, ms, accuracy)))
-    if better := beaten(points, "share_of_time" if timed else "share_of_operations"):
+        points.append(Point(what, side, counted, counted / whole, ms.median / spreads[0].median, ms, accuracy))
+    if of_unpruned:
+        points.insert(-1, points[0].in_eight_bits(of_unpruned))
+    if of_pruned:
+        points.append(points[-1].in_eight_bits(of_pruned))
+    plain = tuple(asdict(point) for point in points)
+    if better := beaten(plain, "share_of_time" if timed else "share_of_operations"):
         told.warning(better)
-    return tuple(points)
+    return plain
+
+
+def _accuracy(model: nn.Module, task: Task, size: int, names: Iterable[str], told: Listener) -> dict[str, float]:
+    told.stage(f"measure unpruned at {size} pixels", None)
+    found = task.accuracy(model)
+    return {name: found[name] for name in names if name in found}
 
 
 def beaten(points: Sequence[Mapping[str, Any]], cost: str) -> str:
     """Why smaller images would have been better, of :func:`front_of`'s points; empty where they would not."""
     pruned, name = points[-1], next(iter(points[-1]["accuracy"]), "")
     for point in points[1:-1]:
-        score = point["accuracy"].get(name)
+        score, small = point["accuracy"].get(name), point["bits"] == 8
+        if (small and cost != "share_of_time") or point["what"] == "pruned":
+            continue
         if score is not None and point[cost] <= pruned[cost] and score > pruned["accuracy"][name]:
             what = cost.removeprefix("share_of_")
+            how = "in eight bits" if small else f"on images of {point['imgsz']} pixels"
+            advice = (
+                "let them count (--int8), or take them alone"
+                if small
+                else "let smaller images be a move (--by channels,factors,size, without --imgsz), or take those images "
+                "alone"
+            )
             return (
-                f"the unpruned network on images of {point['imgsz']} pixels is better: {point[cost]:.0%} of the {what} "
-                f"and {name} {score:.4f}, the pruned one {pruned[cost]:.0%} and {pruned['accuracy'][name]:.4f}; let "
-                "smaller images be a move (--by channels,factors,size, without --imgsz), or take those images alone"
+                f"the unpruned network {how} is better: {point[cost]:.0%} of the {what} and {name} {score:.4f}, the "
+                f"pruned one {pruned[cost]:.0%} and {pruned['accuracy'][name]:.4f}; {advice}"
             )
     return ""

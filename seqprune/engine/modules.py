@@ -62,6 +62,7 @@ class ModuleTask:
     suffix: str = field(default=SUFFIX, init=False)
     predict: None = field(default=None, init=False)
     classifies: bool = field(default=True, init=False)
+    bits: int = field(default=32, init=False)
 
     @property
     def classes(self) -> int:

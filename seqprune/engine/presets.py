@@ -52,6 +52,10 @@ class Way:
     by: tuple[str, ...] = CHANNELS
 
     @property
+    def by_time(self) -> bool:
+        return self.target is not None and self.target.kind == "latency"
+
+    @property
     def looks_at_images(self) -> bool:
         """Whether anything is chosen or repaired by them."""
         return self.criterion is None or self.criterion in FROM_IMAGES or self.recover != "none"

@@ -74,7 +74,7 @@ def run(
         MeasurementError: what was pruned cannot be measured; its ``result`` holds the outcome without that.
     """
     told, state = told or Listener(), state or State()
-    task, size, way = subject.sized or (subject.task, None, choose.way)
+    task, size, way = subject.left or (subject.task, None, choose.way)
     names = _names(subject, choose)
     state.same("network", fingerprint(subject.model), "the network")
     state.same("images", task.images.fingerprint(), "the images")
@@ -82,7 +82,7 @@ def run(
     before, of_classes = measured(subject.kind, subject.task, subject.model, accuracy, "before", told, state)
     streams = streams_for(task, subject.model, look.cache_bytes, look.cache_half, told.warning)
     there = copied(subject.model).to(device)
-    watch = Stopwatch(look.where, task, state) if way.target is not None and way.target.kind == "latency" else None
+    watch = Stopwatch(look.where, task, state) if way.by_time else None
     engine = Engine(there, subject.graph, task, streams, Forward(look.amp, told.warning), told, state, ranks, watch)
     along = Along(task, told, state, before.has_accuracy, look.val_steps or train.step_epochs > 0)
     decided, repairs = _pruned(engine, way, names, choose, train, tune, along)

@@ -42,7 +42,8 @@ class Look:
         front: whether the unpruned network is measured on smaller images too, for a page that says what that trivial
             way gives: all sizes down to the time or the operations that the pruned one has. Left out, the two nearest
             to it where the target is time.
-        int8: whether what was pruned is brought to eight bits too, by the tool of ``runtime``, and measured.
+        int8: whether what was pruned is brought to eight bits too, by the tool of ``runtime``, and measured. A target
+            of time is that of the file in eight bits then.
     """
 
     images: int | None = None
@@ -203,7 +204,9 @@ class Open:
 
 def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:
     """Settings as JSON can hold them: what decides the result, without where and how fast."""
-    faster = ("device", "cache_bytes", "val", "val_steps", "front", "int8")
+    faster = ["device", "cache_bytes", "val", "val_steps", "front"]
+    if not (look.int8 and choose.way.by_time):  # what a target of time is met in
+        faster.append("int8")
     found = {name: value for name, value in vars(look).items() if name not in faster}
     chosen = {entry.name: getattr(choose, entry.name) for entry in fields(choose)}
     for name in ("layers", "blocks", "protect", "by"):

@@ -61,7 +61,7 @@ class Stopwatch:
                     passes.append(opened(task.runnable(model, self.where.runtime, folder), self.where, inputs).run)
                 return [spread.plain() for spread in self.turns(passes, self.where.clock)]
 
-        name = _name("networks", self.where, [[_shapes(model), _shapes_of(task, model)] for task, model in given])
+        name = _name("networks", self.where, [[_shapes(model), *_about(task, model)] for task, model in given])
         return [Spread(**each) for each in self.state.plain(name, measure)]  # type: ignore[arg-type]
 
     def share(self, whole: nn.Module, smaller: nn.Module) -> float:
@@ -99,5 +99,7 @@ def _shapes(model: nn.Module) -> list[Any]:
     return [[name, list(tensor.shape)] for name, tensor in model.state_dict().items()]
 
 
-def _shapes_of(task: Task, model: nn.Module) -> list[list[int]]:
-    return [list(tensor.shape) for tensor in tensors(task.example(model))]
+def _about(task: Task, model: nn.Module) -> list[Any]:
+    """Shapes of what it is given and, but for floats, the bits that it computes with."""
+    shapes = [list(tensor.shape) for tensor in tensors(task.example(model))]
+    return [shapes] if task.bits == 32 else [shapes, task.bits]

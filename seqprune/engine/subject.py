@@ -32,8 +32,8 @@ class Subject:
         task: what is asked of it.
         kind: what holds its measurements.
         source, data: what they are called in reports; ``data`` is empty where there are no images.
-        sized: where the size of the images is one of the moves, the task at the size that was chosen, that size, and
-            the way with what is left of its target to the other moves.
+        left: where smaller images or eight bits bring the network nearer to its target, the task with them, the size
+            of the images if it was chosen, and the way with what is left of its target to the other moves.
         eight_bits: brings a network to eight bits and measures it; ``None`` where nobody can.
         at_size: the task at a size; ``None`` where images have none that could be changed.
     """
@@ -44,7 +44,7 @@ class Subject:
     kind: type[Size] = Measurements
     source: str = ""
     data: str = ""
-    sized: tuple[Task, int, Way] | None = None
+    left: tuple[Task, int | None, Way] | None = None
     at_size: AtSize | None = None
     eight_bits: EightBits | None = None
 

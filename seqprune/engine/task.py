@@ -31,6 +31,7 @@ class Task(Protocol):
         classes: how many there are; class ids lie in ``[0, classes)``. 0 where nothing is labelled.
         names: class id to name, where there are names.
         classifies: whether an image belongs to a class as a whole.
+        bits: of the numbers that :meth:`runnable` computes with: 32, or 8 where a runtime's tool brings it there.
     """
 
     @property
@@ -44,6 +45,9 @@ class Task(Protocol):
 
     @property
     def classifies(self) -> bool: ...
+
+    @property
+    def bits(self) -> int: ...
 
     def example(self, model: nn.Module) -> Inputs:
         """One input, on the model's device, on which operations and time are counted."""

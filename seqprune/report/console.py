@@ -13,6 +13,7 @@ from seqprune.engine.record import Record, Trained
 from seqprune.engine.steps import StepReport
 from seqprune.graph.channels import ChannelGraph, Layer
 from seqprune.repair.recover import Repair
+from seqprune.report.front import cells
 from seqprune.report.record import compare
 
 
@@ -44,6 +45,17 @@ def before_after(record: Record) -> Table:
         table.add_column(title, justify="right")
     for line in compare(record.before, record.after):
         table.add_row(line.what, line.before, line.after, line.change)
+    return table
+
+
+def beside(record: Record) -> Table:
+    """The pruned network and the trivial ways to less, a row each."""
+    head, rows = cells(record.front)
+    table = Table(title=None, show_edge=False, pad_edge=False)
+    for number, title in enumerate(head):
+        table.add_column(title, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

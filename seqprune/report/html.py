@@ -11,7 +11,7 @@ from seqprune.atomic import write_text
 from seqprune.engine.record import Record, Trained
 from seqprune.errors import InputError
 from seqprune.plain import UnreadableError, json_of, text_of
-from seqprune.report import parts, training
+from seqprune.report import front, parts, training
 from seqprune.report.templating import rendered
 
 REPORT, DRAWN = "report.json", "drawn.json"
@@ -60,7 +60,8 @@ def page_of(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> str:
 def _page_of_run(report: Mapping[str, Any], drawn: Mapping[str, Any]) -> str:
     names = {int(kind): str(name) for kind, name in (drawn.get("names") or {}).items()}
     found = [
-        *(parts.glance(report), parts.pictures(drawn), parts.network(report), parts.layers(report)),
+        *(parts.glance(report), front.part(report), parts.pictures(drawn)),
+        *(parts.network(report), parts.layers(report)),
         *(
             parts.along(report),
             parts.classes(report),

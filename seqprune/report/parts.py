@@ -65,11 +65,8 @@ def glance(report: Plain) -> Part:
         ("parameters", "params", "{:,.0f}", 1),
         ("file", "file_bytes", "{:.2f} MB", 1e-6),
     )
-    sizes += (("operations", "gflops", "{:.2f} GFLOPs", 1), ("time in torch", "latency_ms", "{:.1f} ms", 1))
+    sizes += (("operations", "gflops", "{:.2f} GFLOPs", 1), (_timed_in(report), "latency_ms", "{:.1f} ms", 1))
     cards = [_card(what, before.get(name), after.get(name), form, scale) for what, name, form, scale in sizes]
-    for entry in report.get("runtimes") or ():
-        what = f"time in {' '.join(str(entry[part]) for part in ('runtime', 'precision') if entry.get(part))}"
-        cards.append(_card(what, entry.get("before_ms"), entry.get("after_ms"), "{:.1f} ms", 1))
     was, now = (dict(size) | dict(size.get("accuracy") or {}) for size in (before, after))
     sized = {"params", "file_bytes", "gflops", "latency_ms"}
     for name in (name for name in was if name not in sized):
@@ -79,6 +76,11 @@ def glance(report: Plain) -> Part:
         number(was.get(name)) is not None and number(now.get(name)) is not None for name in was if name not in sized
     )
     return Part("glance", "Before and after", "" if measured else "Accuracy was not measured.", cards=found)
+
+
+def _timed_in(report: Plain) -> str:
+    timed = report.get("timed") or {}
+    return f"time in {timed.get('runtime', 'torch')}{', eight bits' if timed.get('bits') == 8 else ''}"
 
 
 def _card(what: str, before: object, after: object, form: str, scale: float, share: bool = True) -> Plain | None:

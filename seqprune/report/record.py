@@ -45,7 +45,7 @@ def compare(before: Size, after: Size) -> list[Compared]:
         Compared("parameters", f"{before.params:,}", f"{after.params:,}", _share(before.params, after.params)),
         Compared("GFLOPs", f"{before.gflops:.2f}", f"{after.gflops:.2f}", _share(before.gflops, after.gflops)),
         Compared(
-            "CPU latency, ms",
+            "latency, ms",
             f"{before.latency_ms:.1f}",
             f"{after.latency_ms:.1f}",
             _share(before.latency_ms, after.latency_ms),

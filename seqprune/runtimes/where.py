@@ -100,6 +100,27 @@ def is_installed(runtime: str) -> bool:
     return find_spec(RUNTIMES[runtime]) is not None
 
 
+def check_tool(runtime: str) -> None:
+    """
+    Raises:
+        InputError: there is none for that runtime, or it is not installed.
+    """
+    if runtime not in QUANTISING:
+        known = " and ".join(QUANTISING)
+        raise InputError(f"eight bits are for {known}, not for {runtime}: give one of them as --runtime")
+    if missing := _missing(runtime):
+        raise InputError(f"eight bits in {runtime} need {missing[0]}: pip install {missing[0]}, or leave out --int8")
+
+
+def has_tool(runtime: str) -> bool:
+    """Whether it can bring networks to eight bits here."""
+    return runtime in QUANTISING and not _missing(runtime)
+
+
+def _missing(runtime: str) -> list[str]:
+    return [package for package in QUANTISING[runtime] if find_spec(package) is None]
+
+
 def installed() -> list[str]:
     """Names of the runtimes that can be timed here."""
     return [name for name in RUNTIMES if is_installed(name)]

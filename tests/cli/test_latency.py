@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clocks import OVERHEAD, count_time
+from clocks import OF_EIGHT_BITS, OVERHEAD, count_time
 
+import seqprune.runtimes.where as where
+from seqprune.errors import ModelError
 from seqprune.plan import PrunePlan
 
 QUICK = ("--imgsz", "64", "--batch", "4", "--preset", "accurate")
@@ -68,6 +70,86 @@ def test_the_page_has_the_smaller_image_beside_the_pruned_network(
     assert whole["accuracy"]["map50_95"] == report["before"]["map50_95"]
     assert smaller["accuracy"].keys() == whole["accuracy"].keys()
     assert prune(run, data, tmp_path / "none", "--by", "factors", "--target", "params=0.9", "--no-front")["front"] == []
+
+
+def in_eight_bits(network: Any, task: Any, _watch: Any, _folder: Path) -> dict[str, Any]:
+    """In place of a runtime's tool."""
+    ms = {"low": 1.0, "high": 1.0, "runs": 3}
+    accuracy = task.accuracy(network)
+    found = {"file_bytes": 300, "ms": ms | {"median": 4.0}, "accuracy": {"map50_95": accuracy["map50_95"]}}
+    return {"runtime": "openvino", "file": "x", "float": found, "int8": found | {"ms": ms | {"median": 2.0}}}
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime with a tool for eight bits, whatever is installed."""
+    monkeypatch.setattr(where, "is_installed", lambda _runtime: True)
+    monkeypatch.setattr(where, "_missing", lambda _runtime: [])
+    monkeypatch.setattr(where, "version", lambda _runtime: "1")
+    monkeypatch.setattr("seqprune.yolo.task.eight_bits.eight_bits", in_eight_bits)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tool")
+@pytest.mark.parametrize(("share", "by"), [(0.6, "factors"), (0.6, "factors,size"), (0.45, "factors")])
+def test_a_target_of_time_is_that_of_the_file_in_eight_bits(
+    run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, by: str
+) -> None:
+    """The file in eight bits took half of the time, and the network was pruned to the target besides."""
+    count_time(monkeypatch)
+    asked = ("--by", by, "--target", f"latency={share}", "--runtime", "openvino", "--int8")
+    report = prune(run, data, tmp_path, *asked)
+    timed, plan = report["timed"], PrunePlan.load(tmp_path / "run" / "plan.json")
+    assert timed["bits"] == 8
+    enough = share >= OF_EIGHT_BITS
+    expected = OF_EIGHT_BITS if enough else share
+    assert timed["after"]["median"] / timed["before"]["median"] == pytest.approx(expected, rel=0.05)
+    assert bool(plan.factors) != enough
+    assert (report["before"]["params"] == report["after"]["params"]) == enough
+    assert [(each["what"], each["bits"]) for each in report["front"]][-3:] == [
+        ("unpruned", 8),
+        ("pruned", 32),
+        ("pruned", 8),
+    ]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "time in openvino, eight bits" in page
+    assert "pruned, int8" in page
+
+
+@pytest.mark.usefixtures("tool")
+def test_eight_bits_that_save_no_time_meet_no_target(
+    run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime took 1.6 times as long in eight bits on some processors."""
+    count_time(monkeypatch)
+    monkeypatch.setattr("clocks.OF_EIGHT_BITS", 1.6)
+    code, _, err = run(
+        *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--target", "latency=0.6", "--project", tmp_path),
+        *("--runtime", "onnxruntime", "--int8"),
+    )
+    assert code == 2
+    assert "in eight bits the network takes 1.60 of its time in onnxruntime on this processor: leave out" in err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tool")
+def test_eight_bits_are_among_the_trivial_ways_to_less_time(
+    run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody asked for them, and the page did not say what they alone would have given."""
+    count_time(monkeypatch)
+    asked = ("--by", "factors", "--target", "latency=0.85", "--runtime", "openvino")
+    report = prune(run, data, tmp_path, *asked)
+    assert (report["timed"]["bits"], report["int8"]) == (32, {})
+    assert [(each["what"], each["bits"]) for each in report["front"]][-2:] == [("unpruned", 8), ("pruned", 32)]
+    assert report["front"][-2]["share_of_time"] == pytest.approx(0.5)
+
+    def fails(*_about: object) -> dict[str, Any]:
+        raise ModelError("openvino cannot bring this network to eight bits")
+
+    monkeypatch.setattr("seqprune.yolo.task.eight_bits.eight_bits", fails)
+    report = prune(run, data, tmp_path / "again", *asked)
+    assert {each["bits"] for each in report["front"]} == {32}
 
 
 def test_what_is_not_installed_is_said_before_anything_is_done(run: Any, data: Path, tmp_path: Path) -> None:

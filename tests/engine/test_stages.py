@@ -34,8 +34,9 @@ def test_parts_of_a_repair_are_counted_to_the_last_and_no_further() -> None:
     assert max(number for number, _ in parts) == parts[0][1]
 
 
-def point(what: str, imgsz: int, time: float, score: float) -> dict[str, Any]:
-    return {"what": what, "imgsz": imgsz, "share_of_time": time, "accuracy": {"map50_95": score}}
+def point(what: str, imgsz: int, time: float, score: float, bits: int = 32) -> dict[str, Any]:
+    costs = {"share_of_time": time, "share_of_operations": time}
+    return {"what": what, "imgsz": imgsz, **costs, "accuracy": {"map50_95": score}, "bits": bits}
 
 
 def test_smaller_images_that_would_have_been_better_are_told() -> None:
@@ -45,3 +46,15 @@ def test_smaller_images_that_would_have_been_better_are_told() -> None:
     assert beaten([*points[:-1], point("pruned", 320, 0.75, 0.34)], "share_of_time") == ""
     assert beaten([*points[:-1], point("pruned", 320, 0.6, 0.07)], "share_of_time") == ""
     assert beaten([points[0], points[-1]], "share_of_time") == ""
+
+
+def test_eight_bits_that_would_have_been_better_are_told() -> None:
+    """Of time alone: they save no operations."""
+    whole, small = point("unpruned", 640, 1.0, 0.40), point("unpruned", 640, 0.45, 0.39, bits=8)
+    pruned, in_bits = point("pruned", 544, 0.6, 0.38), point("pruned", 544, 0.3, 0.37, bits=8)
+    assert "in eight bits is better: 45% of the time and map50_95 0.3900, the pruned one 60% and 0.3800; let them" in (
+        beaten([whole, small, pruned], "share_of_time")
+    )
+    assert beaten([whole, small, pruned], "share_of_operations") == ""
+    assert beaten([whole, small, pruned, in_bits], "share_of_time") == ""
+    assert beaten([whole, pruned, point("pruned", 544, 0.9, 0.1, bits=8)], "share_of_time") == ""

@@ -53,6 +53,25 @@ def test_the_page_stands_alone_and_escapes_everything() -> None:
     assert "prefers-color-scheme: dark" in text
 
 
+def test_the_trivial_ways_stand_beside_the_pruned_network() -> None:
+    """They were measured, kept in ``report.json``, and shown nowhere."""
+    text = page(samples.record())
+    for said in ("Beside the trivial ways", "unpruned, int8", "pruned, int8", "45.0%", "98.0%", "0.4900", "on squares"):
+        assert said in text, said
+    assert text.count("<circle", text.index('id="front"'), text.index('id="pictures"')) == 5
+    assert "time in openvino&lt;img" in text
+    without = page(replace(samples.record(), front=(), timed={}))
+    assert 'id="front"' not in without
+    assert "time in torch" in without
+
+
+def test_reports_of_before_eight_bits_are_read() -> None:
+    old = [{name: value for name, value in point.items() if name != "bits"} for point in samples.front()[:2]]
+    text = page_of(samples.record().plain() | {"front": old}, {})
+    assert "unpruned, int8" not in text
+    assert "on squares" not in text
+
+
 def test_it_shows_what_was_measured_and_done() -> None:
     text = page(samples.record())
     for said in (
@@ -76,6 +95,8 @@ def test_what_was_not_measured_is_not_there() -> None:
         "pictures": (),
         "repairs": (),
         "unreadable": (),
+        "front": (),
+        "timed": {},
     }
     text = page(replace(bare, steps=(step,), before=size, after=size, **empty))
     assert "Accuracy was not measured" in text
@@ -90,17 +111,6 @@ def test_what_was_not_measured_is_not_there() -> None:
         "Repaired",
     ):
         assert title not in text, title
-
-
-def test_times_in_runtimes_are_shown_where_there_are_any() -> None:
-    report = samples.record().plain()
-    report["runtimes"] = [
-        {"runtime": "openvino", "precision": "int8", "before_ms": 20.0, "after_ms": 15.0},
-        {"runtime": "ncnn", "before_ms": 20.0, "after_ms": None},
-    ]
-    text = page_of(report, {})
-    assert "time in openvino int8" in text
-    assert "ncnn" not in text
 
 
 def test_figures_and_drawings_lie_in_files_of_their_own() -> None:

@@ -16,6 +16,9 @@ from seqprune.runtimes.turns import Spread
 OVERHEAD = 0.2
 """Of the operations of the whole unpruned network, that whatever is left of it takes beside its own."""
 
+OF_EIGHT_BITS = 0.5
+"""Of the time, that a network in them takes."""
+
 
 def multiplications(chain: Chain) -> float:
     """As many as a layer takes, by its shapes."""
@@ -41,9 +44,13 @@ def count_time(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             asked.append("networks")
             found = [500 * gflops(model, task.example(model)) for task, model in given]
             largest[0] = max(largest[0], *found)
-            return [each + OVERHEAD * largest[0] for each in found]
+            shares = [1 if task.bits == 32 else OF_EIGHT_BITS for task, _ in given]
+            return [share * (each + OVERHEAD * largest[0]) for each, share in zip(found, shares, strict=True)]
 
-        name = "-".join(f"{sum(p.numel() for p in m.parameters())}@{task.example(m).shape[-1]}" for task, m in given)
+        def about(task: Any, model: nn.Module) -> str:
+            return f"{sum(p.numel() for p in model.parameters())}@{task.example(model).shape[-1]}x{task.bits}"
+
+        name = "-".join(about(task, model) for task, model in given)
         return [Spread(ms, ms, ms, 1) for ms in watch.state.plain(f"time-networks-{name}", measure)]
 
     def layers(watch: Stopwatch, chains: tuple[Chain, ...]) -> list[float]:

@@ -14,7 +14,7 @@ from seqprune.errors import InputError
 from seqprune.run import prune
 from seqprune.runtimes.where import QUANTISING
 from seqprune.yolo.data.images import DetectionImages
-from seqprune.yolo.task.eight_bits import _before, squares
+from seqprune.yolo.task.quantising import _before, squares
 
 
 @pytest.mark.slow

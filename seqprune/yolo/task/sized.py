@@ -69,7 +69,7 @@ def sized(
 
         def worth(each: Candidate) -> float:
             seen = DetectionImages(fit, imgsz=each.imgsz, batch=batch, stride=detector.stride, names=detector.names)
-            task = YoloTask(seen, detector.names, each.imgsz)
+            task = YoloTask(seen, detector.names, each.imgsz, bits=watch.task.bits if watch else 32)
             inside = within(told, f"try {each.imgsz} pixels")
             about = copied(model).to(device), trace_detector(model), task, streams_for(task, model)
             engine = Engine(*about, told=inside)

@@ -12,6 +12,7 @@ from torch import nn
 
 from seqprune.budget.size import FEWEST
 from seqprune.engine.listener import Listener
+from seqprune.engine.presets import Way
 from seqprune.engine.record import ClassMeasurements, Measurements
 from seqprune.engine.settings import Choose, Look, Train
 from seqprune.engine.state import State
@@ -19,6 +20,7 @@ from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.subject import Subject
 from seqprune.errors import InputError
 from seqprune.observe.batch import Noise
+from seqprune.runtimes.where import QUANTISING, check_tool, has_tool
 from seqprune.surgery import compact
 from seqprune.yolo.data.files import FileImages
 from seqprune.yolo.data.images import images_for
@@ -73,32 +75,67 @@ def yolo_subject(
     )
     kind = ClassMeasurements if classifies else Measurements
     subject = Subject(detector.model, graph, task, kind, detector.source, str(data), at_size=task.at_size)
-    if look.int8:
-        subject = replace(subject, eight_bits=_eight_bits_of(detector.task, data, look))
-    if "size" in choose.way.by or (asked is None and shrinks_unasked(choose, detector.task, task.images.image_count)):
-        size, share = _best_size(detector, str(data), look, choose, device, told, state or State(), task)
+    state, way = state or State(), choose.way
+    subject = replace(subject, eight_bits=_eight_bits_for(detector.task, data, look, way))
+    if look.int8 and way.by_time:
+        task, way = _in_eight_bits(detector.model, task, look, way, told, state)
+        subject = replace(subject, left=(task, None, way))
+    if "size" in way.by or (asked is None and shrinks_unasked(choose, detector.task, task.images.image_count)):
+        size, share = _best_size(detector, str(data), look, choose, way, device, told, state, task)
         smaller = replace(task.at_size(size), images=images_to_look_at(detector, data, look, size, choose, told))
-        subject = replace(subject, sized=(smaller, size, left_to_others(choose.way, share)))
+        subject = replace(subject, left=(smaller, size, left_to_others(way, share)))
     return subject, look
+
+
+def _in_eight_bits(
+    model: nn.Module, task: YoloTask, look: Look, way: Way, told: Listener, state: State
+) -> tuple[YoloTask, Way]:
+    """The task in eight bits, and what they leave of a target of time to the other moves.
+
+    Raises:
+        InputError: they save no time there.
+    """
+    assert way.target is not None  # noqa: S101 - of time
+    small = replace(task, bits=8)
+    whole, bits = Stopwatch(look.where, task, state).networks([(task, model), (small, model)])
+    share = bits.median / whole.median
+    if share >= 1:
+        raise InputError(
+            f"in eight bits the network takes {share:.2f} of its time in {look.runtime} on this processor: leave out "
+            f"--int8, or choose another --runtime ({', '.join(QUANTISING)})"
+        )
+    told.note(
+        f"eight bits alone leave {share:.0%} of the time in {look.runtime}; the target is that of the file in them"
+    )
+    return small, left_to_others(way, min(1.0, way.target.share / share))
 
 
 def shrinks_unasked(choose: Choose, kind: str, images: int) -> bool:
     """Whether smaller images are a move though nobody named the moves: of a detector's time they bring the most."""
-    target = choose.way.target
-    timed = choose.by is None and target is not None and target.kind == "latency"
-    return timed and choose.preset == "accurate" and kind == "detect" and images >= FEWEST
+    return (
+        choose.by is None
+        and choose.way.by_time
+        and choose.preset == "accurate"
+        and kind == "detect"
+        and images >= FEWEST
+    )
 
 
-def _eight_bits_of(kind: str, data: str | Path, look: Look) -> Callable[..., dict[str, Any]]:
-    """
+def _eight_bits_for(kind: str, data: str | Path, look: Look, way: Way) -> Callable[..., dict[str, Any]] | None:
+    """What brings a network to eight bits: asked for, or one of the trivial ways to less time.
+
     Raises:
-        InputError: there is no tool for it, or there are no images.
+        InputError: they are asked for, and there is no tool for it, or there are no images.
     """
-    from seqprune.yolo.task.eight_bits import check_tool, eight_bits
+    from seqprune.yolo.task.eight_bits import eight_bits
 
-    if kind != "detect" or not data or not look.val:
-        raise InputError("int8 is for detectors whose accuracy is measured: give --data, and leave out --no-val")
-    check_tool(look.runtime)
+    usable = kind == "detect" and bool(data) and look.val
+    if look.int8:
+        if not usable:
+            raise InputError("int8 is for detectors whose accuracy is measured: give --data, and leave out --no-val")
+        check_tool(look.runtime)
+    elif not (usable and way.by_time and look.front is not False and has_tool(look.runtime)):
+        return None
     return eight_bits
 
 
@@ -107,14 +144,14 @@ def _best_size(
     data: str,
     look: Look,
     choose: Choose,
+    way: Way,
     device: torch.device,
     told: Listener,
     state: State,
     task: YoloTask,
 ) -> tuple[int, float]:
     """The size of the images, and the share that is left to the other moves; found now or by an earlier run."""
-    timed = choose.way.target is not None and choose.way.target.kind == "latency"
-    watch = Stopwatch(look.where, task, state) if timed else None
+    watch = Stopwatch(look.where, task, state) if way.by_time else None
 
     def find() -> list[float]:
         return list(
@@ -123,7 +160,7 @@ def _best_size(
                     watch,
                     detector,
                     data,
-                    choose.way,
+                    way,
                     choose.settings.round_to,
                     choose.protect,
                     told,

@@ -33,8 +33,12 @@ from seqprune.yolo.task.pictures import pictures
 from seqprune.yolo.task.predict import predict
 from seqprune.yolo.task.probe import probe_for
 from seqprune.yolo.task.proof import prove
+from seqprune.yolo.task.quantising import quantised
 from seqprune.yolo.task.tracing import grey_image, trace_detector
 from seqprune.yolo.task.validate import ClassMetrics, Metrics, validate, validate_classes
+
+ENOUGH = 2
+"""Images to calibrate eight bits on that are timed and thrown away: what they take hangs on no image."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class YoloTask:
             measures none.
         source: where the network came from.
         same: holds all measurements to the images of the first.
+        bits: 8 where what runs elsewhere is brought to eight bits before.
     """
 
     images: FileImages | Noise
@@ -59,6 +64,7 @@ class YoloTask:
     validation: Mapping[str, Any] | None = field(default=None, repr=False)
     source: str = ""
     same: SameImages = field(default_factory=lambda: SameImages(lambda _text: None), repr=False)
+    bits: int = 32
 
     @property
     def classes(self) -> int:
@@ -72,7 +78,11 @@ class YoloTask:
         return grey_image(model, self.imgsz)
 
     def runnable(self, model: nn.Module, runtime: str, folder: Path) -> nn.Module | Path:
-        return runnable(model, runtime, folder, imgsz=self.example(model).shape[-1])
+        imgsz = int(self.example(model).shape[-1])
+        made = runnable(model, runtime, folder, imgsz=imgsz)
+        if self.bits == 32 or isinstance(made, nn.Module):
+            return made
+        return quantised(made, runtime, self.images, model, imgsz, folder, ENOUGH)
 
     def at_size(self, imgsz: int) -> YoloTask:
         """The same measured on images of another size in pixels; those that are looked at stay as they are."""
