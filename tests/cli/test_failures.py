@@ -147,13 +147,14 @@ def test_images_that_are_lost_midway(
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_a_memory_limit(process: Any, run: Any, images: Path, tmp_path: Path, wholes: dict[bool, Path]) -> None:
     before = """
-import resource
+import resource, threading
 from seqprune.engine.state import State
 write = State.write_tensors
 def limited(self, *args):
     write(self, *args)
     size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), resource.RLIM_INFINITY))
+    threading.stack_size(64 << 20)  # one that no thread left behind: a thread that starts without memory never says so
 State.write_tensors = limited
 """
     folder = tmp_path / "yolov8n"
