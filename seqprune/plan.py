@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import operator
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -202,11 +203,14 @@ class PrunePlan:
                 )
             plan = cls(
                 tuple(_layer_from(entry) for entry in data["layers"]),
-                tuple((_counts(entry["shape"]), _name(entry["dtype"])) for entry in data["inputs"]),
+                tuple((_counts(entry["shape"], 0), _name(entry["dtype"])) for entry in data["inputs"]),
                 tuple(_factor_from(entry) for entry in data.get("factors", ())),
-                None if data.get("imgsz") is None else _counts((data["imgsz"],))[0],
+                None if data.get("imgsz") is None else _counts((data["imgsz"],), 1)[0],
                 tuple(_name(path) for path in data.get("blocks", ())),
             )
+            _once([layer.name for layer in plan.layers])
+            _once([factor.block for factor in plan.factors])
+            _once(plan.blocks)
         except (UnreadableError, KeyError, TypeError, ValueError, AttributeError) as error:
             why = str(error) if isinstance(error, UnreadableError) else f"{type(error).__name__}: {printable(error)}"
             raise PlanError(f"the text is no pruning plan ({why}); give a plan.json that seqprune wrote") from error
@@ -267,7 +271,7 @@ def find_layer(graph: ChannelGraph, name: str) -> Layer:
 
 
 def _layer_from(entry: Mapping[str, Any]) -> LayerKeep:
-    position, channels = _counts((entry["position"], entry["channels"]))
+    position, channels = _counts((entry["position"], entry["channels"]), 0)
     return LayerKeep(_name(entry["name"]), position, channels, _counts(entry["keep"]))
 
 
@@ -278,9 +282,14 @@ def _factor_from(entry: Mapping[str, Any]) -> Factor:
     return Factor(_name(entry["block"]), entry["first"], rank)
 
 
-def _counts(values: Iterable[Any]) -> tuple[int, ...]:
+def _once(names: Sequence[str]) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{printable(twice[0], 40)} stands there more than once")
+
+
+def _counts(values: Iterable[Any], least: int = -_MOST) -> tuple[int, ...]:
     found = tuple(values)
-    if strange := [value for value in found if not is_whole(value, -_MOST, _MOST)]:
+    if strange := [value for value in found if not is_whole(value, least, _MOST)]:
         raise ValueError(f"{printable(strange[0], 40)} is no number of channels")
     return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -122,6 +123,24 @@ def test_why_text_is_no_plan_is_said_in_words_or_by_what_python_says() -> None:
         lambda: PrunePlan.from_json("not json"), "no pruning plan (Expecting value: line 1 column 1 (char 0)); give"
     )
     refused(lambda: PrunePlan.from_json('{"format": 1}'), "no pruning plan (KeyError: 'layers'); give")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"imgsz": -5}, "-5 is no number"),
+        ({"imgsz": 0}, "0 is no number"),
+        ({"inputs": [{"shape": [1, -3], "dtype": "float32"}]}, "-3 is no number"),
+        ({"layers": [{"name": "a", "position": -1, "channels": 4, "keep": [0]}]}, "-1 is no number"),
+        ({"layers": 2 * [{"name": "a", "position": 0, "channels": 4, "keep": [0]}]}, "a stands there more than once"),
+        ({"factors": 2 * [{"block": "b", "first": "row", "rank": 2}]}, "b stands there more than once"),
+        ({"blocks": ["c", "c"]}, "c stands there more than once"),
+    ],
+)
+def test_a_plan_that_no_network_has(graph: ChannelGraph, change: dict[str, Any], said: str) -> None:
+    """A layer twice, or images of -5 pixels, were found when it was applied, or not at all."""
+    data = json.loads(PrunePlan((), graph.inputs).to_json())
+    refused(lambda: PrunePlan.from_json(json.dumps(data | {"format": 3} | change)), said)
 
 
 def test_a_plan_of_another_format(graph: ChannelGraph) -> None:
