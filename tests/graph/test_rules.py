@@ -181,7 +181,7 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (lambda x: x[:, [0, 1, 2, 3]], "indexed by a tensor"),
         (lambda x: x[:, :4], "picks channels by number"),
         (lambda x: x.view(2, 4, 6, 6), "written out"),
-        (lambda x: x.flip(1), "no rule for this operator"),
+        (lambda x: x.flip(1), "turns the channels round"),
         (lambda x: 1 / x, "no rule for this operator"),
         (lambda x: x / x.exp(), "divides by channels"),
         (lambda x: nn.functional.layer_norm(x, x.shape[1:]), "reads their number"),
@@ -288,7 +288,7 @@ def test_every_operator_that_stops_a_trace_says_why(
 
 
 def test_a_barrier_is_said_with_what_reaches_it_and_where() -> None:
-    lines = ["flip of [2×4×6×6] in the network: no rule for this operator", "relu of [2×4×6×6] in between: why"]
+    lines = ["flip of [2×4×6×6] in the network: turns the channels round", "relu of [2×4×6×6] in between: why"]
     barrier = trace(Between(lambda x: x.flip(1)), X).barriers[0]
     assert [str(barrier), str(replace(barrier, op="relu", module="between", reason="why"))] == lines
 

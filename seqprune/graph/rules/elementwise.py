@@ -112,7 +112,7 @@ def normalize(
     return value
 
 
-@rule("add", "sub", "rsub", "maximum", "minimum", "max", "min", dims=ANY)
+@rule("add", "sub", "rsub", "maximum", "minimum", dims=ANY)
 def addition(r: Recorder, out: torch.Tensor, x: Any, other: Any = None, *args: Any, **kwargs: Any) -> Value:
     require(other is not None and isinstance(out, torch.Tensor), "reduces over channels")
     return _join(r, out, x, other, product=False)

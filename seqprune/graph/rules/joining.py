@@ -85,6 +85,18 @@ def split(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, size: Any, 
     return _sections(r, value, len(out), f"{r.module} splits them by a width it holds")
 
 
+@rule("glu", dims=ANY)
+def gated_linear_unit(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int = -1) -> Value:
+    """One half times the sigmoid of the other."""
+    value = r.followed(x)
+    if positive(dim, x.dim()) != value.dim:
+        return Value(value.known(), value.dim, value.zero)
+    reason = f"{r.module or 'the network'} weighs one half of them by the other"
+    one, other = _sections(r, value, 2, reason)
+    r.tie(one.known(), other.known(), reason)
+    return one
+
+
 def _counted_sections(r: Recorder, value: Value, sizes: list[int], size: Any) -> list[Value]:
     """Each section stays as wide as the number it was asked by; those of plain numbers stay whole."""
     sections = np.split(value.known(), np.cumsum(sizes)[:-1])

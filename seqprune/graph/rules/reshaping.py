@@ -169,6 +169,40 @@ def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
     raise AssertionError("every dimension of the tensor is met above")
 
 
+@rule("flip", dims=ANY)
+def flip(r: Recorder, out: torch.Tensor, x: torch.Tensor, *dims: Any, **kwargs: Any) -> Value:
+    value = r.followed(x)
+    turned = {positive(d, x.dim()) for d in sizes_of(kwargs.get("dims", dims))}
+    require(value.dim not in turned, "turns the channels round")
+    return value
+
+
+@rule("roll", dims=ANY)
+def roll(r: Recorder, out: torch.Tensor, x: torch.Tensor, shifts: Any, dims: Any = ()) -> Value:
+    value = r.followed(x)
+    moved = {positive(d, x.dim()) for d in ([dims] if isinstance(dims, int) else dims)}
+    require(moved and value.dim not in moved, "moves the channels on")  # no dimensions are all of them
+    return value
+
+
+@rule("pixel_shuffle", dims=ANY)
+def pixel_shuffle(r: Recorder, out: torch.Tensor, x: torch.Tensor, upscale_factor: int) -> Value:
+    """As many channels as a square of pixels holds become one."""
+    value = r.followed(x)
+    require(value.dim == x.dim() - 3, "spreads over space what are no channels")
+    ones = value.known().reshape(-1, upscale_factor**2)
+    for other in ones.T[1:]:
+        r.tie(ones[:, 0], other, "becomes one channel with others")
+    return Value(ones[:, 0], value.dim, value.zero)
+
+
+@rule("pixel_unshuffle", dims=ANY)
+def pixel_unshuffle(r: Recorder, out: torch.Tensor, x: torch.Tensor, downscale_factor: int) -> Value:
+    value = r.followed(x)
+    require(value.dim == x.dim() - 3, "makes channels of what are none")
+    return Value(np.repeat(value.known(), downscale_factor**2), value.dim, value.zero, value.constant)
+
+
 @rule("unbind", dims=ANY)
 def unbind(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, dim: int = 0) -> list[Value]:
     value = r.followed(x)

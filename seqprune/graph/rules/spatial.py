@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from seqprune.graph.recorder import Recorder
+from seqprune.graph.rules.elementwise import addition
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import Value
 
@@ -53,9 +54,24 @@ def _reach(pad: Sequence[int], x: torch.Tensor, dim: int) -> Sequence[int]:
 def reduction(
     r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any
 ) -> Value:
+    return _reduced(r, x, dim, keepdim)
+
+
+def _reduced(r: Recorder, x: torch.Tensor, dim: Any, keepdim: bool) -> Value:
     value = r.followed(x)
     require(dim is not None, "reduces over channels")
     dims = {positive(d, x.dim()) for d in ([dim] if isinstance(dim, int) else dim)}
     require(dims and value.dim not in dims, "reduces over channels")  # no dimensions are all of them
     shift = 0 if keepdim else sum(d < value.dim for d in dims)
     return Value(value.known(), value.dim - shift, value.zero)
+
+
+@rule("max", "min", dims=ANY)
+def extreme(
+    r: Recorder, out: Any, x: torch.Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None
+) -> Value | list[Value]:
+    """Of two tensors element by element, or the extremes along a dimension and where they lie."""
+    if isinstance(out, torch.Tensor):
+        return addition(r, out, x, dim if other is None else other)
+    value = _reduced(r, x, dim, keepdim)
+    return [value, Value(value.known(), value.dim, zero=False)]
