@@ -28,6 +28,7 @@ class Point:
     Attributes:
         what: ``unpruned`` or ``pruned``.
         bits: 32, or 8 where a runtime's tool brought it there; its accuracy is that of the exported file then.
+        in_floats: of eight bits the first accuracy of the same export in floats: both are measured on squares.
         imgsz: side of the images in pixels.
         gflops: of one image.
         share_of_operations, share_of_time: of the unpruned network at the size that was given.
@@ -43,12 +44,15 @@ class Point:
     ms: Spread
     accuracy: Mapping[str, float]
     bits: int = 32
+    in_floats: float | None = None
 
     def in_eight_bits(self, found: Mapping[str, Any]) -> Point:
         """The same network in them; ``found`` is what :attr:`seqprune.engine.record.Record.int8` holds of it."""
         floats, small = found["float"]["ms"]["median"], Spread(**found["int8"]["ms"])
         share = self.share_of_time * small.median / floats
-        return replace(self, share_of_time=share, ms=small, accuracy=found["int8"]["accuracy"], bits=8)
+        accuracy = found["int8"]["accuracy"]
+        whole = found["float"]["accuracy"].get(next(iter(accuracy)))
+        return replace(self, share_of_time=share, ms=small, accuracy=accuracy, bits=8, in_floats=whole)
 
 
 def sizes_for(imgsz: int, cost: Callable[[int], float], left: float, every: bool, step: int = STEP) -> list[int]:

@@ -87,6 +87,8 @@ def _done(report: Mapping[str, Any]) -> str:
     pruned = sum(step["status"] == "pruned" for step in report["steps"]) - pairs
     layers = f"{pruned} of {len(report['steps']) - pairs} layers pruned"
     made = f"{pairs} convolution{'s' * (pairs != 1)} made of two"
+    if not report["steps"]:
+        return "nothing taken out"
     return layers if pairs < 1 else f"{made}, {layers}" if pruned > 0 else made
 
 

@@ -62,14 +62,15 @@ def curves(
     series: Mapping[str, Sequence[Point]],
     spans: Sequence[tuple[str, float, float, float]] = (),
     says: Callable[[str, float, float], str] = _numbers,
+    zero: bool = True,
 ) -> str:
     """Series over a number, each point with what it ``says`` where the mouse rests; the same colours as :func:`key`.
 
-    ``spans`` are upright lines: the name of the series, where, from and to.
+    ``spans`` are upright lines: the name of the series, where, from and to. ``zero``: the upright axis begins there.
     """
     points = [p for its in series.values() for p in its]
     x_ticks = _ticks([x for x, _ in points])
-    y_ticks = _ticks([0.0, *(y for _, y in points), *(high for *_, high in spans)])
+    y_ticks = _ticks([*([0.0] if zero else []), *(y for _, y in points), *(high for *_, high in spans)])
     parts = [_grid(x_ticks, y_ticks, x_label)]
     for number, (name, its) in enumerate(series.items()):
         placed = [(_x(x, x_ticks), _y(y, y_ticks), x, y) for x, y in sorted(its)]

@@ -87,6 +87,7 @@ def front() -> tuple[dict[str, Any], ...]:
             **{"what": what, "imgsz": imgsz, "bits": bits, "gflops": 8.0, "share_of_operations": (imgsz / 640) ** 2},
             **{"share_of_time": share, "ms": {"median": 50 * share, "low": 1.0, "high": 2.0, "runs": 20}},
             "accuracy": {"map50_95": score, "map50": score + 0.1},
+            "in_floats": score + 0.01 if bits == 8 else None,
         }
         for what, imgsz, bits, share, score in ways
     )
