@@ -101,7 +101,12 @@ Front = Annotated[
     ),
 ]
 Int8 = Annotated[
-    bool, typer.Option("--int8", help="Bring it to eight bits too, by the tool of ONNX Runtime or OpenVINO (nncf).")
+    bool,
+    typer.Option(
+        "--int8",
+        help="Bring it to eight bits too, by the tool of ONNX Runtime or OpenVINO (nncf); a target of time is that of "
+        "the file in them.",
+    ),
 ]
 PRECISIONS = ("auto", "f32")
 
