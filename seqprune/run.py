@@ -22,7 +22,7 @@ from seqprune.engine.run import run
 from seqprune.engine.settings import Choose, Look, Open, Train, check_together
 from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
-from seqprune.errors import InputError, MeasurementError
+from seqprune.errors import MeasurementError
 from seqprune.graph.modes import uncompiled
 from seqprune.observe.device import as_device
 from seqprune.observe.ranks import Ranks, connect
@@ -105,13 +105,11 @@ def _prune(
     ranks = connect()
     where = own_device(as_device(str(look.device)), ranks)
     home = RunFolder(None if folder is None else Path(folder), keeps=ranks.count == 1)
-    check_together(choose, train, ranks.count, data is not None and data != "")
+    check_together(look, choose, train, ranks.count, data is not None and data != "")
     if ranks.count > 1 and choose.by is None:
         choose = replace(choose, by=choose.way.by)
         if choose.way.by_time:
             told.warning("the size of the images stays as it is: smaller ones are tried in one process, not in several")
-    if ranks.count > 1 and look.int8 and choose.way.by_time:
-        raise InputError("a target of time in eight bits is for one process: leave out int8, or run without torchrun")
     subject, look = opened(model, data, look, choose, train, how, device=where, told=told, state=home.state)
     if subject.task.predict is None and choose.preset == ACTIVATION:
         choose = replace(choose, match="all")  # nobody says which objects are found

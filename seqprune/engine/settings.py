@@ -218,7 +218,7 @@ def as_plain(look: Look, choose: Choose, train: Train) -> dict[str, Any]:
     return found | chosen | trained | {"arguments": {name: str(value) for name, value in train.arguments.items()}}
 
 
-def check_together(choose: Choose, train: Train, processes: int, has_data: bool) -> None:
+def check_together(look: Look, choose: Choose, train: Train, processes: int, has_data: bool) -> None:
     """
     Raises:
         InputError: what does not go together.
@@ -232,6 +232,8 @@ def check_together(choose: Choose, train: Train, processes: int, has_data: bool)
         raise InputError("fine-tuning is not part of a run under torchrun: prune there, then `seqprune finetune`")
     if processes > 1 and {"size", "blocks"} & {*way.by}:
         raise InputError("sizes of images and blocks are tried in one process: leave torchrun out, or size and blocks")
+    if processes > 1 and look.int8 and way.by_time:
+        raise InputError("a target of time in eight bits is met in one process: leave torchrun out, or int8")
     if processes > 1 and way.target is None and way.recover != "none":
         raise InputError("preset activation is repaired in one process: leave torchrun out, or --recover")
     if way.target is not None and train.step_epochs:

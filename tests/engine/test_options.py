@@ -9,7 +9,7 @@ import pytest
 
 import seqprune
 from seqprune.engine.options import Options, parameters, settings_of
-from seqprune.engine.settings import Choose, Look, Open, Train
+from seqprune.engine.settings import Choose, Look, Open, Train, as_plain, check_together
 from seqprune.errors import InputError
 
 KINDS = (Look, Choose, Train, Open)
@@ -47,3 +47,24 @@ def test_help_shows_all_keywords() -> None:
     assert list(shown)[:5] == ["model", "data", "folder", "listener", "progress"]
     assert shown["batch"].default == 16
     assert {"target", "evaluate", "weights", "finetune"} <= set(shown)
+
+
+def test_a_target_of_time_in_eight_bits_is_met_in_one_process() -> None:
+    """Each process would time eight bits by itself, and prune to a target of its own."""
+    small, whole = (Look(int8=int8, runtime="onnxruntime") for int8 in (True, False))
+    timed, counted = (Choose(preset="accurate", target=target) for target in ("latency=0.5", "flops=0.5"))
+    with pytest.raises(InputError, match="in eight bits is met in one process"):
+        check_together(small, timed, Train(), 2, has_data=True)
+    for look, choose, processes in ((small, timed, 1), (small, counted, 2), (whole, timed, 2)):
+        check_together(look, choose, Train(), processes, has_data=True)
+
+
+def test_eight_bits_are_a_setting_of_a_run_where_a_target_is_met_in_them() -> None:
+    """A run begun without them went on with them, to another target."""
+    plain = [
+        as_plain(Look(int8=int8, runtime="onnxruntime"), Choose(preset="accurate", target=target), Train())
+        for target in ("latency=0.5", "flops=0.5")
+        for int8 in (True, False)
+    ]
+    assert [each.get("int8") for each in plain] == [True, None, None, None]
+    assert plain[2] == plain[3]
