@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from seqprune.budget.target import Target
-from seqprune.engine.front import front_of
+from seqprune.engine.front import Front
 from seqprune.engine.listener import Listener
 from seqprune.engine.presets import Way
 from seqprune.engine.record import Size
@@ -53,7 +53,7 @@ class End:
         watch = Stopwatch(self.look.where, self.subject.task)
         timed = self._timed(pruned, watch)
         say_time(self.way.target, timed, self.told)
-        small = self._eight_bits(pruned, self.task, watch, self.folder) if self.look.int8 else {}
+        small = self._eight_bits(pruned, self.task, watch, self.folder, "bring to eight bits") if self.look.int8 else {}
         return {"timed": timed, "int8": small, "front": self._front(pruned, watch, before, after, small)}
 
     def _timed(self, pruned: nn.Module, watch: Stopwatch) -> dict[str, Any]:
@@ -61,11 +61,13 @@ class End:
         before, after = watch.networks([(self.subject.task, self.subject.model), (self.task, pruned)])
         return watch.where.about() | {"bits": self.task.bits, "before": before.plain(), "after": after.plain()}
 
-    def _eight_bits(self, model: nn.Module, task: Task, watch: Stopwatch, folder: Path | None) -> dict[str, Any]:
+    def _eight_bits(
+        self, model: nn.Module, task: Task, watch: Stopwatch, folder: Path | None, stage: str
+    ) -> dict[str, Any]:
         """Nothing where there is no tool for it."""
         if self.subject.eight_bits is None:
             return {}
-        self.told.stage("bring to eight bits", None)
+        self.told.stage(stage, None)
         with tempfile.TemporaryDirectory(prefix="seqprune-") as temporary:
             return self.subject.eight_bits(model, task, watch, folder or Path(temporary))
 
@@ -77,21 +79,18 @@ class End:
         wanted = self.way.by_time if look.front is None else look.front
         if not wanted or at_size is None or look.imgsz is None or not before.has_accuracy:
             return ()
-        return front_of(
-            *(self.subject.model, pruned, at_size, watch),
-            imgsz=look.imgsz,
-            size=self.size or look.imgsz,
-            accuracies=[before.accuracies, after.accuracies],
-            timed=self.way.by_time,
-            every=bool(look.front),
-            told=self.told,
-            eight_bits=(self._whole_in_eight_bits(watch) if self.way.by_time else {}, small),
+        front = Front(
+            *(self.subject.model, pruned, at_size, watch, look.imgsz, self.size or look.imgsz),
+            *(self.way.by_time, bool(look.front), self.told, small),
+            lambda side: self._whole_in_eight_bits(at_size(side), side, watch),
         )
+        return front.points([before.accuracies, after.accuracies])
 
-    def _whole_in_eight_bits(self, watch: Stopwatch) -> dict[str, Any]:
+    def _whole_in_eight_bits(self, task: Task, side: int, watch: Stopwatch) -> dict[str, Any]:
         """One of the trivial ways: nothing where the runtime's tool fails."""
         try:
-            return self._eight_bits(self.subject.model, self.subject.task, watch, None)
+            stage = f"measure unpruned in eight bits at {side} pixels"
+            return self._eight_bits(self.subject.model, task, watch, None, stage)
         except ModelError as why:
             self.told.warning(f"the unpruned network is not measured in eight bits: {why}")
             return {}

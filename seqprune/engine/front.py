@@ -1,9 +1,9 @@
-"""What the trivial way gives: the unpruned network on smaller images, beside the pruned one."""
+"""What the trivial ways give: the unpruned network on smaller images and in eight bits, beside the pruned one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -48,8 +48,7 @@ class Point:
 
     def in_eight_bits(self, found: Mapping[str, Any]) -> Point:
         """The same network in them; ``found`` is what :attr:`seqprune.engine.record.Record.int8` holds of it."""
-        floats, small = found["float"]["ms"]["median"], Spread(**found["int8"]["ms"])
-        share = self.share_of_time * small.median / floats
+        share, small = self.share_of_time * ratio_of(found), Spread(**found["int8"]["ms"])
         accuracy = found["int8"]["accuracy"]
         whole = found["float"]["accuracy"].get(next(iter(accuracy)))
         return replace(self, share_of_time=share, ms=small, accuracy=accuracy, bits=8, in_floats=whole)
@@ -73,73 +72,100 @@ def sizes_for(imgsz: int, cost: Callable[[int], float], left: float, every: bool
     return found if every else found[-NEAREST:]
 
 
-def front_of(
-    model: nn.Module,
-    pruned: nn.Module,
-    at: AtSize,
-    watch: Stopwatch,
-    *,
-    imgsz: int,
-    size: int,
-    accuracies: Sequence[Mapping[str, float]],
-    timed: bool,
-    every: bool,
-    told: Listener,
-    eight_bits: tuple[Mapping[str, Any], Mapping[str, Any]] = ({}, {}),
-) -> tuple[dict[str, object], ...]:
-    """Points as JSON holds them: the unpruned network, the same on smaller images, the pruned one.
+@dataclass(frozen=True)
+class Front:
+    """Measures the pruned network beside the trivial ways.
 
-    Args:
-        model, pruned: both, on the CPU.
+    Attributes:
+        model, pruned: both networks, on the CPU.
         at: the task at a size.
         watch: measures.
-        imgsz: side of the images of the unpruned network.
-        size: of the pruned one.
-        accuracies: of the unpruned and of the pruned network.
+        imgsz, size: side of the images in pixels, of the unpruned and of the pruned network.
         timed: whether smaller images are taken down to the time of the pruned one, or to its operations.
         every: see :func:`sizes_for`.
         told: what is going on.
-        eight_bits: what was measured of both networks in them; empty where nothing was.
+        in_eight_bits: what was measured of the pruned network in them; empty where nothing was.
+        quantise: measures the unpruned network in them at a size; empty where nothing can be.
     """
 
-    def operations(network: nn.Module, side: int) -> float:
-        return gflops(network, at(side).example(network))
+    model: nn.Module
+    pruned: nn.Module
+    at: AtSize
+    watch: Stopwatch
+    imgsz: int
+    size: int
+    timed: bool
+    every: bool
+    told: Listener
+    in_eight_bits: Mapping[str, Any] = field(default_factory=dict)
+    quantise: Callable[[int], Mapping[str, Any]] = lambda _size: {}
 
-    def time(network: nn.Module, side: int) -> float:
-        before, after = watch.networks([(at(imgsz), model), (at(side), network)])
+    def points(self, accuracies: Sequence[Mapping[str, float]]) -> tuple[dict[str, object], ...]:
+        """As JSON holds them: the unpruned network, the same on smaller images and in eight bits, the pruned one.
+
+        Args:
+            accuracies: of the unpruned and of the pruned network.
+        """
+        left = self.cost(self.pruned, self.size) * (ratio_of(self.in_eight_bits) if self.timed else 1)
+        sides = [self.imgsz, *sizes_for(self.imgsz, partial(self.cost, self.model), left, self.every)]
+        known = [accuracies[0], *(self._accuracy(side, accuracies[0]) for side in sides[1:])]
+        ways = [(self.model, side) for side in sides] + [(self.pruned, self.size)]
+        spreads = self.watch.networks([(self.at(side), network) for network, side in ways])
+        shares = [spread.median / spreads[0].median for spread in spreads]
+        whole = [self._point(*each) for each in zip(sides, shares, spreads, known, strict=False)]
+        pruned = self._point(self.size, shares[-1], spreads[-1], accuracies[1], self.pruned)
+        found = [*whole, *(self._small(whole[0], pruned) if self.timed else ()), pruned]
+        if self.in_eight_bits:
+            found.append(pruned.in_eight_bits(self.in_eight_bits))
+        plain = tuple(asdict(point) for point in found)
+        if better := beaten(plain, "share_of_time" if self.timed else "share_of_operations"):
+            self.told.warning(better)
+        return plain
+
+    def cost(self, network: nn.Module, side: int) -> float:
+        """Share of the unpruned network's time or operations."""
+        if not self.timed:
+            return self._operations(network, side) / self._operations(self.model, self.imgsz)
+        before, after = self.watch.networks([(self.at(self.imgsz), self.model), (self.at(side), network)])
         return after.median / before.median
 
-    whole, cost = operations(model, imgsz), time if timed else operations
-    left = time(pruned, size) if timed else operations(pruned, size) / whole
-    of_unpruned, of_pruned = eight_bits
-    if timed and of_pruned:
-        left *= of_pruned["int8"]["ms"]["median"] / of_pruned["float"]["ms"]["median"]
-    smaller = sizes_for(imgsz, partial(cost, model), left, every)
-    known = [accuracies[0], *(_accuracy(model, at(side), side, accuracies[0], told) for side in smaller)]
-    ways = [("unpruned", model, side) for side in (imgsz, *smaller)] + [("pruned", pruned, size)]
-    spreads = watch.networks([(at(side), network) for _, network, side in ways])
-    points = []
-    for (what, network, side), ms, accuracy in zip(ways, spreads, (*known, accuracies[1]), strict=True):
-        counted = operations(network, side)
-        points.append(Point(what, side, counted, counted / whole, ms.median / spreads[0].median, ms, accuracy))
-    if of_unpruned:
-        points.insert(-1, points[0].in_eight_bits(of_unpruned))
-    if of_pruned:
-        points.append(points[-1].in_eight_bits(of_pruned))
-    plain = tuple(asdict(point) for point in points)
-    if better := beaten(plain, "share_of_time" if timed else "share_of_operations"):
-        told.warning(better)
-    return plain
+    def _small(self, whole: Point, pruned: Point) -> Iterator[Point]:
+        """The unpruned network in eight bits and, where the pruned one is in them too, on smaller images as well."""
+        found = self.quantise(self.imgsz)
+        if not found:
+            return
+        small = whole.in_eight_bits(found)
+        yield small
+        left = pruned.share_of_time * ratio_of(self.in_eight_bits) / small.share_of_time
+        if not self.in_eight_bits or left >= 1:
+            return
+        for side in sizes_for(self.imgsz, partial(self.cost, self.model), left, every=False):
+            if found := self.quantise(side):
+                yield self._point(side, self.cost(self.model, side), whole.ms, {}).in_eight_bits(found)
+
+    def _point(
+        self, side: int, share: float, ms: Spread, accuracy: Mapping[str, float], network: nn.Module | None = None
+    ) -> Point:
+        counted = self._operations(network or self.model, side)
+        what = "unpruned" if network is None else "pruned"
+        return Point(what, side, counted, counted / self._operations(self.model, self.imgsz), share, ms, accuracy)
+
+    def _operations(self, network: nn.Module, side: int) -> float:
+        return gflops(network, self.at(side).example(network))
+
+    def _accuracy(self, side: int, names: Iterable[str]) -> dict[str, float]:
+        self.told.stage(f"measure unpruned at {side} pixels", None)
+        found = self.at(side).accuracy(self.model)
+        return {name: found[name] for name in names if name in found}
 
 
-def _accuracy(model: nn.Module, task: Task, size: int, names: Iterable[str], told: Listener) -> dict[str, float]:
-    told.stage(f"measure unpruned at {size} pixels", None)
-    found = task.accuracy(model)
-    return {name: found[name] for name in names if name in found}
+def ratio_of(small: Mapping[str, Any]) -> float:
+    """Of the time in eight bits to that in floats; 1 where nothing was measured in them."""
+    return float(small["int8"]["ms"]["median"] / small["float"]["ms"]["median"]) if small else 1.0
 
 
 def beaten(points: Sequence[Mapping[str, Any]], cost: str) -> str:
-    """Why smaller images would have been better, of :func:`front_of`'s points; empty where they would not."""
+    """Why smaller images would have been better, of :meth:`Front.points`; empty where they would not."""
     pruned, name = points[-1], next(iter(points[-1]["accuracy"]), "")
     for point in points[1:-1]:
         score, small = point["accuracy"].get(name), point["bits"] == 8
@@ -147,7 +173,9 @@ def beaten(points: Sequence[Mapping[str, Any]], cost: str) -> str:
             continue
         if score is not None and point[cost] <= pruned[cost] and score > pruned["accuracy"][name]:
             what = cost.removeprefix("share_of_")
-            how = "in eight bits" if small else f"on images of {point['imgsz']} pixels"
+            ways = ["in eight bits"] * small
+            ways += [f"on images of {point['imgsz']} pixels"] * (point["imgsz"] != points[0]["imgsz"])
+            how = " ".join(ways)
             advice = (
                 "let them count (--int8), or take them alone"
                 if small

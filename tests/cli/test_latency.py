@@ -111,6 +111,8 @@ def test_a_target_of_time_is_that_of_the_file_in_eight_bits(
         ("pruned", 32),
         ("pruned", 8),
     ]
+    trivial = [each["imgsz"] for each in report["front"] if (each["what"], each["bits"]) == ("unpruned", 8)]
+    assert trivial == ([64] if enough else [64, 32])
     page = (tmp_path / "run" / "report.html").read_text()
     assert "time in openvino, eight bits" in page
     assert "pruned, int8" in page

@@ -61,6 +61,16 @@ def test_images_are_given_as_an_export_is_given_them(tiny: Any, data_yaml: Path)
     assert any(torch.isclose(torch.from_numpy(each[0, :, 0, 0]), grey).all() for each in found)
 
 
+def test_larger_images_are_made_smaller_for_a_smaller_square(tiny: Any, data_yaml: Path) -> None:
+    """Their upper left corners alone were looked at."""
+    images = DetectionImages(data_yaml, imgsz=64, batch=4)
+    whole, half = (list(squares(images, tiny, side)) for side in (64, 32))
+    assert {each.shape for each in half} == {(1, 3, 32, 32)}
+    for large, small in zip(whole, half, strict=True):
+        shrunk = torch.nn.functional.interpolate(torch.from_numpy(large), scale_factor=0.5, mode="area")
+        assert (shrunk - torch.from_numpy(small)).abs().mean() < 0.02
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [

@@ -19,6 +19,9 @@ from seqprune.yolo.task.exporting import runnable
 from seqprune.yolo.task.quantising import quantised
 from seqprune.yolo.task.task import YoloTask
 
+MOST = 128
+"""Images to calibrate on, at most: a tool passes each through the network, with an eye on every tensor."""
+
 
 def accuracy_of(file: Path, data: str, *, imgsz: int, device: str, task: str = "detect") -> dict[str, float]:
     """What plain Ultralytics measures of an exported network on ``val``, on squares.
@@ -41,7 +44,7 @@ def eight_bits(model: nn.Module, task: YoloTask, watch: Stopwatch, folder: Path)
 
     Args:
         model: on the CPU.
-        task: with the images to calibrate on, their size, and how accuracy is measured.
+        task: with the images to calibrate on, the first ``MOST`` of them, their size, and how accuracy is measured.
         watch: where.
         folder: where the file goes.
 
@@ -54,7 +57,7 @@ def eight_bits(model: nn.Module, task: YoloTask, watch: Stopwatch, folder: Path)
         exported = runnable(model, runtime, Path(temporary), imgsz=imgsz)
         if not isinstance(exported, Path):
             raise ModelError(f"{runtime} has no tool for eight bits")
-        small = quantised(exported, runtime, task.images, model, imgsz, folder)
+        small = quantised(exported, runtime, task.images, model, imgsz, folder, MOST)
         files = (exported, small)
         stack.enter_context(threads_of(watch.where))
         passes = [opened(file, watch.where, task.example(model)).run for file in files]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from torch import nn
+from torch.nn import functional
 
 from seqprune.errors import ModelError
 from seqprune.observe.batch import Images
@@ -64,14 +65,18 @@ def quantised(
 
 
 def squares(images: Images, model: nn.Module, imgsz: int) -> Iterator[Array]:
-    """``[1, channels, side, side]`` of every image, grey around it, as an exported network is given it."""
+    """``[1, channels, side, side]`` of every image, grey around it, as an exported network is given it; one of more
+    pixels is made smaller.
+    """
     blank = grey_image(model, imgsz).numpy() * 0 + 114 / 255
     for batch in images:
-        for image in next(iter(tensors(batch.input(model)))).numpy():
-            square = blank.copy()
-            height, width = min(image.shape[1], square.shape[2]), min(image.shape[2], square.shape[3])
+        given = next(iter(tensors(batch.input(model))))
+        if (factor := blank.shape[-1] / max(given.shape[2:])) < 1:
+            given = functional.interpolate(given, scale_factor=factor, mode="bilinear", antialias=True)
+        for image in given.numpy():
+            square, (height, width) = blank.copy(), image.shape[1:]
             top, left = (square.shape[2] - height) // 2, (square.shape[3] - width) // 2
-            square[0, :, top : top + height, left : left + width] = image[:, :height, :width]
+            square[0, :, top : top + height, left : left + width] = image
             yield square
 
 
