@@ -78,12 +78,19 @@ def candidates(
 
 
 def best(found: Sequence[Candidate], worth: Callable[[Candidate], float]) -> Candidate:
-    """The one worth most; where nothing can be measured, the one that leaves the middle to others."""
+    """The one worth most; where nothing can be measured, the one that leaves the middle to others.
+
+    Raises:
+        InputError: none is possible, each is worth ``-inf``.
+    """
     worths = [worth(each) for each in found]
-    known = [at for at, value in enumerate(worths) if not math.isnan(value)]
+    known = [at for at, value in enumerate(worths) if math.isfinite(value)]
     if known:
         return found[max(known, key=lambda at: worths[at])]
-    return min(found, key=lambda each: abs(each.left - (LEAST_LEFT + 1) / 2))
+    possible = [each for each, value in zip(found, worths, strict=True) if value != -math.inf]
+    if not possible:
+        raise InputError("at none of the sizes that were tried the target can be met: take a greater target (--target)")
+    return min(possible, key=lambda each: abs(each.left - (LEAST_LEFT + 1) / 2))
 
 
 def split(files: Sequence[Path], others: Sequence[Path] = (), every: int = EVERY) -> tuple[list[Path], list[Path]]:

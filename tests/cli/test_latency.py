@@ -10,8 +10,9 @@ import pytest
 from clocks import OF_EIGHT_BITS, OVERHEAD, count_time
 
 import seqprune.runtimes.where as where
-from seqprune.errors import ModelError
+from seqprune.errors import InputError, ModelError
 from seqprune.plan import PrunePlan
+from seqprune.yolo.task import sized
 
 QUICK = ("--imgsz", "64", "--batch", "4", "--preset", "accurate")
 
@@ -49,6 +50,28 @@ def test_the_size_is_a_move_in_time_too(run: Any, data: Path, tmp_path: Path, mo
     assert report["settings"]["size"] == 32
     timed = report["timed"]
     assert timed["after"]["median"] / timed["before"]["median"] == pytest.approx((0.25 + OVERHEAD) / (1 + OVERHEAD))
+
+
+@pytest.mark.slow
+def test_a_size_at_which_the_target_cannot_be_met_is_not_chosen(
+    run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the run, after two sizes at which it could."""
+    count_time(monkeypatch)
+    tried: list[float] = []
+    real = sized.decide
+
+    def decided(engine: Any, way: Any, **how: Any) -> Any:
+        tried.append(way.target.share)
+        if way.target.share < 1:
+            raise InputError("latency cannot be met")
+        return real(engine, way, **how)
+
+    monkeypatch.setattr(sized, "decide", decided)
+    asked = ("--by", "factors,size", "--target", "latency=0.5", "--no-val", "--imgsz", "96")
+    report = prune(run, data, tmp_path, *asked)
+    assert len(tried) == 2
+    assert report["settings"]["size"] == 32
 
 
 @pytest.mark.long

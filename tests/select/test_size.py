@@ -39,6 +39,9 @@ def test_the_best_is_taken_and_what_cannot_be_measured_is_not() -> None:
     worths = {640: 0.3, 608: 0.5, 576: math.nan, 544: 0.4}
     assert best(found, lambda each: worths[each.imgsz]).imgsz == 608
     assert best(found, lambda each: math.nan).left == 0.8  # nothing to choose by: the middle
+    assert best(found, lambda each: math.nan if each.left > 0.9 else -math.inf).left > 0.9
+    with pytest.raises(InputError, match="at none of the sizes that were tried the target can be met"):
+        best(found, lambda each: -math.inf)
 
 
 def test_what_chooses_is_apart_from_what_is_fitted() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -59,35 +60,64 @@ def sized(
             f"smaller images bring nothing to {target.kind}={target.share:g}, or are not chosen for {detector.task}: "
             "leave size out of the moves, or give a target of flops or latency for a detector"
         )
-    model, channels = detector.model, image_channels(detector.model)
-    step, cost = max(detector.stride, 32), partial(_cost, model, watch)
+    step, cost = max(detector.stride, 32), partial(_cost, detector.model, watch)
     found = candidates(imgsz, target.share, cost, step, others=way.by != ("size",))
-    how: dict[str, Any] = {"round_to": round_to, "protect": protect, "seed": seed}
+    if len(found) == 1:
+        return found[0].imgsz, found[0].left
     about_images = partial(DetectionImages, data, imgsz=imgsz, batch=batch, names=detector.names, seed=seed)
     fitted, held = _apart(about_images(images=images).files, about_images(images=None).files)
-    with listed(fitted, detector.names, channels) as fit, listed(held, detector.names, channels) as test:
-
-        def worth(each: Candidate) -> float:
-            seen = DetectionImages(fit, imgsz=each.imgsz, batch=batch, stride=detector.stride, names=detector.names)
-            task = YoloTask(seen, detector.names, each.imgsz, bits=watch.task.bits if watch else 32)
-            inside = within(told, f"try {each.imgsz} pixels")
-            about = copied(model).to(device), trace_detector(model), task, streams_for(task, model)
-            engine = Engine(*about, told=inside)
-            if watch is not None:
-                engine = replace(engine, watch=replace(watch, task=task))
-            relevance = engine.weigh_errors() if each.left < 1 else None
-            left = left_to_others(way, each.left)
-            decided = decide(engine, left, **how, relevance=relevance, compared=False)
-            repaired, chosen = decided.chosen.masked, decided.chosen
-            if each.left < 1:
-                repaired, _ = decided.engine.repair(chosen, way.recover, decided.relevance)
-            decided.engine.close()
-            small = compact(repaired, chosen.plan, decided.engine.graph)
-            inside.stage("measure", None)
-            return validate(small, test, imgsz=each.imgsz, batch=batch, device=str(device)).by_objects
-
-        chosen = best(found, worth) if len(found) > 1 else found[0]
+    about = detector.names, image_channels(detector.model)
+    with listed(fitted, *about) as fit, listed(held, *about) as test:
+        how: dict[str, Any] = {"round_to": round_to, "protect": protect, "seed": seed}
+        chosen = best(found, _Trial(detector, way, watch, fit, test, batch, device, told, how))
     return chosen.imgsz, chosen.left
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Network and images as they would be at a size, made with some train images and measured on others.
+
+    Attributes:
+        fit, test: data sets of those.
+        how: what else is asked for.
+    """
+
+    detector: LoadedDetector
+    way: Way
+    watch: Stopwatch | None
+    fit: Path
+    test: Path
+    batch: int
+    device: torch.device
+    told: Listener
+    how: Mapping[str, Any]
+
+    def __call__(self, each: Candidate) -> float:
+        """Its accuracy; ``-inf`` where the other moves cannot bring what is left to them."""
+        detector, model, watch = self.detector, self.detector.model, self.watch
+        about_images: dict[str, Any] = {"imgsz": each.imgsz, "batch": self.batch, "names": detector.names}
+        seen = DetectionImages(self.fit, stride=detector.stride, **about_images)
+        task = YoloTask(seen, detector.names, each.imgsz, bits=watch.task.bits if watch else 32)
+        inside = within(self.told, f"try {each.imgsz} pixels")
+        about = copied(model).to(self.device), trace_detector(model), task, streams_for(task, model)
+        engine = Engine(*about, told=inside)
+        if watch is not None:
+            engine = replace(engine, watch=replace(watch, task=task))
+        relevance = engine.weigh_errors() if each.left < 1 else None
+        left = left_to_others(self.way, each.left)
+        try:
+            decided = decide(engine, left, **self.how, relevance=relevance, compared=False)
+        except InputError as why:
+            self.told.note(f"at {each.imgsz} pixels the target cannot be met: {why}")
+            engine.close()
+            return -math.inf
+        repaired, chosen = decided.chosen.masked, decided.chosen
+        if each.left < 1:
+            repaired, _ = decided.engine.repair(chosen, self.way.recover, decided.relevance)
+        decided.engine.close()
+        small = compact(repaired, chosen.plan, decided.engine.graph)
+        inside.stage("measure", None)
+        return validate(small, self.test, imgsz=each.imgsz, batch=self.batch, device=str(self.device)).by_objects
 
 
 def _apart(looked_at: Sequence[Path], known: Sequence[Path]) -> tuple[list[Path], list[Path]]:
