@@ -80,9 +80,17 @@ class End:
         if not wanted or at_size is None or look.imgsz is None or not before.has_accuracy:
             return ()
         front = Front(
-            *(self.subject.model, pruned, at_size, watch, look.imgsz, self.size or look.imgsz),
-            *(self.way.by_time, bool(look.front), self.told, small),
-            lambda side: self._whole_in_eight_bits(at_size(side), side, watch),
+            model=self.subject.model,
+            pruned=pruned,
+            at=at_size,
+            watch=watch,
+            imgsz=look.imgsz,
+            size=self.size or look.imgsz,
+            timed=self.way.by_time,
+            every=bool(look.front),
+            told=self.told,
+            in_eight_bits=small,
+            quantise=lambda side: self._whole_in_eight_bits(at_size(side), side, watch),
         )
         return front.points([before.accuracies, after.accuracies])
 
