@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -153,14 +155,32 @@ def connect() -> Ranks:
         if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
             return ALONE
         try:
-            dist.init_process_group("gloo", timeout=_RENDEZVOUS)
+            with _said_aside():
+                dist.init_process_group("gloo", timeout=_RENDEZVOUS)
         except (RuntimeError, ValueError) as error:
             first = str(error).splitlines()[0]
             raise SeqPruneError(f"the processes did not find each other ({first}): start them with torchrun") from error
         atexit.register(_leave)
     if dist.get_world_size() == 1:
         return ALONE
-    return Processes(dist.new_group(backend="gloo", timeout=_PATIENCE))
+    with _said_aside():
+        group = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    return Processes(group)
+
+
+@contextmanager
+def _said_aside() -> Iterator[None]:
+    """What libraries print past Python goes to the standard error: gloo of torch 2.8 tells there of every connection,
+    and ``--json`` is one document.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _leave() -> None:
