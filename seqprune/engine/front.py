@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from torch import nn
@@ -125,7 +125,7 @@ class Front:
     def cost(self, network: nn.Module, side: int) -> float:
         """Share of the unpruned network's time or operations."""
         if not self.timed:
-            return self._operations(network, side) / self._operations(self.model, self.imgsz)
+            return self._operations(network, side) / self._whole
         before, after = self.watch.networks([(self.at(self.imgsz), self.model), (self.at(side), network)])
         return after.median / before.median
 
@@ -148,7 +148,12 @@ class Front:
     ) -> Point:
         counted = self._operations(network or self.model, side)
         what = "unpruned" if network is None else "pruned"
-        return Point(what, side, counted, counted / self._operations(self.model, self.imgsz), share, ms, accuracy)
+        return Point(what, side, counted, counted / self._whole, share, ms, accuracy)
+
+    @cached_property
+    def _whole(self) -> float:
+        """Operations of the unpruned network."""
+        return self._operations(self.model, self.imgsz)
 
     def _operations(self, network: nn.Module, side: int) -> float:
         return gflops(network, self.at(side).example(network))

@@ -127,8 +127,6 @@ def _eight_bits_for(kind: str, data: str | Path, look: Look, way: Way) -> Callab
     Raises:
         InputError: they are asked for, and there is no tool for it, or there are no images.
     """
-    from seqprune.yolo.task.eight_bits import eight_bits
-
     usable = kind == "detect" and bool(data) and look.val
     if look.int8:
         if not usable:
@@ -136,6 +134,8 @@ def _eight_bits_for(kind: str, data: str | Path, look: Look, way: Way) -> Callab
         check_tool(look.runtime)
     elif not (usable and way.by_time and look.front is not False and has_tool(look.runtime)):
         return None
+    from seqprune.yolo.task.eight_bits import eight_bits
+
     return eight_bits
 
 
