@@ -18,6 +18,7 @@ ROOMS = (
     "errors",  # one family of exceptions
     "atomic",  # files that are there whole or not at all
     "plain",  # files as data: sizes, JSON, YAML, text
+    "aside",  # what libraries print past Python
     "graph",  # where channels go
     "plan",  # what stays
     "surgery",  # mask, compact, verify

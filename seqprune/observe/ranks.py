@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -19,6 +17,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 
+from seqprune.aside import said_aside
 from seqprune.errors import SeqPruneError
 from seqprune.observe.batch import Batch, LabelledImages, every
 
@@ -155,7 +154,7 @@ def connect() -> Ranks:
         if int(os.environ.get("WORLD_SIZE", "1")) < 2 or "MASTER_ADDR" not in os.environ:
             return ALONE
         try:
-            with _said_aside():
+            with said_aside():
                 dist.init_process_group("gloo", timeout=_RENDEZVOUS)
         except (RuntimeError, ValueError) as error:
             first = str(error).splitlines()[0]
@@ -163,24 +162,9 @@ def connect() -> Ranks:
         atexit.register(_leave)
     if dist.get_world_size() == 1:
         return ALONE
-    with _said_aside():
+    with said_aside():
         group = dist.new_group(backend="gloo", timeout=_PATIENCE)
     return Processes(group)
-
-
-@contextmanager
-def _said_aside() -> Iterator[None]:
-    """What libraries print past Python goes to the standard error: gloo of torch 2.8 tells there of every connection,
-    and ``--json`` is one document.
-    """
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _leave() -> None:

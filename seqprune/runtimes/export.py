@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from seqprune.aside import hushed
 from seqprune.errors import ModelError
 from seqprune.graph.copying import copied
 from seqprune.observe.inputs import Inputs, mapped
@@ -78,17 +75,3 @@ def _ncnn(model: nn.Module, inputs: Inputs, folder: Path) -> Path:
     if not (folder / "model.ncnn.param").exists():
         raise ModelError(f"{type(model).__name__} holds an operator that pnnx does not know; leave that runtime out")
     return folder
-
-
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Programs that exporters start report on the terminal, past Python."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with ExitStack() as stack, open(os.devnull, "w") as nowhere:
-        for number in (1, 2):
-            kept = os.dup(number)
-            stack.callback(os.close, kept)
-            stack.callback(os.dup2, kept, number)
-            os.dup2(nowhere.fileno(), number)
-        yield

@@ -10,9 +10,9 @@ from typing import Any
 from torch import nn
 from ultralytics import YOLO
 
+from seqprune.aside import hushed
 from seqprune.engine.stopwatch import Stopwatch
 from seqprune.errors import ModelError
-from seqprune.runtimes.export import hushed
 from seqprune.runtimes.open import opened, size_of, threads_of
 from seqprune.yolo.files.contained import contained, one_line
 from seqprune.yolo.task.exporting import runnable

@@ -11,9 +11,10 @@ from typing import Any
 from torch import nn
 from ultralytics import YOLO
 
+from seqprune.aside import hushed
 from seqprune.errors import ModelError
 from seqprune.graph.copying import copied
-from seqprune.runtimes.export import FORMATS, hushed
+from seqprune.runtimes.export import FORMATS
 from seqprune.yolo.files.contained import contained, one_line
 from seqprune.yolo.files.networks import names_of
 from seqprune.yolo.files.save import save_pt

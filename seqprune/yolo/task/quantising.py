@@ -19,10 +19,10 @@ import numpy.typing as npt
 from torch import nn
 from torch.nn import functional
 
+from seqprune.aside import hushed
 from seqprune.errors import ModelError
 from seqprune.observe.batch import Images
 from seqprune.observe.inputs import tensors
-from seqprune.runtimes.export import hushed
 from seqprune.yolo.files.contained import one_line
 from seqprune.yolo.task.tracing import grey_image
 
