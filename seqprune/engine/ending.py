@@ -58,6 +58,7 @@ class End:
 
     def _timed(self, pruned: nn.Module, watch: Stopwatch) -> dict[str, Any]:
         """Both networks in turns, and where."""
+        self.told.stage(f"time in {watch.where.runtime}", None)
         before, after = watch.networks([(self.subject.task, self.subject.model), (self.task, pruned)])
         return watch.where.about() | {"bits": self.task.bits, "before": before.plain(), "after": after.plain()}
 

@@ -126,6 +126,7 @@ class Front:
         """Share of the unpruned network's time or operations."""
         if not self.timed:
             return self._operations(network, side) / self._whole
+        self.told.stage(f"time at {side} pixels", None)
         before, after = self.watch.networks([(self.at(self.imgsz), self.model), (self.at(side), network)])
         return after.median / before.median
 
@@ -181,14 +182,14 @@ def beaten(points: Sequence[Mapping[str, Any]], cost: str) -> str:
             ways = ["in eight bits"] * small
             ways += [f"on images of {point['imgsz']} pixels"] * (point["imgsz"] != points[0]["imgsz"])
             how = " ".join(ways)
-            advice = (
-                "let them count (--int8), or take them alone"
-                if small
-                else "let smaller images be a move (--by channels,factors,size, without --imgsz), or take those images "
-                "alone"
-            )
             return (
                 f"the unpruned network {how} is better: {point[cost]:.0%} of the {what} and {name} {score:.4f}, the "
-                f"pruned one {pruned[cost]:.0%} and {pruned['accuracy'][name]:.4f}; {advice}"
+                f"pruned one {pruned[cost]:.0%} and {pruned['accuracy'][name]:.4f}; {_instead(small, pruned['bits'])}"
             )
     return ""
+
+
+def _instead(small: bool, bits: int) -> str:
+    if not small:
+        return "let smaller images be a move (--by channels,factors,size, without --imgsz), or take those images alone"
+    return "take it as it is, without training it on" if bits == 8 else "let them count (--int8), or take them alone"

@@ -58,3 +58,5 @@ def test_eight_bits_that_would_have_been_better_are_told() -> None:
     assert beaten([whole, small, pruned], "share_of_operations") == ""
     assert beaten([whole, small, pruned, in_bits], "share_of_time") == ""
     assert beaten([whole, pruned, point("pruned", 544, 0.9, 0.1, bits=8)], "share_of_time") == ""
+    worse = point("pruned", 640, 0.5, 0.3, bits=8)
+    assert beaten([whole, small, pruned, worse], "share_of_time").endswith("take it as it is, without training it on")
