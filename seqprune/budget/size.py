@@ -20,7 +20,7 @@ LEAST_LEFT, MOST_LEFT = 0.7, 0.95
 they save less than the steps of sizes are apart."""
 EVERY = 4
 """One train image in so many is held out to choose by."""
-MOST_HELD = 128
+MOST_HELD = 256
 MOST_FITTED = 128
 """More of them bring every size nearer to the unpruned network, and change little about which one is the nearest."""
 FEWEST = 2 * EVERY
@@ -93,13 +93,23 @@ def best(found: Sequence[Candidate], worth: Callable[[Candidate], float]) -> Can
     return min(possible, key=lambda each: abs(each.left - (LEAST_LEFT + 1) / 2))
 
 
-def split(files: Sequence[Path], others: Sequence[Path] = (), every: int = EVERY) -> tuple[list[Path], list[Path]]:
-    """By file name, those to fit to, ``MOST_FITTED`` at most, and those to choose by.
+def split(
+    files: Sequence[Path],
+    others: Sequence[Path] = (),
+    every: int = EVERY,
+    labelled: Callable[[Path], bool] = lambda _file: True,
+) -> tuple[list[Path], list[Path]]:
+    """By file name, those to fit to, ``MOST_FITTED`` at most, and those to choose by, ``MOST_HELD`` at most.
+
+    What is found on an image without labels counts as wrong though nobody looked: by those nothing is chosen where
+    others have labels.
 
     Args:
         files: train images that are looked at.
-        others: train images that are not, in random order. They are what is chosen by, ``MOST_HELD`` of them at most;
-            where they are fewer than one in ``every`` of ``files``, it is one in ``every`` of these.
+        others: train images that are not, in random order. They are what is chosen by; where they are fewer than one in
+            ``every`` of ``files``, so many of these are held out beside them, and all that nothing need be fitted to.
+        every: see there.
+        labelled: whether an image has labels.
 
     Raises:
         InputError: too few to do both.
@@ -109,12 +119,15 @@ def split(files: Sequence[Path], others: Sequence[Path] = (), every: int = EVERY
         raise InputError(
             f"{len(ordered)} train images are too few to choose a size by: give {2 * every} or leave size out"
         )
-    if every * len(others) >= len(ordered):
-        return _evenly(ordered), sorted(others[:MOST_HELD])
-    held = ordered[every // 2 :: every]
-    return _evenly([file for file in ordered if file not in set(held)]), held
+    known = {file for file in (*ordered, *others) if labelled(file)} or {*ordered, *others}
+    held = [file for file in others if file in known][:MOST_HELD]
+    if every * len(held) < len(ordered):
+        spare = max(len(ordered) // every, len(ordered) - MOST_FITTED)
+        held += _evenly([file for file in ordered if file in known], min(spare, MOST_HELD - len(held)))
+    apart = set(held)
+    return _evenly([file for file in ordered if file not in apart], MOST_FITTED), sorted(held)
 
 
-def _evenly(files: Sequence[Path]) -> list[Path]:
-    count = min(len(files), MOST_FITTED)
+def _evenly(files: Sequence[Path], most: int) -> list[Path]:
+    count = min(len(files), most)
     return [files[at * len(files) // count] for at in range(count)]

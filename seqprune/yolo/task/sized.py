@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from ultralytics.data.utils import img2label_paths
 
 from seqprune.budget.size import Candidate, best, candidates, split
 from seqprune.budget.target import Target
@@ -66,6 +67,7 @@ def sized(
         return found[0].imgsz, found[0].left
     about_images = partial(DetectionImages, data, imgsz=imgsz, batch=batch, names=detector.names, seed=seed)
     fitted, held = _apart(about_images(images=images).files, about_images(images=None).files)
+    told.note(f"sizes are judged on {len(held)} train images that nothing is fitted to")
     about = detector.names, image_channels(detector.model)
     with listed(fitted, *about) as fit, listed(held, *about) as test:
         how: dict[str, Any] = {"round_to": round_to, "protect": protect, "seed": seed}
@@ -117,13 +119,21 @@ class _Trial:
         decided.engine.close()
         small = compact(repaired, chosen.plan, decided.engine.graph)
         inside.stage("measure", None)
-        return validate(small, self.test, imgsz=each.imgsz, batch=self.batch, device=str(self.device)).by_objects
+        measured: dict[str, Any] = {"imgsz": each.imgsz, "batch": self.batch, "device": str(self.device)}
+        found = validate(small, self.test, **measured).by_objects
+        self.told.note(f"{each.imgsz} pixels: map50_95 by objects {found:.4f}, the other moves leave {each.left:.0%}")
+        return found
 
 
 def _apart(looked_at: Sequence[Path], known: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Files to fit to, and to choose by; see :func:`seqprune.budget.size.split`."""
     among = set(looked_at)
-    return split(looked_at, [file for file in known if file not in among])
+    return split(looked_at, [file for file in known if file not in among], labelled=_is_labelled)
+
+
+def _is_labelled(image: Path) -> bool:
+    (labels,) = img2label_paths([str(image)])
+    return Path(labels).is_file()
 
 
 def _cost(model: nn.Module, watch: Stopwatch | None, size: int) -> float:
