@@ -62,6 +62,7 @@ def sized(
             "leave size out of the moves, or give a target of flops or latency for a detector"
         )
     step, cost = max(detector.stride, 32), partial(_cost, detector.model, watch)
+    told.stage("cost of smaller images", None)
     found = candidates(imgsz, target.share, cost, step, others=way.by != ("size",))
     if len(found) == 1:
         return found[0].imgsz, found[0].left
