@@ -23,6 +23,8 @@ EVERY = 4
 MOST_HELD = 256
 MOST_FITTED = 128
 """More of them bring every size nearer to the unpruned network, and change little about which one is the nearest."""
+HOPELESS = 0.95
+"""Of the best that was found: where a size does worse, larger ones leave the other moves even less."""
 FEWEST = 2 * EVERY
 """Train images to choose a size by."""
 
@@ -80,14 +82,23 @@ def candidates(
 def best(found: Sequence[Candidate], worth: Callable[[Candidate], float]) -> Candidate:
     """The one worth most; where nothing can be measured, the one that leaves the middle to others.
 
+    The smallest is tried first, and none that is larger than a hopeless one.
+
+    Args:
+        found: the largest first.
+        worth: NaN where it cannot be measured, ``-inf`` where it is not possible.
+
     Raises:
-        InputError: none is possible, each is worth ``-inf``.
+        InputError: none is possible.
     """
-    worths = [worth(each) for each in found]
-    known = [at for at, value in enumerate(worths) if math.isfinite(value)]
-    if known:
-        return found[max(known, key=lambda at: worths[at])]
-    possible = [each for each, value in zip(found, worths, strict=True) if value != -math.inf]
+    worths: dict[Candidate, float] = {}
+    for each in reversed(found):
+        worths[each] = worth(each)
+        if worths[each] < HOPELESS * max(worths.values()):
+            break
+    if known := [each for each, value in worths.items() if math.isfinite(value)]:
+        return max(known, key=lambda each: worths[each])
+    possible = [each for each, value in worths.items() if value != -math.inf]
     if not possible:
         raise InputError("at none of the sizes that were tried the target can be met: take a greater target (--target)")
     return min(possible, key=lambda each: abs(each.left - (LEAST_LEFT + 1) / 2))

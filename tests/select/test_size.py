@@ -44,6 +44,38 @@ def test_the_best_is_taken_and_what_cannot_be_measured_is_not() -> None:
         best(found, lambda each: -math.inf)
 
 
+def test_no_size_above_a_hopeless_one_is_tried() -> None:
+    """Of four sizes at half of the time the two largest took most of the run and kept 63 and 89 % of the best."""
+    worths = {544: 0.2286, 512: 0.3243, 480: 0.3635, 448: 0.3543}
+    asked: list[int] = []
+
+    def worth(each: Candidate) -> float:
+        asked.append(each.imgsz)
+        return worths[each.imgsz]
+
+    found = [Candidate(544, 0.71), Candidate(512, 0.75), Candidate(480, 0.92), Candidate(448, 1.0)]
+    assert best(found, worth).imgsz == 480
+    assert asked == [448, 480, 512]
+
+
+@given(st.lists(st.one_of(st.floats(0.01, 1), st.just(math.nan), st.just(-math.inf)), min_size=1, max_size=6))
+def test_what_is_taken_was_tried_and_nothing_that_was_tried_is_worth_more(worths: list[float]) -> None:
+    found = [Candidate(32 * (len(worths) - at), 0.7 + 0.3 * at / len(worths)) for at in range(len(worths))]
+    seen: dict[int, float] = {}
+
+    def worth(each: Candidate) -> float:
+        seen[each.imgsz] = worths[found.index(each)]
+        return seen[each.imgsz]
+
+    if all(value == -math.inf for value in worths):
+        with pytest.raises(InputError):
+            best(found, worth)
+        return
+    taken = best(found, worth)
+    known = [value for value in seen.values() if math.isfinite(value)]
+    assert seen[taken.imgsz] == max(known) if known else seen[taken.imgsz] != -math.inf
+
+
 def test_what_chooses_is_apart_from_what_is_fitted() -> None:
     files = [Path(f"{number:02}.jpg") for number in range(18)]
     fitted, held = split(files[::-1])
