@@ -117,9 +117,9 @@ class Recorder(Written):
             if id(tensor) in self._owners:
                 self._foreign.setdefault(id(tensor), f"{op} in {self.module or 'the network'} reads the parameter")
 
-    def adopt_aliases(self, tree: Any, op: str) -> None:
+    def adopt_aliases(self, tensors: Iterable[torch.Tensor], op: str) -> None:
         """Pins what an operator gets through an object that no watched call made, as autograd.Function hands it on."""
-        for tensor in tensors_in(tree):
+        for tensor in tensors:
             if self.value(tensor) is None and not self.owners(tensor) and self._storages.of(tensor):
                 self.pin_storage(tensor, op)
                 self.set_value(tensor, OPAQUE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +60,10 @@ class Tensors:
 
     def tracked(self, tree: Any) -> list[torch.Tensor]:
         """The tensors in ``tree`` that depend on the network's input."""
-        return [t for t in tensors_in(tree) if self.value(t) is not None]
+        return self.tracked_among(tensors_in(tree))
+
+    def tracked_among(self, tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+        return [t for t in tensors if self.value(t) is not None]
 
     def owners(self, tensor: torch.Tensor) -> list[Owner]:
         """The modules that hold this very tensor as a parameter or buffer."""
