@@ -121,7 +121,23 @@ def _copy_held(held: Any, memo: dict[int, Any]) -> Any:
         return _copy_items(held, memo.setdefault(id(held), {}), memo)
     if kind in (OrderedDict, set) and not held:
         return memo.setdefault(id(held), kind())
-    return deepcopy(held, memo)
+    return _copy_values(held, memo) if kind is torch.Tensor and _is_plain(held) else deepcopy(held, memo)
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether there is nothing to a tensor but its values."""
+    alone = tensor.layout is torch.strided and tensor.is_contiguous()
+    return alone and not tensor.requires_grad and tensor.grad is None and not vars(tensor)
+
+
+def _copy_values(tensor: torch.Tensor, memo: dict[Any, Any]) -> torch.Tensor:
+    """As the tensor's own ``__deepcopy__``, which takes twenty times as long for the few values of a buffer."""
+    memory, copies = tensor.untyped_storage(), memo.setdefault("torch", {})  # there torch looks for copies of memory
+    if memory._cdata in copies or memory.nbytes() != tensor.nbytes:
+        return deepcopy(tensor, memo)
+    copy: torch.Tensor = memo.setdefault(id(tensor), tensor.clone())
+    copies[memory._cdata] = copy.untyped_storage()
+    return copy
 
 
 _ATOMS = frozenset((type(None), bool, int, float, str))
