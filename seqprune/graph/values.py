@@ -98,7 +98,7 @@ LEAVES = frozenset(
 
 
 def tensors_in(tree: Any) -> list[torch.Tensor]:
-    return tensors_among(leaves_of(tree))
+    return [tree] if isinstance(tree, torch.Tensor) else tensors_among(leaves_of(tree))
 
 
 def tensors_among(leaves: Iterable[Any]) -> list[torch.Tensor]:
