@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +59,7 @@ class Tensors:
 
     def tracked(self, tree: Any) -> list[torch.Tensor]:
         """The tensors in ``tree`` that depend on the network's input."""
-        return self.tracked_among(tensors_in(tree))
-
-    def tracked_among(self, tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-        return [t for t in tensors if self.value(t) is not None]
+        return [t for t in tensors_in(tree) if self.value(t) is not None]
 
     def owners(self, tensor: torch.Tensor) -> list[Owner]:
         """The modules that hold this very tensor as a parameter or buffer."""

@@ -174,8 +174,7 @@ class CallWatch(TorchFunctionMode):
         """Writes down what a call did with channels; whether they were followed through it."""
         r = self.recorder
         _refuse_transforms(r, tensors)
-        r.adopt_aliases(tensors, name)
-        tracked = r.tracked_among(tensors)
+        tracked = r.reaching(tensors, name)
         if not tracked or (name in LENDS_SECOND and r.value(args[0]) is None):
             if name in VIEWS and views_one_dimension(args, kwargs, out) and r.owners(args[0]):
                 r.adopt_view(out, args[0])
