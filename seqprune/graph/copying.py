@@ -104,9 +104,14 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> Any:
 def _copy_items(held: dict[Any, Any], copy: dict[Any, Any], memo: dict[int, Any]) -> dict[Any, Any]:
     """Fills ``copy`` with what ``held`` holds."""
     for name, each in held.items():
-        copy[name if type(name) in _ATOMS else deepcopy(name, memo)] = (
-            each if type(each) in _ATOMS else _copy_held(each, memo)
-        )
+        kind = type(each)
+        if kind in _ATOMS:
+            other = each
+        elif kind in _CONTAINERS and not each:
+            other = memo.setdefault(id(each), kind())
+        else:
+            other = _copy_held(each, memo)
+        copy[name if type(name) in _ATOMS else deepcopy(name, memo)] = other
     return copy
 
 
@@ -119,8 +124,6 @@ def _copy_held(held: Any, memo: dict[int, Any]) -> Any:
         return held
     if kind is dict:
         return _copy_items(held, memo.setdefault(id(held), {}), memo)
-    if kind in (OrderedDict, set) and not held:
-        return memo.setdefault(id(held), kind())
     return _copy_values(held, memo) if kind is torch.Tensor and _is_plain(held) else deepcopy(held, memo)
 
 
@@ -140,6 +143,7 @@ def _copy_values(tensor: torch.Tensor, memo: dict[Any, Any]) -> torch.Tensor:
     return copy
 
 
+_CONTAINERS = frozenset((dict, OrderedDict, set))
 _ATOMS = frozenset((type(None), bool, int, float, str))
 _NEW = object().__reduce_ex__(4)[0]  # of a class that says nothing of how its objects are made
 
