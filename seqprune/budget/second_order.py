@@ -25,7 +25,6 @@ from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.sources import second_moments
-from seqprune.select.moments import FloatArray
 
 TINY = 1e-30
 
@@ -68,13 +67,13 @@ def choose_globally(
     """
     sources, known = _sources(model, graph, images, sampler or Sampler(), forward, progress, relevance, reading, ranks)
     free = known & ~graph.pinned & ~protected(graph, budget.protect)
-    alike: FloatArray = np.zeros(graph.group_count)
+    giving = graph.giving(np.zeros(graph.group_count), free)  # all alike
 
     def far_enough(gone: BoolArray) -> bool:
         # Rounding gives channels back, so the order goes on until the target is met without them.
         if meet is not None or price.share(gone) > budget.target:
             return False
-        return price.share(graph.legalise(gone, alike, free, budget.round_to)) <= budget.target
+        return price.share(giving.legal(gone, budget.round_to)) <= budget.target
 
     def choose() -> BoolArray:
         order = removal_order(

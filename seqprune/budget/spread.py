@@ -50,7 +50,7 @@ class Budget:
 def prefix_for(
     graph: ChannelGraph,
     share: Callable[[BoolArray], float],
-    order: Sequence[Sequence[int]],
+    order: Sequence[Sequence[int]] | IntArray,
     free: BoolArray,
     budget: Budget,
 ) -> BoolArray:
@@ -59,7 +59,7 @@ def prefix_for(
     Args:
         graph: where channels go.
         share: what of the whole stays.
-        order: groups that leave together, those that leave first at the front.
+        order: groups that leave together, those that leave first at the front; ``[steps]`` where each leaves alone.
         free: ``[group_count]``, groups that may be given back.
         budget: how far to go.
 
@@ -71,11 +71,16 @@ def prefix_for(
     """
     # What leaves late is given back first.
     scores: FloatArray = np.full(graph.group_count, float(len(order)))
-    ranks = np.repeat(np.arange(len(order)), np.array([len(groups) for groups in order], np.intp))
-    scores[np.fromiter(chain.from_iterable(order), np.intp, len(ranks))] = ranks
+    if isinstance(order, np.ndarray):
+        scores[order] = np.arange(len(order))
+    else:
+        ranks = np.repeat(np.arange(len(order)), np.array([len(groups) for groups in order], np.intp))
+        scores[np.fromiter(chain.from_iterable(order), np.intp, len(ranks))] = ranks
+
+    giving = graph.giving(scores, free)
 
     def removed(count: int) -> BoolArray:
-        return graph.legalise(scores < count, scores, free, budget.round_to)
+        return giving.legal(scores < count, budget.round_to)
 
     low, high, found = 0, len(order), None
     while low < high:
@@ -101,7 +106,7 @@ def prefix_for(
 def prefix_met(
     graph: ChannelGraph,
     share: Callable[[BoolArray], float],
-    order: Sequence[Sequence[int]],
+    order: Sequence[Sequence[int]] | IntArray,
     free: BoolArray,
     budget: Budget,
     meet: Meet | None = None,
@@ -158,7 +163,7 @@ def by_scores(
         )
     free = ~graph.pinned & ~protected(graph, protect)
     order = _within_floor(graph, order_of(graph, scores, free, spread), floor)
-    return prefix_met(graph, share or price.share, order[:, None].tolist(), free, budget, meet)
+    return prefix_met(graph, share or price.share, order, free, budget, meet)
 
 
 def order_of(graph: ChannelGraph, scores: FloatArray, free: BoolArray, spread: Spread = "uniform") -> IntArray:

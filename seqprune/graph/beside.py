@@ -7,7 +7,7 @@ trace tells what it counts. It equals the width of a layer in the block: if that
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,8 +76,10 @@ def repeated(model: nn.Module, graph: ChannelGraph, removed: BoolArray) -> list[
         removed: ``[group_count]``, the groups that leave.
     """
     found = []
-    for path, attribute, before, unread in _numbers(model, graph):
-        widths = list(_widths(model, graph, removed, path, before))
+    modules = dict(model.named_modules())
+    beside = _layers_beside(modules, graph)
+    for path, attribute, before, unread in _numbers(modules, graph):
+        widths = list(_widths(graph, removed, beside.get(path, ()), before))
         for wanted, name in ((True, IN_NAME), (False, OUT_NAME)):
             if name.search(attribute) and any(inner is wanted for inner, _ in widths):
                 widths = [(inner, after) for inner, after in widths if inner is wanted]
@@ -87,33 +89,42 @@ def repeated(model: nn.Module, graph: ChannelGraph, removed: BoolArray) -> list[
     return found
 
 
-def _numbers(model: nn.Module, graph: ChannelGraph) -> Iterator[tuple[str, str, int, bool]]:
+def _numbers(modules: Mapping[str, nn.Module], graph: ChannelGraph) -> Iterator[tuple[str, str, int, bool]]:
     """Of every module its numbers that no pass read, and those in lists and dictionaries whose names are widths'."""
     unread = set(graph.unread)
     stated = {(width.module, width.attribute) for width in graph.widths}
-    for path, module in model.named_modules():
+    for path, module in modules.items():
         if type(module).__module__.startswith("torch."):
             continue
         for attribute, number in numbers(module):
+            if type(number) is not int:
+                continue
             inside = not attribute.isidentifier()
             if inside and (path, attribute.partition("[")[0]) in stated:
                 continue
-            if type(number) is int and (inside or (path, attribute) in unread):
+            if inside or (path, attribute) in unread:
                 yield path, attribute, number, (path, attribute) in unread
 
 
-def _widths(
-    model: nn.Module, graph: ChannelGraph, removed: BoolArray, path: str, width: int
-) -> Iterator[tuple[bool, int]]:
-    """Of the layers of this width in a module: whether it is what they read, and how many channels stay."""
-    start = f"{path}." if path else ""
-    for inner, module in model.get_submodule(path).named_modules():
-        if inner.count(".") >= DEPTH:
-            continue
-        weight = getattr(module, "weight", None)
+def _layers_beside(modules: Mapping[str, nn.Module], graph: ChannelGraph) -> dict[str, list[str]]:
+    """By module path, the layers that are or lie in it, no further down than ``DEPTH``."""
+    found: dict[str, list[str]] = {}
+    for name in dict.fromkeys((*graph.weight_inputs, *graph.weight_outputs)):
+        weight = getattr(modules.get(name), "weight", None)
         if not isinstance(weight, torch.Tensor) or weight.dim() < 2:
             continue
-        name = f"{start}{inner}".rstrip(".")
+        path = name
+        for _ in range(DEPTH + 1):
+            found.setdefault(path, []).append(name)
+            if not path:
+                break
+            path = path.rpartition(".")[0]
+    return found
+
+
+def _widths(graph: ChannelGraph, removed: BoolArray, layers: Iterable[str], width: int) -> Iterator[tuple[bool, int]]:
+    """Of the layers of this width: whether it is what they read, and how many channels stay."""
+    for name in layers:
         for groups, reads in ((graph.weight_inputs.get(name), True), (graph.weight_outputs.get(name), False)):
             if groups is not None and groups.size == width:
                 yield reads, width - int(np.count_nonzero(removed[groups]))

@@ -20,6 +20,7 @@ from torch import nn
 
 from seqprune.errors import ModelError
 from seqprune.graph import outputs
+from seqprune.graph.below import OperatorWatch
 from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.copying import copied
 from seqprune.graph.counts import counts_in
@@ -30,10 +31,12 @@ from seqprune.graph.sizes import is_image, other_batch, other_sizes, resized
 from seqprune.graph.standins import standin_for, standing_in
 from seqprune.graph.unwatched import refuse, wrap_scripted
 from seqprune.graph.values import ANY_FAILURE, OPAQUE, Value, cloned, doubled, first_line, leaves, tensors_in
-from seqprune.graph.watch import CallWatch, OperatorWatch
+from seqprune.graph.watch import CallWatch
 
 PATIENCE = 3
 """Modules that a trace gives their plain numbers back one by one, before it does so for all."""
+_HOOK = -1
+"""Of the hooks of a trace; torch numbers others from zero."""
 
 
 def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> ChannelGraph:
@@ -133,9 +136,9 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
             recorder.set_value(tensor, Value(recorder.fixed(tensor.shape[1])))
         else:
             recorder.set_value(tensor, OPAQUE)
-    watch = CallWatch(recorder)
+    operators = OperatorWatch(recorder)
     try:
-        with OperatorWatch(watch), watch:
+        with operators, CallWatch(recorder, operators):
             out = model(*inputs)
     except ModelError:
         raise
@@ -225,11 +228,10 @@ def _paths(recorder: Recorder) -> Iterator[None]:
     def leave(_m: nn.Module, _a: Any, _o: Any) -> None:
         recorder.leave()
 
-    handles = []
-    for module in paths:
-        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    for module in paths:  # of a copy, which no one else registers hooks with: a handle for each takes longer
+        module._forward_pre_hooks[_HOOK], module._forward_hooks[_HOOK] = enter, leave
     try:
         yield
     finally:
-        for handle in handles:
-            handle.remove()
+        for module in paths:
+            del module._forward_pre_hooks[_HOOK], module._forward_hooks[_HOOK]

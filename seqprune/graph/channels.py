@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -215,8 +216,9 @@ class ChannelGraph:
 
     def unbalanced(self, removed: BoolArray) -> tuple[Balance, tuple[int, ...]] | None:
         """The first balance that ``removed`` (``[group_count]``) breaks, with the counts that stay."""
-        for balance in self.balances:
-            counts = tuple(section.size - int(np.count_nonzero(removed[section])) for section in balance.sections)
+        kept = iter(self._sections.counts(~removed).tolist())
+        for balance in self.balances:  # whose sections are the first of all
+            counts = tuple(islice(kept, len(balance.sections)))
             if len(set(counts)) > 1 or min(counts) == 0:
                 return balance, counts
         return None
@@ -235,28 +237,11 @@ class ChannelGraph:
         Returns:
             ``removed`` with some groups given back; never with more removed.
         """
-        giving = Giving(self._sections, removed.copy(), scores, decided)
-        counted = [
-            both
-            for both in zip(self._sections.counted, self._sections.apart, strict=True)
-            if any(giving.may_change[each] for each in both[0])
-        ]
-        while True:
-            before = giving.given
-            for sections, apart in counted:
-                most = max(giving.kept[each] for each in sections)
-                target = max(1, -(-most // round_to) * round_to)
-                short = [each for each in sections if giving.kept[each] < target]
-                if apart and len(short) > 1:
-                    giving.side_by_side(sections, target)
-                    continue
-                for each in short:
-                    giving.back(each, target)
-            for each in self._sections.layers:  # sections may lie across layers, and be even without one of them
-                if giving.kept[each] < 1:
-                    giving.back(each, 1)
-            if giving.given == before:
-                return giving.removed
+        return self.giving(scores, decided).legal(removed, round_to)
+
+    def giving(self, scores: npt.NDArray[np.float64], decided: BoolArray) -> Giving:
+        """:meth:`legalise` of one choice after the other: its ``legal`` takes what is removed, and ``round_to``."""
+        return Giving(self._sections, scores, decided)
 
     @cached_property
     def _sections(self) -> Sections:

@@ -246,9 +246,17 @@ def taken(size: Any) -> Any:
 
 
 def counts_in(tree: Any) -> list[Count]:
+    return counts_among(leaves_of(tree))
+
+
+def counts_among(leaves: Iterable[Any]) -> list[Count]:
     found: list[Count] = []
-    for leaf in leaves_of(tree):
-        found += filter(is_count, tuple.__iter__(leaf) if type(leaf) is WatchedSize else (leaf,))
+    for leaf in leaves:
+        kind = type(leaf)
+        if kind is Count:
+            found.append(leaf)
+        elif kind is WatchedSize:
+            found += filter(is_count, tuple.__iter__(leaf))
     return found
 
 

@@ -117,12 +117,20 @@ class Recorder(Written):
             if id(tensor) in self._owners:
                 self._foreign.setdefault(id(tensor), f"{op} in {self.module or 'the network'} reads the parameter")
 
-    def adopt_aliases(self, tree: Any, op: str) -> None:
-        """Pins what an operator gets through an object that no watched call made, as autograd.Function hands it on."""
-        for tensor in tensors_in(tree):
-            if self.value(tensor) is None and not self.owners(tensor) and self._storages.of(tensor):
+    def reaching(self, tensors: Iterable[torch.Tensor], op: str) -> list[torch.Tensor]:
+        """Those that depend on the network's input.
+
+        Pins what an operator gets through an object that no watched call made, as autograd.Function hands it on.
+        """
+        found = []
+        for tensor in tensors:
+            if self.value(tensor) is None:
+                if self.owners(tensor) or not self._storages.of(tensor):
+                    continue
                 self.pin_storage(tensor, op)
                 self.set_value(tensor, OPAQUE)
+            found.append(tensor)
+        return found
 
     def pin_counted(self, tree: Any) -> None:
         """Pins channels whose number the code reads: what it does with the number cannot be seen."""

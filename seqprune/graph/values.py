@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set, ValuesView
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set, ValuesView
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,22 +75,21 @@ OPAQUE = Value(None)
 def leaves_of(tree: Any) -> list[Any]:
     """As ``tree_leaves``, which takes most of the time that a trace takes on its arguments."""
     found: list[Any] = []
-    _collect(tree, found)
+    _collect((tree,), found)
     return found
 
 
-def _collect(tree: Any, found: list[Any]) -> None:
-    kind = type(tree)
-    if kind is tuple or kind is list:
-        for part in tree:
+def _collect(parts: Iterable[Any], found: list[Any]) -> None:
+    for part in parts:
+        kind = type(part)
+        if kind in LEAVES:
+            found.append(part)
+        elif kind is tuple or kind is list:
             _collect(part, found)
-    elif kind is dict:
-        for part in tree.values():
-            _collect(part, found)
-    elif kind in LEAVES:
-        found.append(tree)
-    else:
-        found += tree_leaves(tree)
+        elif kind is dict:
+            _collect(part.values(), found)
+        else:
+            found += tree_leaves(part)
 
 
 LEAVES = frozenset(
@@ -99,7 +98,11 @@ LEAVES = frozenset(
 
 
 def tensors_in(tree: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in leaves_of(tree) if isinstance(leaf, torch.Tensor)]
+    return [tree] if isinstance(tree, torch.Tensor) else tensors_among(leaves_of(tree))
+
+
+def tensors_among(leaves: Iterable[Any]) -> list[torch.Tensor]:
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
 def leaves(tree: Any, known: frozenset[int] = frozenset()) -> Iterator[Any]:

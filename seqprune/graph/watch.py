@@ -1,4 +1,4 @@
-"""Two watches over a running network: the calls it makes, and the operators that run below them."""
+"""The watch over the calls that a running network makes; :mod:`seqprune.graph.below` is the one over operators."""
 
 from __future__ import annotations
 
@@ -10,14 +10,24 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from seqprune.errors import ModelError
-from seqprune.graph.counts import Count, Held, Source, WatchedSize, counts_in, place, taken, without_counts
+from seqprune.graph.below import OperatorWatch
+from seqprune.graph.counts import (
+    Count,
+    Held,
+    Source,
+    WatchedSize,
+    counts_among,
+    counts_in,
+    place,
+    taken,
+    without_counts,
+)
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules import RULES, TAKES_OPAQUE, NoRule, check_dims, misfit
 from seqprune.graph.rules.reshaping import FOLLOWS_COUNTS, VIEWS, views_one_dimension
-from seqprune.graph.values import OPAQUE, Value, tensors_in
+from seqprune.graph.values import OPAQUE, Value, leaves_of, tensors_among, tensors_in
 
 # Reading these tells nothing of the values in a tensor.
 METADATA = frozenset(
@@ -74,10 +84,9 @@ def _named_in_place(function: Callable[..., Any]) -> bool:
 class CallWatch(TorchFunctionMode):
     """Tells a recorder of every call, where the network makes it."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, operators: OperatorWatch) -> None:
         super().__init__()
-        self.recorder = recorder
-        self.inside = 0
+        self.recorder, self.operators = recorder, operators
 
     def __torch_function__(
         self,
@@ -88,14 +97,15 @@ class CallWatch(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         name = op_name(func)
-        counts = counts_in((args, kwargs))
+        handed = leaves_of((args, kwargs))
+        counts = counts_among(handed)
         self.recorder.reader.settle(counts, place(sys._getframe(1)))
         given = args, kwargs
         if counts:
             args, kwargs = without_counts(given)
         if name in ("conv2d", "linear"):
             _check_width(self.recorder, name, args, kwargs)
-        self.inside += 1
+        aside = self.operators.stand_aside()
         followed = False
         try:
             out = func(*args, **kwargs)
@@ -109,12 +119,13 @@ class CallWatch(TorchFunctionMode):
                 self.recorder.pin_counted(args)
             elif name not in NEW or self.recorder.tracked((args[1:], kwargs)):
                 seen = given if name in FOLLOWS_COUNTS else (args, kwargs)
-                followed = self.record(name, _writes_in_place(func, kwargs), *seen, out) and name in FOLLOWS_COUNTS
+                in_place = _writes_in_place(func, kwargs)
+                followed = self.record(name, in_place, tensors_among(handed), *seen, out) and name in FOLLOWS_COUNTS
         except ModelError as error:
             self.recorder.refused = error
             raise
         finally:
-            self.inside -= 1
+            self.operators.go_on(aside)
             for count in () if followed else counts:
                 count.use()
         return out
@@ -151,13 +162,19 @@ class CallWatch(TorchFunctionMode):
             return {at: Held(name.module, ((name.tensor, 0),)) for at, n in enumerate(tensor.shape) if n > 1}
         return {at: Held(name.module, ((name.tensor, at),)) for at in range(tensor.dim())}
 
-    def record(self, name: str, in_place: bool, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
+    def record(
+        self,
+        name: str,
+        in_place: bool,
+        tensors: list[torch.Tensor],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        out: Any,
+    ) -> bool:
         """Writes down what a call did with channels; whether they were followed through it."""
         r = self.recorder
-        tensors = tensors_in((args, kwargs))
         _refuse_transforms(r, tensors)
-        r.adopt_aliases(tensors, name)
-        tracked = r.tracked(tensors)
+        tracked = r.reaching(tensors, name)
         if not tracked or (name in LENDS_SECOND and r.value(args[0]) is None):
             if name in VIEWS and views_one_dimension(args, kwargs, out) and r.owners(args[0]):
                 r.adopt_view(out, args[0])
@@ -174,7 +191,7 @@ class CallWatch(TorchFunctionMode):
                 f"{r.module or 'the network'} reads values of its input with {name}: which layers run may depend on "
                 "the data, so channels cannot be followed; trace the part of the network before it"
             )
-        found = self.values(name, tracked, args, kwargs, out)
+        found = self.values(name, tracked, results, args, kwargs, out)
         values = [OPAQUE] * len(results) if found is None else found
         if in_place:
             target = args[0]
@@ -186,12 +203,17 @@ class CallWatch(TorchFunctionMode):
         return found is not None
 
     def values(
-        self, name: str, tracked: list[torch.Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], out: Any
+        self,
+        name: str,
+        tracked: list[torch.Tensor],
+        results: list[torch.Tensor],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        out: Any,
     ) -> list[Value] | None:
         """The channels of a call's results, ``None`` where a barrier lost them."""
         r = self.recorder
         opaque = [t for t in tracked if (v := r.value(t)) is not None and v.opaque]
-        results = tensors_in(out)
         if kwargs.get("out") is not None or name not in RULES:
             r.barrier(name, (args, kwargs), "no rule for this operator")
             return None
@@ -237,31 +259,6 @@ def _named_as_rules_do(
     if error := misfit(rule, len(args), tuple(named)):
         raise NoRule(f"called in a way that its rule does not know: {error}")
     return args, named
-
-
-class OperatorWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees what runs below; anything outside a watched call was not recorded."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # From torch 2.6 on the handler is wrapped for the compiler, which costs seconds of imports nobody needs here.
-        return False
-
-    def __init__(self, watch: CallWatch) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.watch = watch
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if not self.watch.inside and self.watch.recorder.shares_memory((args, kwargs)):
-            where = self.watch.recorder.module or "the network"
-            self.watch.recorder.refused = ModelError(
-                f"{where} runs {func} where no call can be watched, likely in an autograd.Function, a function of "
-                "torch.jit, or compiled code; trace the plain Python version of the module"
-            )
-            raise self.watch.recorder.refused
-        return func(*args, **(kwargs or {}))
 
 
 def _refuse_transforms(r: Recorder, tensors: Sequence[torch.Tensor]) -> None:

@@ -142,11 +142,13 @@ class Written(Tensors):
         return None if sections is None else np.concatenate(sections[0])
 
     def finish(self, inputs: tuple[tuple[tuple[int, ...], str], ...], notes: tuple[str, ...]) -> ChannelGraph:
+        atoms_of: dict[Owner, list[IntArray]] = {}
+        for cut in self._cuts.values():
+            atoms_of.setdefault(cut.owner, []).append(cut.atoms)
         for key, reason in self._foreign.items():
             for owner in self._owners[key]:
-                for (module, tensor, _), cut in self._cuts.items():
-                    if (module, tensor) == (owner.module, owner.tensor):
-                        self.pin(cut.atoms, reason)
+                for atoms in atoms_of.get(owner, ()):
+                    self.pin(atoms, reason)
         for atoms in self.constants.read_twice():
             self.pin(atoms, "one layer reads them, constant once removed, at more than one place")
         seen = len(self._pins)

@@ -397,12 +397,17 @@ def test_a_copy_module_by_module_holds_together_what_deepcopy_does() -> None:
     net.append(net[2])
     net[1].beside = [net[0], net]
     net[1].view = net[1].running_mean[:2]
+    net[1].register_buffer("square", net[1].running_mean.view(2, 2))
+    net[1].running_var.note = "of a tensor"
     net[2].notes = net[0].notes = {}
     for copy in (copied(net), deepcopy(net)):
         assert copy[3] is copy[2] is not net[2]
         assert copy[1].beside[0] is copy[0]
         assert copy[1].beside[1] is copy
         assert copy[1].view.data_ptr() == copy[1].running_mean.data_ptr() != net[1].running_mean.data_ptr()
+        assert copy[1].square.data_ptr() == copy[1].running_mean.data_ptr()
+        assert copy[1].running_var.note == "of a tensor"
+        assert copy[1].running_var.data_ptr() != net[1].running_var.data_ptr()
         assert copy[2].notes is copy[0].notes is not net[0].notes
         assert copy[0].seen == []
         assert all(torch.equal(a, b) for a, b in zip(net.parameters(), copy.parameters(), strict=True))

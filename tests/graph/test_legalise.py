@@ -218,10 +218,12 @@ def test_sections_side_by_side_give_back_what_they_do_one_after_the_other(seed: 
     sections = [np.sort(part) for part in np.split(draw.permutation(60), 6)]
     removed, decided = draw.random(60) < 0.7, draw.random(60) < 0.8
     scores = draw.integers(0, 4, 60).astype(float)  # with ties
-    both = [Giving(Sections.of([sections], [np.arange(60)], 60), removed.copy(), scores, decided) for _ in range(2)]
-    both[0].side_by_side(range(6), 5)
+    both = [Giving(Sections.of([sections], [np.arange(60)], 60), scores, decided) for _ in range(2)]
+    for each in both:
+        each.begin(removed)
+    both[0].side_by_side(np.arange(6), np.full(6, 5))
     for at in range(6):
         both[1].back(at, 5)
     assert (both[0].removed == both[1].removed).all()
-    assert both[0].kept == both[1].kept
+    assert (both[0].kept == both[1].kept).all()
     assert both[0].given == both[1].given > 0
