@@ -27,8 +27,8 @@ _NOTES = {"settings.json", "network.json", "images.json"}
 def new_run(target: Path, asked: Mapping[str, Any]) -> Iterator[Path]:
     """A new folder for a run, with what was asked for in it.
 
-    It is gone again, with the folders above it that were made for it, where the input was refused, or where the work
-    failed before anything was found.
+    It is gone again, with the folders above it that were made for it, where the input was refused before there was a
+    result, or where the work failed before anything was found.
 
     Args:
         target: see :func:`seqprune.report.folder.free_folder`.
@@ -50,7 +50,7 @@ def new_run(target: Path, asked: Mapping[str, Any]) -> Iterator[Path]:
         refused = True
         raise
     finally:
-        if refused or (failed and _is_bare(folder)):
+        if _is_bare(folder, but_for_state=refused) and failed:
             _remove(folder, made)
 
 
@@ -119,10 +119,10 @@ def absolute(asked: Mapping[str, Any]) -> dict[str, Any]:
     return dict(asked) | {name: str(Path(path).absolute()) for name, path in paths.items()}
 
 
-def _is_bare(folder: Path) -> bool:
-    """Whether nothing was found there yet."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return all(path.name == RUN or (path.parent.name == "state" and path.name in _NOTES) for path in files)
+def _is_bare(folder: Path, but_for_state: bool = False) -> bool:
+    """Whether nothing was found there yet; ``but_for_state``, nothing that is a result."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != RUN]
+    return all(path.parent.name == "state" and (but_for_state or path.name in _NOTES) for path in files)
 
 
 def _remove(folder: Path, made: list[Path]) -> None:

@@ -148,7 +148,7 @@ class RunFolder:
                     write_text(self.folder / DRAWN, json.dumps(drawn))
                 for name in reversed(FILES[2:]):  # the numbers last: with them a run is over
                     result.report(self.folder / name)
-            except OSError as error:
+            except (OSError, InputError) as error:  # what a run found out is no input
                 raise SeqPruneError(
                     f"the report cannot be written to {self.folder} ({error}); check its disk"
                 ) from error

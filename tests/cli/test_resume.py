@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from seqprune.cli.resuming import RUN, resumable
+from seqprune.cli.resuming import RUN, new_run, resumable
 from seqprune.errors import InputError, SeqPruneError
+from seqprune.report import result
 from seqprune.yolo.files.load import load
 
 MODEL = "yolov8n.yaml"
@@ -113,6 +114,35 @@ def test_what_is_refused_leaves_the_folders_that_were_there(run: Any, data: Path
     assert code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert not list((tmp_path / "a").iterdir())
+
+
+def test_a_page_that_cannot_be_made_takes_no_run_with_it(
+    run: Any, data: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the end of 43 minutes the page's templates were gone, which counted as input: so was the run."""
+
+    def fail(*_given: object) -> None:
+        raise InputError("no template")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(result, "write_html", fail)
+        code, _, err = run("prune", MODEL, "--data", data, *QUICK, "--project", tmp_path)
+    folder = tmp_path / "yolov8n"
+    assert code == 1
+    assert f"the report cannot be written to {folder} (no template)" in err
+    assert f"`seqprune prune --resume {folder}` goes on from here\n" in err
+    check_resumed(run, folder, whole)
+
+
+def test_what_was_saved_is_not_removed_whatever_is_refused_after_it(tmp_path: Path) -> None:
+    with pytest.raises(InputError), new_run(tmp_path / "run", {"model": MODEL}) as folder:
+        (folder / "state").mkdir()
+        (folder / "state" / "moments.npz").touch()
+        (folder / "weights").mkdir()
+        (folder / "weights" / "pruned.pt").touch()
+        raise InputError("too late")
+    assert (folder / "weights" / "pruned.pt").exists()
+    assert (folder / RUN).exists()
 
 
 @pytest.mark.parametrize(
