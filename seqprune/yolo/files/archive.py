@@ -174,7 +174,7 @@ def legacy(file: io.BytesIO, unpickle: Callable[[io.BytesIO, Any], Any], size: i
         nonlocal taken
         if key not in storages:
             taken += wanted
-            if not 0 <= wanted <= taken <= size:
+            if taken > size:
                 raise Damaged(f"a tensor needs {wanted} bytes, more than the file holds")
             storages[key] = torch.UntypedStorage(wanted), item  # type: ignore[no-untyped-call]
         found = storages[key][0]
