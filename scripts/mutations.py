@@ -55,10 +55,8 @@ TESTS = (
         "tests/test_atomic.py",
         "tests/test_plain.py",
     ),
-    *(
-        f"tests/yolo/test_{name}.py"
-        for name in "unpickle guard description archive bounded sound load tensors left_out".split()
-    ),
+    *(f"tests/yolo/test_{name}.py" for name in "archive bounded carried description guard known left_out load".split()),
+    *(f"tests/yolo/test_{name}.py" for name in "old_files pickles sound tensors unpickle".split()),
 )
 HEAVY = "torch torchvision numpy scipy.optimize sklearn.manifold kmedoids kneed ultralytics hypothesis PIL.Image"
 FATES = ("killed", "survived", "unreached")

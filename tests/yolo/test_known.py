@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 import torchvision
@@ -12,7 +14,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import IterableSimpleNamespace
 from ultralytics.utils.loss import v8DetectionLoss
 
-from seqprune.yolo.files.known import Refused, Token, is_transform, may_be_filled, meaning
+from seqprune.yolo.files.known import Refused, Token, is_transform, may_be_filled, meaning, shown
 from seqprune.yolo.files.settings import numbers_of, plain_settings
 
 KINDS: dict[str, type] = {
@@ -72,10 +74,19 @@ def test_everything_else_is_refused_by_its_name(path: str) -> None:
         asked(path)
 
 
+@pytest.mark.parametrize("name", ["LetterBox", "Conv2d", "Compose"])
+def test_nothing_of_others_is_imported(name: str) -> None:
+    """Python prints a poem where ``this`` is imported."""
+    with pytest.raises(Refused, match=rf"this\.{name}"):
+        meaning("this", name)
+    assert "this" not in sys.modules
+
+
 def test_a_long_name_is_cut() -> None:
     with pytest.raises(Refused) as caught:
         meaning("a" * 200, "b")
     assert str(caught.value) == "a" * 119 + "…"
+    assert [shown("a" * 40), shown("a" * 41), shown([1])] == [repr("a" * 40), repr("a" * 39 + "…"), "list"]
 
 
 def test_kinds_of_numbers_stand_for_themselves() -> None:

@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +72,8 @@ def tensor(*arguments: Any, of: Any = None) -> torch.Tensor:
         (2, (2, 2), (2, 1), [[2, 3], [4, 5]]),
         (5, (), (), 5),
         (0, (1, 6), (999, 1), [[0, 1, 2, 3, 4, 5]]),
+        (0, (2, 3, 1), (3, 1, 2), [[[0], [1], [2]], [[3], [4], [5]]]),
+        (3, (1, 2), (0, 1), [[3, 4]]),
         (99, (2, 0), (1, 1), [[], []]),
         (0, (0, 2**48 - 1), (1, 1), []),
         (5, (1,) * 16, (1,) * 16, None),
@@ -148,9 +151,11 @@ def old(
     return io.BytesIO(b"".join([*pickles, b"\x80\x02" + body + b".", listed, *content]))
 
 
-def test_the_format_of_old() -> None:
-    three, nothing = read(old())
-    assert (three.tolist(), nothing.tolist()) == ([1, 2, 3], [])
+def test_the_format_of_old(tmp_path: Path) -> None:
+    (tmp_path / "m.pt").write_bytes(old().getvalue())
+    for source in (old(), tmp_path / "m.pt"):
+        three, nothing = read(source)
+        assert (three.tolist(), nothing.tolist()) == ([1, 2, 3], [])
     again, part = read(old(body=stored("7", 3) + stored("7", 2) + b"\x86", keys=("7",)))
     assert again.data_ptr() == part.data_ptr()
 
@@ -176,6 +181,7 @@ OLD: dict[str, tuple[dict[str, Any], str]] = {
     "more in the file than was said": ({"content": content(4, 1, 2, 3, 4)}, "ends before"),
     "less in the file than was said": ({"content": content(2, 1, 2)}, "ends before"),
     "less in the file than it says": ({"content": content(3, 1, 2)[:1], "keys": ("7",)}, "ends before"),
+    "as little in the file as it says": ({"content": content(2, 1, 2)[:1], "keys": ("7",)}, "ends before"),
     "a larger storage than the file": ({"body": stored("7", 999)}, "needs 3996 bytes, more than the file holds"),
     "two that are": ({"body": stored("7", 40) + stored("8", 40) + b"\x86"}, "needs 160 bytes, more than the file"),
     "more than was said before": ({"body": THREE + stored("7", 4) + b"\x86"}, "needs 16 bytes where the file holds 12"),

@@ -135,6 +135,8 @@ GIVEN: dict[str, tuple[bytes, object]] = {
     "a list": (b"]I1\naI2\na", [1, 2]),
     "a list in one": (b"](I1\nI2\ne", [1, 2]),
     "a dictionary": (b"}I1\nI2\ns(I3\nI4\nI5\nI6\nu", {1: 2, 3: 4, 5: 6}),
+    "a text of Python 2": (b"U\x02\xc3\xa9", "\xe9"),
+    "a dictionary of old": (b"(I1\nI2\nI3\nI4\nd", {1: 2, 3: 4}),
     "a set in one": (b"\x8f(I1\nI2\n\x90", {1, 2}),
     "a frozen set in one": (b"(I1\nI2\n\x91", frozenset({1, 2})),
 }
@@ -146,6 +148,7 @@ def test_what_is_made(case: str) -> None:
     program, expected = GIVEN[case]
     assert result(program) == expected
     assert type(result(program)) is type(expected)
+    assert result(b"](I0\n" + program + b"e") == [0, expected]  # within another too
 
 
 @pytest.mark.parametrize("text", ["f8", "<i4", "=f4", "|b1", "?", "S10", "U123", "c16", ">f8"])
@@ -256,8 +259,10 @@ def layer(value: object) -> nn.Module:
     return made
 
 
+BESIDE = [1]
 WRAPS: dict[str, tuple[Callable[[Any], Any], int]] = {
     "lists": (lambda inner: [inner], 121),
+    "lists with something beside it": (lambda inner: [inner, BESIDE, BESIDE, 0], 121),
     "tuples": (lambda inner: (inner,), 121),
     "values": (lambda inner: {"a": inner}, 121),
     "namespaces": (lambda inner: IterableSimpleNamespace(a=inner), 121),
@@ -299,6 +304,15 @@ def test_a_refusal_names_the_file_and_what_it_was_made_with(tmp_path: Path) -> N
         read(archived(name("torch.nn.utils.prune.L1Unstructured") + b".", tmp_path))
     with pytest.raises(UntrustedError, match=r"may run code; if you trust"):
         read(archived(name("os.system") + b".", tmp_path))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("m/code/a.py", "")
+    with pytest.raises(UntrustedError, match="TorchScript program") as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: is a TorchScript program")
+    with pytest.raises(Damaged, match=r"m\.pt: cannot be unpickled \(EOFError\)"):
+        read(archived(b"", tmp_path))
+    with pytest.raises(Damaged, match="no such file"):
+        read(tmp_path / "nothing.pt")
     (tmp_path / "m.pt").write_bytes(b"PK is a text")
     with pytest.raises(Damaged, match="it begins as no checkpoint does"):
         read(tmp_path / "m.pt")
