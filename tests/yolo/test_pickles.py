@@ -311,6 +311,8 @@ def test_a_refusal_names_the_file_and_what_it_was_made_with(tmp_path: Path) -> N
     assert str(caught.value).startswith(f"{path}: is a TorchScript program")
     with pytest.raises(Damaged, match=r"m\.pt: cannot be unpickled \(EOFError\)"):
         read(archived(b"", tmp_path))
+    with pytest.raises(Damaged, match=r"cannot be unpickled \([^()]{299}…\); it is damaged"):
+        read(archived(call("torch.device", "x" * 400) + b".", tmp_path))
     with pytest.raises(Damaged, match="no such file"):
         read(tmp_path / "nothing.pt")
     (tmp_path / "m.pt").write_bytes(b"PK is a text")

@@ -121,7 +121,7 @@ def _check_directory(path: str | Path | io.BytesIO, size: int) -> None:
             raise Damaged("the archive is damaged, probably cut short in a copy or download; fetch it again")
         count, length, offset = struct.unpack("<HII", tail[-12:-2])
         end = size - 22
-        if tail[-42:-38] == b"PK\6\7" and len(tail) == 98:  # the list of large archives: torch writes it always
+        if tail[-42:-38] == b"PK\6\7":  # the list of large archives: torch writes it always
             end = int(struct.unpack("<Q", tail[-34:-26])[0])
             if end != size - 98 or tail[:4] != b"PK\6\6":
                 raise _two_lists()
@@ -184,7 +184,7 @@ def legacy(file: io.BytesIO, unpickle: Callable[[io.BytesIO, Any], Any], size: i
 
     result = unpickle(file, storage)
     keys = unpickle(file, None)
-    if not isinstance(keys, list) or any(not isinstance(key, str) or key not in storages for key in keys):
+    if not isinstance(keys, list) or any(key not in storages for key in keys):
         raise Damaged("its list of tensors is not that of its contents")
     for key in keys:
         found, item = storages[key]
