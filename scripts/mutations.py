@@ -43,10 +43,7 @@ ROOT = Path(__file__).parents[1]
 SUBJECTS = (
     *("seqprune/plain.py", "seqprune/plan.py", "seqprune/surgery.py", "seqprune/graph/**/*.py"),
     *("seqprune/select/*.py", "seqprune/budget/*.py", "seqprune/repair/*.py"),
-    *(
-        f"seqprune/yolo/files/{name}.py"
-        for name in ("unpickle", "archive", "bounded", "contained", "guard", "sound", "description", "tensors")
-    ),
+    "seqprune/yolo/files/*.py",
 )
 FAVOURED = ("select", "budget", "repair", "surgery.py", "rules", "proof.py", "widths.py")
 """Parts of paths that are drawn three times as often."""
@@ -58,10 +55,8 @@ TESTS = (
         "tests/test_atomic.py",
         "tests/test_plain.py",
     ),
-    *(
-        f"tests/yolo/test_{name}.py"
-        for name in "unpickle guard description archive bounded sound load tensors left_out".split()
-    ),
+    *(f"tests/yolo/test_{name}.py" for name in "archive bounded carried description guard known left_out load".split()),
+    *(f"tests/yolo/test_{name}.py" for name in "old_files pickles sound tensors unpickle".split()),
 )
 HEAVY = "torch torchvision numpy scipy.optimize sklearn.manifold kmedoids kneed ultralytics hypothesis PIL.Image"
 FATES = ("killed", "survived", "unreached")
@@ -259,7 +254,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=SUBJECTS, help="files or patterns, from the root")
     parser.add_argument("--again", type=Path, help="an earlier result, whose survivors are planted anew")
     parser.add_argument(
-        "--tests", nargs="*", default=[], help="files to collect, of whose tests new ones are asked too"
+        "--tests",
+        nargs="*",
+        default=[],
+        help="files to collect and watch; with --known new tests are asked of any line",
     )
     parser.add_argument("--known", action="store_true", help="no other tests than those that were watched earlier")
     parser.add_argument("--out", type=Path, default=Path("mutations.json"), help="goes on where it was stopped")
@@ -273,17 +271,17 @@ def main() -> None:
     result = Result(options.out, len(sites))
     with tempfile.TemporaryDirectory() as folder:
         scratch, cache = Path(folder), options.out.with_suffix(".cache")
-        if not (options.tests or options.known):
+        tests = options.tests or TESTS
+        if not options.known:
             every = [file for pattern in SUBJECTS for file in ROOT.glob(pattern)]
             apart(
                 lambda: planting.collect(
-                    TESTS, scratch / "base", lambda items: planting.watch(items, every, ROOT, cache)
+                    tests, scratch / "base", lambda items: planting.watch(items, every, ROOT, cache)
                 )
             )
         known = read(cache) if cache.exists() else Known({}, {})
         chosen = drawn(sites, result, options)
         run = Planting(known, result, options.seconds, options.minutes, scratch)
-        tests = options.tests or TESTS
         apart(lambda: planting.collect(tests, scratch / "base", functools.partial(in_place, chosen, run)))
         result.reread()
         rest = [site for site in chosen if site.title not in result.planted()]

@@ -77,6 +77,55 @@ def test_what_cannot_be_met_is_said_with_what_can() -> None:
 
 
 @settings(deadline=None)
+@given(
+    overhead=st.floats(0.0, 0.9),
+    curved=st.floats(0.3, 3.0),
+    target=st.floats(0.1, 0.95),
+    least=st.floats(0.0, 0.99),
+    rounds=st.integers(1, 8),
+)
+def test_every_share_lies_between_what_left_too_much_and_what_left_too_little(
+    overhead: float, curved: float, target: float, least: float, rounds: int
+) -> None:
+    asked: list[float] = []
+
+    def left(share: float) -> float:
+        return overhead + (1 - overhead) * share**curved
+
+    def choose(share: float) -> float:
+        asked.append(share)
+        if share < least:
+            raise InputError("too little")
+        return share
+
+    try:
+        found = meet(choose, left, target, rounds, nearest=True)
+    except InputError:
+        assert all(share < least for share in asked)
+    else:
+        assert abs(left(found) - target) == min(abs(left(share) - target) for share in asked if share >= least)
+    assert len(asked) <= rounds
+    low, high = 0.0, 1.0
+    for share in asked:
+        assert low < share < high
+        if share < least or left(share) <= target:
+            low = share
+        else:
+            high = share
+
+
+def test_the_nearest_may_be_far_where_that_is_said() -> None:
+    assert meet(lambda share: share, lambda share: 0.6 + 0.4 * share, 0.5, nearest=True) < 0.1
+    for far in (False, True):
+        with pytest.raises(InputError, match="too little"):
+            meet(lambda share: refuse(), lambda share: share, 0.5, nearest=far)
+
+
+def refuse() -> float:
+    raise InputError("too little")
+
+
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(0.0, 10.0)), min_size=1, max_size=5))
 def test_a_line_of_times_is_never_below_nothing(points: list[tuple[float, float]]) -> None:
     line = Line.through(points)

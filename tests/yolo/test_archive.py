@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 import torch
 
 from seqprune.errors import UntrustedError
-from seqprune.yolo.files.archive import Damaged, open_archive
+from seqprune.yolo.files.archive import Damaged, Records, open_archive
 
 NUMBERS = torch.arange(6.0)
 
@@ -86,6 +87,18 @@ def test_an_archive_that_is_cut_short(cut: int) -> None:
         opened(b"PK\5\6" + b"\0" * 17)
 
 
+def test_a_name_that_one_reader_sees_otherwise() -> None:
+    """Python's ``zipfile`` believes another name in an entry's extra field from 3.12 on; torch does not."""
+    file, entry, shown = io.BytesIO(), zipfile.ZipInfo("x/constants.pkl"), b"x/data/0"
+    entry.extra = struct.pack("<HHBL", 0x7075, 5 + len(shown), 1, zlib.crc32(b"x/constants.pkl")) + shown
+    with zipfile.ZipFile(file, "w") as made:
+        made.writestr("x/data.pkl", b"N.")
+        made.writestr("x/version", b"3")
+        made.writestr(entry, b"N.")
+    with pytest.raises(UntrustedError, match=r"is a TorchScript program.*'constants\.pkl'"):
+        opened(file.getvalue())
+
+
 def packed(how: int, **records: bytes) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", how) as archive:
@@ -94,9 +107,32 @@ def packed(how: int, **records: bytes) -> bytes:
     return file.getvalue()
 
 
+def test_something_before_the_archive() -> None:
+    """Python's ``zipfile`` takes it for a program that opens itself, and counts from where it ends."""
+    plain = packed(zipfile.ZIP_STORED, **{"data.pkl": b"N.", "version": b"3"})
+    assert isinstance(opened(plain), Records)
+    full = bytearray(saved())
+    struct.pack_into("<II", full, len(full) - END + 12, 0xFFFFFFFF, 0xFFFFFFFF)
+    struct.pack_into("<H", full, len(full) - END + 10, 0xFFFF)
+    assert isinstance(opened(bytes(full)), Records)  # all numbers are in the list of large archives alone
+    struct.pack_into("<Q", full, len(full) - LARGE + 48, 7)
+    elsewhere = bytearray(full)  # all of it agrees, but for where it lies
+    struct.pack_into("<Q", elsewhere, len(full) - LARGE + 48, struct.unpack_from("<I", saved(), len(full) - 6)[0] - 8)
+    struct.pack_into("<Q", elsewhere, len(full) - LOCATOR + 8, len(full) - LARGE - 8)
+    for raw in (b"before" + plain, bytes(full), bytes(elsewhere)):
+        with pytest.raises(UntrustedError, match="lists of contents disagree"):
+            opened(raw)
+
+
 def test_what_is_packed_as_torch_does_not() -> None:
     with pytest.raises(Damaged, match="is compressed, which torch's are not"):
         opened(packed(zipfile.ZIP_DEFLATED, data=b"0" * 1000))
+    with pytest.raises(Damaged, match="is compressed, which torch's are not"):
+        opened(packed(zipfile.ZIP_DEFLATED, data=b"0"))
+    larger = bytearray(packed(zipfile.ZIP_STORED, data=b"0", other=b"1"))
+    struct.pack_into("<II", larger, larger.index(b"PK\1\2") + 20, len(larger) + 1, len(larger) + 1)
+    with pytest.raises(Damaged, match="is compressed, which torch's are not"):
+        opened(bytes(larger))
     with pytest.raises(UntrustedError, match=r"is a TorchScript program.*'constants\.pkl'"):
         opened(packed(zipfile.ZIP_STORED, **{"constants.pkl": b""}))
     with pytest.raises(UntrustedError, match=r"is a TorchScript program.*'code/a\.py'"):

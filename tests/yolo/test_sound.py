@@ -86,6 +86,7 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "a module that is none": (lambda: network(_modules={"0": torch.ones(1)}), "a Tensor among its modules"),
     "a name with a space": (lambda: inner(_buffers={"a b": None}), "a NoneType among its buffers"),
     "a name too long": (lambda: inner(_buffers={"a" * 101: None}), "a NoneType among its buffers"),
+    "a name that is a number": (lambda: inner(_buffers={10**5000: None}), "a NoneType among its buffers"),
     "a hook": (lambda: inner(_forward_hooks={0: print}), "carries hooks"),
     "a hook that is no list": (lambda: inner(_backward_pre_hooks=print), "carries hooks"),
     "a key that is none": (unnamed, "carries hooks"),
@@ -122,10 +123,14 @@ def test_what_a_constructor_has_made_is_not() -> None:
     )
     made[1].register_buffer("a" * 100, None)
     made[1].type = "torch.nn.modules.batchnorm.BatchNorm2d"
-    made[1]._forward_hooks = {0: None, 1: True}
+    compares = type("Hook", (), {"__module__": "ultralytics.nn.distill_model"})
+    made[1]._forward_hooks = {0: None, 1: True, 2: compares()}
     check_network(made, "x.pt")
     assert made.names == {0: "a\ufffd", 100_000: "7"}
     assert "pt_path" not in vars(made)
+    listed = network(names=("a" * 300, "a" * 301))
+    check_network(listed, "x.pt")
+    assert listed.names == ["a" * 300, "a" * 299 + "…"]
     listed = network(names=("a", "b\n"), args={"imgsz": 64, "evil": print})
     check_network(listed, "x.pt")
     assert listed.names == ["a", "b "]

@@ -79,7 +79,7 @@ def open_archive(path: str | Path | io.BytesIO, size: int) -> Records:
     _check_directory(path, size)
     reader: Any = torch._C.PyTorchFileReader(str(path) if isinstance(path, Path) else path)
     names = reader.get_all_records()
-    _check_program(names)
+    _check_program(names)  # Python's reader may see other names
     if reader.has_record("byteorder") and _bytes(reader, "byteorder", size) != b"little":
         raise Damaged("its numbers are not written as little-endian; save it again on another machine")
     return Records(str(path), reader, _bytes(reader, "data.pkl", size), size)
@@ -116,12 +116,12 @@ def _check_directory(path: str | Path | io.BytesIO, size: int) -> None:
     """
     with open(path, "rb") if isinstance(path, str | Path) else io.BytesIO(path.getbuffer()) as file:
         file.seek(max(size - 98, 0))
-        tail = file.read(98)
-        if len(tail) < 22 or tail[-22:-18] != b"PK\5\6":
+        tail = file.read()
+        if tail[-22:-18] != b"PK\5\6":
             raise Damaged("the archive is damaged, probably cut short in a copy or download; fetch it again")
         count, length, offset = struct.unpack("<HII", tail[-12:-2])
         end = size - 22
-        if tail[-42:-38] == b"PK\6\7" and len(tail) == 98:  # the list of large archives: torch writes it always
+        if tail[-42:-38] == b"PK\6\7":  # the list of large archives: torch writes it always
             end = int(struct.unpack("<Q", tail[-34:-26])[0])
             if end != size - 98 or tail[:4] != b"PK\6\6":
                 raise _two_lists()
@@ -170,11 +170,11 @@ def legacy(file: io.BytesIO, unpickle: Callable[[io.BytesIO, Any], Any], size: i
     storages: dict[str, tuple[torch.UntypedStorage, int]] = {}
     taken = 0
 
-    def storage(key: str, wanted: int, item: int = 1) -> torch.UntypedStorage:
+    def storage(key: str, wanted: int, item: int) -> torch.UntypedStorage:
         nonlocal taken
         if key not in storages:
             taken += wanted
-            if not 0 <= wanted <= taken <= size:
+            if taken > size:
                 raise Damaged(f"a tensor needs {wanted} bytes, more than the file holds")
             storages[key] = torch.UntypedStorage(wanted), item  # type: ignore[no-untyped-call]
         found = storages[key][0]
@@ -184,7 +184,7 @@ def legacy(file: io.BytesIO, unpickle: Callable[[io.BytesIO, Any], Any], size: i
 
     result = unpickle(file, storage)
     keys = unpickle(file, None)
-    if not isinstance(keys, list) or any(not isinstance(key, str) or key not in storages for key in keys):
+    if not isinstance(keys, list) or any(key not in storages for key in keys):
         raise Damaged("its list of tensors is not that of its contents")
     for key in keys:
         found, item = storages[key]

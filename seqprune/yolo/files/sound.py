@@ -101,7 +101,8 @@ def _check_module(module: nn.Module, name: str) -> None:
         if not isinstance(entries, dict):
             raise _Wrong(f"{type(module).__name__} {name} has no {key[1:]}")
         for inner, value in entries.items():
-            if not _NAME.fullmatch(str(inner)[:200]) or not (value is None or isinstance(value, kind)):
+            is_name_of_one = isinstance(inner, str) and _NAME.fullmatch(inner)
+            if not is_name_of_one or not (value is None or isinstance(value, kind)):
                 raise _Wrong(f"{type(module).__name__} {name} has a {type(value).__name__} among its {key[1:]}")
     if not isinstance(held.get("training"), bool):
         raise _Wrong(f"{type(module).__name__} {name} is neither training nor not")

@@ -174,7 +174,8 @@ class RestrictedUnpickler(_Unpickler):  # type: ignore[misc]
         self.last(set).update(plain_set(items))
 
     def load_frozenset(self) -> None:
-        self.append(frozenset(plain_set(self.pop_mark())))
+        items = self.pop_mark()  # first: it takes the stack that is added to away
+        self.append(frozenset(plain_set(items)))
 
     def last(self, kind: type[Any]) -> Any:
         """What is filled, which must be of Python's own kind: others' methods would be called."""
