@@ -135,12 +135,16 @@ def test_a_page_that_cannot_be_made_takes_no_run_with_it(
 
 
 def test_what_was_saved_is_not_removed_whatever_is_refused_after_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError), new_run(tmp_path / "run", {"model": MODEL}) as folder:
-        (folder / "state").mkdir()
-        (folder / "state" / "moments.npz").touch()
-        (folder / "weights").mkdir()
-        (folder / "weights" / "pruned.pt").touch()
+    folder = tmp_path / "run"
+
+    def save_then_refuse() -> None:
+        for file in (folder / "state" / "moments.npz", folder / "weights" / "pruned.pt"):
+            file.parent.mkdir()
+            file.touch()
         raise InputError("too late")
+
+    with pytest.raises(InputError), new_run(folder, {"model": MODEL}):
+        save_then_refuse()
     assert (folder / "weights" / "pruned.pt").exists()
     assert (folder / RUN).exists()
 
