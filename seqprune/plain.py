@@ -11,6 +11,8 @@ import json
 import math
 import os
 import stat
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,6 +55,8 @@ def why_no_file(path: str | Path) -> str:
 
     A pipe would be waited for, a device has no end.
     """
+    if not isinstance(path, str | os.PathLike):
+        return "is no path"
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -165,6 +169,19 @@ def is_number(value: Any, least: float, most: float) -> bool:
 def is_name(value: Any, longest: int = 500) -> bool:
     """Whether a value is a text that can be shown as it is."""
     return isinstance(value, str) and len(value) <= longest and value.isprintable()
+
+
+def name_of(value: Any) -> str:
+    """A value that is a name; ValueError where it is none."""
+    if not is_name(value):
+        raise ValueError(f"{printable(value, 40)} is no name")
+    return str(value)
+
+
+def once(names: Sequence[str]) -> None:
+    """ValueError where a name is there twice."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{printable(twice[0], 40)} stands there more than once")
 
 
 def _no_number(text: str) -> NoReturn:

@@ -23,6 +23,7 @@ from seqprune.graph import outputs
 from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.copying import copied
 from seqprune.graph.counts import counts_in
+from seqprune.graph.given import check_inputs
 from seqprune.graph.held import watch_attributes, watch_held
 from seqprune.graph.modes import uncompiled
 from seqprune.graph.recorder import Recorder
@@ -48,9 +49,8 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
         ModelError: the model cannot be run, its channel counts disagree, or its control flow depends on data.
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    if not tensors_in(inputs):
-        raise ModelError("there is no tensor in the example inputs: give tensors, in tuples, lists or dictionaries")
     refuse(model)
+    check_inputs(inputs)
     recorder, notes = _traced_as_it_runs(model, inputs)
     if unrun := _unrun(recorder):
         notes += (f"{len(unrun)} modules with parameters never ran: {', '.join(unrun[:5])}{' …' * (len(unrun) > 5)}",)
