@@ -237,9 +237,9 @@ def fold_constants(small: nn.Module, plan: PrunePlan, graph: ChannelGraph, remov
 def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: float | None = None) -> Difference:
     """Measures whether both models compute the same in inference, and tries what they run elsewhere.
 
-    That is, where the masked model runs it: its own ``fuse``, the same with gradients on, another size of image, a
-    first step of training, and what :func:`seqprune.graph.proof.register_form` states. Where float32 finds a
-    difference, float64 decides.
+    That is, where the masked model runs it: its own ``fuse``, what it computes where ``torch.jit.is_tracing()``, the
+    same with gradients on, another size and number of inputs, a first step of training, and what
+    :func:`seqprune.graph.proof.register_form` states. Where float32 finds a difference, float64 decides.
 
     Args:
         masked: the reference.

@@ -25,7 +25,7 @@ from seqprune.graph.copying import copied
 from seqprune.graph.counts import counts_in
 from seqprune.graph.given import check_inputs
 from seqprune.graph.held import watch_attributes, watch_held
-from seqprune.graph.modes import uncompiled
+from seqprune.graph.modes import drawing, uncompiled
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.sizes import is_image, other_batch, other_sizes, resized
 from seqprune.graph.standins import standin_for, standing_in
@@ -51,7 +51,8 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     refuse(model)
     check_inputs(inputs)
-    recorder, notes = _traced_as_it_runs(model, inputs)
+    with drawing(model):
+        recorder, notes = _traced_as_it_runs(model, inputs)
     if unrun := _unrun(recorder):
         notes += (f"{len(unrun)} modules with parameters never ran: {', '.join(unrun[:5])}{' …' * (len(unrun) > 5)}",)
     shapes = tuple((tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in tensors_in(inputs))
@@ -109,6 +110,7 @@ def _traced(
     copy = copied(model).eval().requires_grad_(False)  # what runs with gradients is run, none is kept
     wrap_scripted(copy)
     recorder = Recorder(copy)
+    recorder.keep_apart(model)
     recorder.reader.eager = eager
     recorder.constants.possible = all(isinstance(given, torch.Tensor) for given in inputs)
     modules = recorder.modules

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import IntArray
+from seqprune.graph.modes import drawing
 from seqprune.graph.values import Value, leaves_of
 
 NUMBER = int | float
@@ -92,6 +93,6 @@ def constants_read(
             seen[path] = found.movedim(dim, 0).flatten(1)[:, 0].double()
 
         masked.get_submodule(path).register_forward_pre_hook(see, with_kwargs=True)
-    with torch.no_grad():
+    with torch.no_grad(), drawing(masked):
         masked(*inputs)
     return seen

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from seqprune.errors import ModelError
 from seqprune.graph.channels import Barrier, IntArray
@@ -33,6 +34,25 @@ class Recorder(Written):
         # Kept, since the network's code may catch it and go on, and an interpreter make another error of it.
         self.refused: ModelError | None = None
         self.reader = Reader(self.count_used, self.counts_agree)
+        self._originals: dict[int, tuple[str, torch.Tensor]] = {}
+
+    def keep_apart(self, model: nn.Module) -> None:
+        """Of these tensors a copy that is traced has its own."""
+        held = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+        self._originals = {id(tensor): (name, tensor) for name, tensor in held}
+
+    def check_own(self, tree: Any) -> None:
+        """
+        Raises:
+            ModelError: a call takes a tensor of the network that was copied, as every copy of it would.
+        """
+        for tensor in tensors_in(tree):
+            if found := self._originals.get(id(tensor)):
+                raise ModelError(
+                    f"{self.module or 'the network'} computes with {found[0]} of the network that was given, as its "
+                    "copies would: a function, a hook or a bound method of its code keeps it; let the code reach it "
+                    "through self"
+                )
 
     def enter(self, path: str) -> None:
         """A module starts.

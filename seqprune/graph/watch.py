@@ -98,6 +98,8 @@ class CallWatch(TorchFunctionMode):
         self.inside += 1
         followed = False
         try:
+            if name not in METADATA:
+                self.recorder.check_own(given)
             out = func(*args, **kwargs)
             if name == "requires_grad" and func.__name__ == "__get__":
                 return self.recorder.keeps_gradients(out)

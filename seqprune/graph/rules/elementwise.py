@@ -150,7 +150,7 @@ def _join(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> V
         return Value(atoms, dim, value.zero, value.constant)
     adds = not product and not (isinstance(other, int | float) and other == 0)
     # A tensor that no module holds may be another one in every pass, and one with rows and columns is no one number.
-    one = isinstance(other, int | float) or (other.numel() == 1 and bool(r.owners(r.parameter(other))))
+    one = isinstance(other, int | float) or (other.numel() == 1 and r.steady(r.parameter(other)))
     return Value(atoms, dim, value.zero and not adds, value.steady and one)
 
 
