@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from threading import get_ident
@@ -136,6 +136,15 @@ class Recorder(Written):
         for tensor in map(self.parameter, tensors_in(args)):
             if id(tensor) in self._owners:
                 self._foreign.setdefault(id(tensor), f"{op} in {self.module or 'the network'} reads the parameter")
+
+    def lost(self, given: Iterable[torch.Tensor], made: Sequence[torch.Tensor]) -> list[Value]:
+        """What is known of the results of a barrier: nothing, but that of the input alone nothing can leave."""
+        alone = all(self.followed(tensor).fixed for tensor in given)
+        dims = [min(1, tensor.dim() - 1) for tensor in made]
+        return [
+            Value(self.fixed(tensor.shape[dim]), dim) if alone and dim >= 0 else OPAQUE
+            for tensor, dim in zip(made, dims, strict=True)
+        ]
 
     def adopt_aliases(self, tree: Any, op: str) -> None:
         """Pins what an operator gets through an object that no watched call made, as autograd.Function hands it on."""

@@ -177,10 +177,10 @@ class CallWatch(TorchFunctionMode):
                 "the data, so channels cannot be followed; trace the part of the network before it"
             )
         found = self.values(name, tracked, args, kwargs, out)
-        values = [OPAQUE] * len(results) if found is None else found
+        values = r.lost(tracked, results) if found is None else found
         if in_place:
             target = args[0]
-            if any(v.opaque or not v.zero for v in values):
+            if found is None or any(v.opaque or not v.zero for v in values):
                 r.pin_storage(target, name)
             r.set_value(target, values[0] if values else OPAQUE)
         for tensor, value in zip(results, values, strict=True):

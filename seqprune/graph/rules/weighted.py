@@ -31,7 +31,7 @@ def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.T
     """
     r.reads(weight)
     value = r.value(x)
-    if value is None or value.atoms is None:
+    if value is None or value.atoms is None or value.fixed:
         return np.full(channels, FIXED)
     require(value.dim == dim, f"reads dimension {dim} while the channels lie in dimension {value.dim}")
     if value.zero or why_not is None:
