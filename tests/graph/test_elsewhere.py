@@ -146,3 +146,69 @@ def test_tokens_have_other_batches() -> None:
 
     with pytest.raises(VerificationError, match="another size"):
         proved(Words().eval(), torch.zeros(1, 5, dtype=torch.int64))
+
+
+ORDERS: dict[str, tuple[Code, Callable[[], nn.Module]]] = {
+    "batch_norm": (
+        lambda m, x: torch.batch_norm(
+            x, m.norm.weight, m.norm.bias, m.norm.running_mean, m.norm.running_var, m.training, 0.1, 1e-5, False
+        ),
+        lambda: nn.BatchNorm2d(8),
+    ),
+    "batch_norm by name": (
+        lambda m, x: torch.batch_norm(
+            x, bias=m.norm.bias, weight=m.norm.weight, running_var=m.norm.running_var, running_mean=m.norm.running_mean,
+            training=m.training, momentum=0.1, eps=1e-5, cudnn_enabled=False,
+        ),
+        lambda: nn.BatchNorm2d(8),
+    ),
+    "instance_norm": (
+        lambda m, x: torch.instance_norm(x, m.norm.weight, m.norm.bias, None, None, True, 0.1, 1e-5, False),
+        lambda: nn.InstanceNorm2d(8, affine=True),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ORDERS)
+def test_torchs_own_norms_have_their_arguments_in_another_order(name: str) -> None:
+    """``torch.batch_norm`` has the statistics behind the weights: the masked network got variances of zero."""
+    code, norm = ORDERS[name]
+    net = Net(code, norm=norm())
+    assert trace(net, X).by_name["first"].free.all()
+    proved(net, X)
+
+
+def test_an_overload_by_its_name_is_no_question() -> None:
+    """``aten.mean.dim`` was taken for ``dim``, which tells nothing of a tensor: its result belonged to nobody."""
+    net = Net(lambda m, x: m.beside(torch.ops.aten.mean.dim(x, [2, 3]))[:, :, None, None], beside=nn.Linear(8, 8))
+    layer = trace(net, X).by_name["first"]
+    assert not layer.free.any()
+    assert "aten.mean" in layer.reason
+    proved(net, X)
+
+
+def test_an_output_that_no_watched_call_made() -> None:
+    """``as_subclass`` is seen by nobody: the network's own outputs could be pruned."""
+
+    class Own(torch.Tensor):
+        pass
+
+    net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)).double().eval()
+    net.register_forward_hook(lambda m, given, out: out.as_subclass(Own))
+    layer = trace(net, X).by_name["1"]
+    assert not layer.free.any()
+
+
+@pytest.mark.parametrize("number", [np.int64(2), np.float32(0.5), np.float64(2), 2 + 0j, np.bool_(True)], ids=repr)
+@pytest.mark.parametrize("times", [True, False])
+def test_numbers_of_other_kinds(number: Any, times: bool) -> None:
+    """NumPy's numbers had no ``numel``, and the network was said not to run."""
+    net = Net(lambda m, x: (x * number if times else x + number).real)
+    layer = trace(net, X).by_name["first"]
+    assert layer.reason or layer.free.all()
+    proved(net, X)
+
+
+def test_a_numpy_number_of_the_input_is_no_constant() -> None:
+    layer = trace(Net(lambda m, x: x + np.float32(len(x))), X).by_name["first"]
+    assert not layer.free.any()

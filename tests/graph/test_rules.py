@@ -17,11 +17,11 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
+from seqprune.graph.names import op_name
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import check_dims
 from seqprune.graph.standins.operators import attend_heads
 from seqprune.graph.values import NoRule
-from seqprune.graph.watch import op_name
 from seqprune.testing.networks import randomise
 
 

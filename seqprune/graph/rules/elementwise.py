@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from numbers import Number
 from typing import Any
 
+import numpy as np
 import torch
 
 from seqprune.graph.recorder import Recorder
@@ -140,6 +142,7 @@ def _join(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> V
                 return Value(value.known(), out.dim() + value.dim - tensor.dim(), value.zero and product)
         return _join_tracked(r, out, left, right, x.dim(), y.dim(), product=product)
     tensor, other = (x, y) if left is not None else (y, x)
+    require(isinstance(other, torch.Tensor | Number | np.generic), "combines channels with what is no number")
     value = r.followed(tensor)
     axis = value.dim - tensor.dim()  # counted from the end, where broadcasting aligns
     dim = out.dim() + axis
@@ -153,7 +156,8 @@ def _join(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> V
         return Value(atoms, dim, value.zero, value.constant)
     adds = not product and not (isinstance(other, int | float) and other == 0)
     # A tensor that no module holds may be another one in every pass, and one with rows and columns is no one number.
-    one = isinstance(other, int | float) or (other.numel() == 1 and r.steady(r.parameter(other)))
+    number = isinstance(other, int | float)
+    one = number or (isinstance(other, torch.Tensor) and other.numel() == 1 and r.steady(r.parameter(other)))
     return Value(atoms, dim, value.zero and not adds, value.steady and one)
 
 

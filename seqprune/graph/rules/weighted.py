@@ -224,6 +224,25 @@ rule("batch_norm", dims=range(2, 65))(batch_norm)
 rule("instance_norm", dims=range(3, 65))(batch_norm)
 
 
+def torchs_norm(
+    r: Recorder,
+    out: torch.Tensor,
+    input: torch.Tensor,  # noqa: A002
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    *args: Any,
+    **kwargs: Any,
+) -> Value:
+    """``torch.batch_norm``, whose statistics stand behind the weights."""
+    return batch_norm(r, out, input, running_mean, running_var, weight, bias)
+
+
+rule("torch.batch_norm", dims=range(2, 65))(torchs_norm)
+rule("torch.instance_norm", dims=range(3, 65))(torchs_norm)
+
+
 @rule("group_norm", dims=range(2, 65))
 def group_norm(
     r: Recorder,
