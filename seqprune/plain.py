@@ -13,6 +13,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -159,6 +160,16 @@ def check_plain(found: Any) -> None:
 def is_whole(value: Any, least: int, most: int) -> bool:
     """Whether a value is a whole number, no truth value, within bounds."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_count(value: Any, least: int, most: int = 2**31) -> bool:
+    """The same of what a caller gives in code, whose numbers may be NumPy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
+
+
+def is_share(value: Any) -> bool:
+    """Whether a value is a number above 0 and below 1."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < 1
 
 
 def is_number(value: Any, least: float, most: float) -> bool:
