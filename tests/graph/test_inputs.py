@@ -75,11 +75,14 @@ GATES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 def test_a_gate_of_the_input_alone(name: str) -> None:
     """An image's own mask, multiplied with what a layer makes, pinned all of it."""
     free(lambda m, x: m.two(m.one(x) * GATES[name](x)), images(), 2, 3, 6, 5)
+    free(lambda m, x: m.two(m.one(x) / (GATES[name](x) + 2)), images(), 2, 3, 6, 5)
 
 
 JOINED: dict[str, Code] = {
     "as many channels": lambda m, x: m.two(m.one(x) * x[:, :1].expand(-1, 8, -1, -1).sort(1)[0]),
     "a number for each": lambda m, x: m.two(m.one(x) * (torch.linspace(0, 1, 8)[:, None, None] * x[:, :1].exp2())),
+    "divided": lambda m, x: m.two(m.one(x) / x[:, :1].expand(-1, 8, -1, -1).sort(1)[0].exp()),
+    "a dividend": lambda m, x: m.two(x[:, :1] / m.one(x).exp()),
     "other dimensions": lambda m, x: m.two(m.one(x) * x[0, 0, :, :, None].exp2()),
 }
 

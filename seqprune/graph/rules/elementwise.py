@@ -127,8 +127,8 @@ def product(r: Recorder, out: torch.Tensor, x: Any, other: Any, **kwargs: Any) -
 
 @rule("div", "true_divide", dims=ANY)
 def quotient(r: Recorder, out: torch.Tensor, x: Any, other: Any, **kwargs: Any) -> Value:
-    tracked = isinstance(other, torch.Tensor) and r.value(other) is not None
-    require(not tracked, "divides by channels that may be zero")
+    value = r.value(other) if isinstance(other, torch.Tensor) else None
+    require(value is None or value.fixed, "divides by channels that may be zero")
     return _join(r, out, x, other, product=True)
 
 
