@@ -212,3 +212,13 @@ def test_numbers_of_other_kinds(number: Any, times: bool) -> None:
 def test_a_numpy_number_of_the_input_is_no_constant() -> None:
     layer = trace(Net(lambda m, x: x + np.float32(len(x))), X).by_name["first"]
     assert not layer.free.any()
+
+
+def test_tensors_without_a_memory_of_their_own() -> None:
+    """A sparse tensor has no storage to ask for: a trace ended in an error of torch's."""
+    net = Net(lambda m, x: x.to_sparse().to_dense())
+    layer = trace(net, X).by_name["first"]
+    assert not layer.free.any()
+    assert layer.reason == "to_sparse in the network: no rule for this operator"
+    with pytest.raises(ModelError, match="does not run on inputs of shape"):
+        trace(net, X.to_sparse())
