@@ -222,3 +222,12 @@ def test_tensors_without_a_memory_of_their_own() -> None:
     assert layer.reason == "to_sparse in the network: no rule for this operator"
     with pytest.raises(ModelError, match="does not run on inputs of shape"):
         trace(net, X.to_sparse())
+
+
+def test_a_layer_in_a_plain_list_is_said_to_be_one() -> None:
+    """That its weight is computed was no help to whoever forgot a ModuleList."""
+    net = Net(lambda m, x: m.hidden[0](x))
+    net.hidden = [nn.Conv2d(8, 8, 1).double()]
+    layer = trace(net, X).by_name["first"]
+    assert not layer.free.any()
+    assert "no module of the network holds it, as of a layer in a plain list: a ModuleList does" in layer.reason

@@ -20,7 +20,8 @@ def _require_held(r: Recorder, held: bool) -> None:
     """Leaves a layer to the barrier whose weight or bias no module holds as it is."""
     if not held:
         why = computed_weight(r.own)
-        raise NoRule(f"the weight is computed, {f'by {why}' if why else 'not a parameter of a module'}")
+        other = "or no module of the network holds it, as of a layer in a plain list: a ModuleList does"
+        raise NoRule(f"the weight is computed, {f'by {why}' if why else other}")
 
 
 def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.Tensor, why_not: str | None) -> IntArray:
