@@ -11,6 +11,9 @@ import json
 import math
 import os
 import stat
+from collections import Counter
+from collections.abc import Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,6 +56,8 @@ def why_no_file(path: str | Path) -> str:
 
     A pipe would be waited for, a device has no end.
     """
+    if not isinstance(path, str | os.PathLike):
+        return "is no path"
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -157,6 +162,16 @@ def is_whole(value: Any, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
+def is_count(value: Any, least: int, most: int = 2**31) -> bool:
+    """The same of what a caller gives in code, whose numbers may be NumPy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
+
+
+def is_share(value: Any) -> bool:
+    """Whether a value is a number above 0 and below 1."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < 1
+
+
 def is_number(value: Any, least: float, most: float) -> bool:
     """Whether a value is a finite number, no truth value, within bounds."""
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
@@ -165,6 +180,19 @@ def is_number(value: Any, least: float, most: float) -> bool:
 def is_name(value: Any, longest: int = 500) -> bool:
     """Whether a value is a text that can be shown as it is."""
     return isinstance(value, str) and len(value) <= longest and value.isprintable()
+
+
+def name_of(value: Any) -> str:
+    """A value that is a name; ValueError where it is none."""
+    if not is_name(value):
+        raise ValueError(f"{printable(value, 40)} is no name")
+    return str(value)
+
+
+def once(names: Sequence[str]) -> None:
+    """ValueError where a name is there twice."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{printable(twice[0], 40)} stands there more than once")
 
 
 def _no_number(text: str) -> NoReturn:

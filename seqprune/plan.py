@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import operator
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,10 @@ import numpy as np
 
 from seqprune.atomic import write_text
 from seqprune.errors import PlanError
-from seqprune.graph.channels import BoolArray, ChannelGraph, Layer
+from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray, Layer
 from seqprune.graph.factor import Factor
-from seqprune.plain import UnreadableError, is_name, is_whole, json_of, printable, text_of
+from seqprune.graph.given import check_graph, check_keep, indices_of
+from seqprune.plain import UnreadableError, is_whole, json_of, name_of, once, printable, text_of
 
 FORMAT, FACTORS, CHANNELS_ONLY = 3, 2, 1
 """Of plans that leave blocks out; of those with no more than pairs and a size; of nothing but keep sets. Earlier
@@ -92,24 +90,36 @@ class PrunePlan:
             PlanError: an unknown or pinned layer; a keep set that is empty, unsorted or out of range; a
                 constraint of the network's modules that the result would break.
         """
+        check_graph(graph)
+        if not isinstance(keep, Mapping):
+            raise PlanError(f"keep is a {type(keep).__name__}: give a dictionary of layers and the indices that stay")
         removed = np.zeros(graph.group_count, bool)
         for name, indices in keep.items():
             layer = find_layer(graph, name)
-            chosen = _indices(name, indices)
+            chosen = indices_of(name, indices)
             check_keep(name, layer.channels, chosen)
             gone = np.setdiff1d(np.arange(layer.channels), chosen)
-            if not layer.free[gone].all():
-                raise PlanError(
-                    f"channel {gone[~layer.free[gone]][0]} of {name} cannot be removed: {layer.reason}; keep it"
-                )
+            check_free(layer, gone)
             removed[layer.groups[gone]] = True
         return cls.from_removed(graph, removed)
 
     @classmethod
     def from_removed(cls, graph: ChannelGraph, removed: BoolArray) -> PrunePlan:
-        """The plan that removes the channel groups at ``removed`` (``[group_count]``)."""
+        """The plan that removes the channel groups at ``removed`` (``[group_count]``).
+
+        Raises:
+            PlanError: that is not one truth value a group, or breaks a constraint of the network's modules.
+        """
+        check_graph(graph)
+        removed = np.asarray(removed)
+        if removed.dtype != np.bool_ or removed.shape != (graph.group_count,):
+            raise PlanError(
+                f"removed is a {removed.dtype} of {removed.shape}: give one truth value for each of "
+                f"{graph.group_count} channel groups"
+            )
         layers = []
         for position, layer in enumerate(graph.all_layers):
+            check_free(layer, np.flatnonzero(removed[layer.groups]))
             stay = np.flatnonzero(~removed[layer.groups])
             if not len(stay):
                 raise PlanError(f"nothing would be left of {layer.name}: keep at least one channel")
@@ -145,7 +155,7 @@ class PrunePlan:
                 )
             gone = np.setdiff1d(np.arange(layer.channels), mine.keep, assume_unique=True)
             removed[layer.groups[gone]] = True
-        if PrunePlan.from_removed(graph, removed).layers != self.layers or graph.pinned[removed].any():
+        if graph.pinned[removed].any() or PrunePlan.from_removed(graph, removed).layers != self.layers:
             raise PlanError(
                 "the plan is for another model: its layers are coupled differently here; make the plan anew"
             )
@@ -153,6 +163,7 @@ class PrunePlan:
 
     def __and__(self, other: PrunePlan) -> PrunePlan:
         """Keeps what both keep. The result is checked against a graph when it is applied."""
+        check_plan(other)
         if (self.factors, self.imgsz, self.blocks) != (other.factors, other.imgsz, other.blocks):
             raise PlanError(
                 "the plans factor or leave out other blocks, or are for other sizes of images: join plans that agree"
@@ -203,14 +214,14 @@ class PrunePlan:
                 )
             plan = cls(
                 tuple(_layer_from(entry) for entry in data["layers"]),
-                tuple((_counts(entry["shape"], 0), _name(entry["dtype"])) for entry in data["inputs"]),
+                tuple((_counts(entry["shape"], 0), name_of(entry["dtype"])) for entry in data["inputs"]),
                 tuple(_factor_from(entry) for entry in data.get("factors", ())),
                 None if data.get("imgsz") is None else _counts((data["imgsz"],), 1)[0],
-                tuple(_name(path) for path in data.get("blocks", ())),
+                tuple(name_of(path) for path in data.get("blocks", ())),
             )
-            _once([layer.name for layer in plan.layers])
-            _once([factor.block for factor in plan.factors])
-            _once(plan.blocks)
+            once([layer.name for layer in plan.layers])
+            once([factor.block for factor in plan.factors])
+            once(plan.blocks)
         except (UnreadableError, KeyError, TypeError, ValueError, AttributeError) as error:
             why = str(error) if isinstance(error, UnreadableError) else f"{type(error).__name__}: {printable(error)}"
             raise PlanError(f"the text is no pruning plan ({why}); give a plan.json that seqprune wrote") from error
@@ -219,8 +230,16 @@ class PrunePlan:
         return plan
 
     def save(self, path: str | Path) -> None:
-        """Writes it as JSON, whole or not at all."""
-        write_text(path, self.to_json())
+        """Writes it as JSON, whole or not at all.
+
+        Raises:
+            PlanError: it cannot be written there.
+        """
+        try:
+            write_text(path, self.to_json())
+        except (OSError, TypeError) as error:
+            why = f"{path} cannot be written ({printable(error)})"
+            raise PlanError(f"{why}; give the name of a file in a folder that is there") from error
 
     @classmethod
     def load(cls, path: str | Path) -> PrunePlan:
@@ -236,26 +255,17 @@ class PrunePlan:
         return cls.from_json(text)
 
 
-def _indices(name: str, given: Iterable[int]) -> tuple[int, ...]:
-    """Whole numbers of any kind; no truth values, which tell of every channel whether it stays."""
-    try:
-        found = list(given)
-        if not any(isinstance(each, bool) for each in found):
-            return tuple(map(operator.index, found))
-    except TypeError:
-        pass
-    raise PlanError(f"the keep set of {name} holds something else than whole numbers: give indices of its channels")
+def check_plan(plan: object) -> None:
+    """Raises :class:`PlanError` unless it is one."""
+    if not isinstance(plan, PrunePlan):
+        raise PlanError(f"the plan is a {type(plan).__name__}: give a PrunePlan, as from_keep and load make them")
 
 
-def check_keep(name: str, channels: int, keep: tuple[int, ...]) -> None:
-    """Raises :class:`PlanError` unless ``keep`` is a sorted, non-empty subset of ``range(channels)``."""
-    if not keep:
-        raise PlanError(f"the keep set of {name} is empty: a layer keeps at least one of its {channels} channels")
-    if min(keep) < 0 or max(keep) >= channels:
-        worst = min(keep) if min(keep) < 0 else max(keep)
-        raise PlanError(f"the keep set of {name} holds {worst}, outside [0, {channels}): give indices of its channels")
-    if any(a >= b for a, b in pairwise(keep)):
-        raise PlanError(f"the keep set of {name} is not sorted or holds an index twice: give ascending indices")
+def check_free(layer: Layer, gone: IntArray) -> None:
+    """Raises :class:`PlanError` where a channel of a layer that is to be removed cannot be."""
+    if not layer.free[gone].all():
+        first = gone[~layer.free[gone]][0]
+        raise PlanError(f"channel {first} of {layer.name} cannot be removed: {layer.reason}; keep it")
 
 
 def find_layer(graph: ChannelGraph, name: str) -> Layer:
@@ -272,19 +282,14 @@ def find_layer(graph: ChannelGraph, name: str) -> Layer:
 
 def _layer_from(entry: Mapping[str, Any]) -> LayerKeep:
     position, channels = _counts((entry["position"], entry["channels"]), 0)
-    return LayerKeep(_name(entry["name"]), position, channels, _counts(entry["keep"]))
+    return LayerKeep(name_of(entry["name"]), position, channels, _counts(entry["keep"]))
 
 
 def _factor_from(entry: Mapping[str, Any]) -> Factor:
     (rank,) = _counts((entry["rank"],))
     if entry["first"] not in ("column", "row") or rank < 1:
         raise ValueError(f"a factor of {printable(entry['first'], 40)} first with {rank} channels between")
-    return Factor(_name(entry["block"]), entry["first"], rank)
-
-
-def _once(names: Sequence[str]) -> None:
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{printable(twice[0], 40)} stands there more than once")
+    return Factor(name_of(entry["block"]), entry["first"], rank)
 
 
 def _counts(values: Iterable[Any], least: int = -_MOST) -> tuple[int, ...]:
@@ -292,9 +297,3 @@ def _counts(values: Iterable[Any], least: int = -_MOST) -> tuple[int, ...]:
     if strange := [value for value in found if not is_whole(value, least, _MOST)]:
         raise ValueError(f"{printable(strange[0], 40)} is no number of channels")
     return found
-
-
-def _name(value: Any) -> str:
-    if not is_name(value):
-        raise ValueError(f"{printable(value, 40)} is no name")
-    return str(value)

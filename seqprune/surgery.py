@@ -5,26 +5,31 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, cast
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
-from seqprune.errors import ModelError
+from seqprune.errors import InputError, ModelError
 from seqprune.graph import proof, trace, widths
 from seqprune.graph.beside import repeated
 from seqprune.graph.capture import NotRunning
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
+from seqprune.graph.constants import constants_read
 from seqprune.graph.copying import copied
 from seqprune.graph.factor import shaped
+from seqprune.graph.given import check_belongs, check_graph, check_inputs, check_network, zeros
 from seqprune.graph.leaving import left_out, merge
 from seqprune.graph.modes import uncompiled
 from seqprune.graph.numbers import put
 from seqprune.graph.proof import TOLERANCE as TOLERANCE
 from seqprune.graph.proof import Difference as Difference
-from seqprune.plan import PrunePlan, Shapes
+from seqprune.graph.values import tensors_in
+from seqprune.plan import PrunePlan, check_plan
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +46,9 @@ def mask(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None) -
     Raises:
         PlanError: the plan is not for this model.
     """
+    _check(model, plan, graph)
     masked = copied(shaped(left_out(model, plan.blocks), plan.factors))
-    masker(plan, graph or graph_for(masked, plan))(masked)
+    masker(plan, _graph_of(masked, plan, graph))(masked)
     return masked
 
 
@@ -78,6 +84,9 @@ def keep_masked(model: nn.Module, plan: PrunePlan, optimizer: torch.optim.Optimi
     Raises:
         PlanError: the plan is not for this model.
     """
+    _check(model, plan)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise InputError(f"the optimizer is a {type(optimizer).__name__}: give the one of torch.optim that trains it")
     zero = masker(plan, graph_for(model, plan))
     zero(model)
     return optimizer.register_step_post_hook(lambda *_: zero(model))
@@ -96,8 +105,9 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
     Raises:
         PlanError: the plan is not for this model.
     """
+    _check(model, plan, graph)
     model = shaped(left_out(model, plan.blocks), plan.factors)
-    graph = graph or graph_for(model, plan)
+    graph = _graph_of(model, plan, graph)
     removed = plan.removed_groups(graph)
     whole = copied(model) if graph.folds else model
     if graph.folds:
@@ -119,7 +129,7 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
         if getattr(modules[path], name) is not parts[id(tensor)]:  # a module that copies itself in its own way
             setattr(modules[path], name, parts[id(tensor)])
     for path in {path for path, _ in cuts}:
-        _update_widths(modules[path])
+        widths.follow(modules[path])
     for module, facts in zip(small.modules(), stated, strict=True):
         widths.update(module, facts)
     for same in repeated(model, graph, removed):
@@ -144,18 +154,19 @@ def fill(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     stated = [(module, widths.held(module)) for module in model.modules()]
     done: dict[int, torch.Tensor] = {}
     wrong: set[str] = set()
-    for name, tensor in tensors.items():
-        path, _, attribute = name.rpartition(".")
-        module = model.get_submodule(path)
-        whole = getattr(module, attribute)
+    places = [(name, model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in tensors]
+    for name, module, attribute in places:  # all of them, before the first is put in its place
+        whole, tensor = getattr(module, attribute), tensors[name]
         if whole.ndim != tensor.ndim or any(a < b for a, b in zip(whole.shape, tensor.shape, strict=True)):
             raise ValueError(f"{name} is {list(tensor.shape)} where the whole is {list(whole.shape)}")
+    for name, module, attribute in places:
+        whole, tensor = getattr(module, attribute), tensors[name]
         if whole.shape != tensor.shape:
-            wrong.add(path)
+            wrong.add(name.rpartition(".")[0])
         part = nn.Parameter(tensor, whole.requires_grad) if isinstance(whole, nn.Parameter) else tensor
         setattr(module, attribute, done.setdefault(id(whole), part))
     for path in wrong:
-        _update_widths(model.get_submodule(path))
+        widths.follow(model.get_submodule(path))
     for module, facts in stated:
         widths.update(module, facts)
 
@@ -174,28 +185,19 @@ def _cut(whole: torch.Tensor, slices: list[Slice], removed: BoolArray) -> torch.
     return nn.Parameter(part, whole.requires_grad) if isinstance(whole, nn.Parameter) else part
 
 
-def _update_widths(module: nn.Module) -> None:
-    """Attributes of torch's own modules that repeat a shape."""
-    weight = getattr(module, "weight", None)
-    if not isinstance(weight, torch.Tensor):
-        return
-    if isinstance(module, nn.modules.conv._ConvTransposeNd):
-        if module.groups == module.in_channels:
-            module.groups = weight.shape[0]
-        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
-    elif isinstance(module, nn.modules.conv._ConvNd):
-        if module.groups > 1 and module.groups == module.in_channels:
-            multiplier = module.out_channels // module.groups
-            module.groups = module.in_channels = weight.shape[0] // multiplier
-        else:
-            module.in_channels = weight.shape[1] * module.groups
-        module.out_channels = weight.shape[0]
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = weight.shape
-    elif isinstance(module, nn.modules.batchnorm._NormBase):
-        module.num_features = weight.shape[0]
-    elif isinstance(module, nn.PReLU):
-        module.num_parameters = weight.shape[0]
+def _check(model: object, plan: object, graph: object = None) -> None:
+    check_network(model)
+    check_plan(plan)
+    if graph is not None:
+        check_graph(graph)
+
+
+def _graph_of(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None) -> ChannelGraph:
+    """The one given, which has to be the model's, or a new one."""
+    if graph is None:
+        return graph_for(model, plan)
+    check_belongs(graph, model)
+    return graph
 
 
 def graph_for(model: nn.Module, plan: PrunePlan) -> ChannelGraph:
@@ -205,21 +207,11 @@ def graph_for(model: nn.Module, plan: PrunePlan) -> ChannelGraph:
         ModelError: it does not run on them, as where it takes its tensors in lists.
     """
     try:
-        return trace(model, _zeros(model, plan.inputs))
+        return trace(model, zeros(model, plan.inputs))
     except NotRunning as error:
         raise ModelError(
             f"{error}; where the network takes tensors in lists or dictionaries, give the graph that trace returned"
         ) from error
-
-
-def _zeros(model: nn.Module, inputs: Shapes) -> tuple[torch.Tensor, ...]:
-    parameter = next(model.parameters())
-    return tuple(
-        torch.zeros(
-            shape, dtype=parameter.dtype if "float" in dtype else getattr(torch, dtype), device=parameter.device
-        )
-        for shape, dtype in inputs
-    )
 
 
 def fold_constants(small: nn.Module, plan: PrunePlan, graph: ChannelGraph, removed: BoolArray) -> None:
@@ -233,18 +225,8 @@ def fold_constants(small: nn.Module, plan: PrunePlan, graph: ChannelGraph, remov
         return
     masked = copied(small).eval()
     masker(plan, graph)(masked)
-    seen: dict[str, torch.Tensor] = {}
-    for path, index in gone.items():
-        dim = -1 if isinstance(masked.get_submodule(path), nn.Linear) else 1
-
-        def see(_m: Any, given: Any, named: Any, path: str = path, index: Any = index, dim: int = dim) -> None:
-            read = given[0] if given else named["input"]
-            found = read.index_select(dim, torch.from_numpy(index).to(read.device))
-            seen[path] = found.movedim(dim, 0).flatten(1)[:, 0].double()
-
-        masked.get_submodule(path).register_forward_pre_hook(see, with_kwargs=True)
+    seen = constants_read(masked, gone, zeros(masked, graph.inputs))
     with torch.no_grad():
-        masked(*_zeros(masked, graph.inputs))
         for path, index in gone.items():
             layer: Any = small.get_submodule(path)
             rows = layer.weight.double()[:, torch.from_numpy(index).to(layer.weight.device), ...]
@@ -255,9 +237,9 @@ def fold_constants(small: nn.Module, plan: PrunePlan, graph: ChannelGraph, remov
 def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: float | None = None) -> Difference:
     """Measures whether both models compute the same in inference, and tries what they run elsewhere.
 
-    That is, where the masked model runs it: its own ``fuse``, the same with gradients on, another size of image, a
-    first step of training, and what :func:`seqprune.graph.proof.register_form` states. Where float32 finds a
-    difference, float64 decides.
+    That is, where the masked model runs it: its own ``fuse``, what it computes where ``torch.jit.is_tracing()``, the
+    same with gradients on, another size and number of inputs, a first step of training, and what
+    :func:`seqprune.graph.proof.register_form` states. Where float32 finds a difference, float64 decides.
 
     Args:
         masked: the reference.
@@ -267,11 +249,21 @@ def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: 
             other precision is tried.
 
     Raises:
+        InputError: the tolerance is no number of 0 or more.
         ModelError: the masked model does not run on this input.
         VerificationError: the compact one does not; shapes differ, a value is not finite in one of them only, or the
             difference is above the tolerance.
     """
-    about = masked, small, example_inputs if isinstance(example_inputs, tuple) else (example_inputs,), tolerance
+    for model in (masked, small):
+        check_network(model)
+    if tolerance is not None and not (
+        isinstance(tolerance, Real) and not isinstance(tolerance, bool) and tolerance >= 0
+    ):
+        raise InputError(f"{tolerance=}: give a number, 0 or more, or leave it out")
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    if tensors_in(inputs):  # a network may take none
+        check_inputs(inputs)
+    about = masked, small, inputs, tolerance
     with uncompiled():
         return replace(proof.compare(*about), tried=proof.elsewhere(*about))
 
@@ -293,8 +285,14 @@ def weight_rows(layer: nn.Module, values: torch.Tensor | None = None) -> torch.T
     Args:
         layer: the convolution or linear layer.
         values: taken instead of the weights, in their shape: gradients.
+
+    Raises:
+        ModelError: there are none.
     """
-    weight = (cast(torch.Tensor, layer.weight) if values is None else values).detach()
+    weight = getattr(layer, "weight", None) if values is None else values
+    if not isinstance(weight, torch.Tensor) or is_lazy(weight) or weight.dim() < 2:
+        raise ModelError(f"a {type(layer).__name__} has no rows of weights: give a convolution or a linear layer")
+    weight = weight.detach()
     if isinstance(layer, nn.modules.conv._ConvTransposeNd):
         weight = torch.cat([block.transpose(0, 1) for block in weight.chunk(layer.groups)])
     return weight.flatten(1)

@@ -22,6 +22,7 @@ from seqprune.engine.task import Judge
 from seqprune.errors import InputError, ModelError, PlanError
 from seqprune.graph import ChannelGraph, trace
 from seqprune.graph.copying import copied
+from seqprune.graph.given import check_network
 from seqprune.graph.leaving import leave_out, merge
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.inputs import Inputs, call
@@ -158,9 +159,10 @@ def restore(model: nn.Module, path: str | Path) -> nn.Module:
     Raises:
         ModelError: there is no such file, or its tensors are not this network's.
     """
-    path = Path(path)
+    check_network(model)
     if reason := why_no_file(path):
         raise ModelError(f"{path}: {reason}; check the path")
+    path = Path(path)
     blocks = _plan_beside(path).blocks if path.with_suffix(".json").exists() else ()
     leave_out(model, blocks)
     merge(model, blocks)

@@ -10,6 +10,7 @@ from seqprune.budget.criteria import CRITERIA, FROM_IMAGES, FROM_LABELS
 from seqprune.budget.target import Target
 from seqprune.engine.steps import Settings
 from seqprune.errors import InputError
+from seqprune.plain import is_count
 from seqprune.repair.recover import STEPS, Recover
 
 WHOLE = ("accurate", "fast")
@@ -155,8 +156,8 @@ def settings_of(
     given = {name: value for name, value in given.items() if value is not None}
     if round_to is None and (isinstance(keep, float) or preset in WHOLE):
         given["round_to"] = ROUND_TO
-    if not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed={seed!r}: give a whole number, 0 or more")
+    if not is_count(seed, 0, 2**32 - 1):  # as NumPy's generators and t-SNE take them
+        raise InputError(f"seed={seed!r}: give a whole number, 0 or more and less than 2 ** 32")
     for name, values in allowed.items():
         if name in given and given[name] not in values:
             raise InputError(f"{name}={given[name]!r} is not known: choose {', '.join(values)}")

@@ -15,6 +15,7 @@ from seqprune.engine.steps import Settings
 from seqprune.errors import InputError
 from seqprune.observe.inputs import Inputs
 from seqprune.observe.shelf import CACHE_BYTES
+from seqprune.plain import is_count
 from seqprune.runtimes.where import Where
 
 Mode = Literal["compact", "mask"]
@@ -72,15 +73,14 @@ class Look:
 
     def __post_init__(self) -> None:
         _ = self.where  # checked now, not after an hour
-        if (
-            (self.imgsz is not None and self.imgsz < 32)
-            or self.batch < 1
-            or (self.images is not None and self.images < 1)
-        ):
+        sizes = ((self.imgsz, 32), (self.batch, 1), (self.images, 1))
+        if self.batch is None or not all(size is None or is_count(size, least) for size, least in sizes):
             raise InputError(
                 f"imgsz={self.imgsz}, batch={self.batch}, images={self.images}: imgsz is at least 32, the others "
                 "positive"
             )
+        if not is_count(self.cache_bytes, 0, 2**63):
+            raise InputError(f"cache_bytes={self.cache_bytes!r}: give a whole number, 0 or more")
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Train:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arguments", self.arguments or {})
-        if min(self.epochs, self.step_epochs) < 0:
+        if not (is_count(self.epochs, 0) and is_count(self.step_epochs, 0)):
             raise InputError(f"finetune={self.epochs}, finetune_step={self.step_epochs}: give epochs, 0 or more")
         if self.distill and not self.epochs + self.step_epochs:
             raise InputError("distill teaches while fine-tuning: give finetune or finetune_step too, or leave it out")

@@ -9,6 +9,7 @@ import torch
 
 from seqprune.errors import InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph
+from seqprune.plain import is_count, is_share
 from seqprune.plan import PrunePlan
 from seqprune.select.layers import block_of
 
@@ -38,9 +39,10 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.keep, str) and not 0 < self.keep <= 1:
-            raise InputError(f"a keep ratio of {self.keep:g} is outside (0, 1]: give the share of channels that stay")
-        if self.round_to < 1:
+        if not isinstance(self.keep, str) and self.keep != 1 and not is_share(self.keep):
+            shown = f"{self.keep:g}" if isinstance(self.keep, int | float) else self.keep
+            raise InputError(f"a keep ratio of {shown} is outside (0, 1]: give the share of channels that stay")
+        if not is_count(self.round_to, 1):
             raise InputError(f"channel counts cannot be rounded to multiples of {self.round_to}: give 1 or more")
 
 

@@ -24,8 +24,9 @@ from seqprune.graph.below import OperatorWatch
 from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.copying import copied
 from seqprune.graph.counts import counts_in
+from seqprune.graph.given import check_inputs
 from seqprune.graph.held import watch_attributes, watch_held
-from seqprune.graph.modes import uncompiled
+from seqprune.graph.modes import drawing, uncompiled
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.sizes import is_image, other_batch, other_sizes, resized
 from seqprune.graph.standins import standin_for, standing_in
@@ -51,10 +52,10 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
         ModelError: the model cannot be run, its channel counts disagree, or its control flow depends on data.
     """
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    if not tensors_in(inputs):
-        raise ModelError("there is no tensor in the example inputs: give tensors, in tuples, lists or dictionaries")
     refuse(model)
-    recorder, notes = _traced_as_it_runs(model, inputs)
+    check_inputs(inputs)
+    with drawing(model):
+        recorder, notes = _traced_as_it_runs(model, inputs)
     if unrun := _unrun(recorder):
         notes += (f"{len(unrun)} modules with parameters never ran: {', '.join(unrun[:5])}{' …' * (len(unrun) > 5)}",)
     shapes = tuple((tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in tensors_in(inputs))
@@ -112,6 +113,7 @@ def _traced(
     copy = copied(model).eval().requires_grad_(False)  # what runs with gradients is run, none is kept
     wrap_scripted(copy)
     recorder = Recorder(copy)
+    recorder.keep_apart(model)
     recorder.reader.eager = eager
     recorder.constants.possible = all(isinstance(given, torch.Tensor) for given in inputs)
     modules = recorder.modules
@@ -158,7 +160,7 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
     returned = list(leaves(outputs.read(model, out)))
     for count in counts_in(returned):
         count.use()
-    for tensor in recorder.tracked(returned):
+    for tensor in recorder.reaching(tensors_in(returned), "what it returns"):
         value = recorder.value(tensor)
         if value is not None and value.atoms is not None:
             recorder.pin(value.atoms, outputs.OUTPUT)

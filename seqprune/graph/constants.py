@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import nn
+
 from seqprune.graph.channels import IntArray
+from seqprune.graph.modes import drawing
 from seqprune.graph.values import Value, leaves_of
 
 NUMBER = int | float
@@ -67,3 +71,28 @@ class Constants:
         for name in ("folds", "_read", "_numbers", "_calls"):
             setattr(other, name, copy(getattr(self, name)))
         return other
+
+
+def constants_read(
+    masked: nn.Module, gone: Mapping[str, IntArray], inputs: tuple[torch.Tensor, ...]
+) -> dict[str, torch.Tensor]:
+    """By layer, ``[channels]``, what a masked network gives it in channels that are constant once removed.
+
+    Args:
+        masked: in inference mode; hooks stay on it.
+        gone: by module path, places of such channels in what it reads.
+        inputs: any.
+    """
+    seen: dict[str, torch.Tensor] = {}
+    for path, index in gone.items():
+        dim = -1 if isinstance(masked.get_submodule(path), nn.Linear) else 1
+
+        def see(_m: Any, given: Any, named: Any, path: str = path, index: Any = index, dim: int = dim) -> None:
+            read = given[0] if given else named["input"]
+            found = read.index_select(dim, torch.from_numpy(index).to(read.device))
+            seen[path] = found.movedim(dim, 0).flatten(1)[:, 0].double()
+
+        masked.get_submodule(path).register_forward_pre_hook(see, with_kwargs=True)
+    with torch.no_grad(), drawing(masked):
+        masked(*inputs)
+    return seen

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,6 +24,43 @@ def inference(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+@contextmanager
+def drawing(model: nn.Module, seed: int | None = None) -> Iterator[None]:
+    """What is drawn at random meanwhile, by torch, NumPy or Python, leaves the caller's generators as they were.
+
+    Args:
+        model: says on which devices it draws.
+        seed: what it draws from meanwhile; as it would have drawn where left out.
+    """
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002 - what a network's code may draw from
+    try:
+        with torch.random.fork_rng(devices=devices):
+            if seed is not None:
+                torch.manual_seed(seed)
+                random.seed(seed)
+                np.random.seed(seed % 2**32)  # noqa: NPY002
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+
+
+@contextmanager
+def as_exported() -> Iterator[None]:
+    """Code that asks whether it is traced, or exported to ONNX, is told so meanwhile; its numbers stay numbers."""
+    onnx = sys.modules.get("torch.onnx")
+    asked = [(torch._C, "_is_tracing"), *([] if onnx is None else [(onnx, "is_in_onnx_export")])]
+    before = [getattr(module, name) for module, name in asked]
+    try:
+        for module, name in asked:
+            setattr(module, name, lambda: True)
+        yield
+    finally:
+        for (module, name), function in zip(asked, before, strict=True):
+            setattr(module, name, function)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 In float32 a near tie may fall the other way, as in a head that keeps its best candidates: what float32 finds different
 is computed again in float64, whose own tolerance decides. Beyond the forward pass of inference the networks are
-compared fused, where they can be, with gradients on, and on another size and number of images; and both do a first
-training step.
+compared fused, where they can be, as an exporter asks for them, with gradients on, and on another size and number of
+inputs; and both do a first training step.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,8 +20,8 @@ from torch import nn
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import outputs
 from seqprune.graph.copying import copied
-from seqprune.graph.modes import inference
-from seqprune.graph.sizes import other_sizes
+from seqprune.graph.modes import as_exported, drawing, inference
+from seqprune.graph.sizes import other_batches, other_sizes
 from seqprune.graph.values import ANY_FAILURE, cloned, doubled, first_line, leaves, map_tensors, tensors_in
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -108,7 +107,7 @@ def elsewhere(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...], tole
             raise VerificationError(f"{name}: {error}") from error
         tried.append(name)
         least = min(least, given, key=_numbers)
-    with _drawing(masked):
+    with drawing(masked):
         if _train_once(masked, least) is None:
             if (failed := _train_once(small, least)) is not None:
                 raise VerificationError(
@@ -117,11 +116,6 @@ def elsewhere(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...], tole
                 )
             tried.append("training step")
     return tuple(tried)
-
-
-def _drawing(model: nn.Module) -> AbstractContextManager[None]:
-    """What is drawn at random meanwhile leaves the caller's generators as they were."""
-    return torch.random.fork_rng(devices={p.device for p in model.parameters() if p.is_cuda})
 
 
 def _numbers(inputs: tuple[Any, ...]) -> int:
@@ -148,9 +142,24 @@ def _ways(
         if other is not None:
             yield name, one, other, inputs
     # In copies: what a network keeps of a pass with gradients could not be copied afterwards.
+    yield "as exported", _AsExported(copied(masked)), _AsExported(copied(small)), inputs
     yield "gradients on", _WithGradients(copied(masked)), _WithGradients(copied(small)), inputs
     for sizes in other_sizes(inputs):
         yield "another size", masked, small, sizes
+    for batches in other_batches(inputs):
+        yield "another batch", masked, small, batches
+
+
+class _AsExported(nn.Module):
+    """A network that is asked to compute as where it is exported, in the mode it is in."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any) -> Any:
+        with as_exported():
+            return outputs.read(self.model, self.model(*inputs))
 
 
 class _WithGradients(nn.Module):
@@ -225,8 +234,7 @@ def _difference(reference: Sequence[torch.Tensor], result: Sequence[torch.Tensor
 
 def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:
     """Of a network that draws at random in inference: both draw the same."""
-    with inference(model), _drawing(model):
-        torch.manual_seed(0)
+    with inference(model), drawing(model, seed=_numbers(inputs)):  # of other inputs something else
         out = model(*cloned(inputs))
     return [t.detach() for t in _tensors(outputs.read(model, out))]
 

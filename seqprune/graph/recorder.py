@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from threading import get_ident
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from seqprune.errors import ModelError
 from seqprune.graph.channels import Barrier, IntArray
@@ -33,6 +34,25 @@ class Recorder(Written):
         # Kept, since the network's code may catch it and go on, and an interpreter make another error of it.
         self.refused: ModelError | None = None
         self.reader = Reader(self.count_used, self.counts_agree)
+        self._originals: dict[int, tuple[str, torch.Tensor]] = {}
+
+    def keep_apart(self, model: nn.Module) -> None:
+        """Of these tensors a copy that is traced has its own."""
+        held = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+        self._originals = {id(tensor): (name, tensor) for name, tensor in held}
+
+    def check_own(self, tree: Any) -> None:
+        """
+        Raises:
+            ModelError: a call takes a tensor of the network that was copied, as every copy of it would.
+        """
+        for tensor in tensors_in(tree):
+            if found := self._originals.get(id(tensor)):
+                raise ModelError(
+                    f"{self.module or 'the network'} computes with {found[0]} of the network that was given, as its "
+                    "copies would: a function, a hook or a bound method of its code keeps it; let the code reach it "
+                    "through self"
+                )
 
     def enter(self, path: str) -> None:
         """A module starts.
@@ -116,6 +136,15 @@ class Recorder(Written):
         for tensor in map(self.parameter, tensors_in(args)):
             if id(tensor) in self._owners:
                 self._foreign.setdefault(id(tensor), f"{op} in {self.module or 'the network'} reads the parameter")
+
+    def lost(self, given: Iterable[torch.Tensor], made: Sequence[torch.Tensor]) -> list[Value]:
+        """What is known of the results of a barrier: nothing, but that of the input alone nothing can leave."""
+        alone = all(self.followed(tensor).fixed for tensor in given)
+        dims = [min(1, tensor.dim() - 1) for tensor in made]
+        return [
+            Value(self.fixed(tensor.shape[dim]), dim) if alone and dim >= 0 else OPAQUE
+            for tensor, dim in zip(made, dims, strict=True)
+        ]
 
     def reaching(self, tensors: Iterable[torch.Tensor], op: str) -> list[torch.Tensor]:
         """Those that depend on the network's input.

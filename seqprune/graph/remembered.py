@@ -35,6 +35,8 @@ class Storages:
         self._values: dict[int, tuple[StorageWeakRef, list[Value]]] = {}
 
     def add(self, tensor: torch.Tensor, value: Value) -> None:
+        if tensor.layout is not torch.strided:
+            return  # a sparse tensor shares its memory with none of those that are followed
         storage = tensor.untyped_storage()
         known = self._values.get(storage.data_ptr())
         if known is None or known[0].expired():  # type: ignore[no-untyped-call]
@@ -42,5 +44,7 @@ class Storages:
         known[1].append(value)
 
     def of(self, tensor: torch.Tensor) -> list[Value]:
+        if tensor.layout is not torch.strided:
+            return []
         known = self._values.get(tensor.untyped_storage().data_ptr())
         return [] if known is None or known[0].expired() else known[1]  # type: ignore[no-untyped-call]

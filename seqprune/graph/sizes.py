@@ -10,39 +10,77 @@ from torch import nn
 
 from seqprune.graph.values import map_tensors, tensors_in
 
+SEVERAL = 3
+"""A batch of one becomes so many: two are what a training pass takes."""
+
 
 def is_image(tensor: torch.Tensor) -> bool:
     return tensor.dim() == 4 and tensor.is_floating_point()
 
 
 def other_sizes(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """The same images at half of the size in another number, alone at that size, or with more rows and columns."""
-    images = [t for t in tensors_in(inputs) if is_image(t)]
-    if not images:
+    """The same maps at half of the size in another number, alone at that size, or with more rows and columns.
+
+    Maps are the images, else sequences and volumes; where there are none, or only one size is taken, the number alone.
+    """
+    maps = _maps(inputs)
+    if maps:
+        sides = maps[0].shape[2:]
+        half = resized(inputs, *(max(1, side // 2) for side in sides))
+        yield other_batch(half)
+        yield half
+        more = 32, 64  # rows and columns, so that they are not alike
+        yield resized(inputs, *(side + more[at % 2] for at, side in enumerate(sides)))
+    yield other_batch(inputs)
+
+
+def other_batches(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """Several of a batch that is neither one nor as many, as :func:`other_sizes` has none: smaller, or as they are."""
+    if {1, SEVERAL} & _batch(inputs):
         return
-    height, width = images[0].shape[2:]
-    half = resized(inputs, max(1, height // 2), max(1, width // 2))
-    yield other_batch(half)
-    yield half
-    yield resized(inputs, height + 32, width + 64)
+    if maps := _maps(inputs):
+        yield several(resized(inputs, *(max(1, side // 2) for side in maps[0].shape[2:])))
+    yield several(inputs)
 
 
-def resized(inputs: tuple[Any, ...], height: int, width: int) -> tuple[Any, ...]:
+def resized(inputs: tuple[Any, ...], *sides: int) -> tuple[Any, ...]:
+    """Maps of the same number of sides as given."""
+
     def one(tensor: torch.Tensor) -> torch.Tensor:
-        return nn.functional.interpolate(tensor, (height, width)) if is_image(tensor) else tensor
+        fits = tensor.is_floating_point() and tensor.dim() == len(sides) + 2
+        return nn.functional.interpolate(tensor, sides) if fits else tensor
 
-    resized: tuple[Any, ...] = map_tensors(one, inputs)
-    return resized
+    found: tuple[Any, ...] = map_tensors(one, inputs)
+    return found
 
 
-def other_batch(inputs: tuple[Any, ...], more: int = 2) -> tuple[Any, ...]:
+def other_batch(inputs: tuple[Any, ...], more: int = SEVERAL) -> tuple[Any, ...]:
     """The first of each batch, or ``more`` of it where it is alone."""
-    first = {t.shape[0] for t in tensors_in(inputs) if is_image(t)}
+    return several(inputs, more if 1 in _batch(inputs) else 1)
+
+
+def several(inputs: tuple[Any, ...], number: int = SEVERAL) -> tuple[Any, ...]:
+    """So many of each batch, which is repeated where it has fewer."""
+    first = _batch(inputs)
 
     def one(tensor: torch.Tensor) -> torch.Tensor:
         if not tensor.dim() or tensor.shape[0] not in first:
             return tensor
-        return torch.cat([tensor] * more) if len(tensor) == 1 else tensor[:1]
+        return torch.cat([tensor] * -(-number // len(tensor)))[:number]
 
-    changed: tuple[Any, ...] = map_tensors(one, inputs)
-    return changed
+    found: tuple[Any, ...] = map_tensors(one, inputs)
+    return found
+
+
+def _maps(inputs: tuple[Any, ...]) -> list[torch.Tensor]:
+    """The images; where there are none, sequences and volumes of numbers."""
+    found = tensors_in(inputs)
+    images = [tensor for tensor in found if is_image(tensor)]
+    return images or [t for t in found if t.is_floating_point() and t.dim() in (3, 5) and t.numel()]
+
+
+def _batch(inputs: tuple[Any, ...]) -> set[int]:
+    """How many there are in a batch of images, else in the first tensor; none where that has no number."""
+    found = tensors_in(inputs)
+    held = [t for t in found if is_image(t)] or [t for t in found if t.dim()][:1]
+    return {tensor.shape[0] for tensor in held} - {0}

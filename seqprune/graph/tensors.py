@@ -30,6 +30,7 @@ class Tensors:
         self._values: Remembered[Value] = Remembered()
         self._storages = Storages()
         self._owners: dict[int, list[Owner]] = {}
+        self._versions: dict[int, int] = {}
         self._views: Remembered[torch.Tensor] = Remembered()
         self.modules: dict[str, nn.Module] = dict(self.model.named_modules())
         for path, module in self.modules.items():
@@ -37,6 +38,7 @@ class Tensors:
             for name, tensor in tensors:
                 if tensor is not None:
                     self._owners.setdefault(id(tensor), []).append(Owner(path, name))
+                    self._versions[id(tensor)] = _version(tensor)
 
     def value(self, tensor: torch.Tensor) -> Value | None:
         """Channels of ``tensor``, ``None`` where it does not depend on the network's input."""
@@ -65,6 +67,10 @@ class Tensors:
         """The modules that hold this very tensor as a parameter or buffer."""
         return self._owners.get(id(tensor), [])
 
+    def steady(self, tensor: torch.Tensor) -> bool:
+        """Whether it is a parameter or buffer that no pass wrote into so far."""
+        return bool(self.owners(tensor)) and self._versions[id(tensor)] == _version(tensor)
+
     def adopt_view(self, view: torch.Tensor, parameter: torch.Tensor) -> None:
         """Takes ``view`` for ``parameter``: the same numbers, with dimensions of size one around them."""
         self._views.set(view, parameter)
@@ -77,3 +83,8 @@ class Tensors:
     def shares_memory(self, tree: Any) -> bool:
         """Whether a tensor in ``tree`` lies in memory that depends on the network's input."""
         return any(self._storages.of(t) for t in tensors_in(tree))
+
+
+def _version(tensor: torch.Tensor) -> int:
+    """How often it was written in place; torch does not count it of tensors made in inference mode."""
+    return 0 if tensor.is_inference() else tensor._version

@@ -11,13 +11,13 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from seqprune.errors import ModelError
+from seqprune.graph.given import check_network
 from seqprune.graph.standins.operators import watched
 
 
 def refuse(model: nn.Module) -> None:
     """Raises :class:`ModelError` for a network of which nothing could be followed until its user has changed it."""
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"a network is a torch.nn.Module, not a {type(model).__name__}: give the built module itself")
+    check_network(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise ModelError(
             "the network is a ScriptModule (torch.jit), whose calls cannot be watched: give the plain module it was "

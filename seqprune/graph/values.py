@@ -63,6 +63,11 @@ class Value:
     def opaque(self) -> bool:
         return self.atoms is None
 
+    @property
+    def fixed(self) -> bool:
+        """Whether it is made of the network's input alone: nothing that can leave lies along any dimension."""
+        return self.atoms is not None and not (self.atoms != FIXED).any()
+
     def known(self) -> IntArray:
         if self.atoms is None:
             raise NoRule("channels were lost at an earlier barrier")

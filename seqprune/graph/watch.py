@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -24,6 +22,7 @@ from seqprune.graph.counts import (
     taken,
     without_counts,
 )
+from seqprune.graph.names import op_name, writes_in_place
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules import RULES, TAKES_OPAQUE, NoRule, check_dims, misfit
 from seqprune.graph.rules.reshaping import FOLLOWS_COUNTS, VIEWS, views_one_dimension
@@ -47,38 +46,6 @@ NEW = frozenset("new_zeros new_ones new_empty new_full new_tensor new".split())
 # The same, where it is the second argument that lends its shape or type.
 LENDS_SECOND = frozenset("to type_as expand_as view_as reshape_as".split())
 LENDS_SHAPE = frozenset("expand_as view_as reshape_as".split())
-
-
-@cache
-def op_name(function: Callable[..., Any]) -> str:
-    """``torch.Tensor.__iadd__`` → ``add``, ``torch.relu_`` → ``relu``, ``torch.Tensor.shape.__get__`` → ``shape``."""
-    name = getattr(function, "__name__", None) or str(function)
-    if name == "__get__":  # a property of Tensor
-        name = function.__self__.__name__  # type: ignore[attr-defined]
-    name = name.rsplit(".", 1)[-1]
-    if dunder := re.fullmatch(r"__(.+)__", name):
-        name = dunder[1]
-        return {
-            "iadd": "add",
-            "radd": "add",
-            "imul": "mul",
-            "rmul": "mul",
-            "isub": "sub",
-            "idiv": "div",  # as torch calls __itruediv__
-            "truediv": "div",
-        }.get(name, name)
-    return name.rstrip("_")
-
-
-def _writes_in_place(function: Callable[..., Any], kwargs: Mapping[str, Any]) -> bool:
-    return bool(_named_in_place(function) or kwargs.get("inplace") or kwargs.get("out") is not None)
-
-
-@cache
-def _named_in_place(function: Callable[..., Any]) -> bool:
-    name = getattr(function, "__name__", "")
-    own = (name.endswith("_") and not name.startswith("__")) or re.fullmatch(r"__i(?!nvert).+__|__setitem__", name)
-    return bool(own)
 
 
 class CallWatch(TorchFunctionMode):
@@ -108,6 +75,8 @@ class CallWatch(TorchFunctionMode):
         aside = self.operators.stand_aside()
         followed = False
         try:
+            if name not in METADATA:
+                self.recorder.check_own(given)
             out = func(*args, **kwargs)
             if name == "requires_grad" and func.__name__ == "__get__":
                 return self.recorder.keeps_gradients(out)
@@ -119,7 +88,7 @@ class CallWatch(TorchFunctionMode):
                 self.recorder.pin_counted(args)
             elif name not in NEW or self.recorder.tracked((args[1:], kwargs)):
                 seen = given if name in FOLLOWS_COUNTS else (args, kwargs)
-                in_place = _writes_in_place(func, kwargs)
+                in_place = writes_in_place(func, kwargs)
                 followed = self.record(name, in_place, tensors_among(handed), *seen, out) and name in FOLLOWS_COUNTS
         except ModelError as error:
             self.recorder.refused = error
@@ -192,10 +161,10 @@ class CallWatch(TorchFunctionMode):
                 "the data, so channels cannot be followed; trace the part of the network before it"
             )
         found = self.values(name, tracked, results, args, kwargs, out)
-        values = [OPAQUE] * len(results) if found is None else found
+        values = r.lost(tracked, results) if found is None else found
         if in_place:
             target = args[0]
-            if any(v.opaque or not v.zero for v in values):
+            if found is None or any(v.opaque or not v.zero for v in values):
                 r.pin_storage(target, name)
             r.set_value(target, values[0] if values else OPAQUE)
         for tensor, value in zip(results, values, strict=True):

@@ -8,12 +8,12 @@ relies on them. Subclasses inherit what their bases state, where it holds of the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from seqprune.graph.facts import WIDTH_ATTRIBUTES
-
-if TYPE_CHECKING:
-    from torch import nn
 
 Widths = Mapping[str, Mapping[str, tuple[str, int]]]
 
@@ -56,3 +56,27 @@ def _channels(layer: Any) -> int:
     """What a layer makes, by its weight: the attribute that says so is watched while a network is traced."""
     weight = layer.weight
     return int(weight.shape[1] * layer.groups if getattr(layer, "transposed", False) else weight.shape[0])
+
+
+def follow(module: nn.Module) -> None:
+    """Sets the attributes of torch's own modules that repeat a shape."""
+    weight = getattr(module, "weight", None)
+    if not isinstance(weight, torch.Tensor):
+        return
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        if module.groups == module.in_channels:
+            module.groups = weight.shape[0]
+        module.in_channels, module.out_channels = weight.shape[0], weight.shape[1] * module.groups
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        if module.groups > 1 and module.groups == module.in_channels:
+            multiplier = module.out_channels // module.groups
+            module.groups = module.in_channels = weight.shape[0] // multiplier
+        else:
+            module.in_channels = weight.shape[1] * module.groups
+        module.out_channels = weight.shape[0]
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        module.num_features = weight.shape[0]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = weight.shape[0]

@@ -21,6 +21,7 @@ from seqprune.measure.bench import Bench, Tune
 from seqprune.measure.comparison import COUNTED, Comparison, Row
 from seqprune.measure.methods import EIGHT_BITS, IMGSZ, Method, Resizable, is_network, method
 from seqprune.observe.device import as_device
+from seqprune.plain import is_share
 from seqprune.runtimes.where import QUANTISING, Where
 from seqprune.sources.opening import opened
 from seqprune.sources.samples import samples
@@ -143,7 +144,7 @@ def _chosen(
         )
     if count not in COUNTED:
         raise InputError(f"methods are compared at equal parameters or operations, not {count}: choose params or flops")
-    if not targets or not chosen or not all(0 < target < 1 for target in targets):
+    if not (isinstance(targets, Sequence) and targets and chosen and all(map(is_share, targets))):
         raise InputError(f"a comparison needs a method and a target: give shares of the {COUNTED[count]} in (0, 1)")
     return chosen
 

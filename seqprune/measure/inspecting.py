@@ -16,7 +16,7 @@ from seqprune.engine.settings import Choose, Look, Open, Train
 from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.leaving import removable
 from seqprune.report.console import graph_json, graph_text
-from seqprune.sources.opening import is_ultralytics, opened
+from seqprune.sources.opening import check_there, is_ultralytics, opened
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -54,6 +54,7 @@ def inspect(model: str | Path | nn.Module | Any, data: Any = None, **how: Unpack
     Raises:
         InputError: weights or inputs that cannot be used.
     """
+    check_there(model)
     asked = Open(**how)
     if not is_ultralytics(model):
         told, cpu = Listener(), torch.device("cpu")

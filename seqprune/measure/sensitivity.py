@@ -30,6 +30,7 @@ from seqprune.engine.subject import Subject
 from seqprune.errors import DataError, InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
 from seqprune.observe.device import as_device
+from seqprune.plain import is_share
 from seqprune.plan import PrunePlan
 from seqprune.report.plot import document, dots, key, table
 from seqprune.report.record import titled
@@ -174,8 +175,9 @@ def sensitivity(
     Raises:
         InputError: weights, data, names or numbers that cannot be used, or others than the state was begun with.
     """
-    if not ratios or not all(0 < ratio < 1 for ratio in ratios):
-        raise InputError(f"ratios {', '.join(f'{r:g}' for r in ratios) or 'none'}: give shares that stay, in (0, 1)")
+    if not (isinstance(ratios, Sequence) and ratios and all(map(is_share, ratios))):
+        shown = ", ".join(map(str, ratios)) if isinstance(ratios, Sequence) else ratios
+        raise InputError(f"ratios {shown or 'none'}: give shares that stay, in (0, 1)")
     told, state = listener or Listener(), state or State()
     look = Look(CALIBRATION, imgsz, batch, device)
     asked = look, Choose("fast", criterion=criterion, seed=seed), Train(), Open(**how)

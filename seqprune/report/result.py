@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 from torch import nn
@@ -80,18 +83,33 @@ class PruneResult:
             path: where to write, in an existing folder.
             half: whether a ``.pt`` of an Ultralytics network is written in half precision, as Ultralytics does.
         """
-        return self.task.save(self.model, Path(path), self.plan, half)
+        with _writing(path):
+            return self.task.save(self.model, Path(path), self.plan, half)
 
     def report(self, path: str | Path) -> Path:
         """Writes ``report.json``, or a page with plots where the name ends in ``.html``."""
-        path = Path(path)
-        if path.suffix == ".html":
+        with _writing(path):
+            path = Path(path)
             with atomic(path) as temporary:
-                write_html(self.record, temporary)
-        else:
-            with atomic(path) as temporary:
-                temporary.write_text(self.record.to_json(), encoding="utf-8")
+                if path.suffix == ".html":
+                    write_html(self.record, temporary)
+                else:
+                    temporary.write_text(self.record.to_json(), encoding="utf-8")
         return path
+
+
+@contextmanager
+def _writing(path: object) -> Iterator[None]:
+    """
+    Raises:
+        InputError: it is no name of a file, or of one that cannot be written.
+    """
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"{path!r} cannot be written: give the name of a file")
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error}): give a file in a folder that is there") from error
 
 
 @dataclass(frozen=True)

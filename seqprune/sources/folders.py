@@ -203,5 +203,7 @@ def _why_unreadable(file: Path) -> str:
             image.draft("RGB", (32, 32))  # a JPEG is read whole and decoded small
             image.load()
     except _UNREADABLE as error:
-        return f"{file.name}: {printable(error, 200)}"
+        # Ultralytics asks for a reader of HEIC of whatever Pillow cannot read: what Pillow said is the reason.
+        first = error.__context__ if isinstance(error, ImportError) else None
+        return f"{file.name}: {printable(first or error, 200)}"
     return ""

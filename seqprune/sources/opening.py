@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -40,8 +41,14 @@ def is_ultralytics(model: object) -> bool:
 def check_there(model: object) -> None:
     """
     Raises:
+        InputError: it is none of what names, builds or is a network.
         ModelError: a file is named that does not exist: said before anything else that is missing.
     """
+    if not isinstance(model, str | PathLike | nn.Module):
+        raise InputError(
+            f"the network is a {type(model).__name__}: give weights, a YOLO, a torch.nn.Module, or the name of what "
+            "builds one, such as timm:resnet18"
+        )
     if isinstance(model, str | Path) and not is_factory(model):
         from seqprune.yolo.files import load
 
@@ -65,6 +72,7 @@ def opened(
     Raises:
         InputError: weights, data, names or numbers that cannot be used, or what this network cannot be asked for.
     """
+    check_there(model)
     if not is_ultralytics(model):
         _check_asked(choose, train)
         if look.int8:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import seqprune
 from seqprune.engine.options import Options, parameters, settings_of
@@ -68,3 +73,57 @@ def test_eight_bits_are_a_setting_of_a_run_where_a_target_is_met_in_them() -> No
     ]
     assert [each.get("int8") for each in plain] == [True, None, None, None]
     assert plain[2] == plain[3]
+
+
+NETWORK = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+WRONG = {
+    "a seed beyond all generators": ({"seed": 2**64}, "seed=18446744073709551616: give a whole number"),
+    "a seed that is truth": ({"seed": True}, "seed=True: give a whole number"),
+    "a text of images": ({"images": "a"}, "images=a: imgsz is at least 32, the others positive"),
+    "half a batch": ({"batch": 1.5}, "batch=1.5"),
+    "a text of a size": ({"imgsz": "640"}, "imgsz=640"),
+    "a cache of nothing": ({"cache_bytes": "a"}, "cache_bytes='a': give a whole number, 0 or more"),
+    "a text to round to": ({"round_to": "8"}, "multiples of 8: give 1 or more"),
+    "a list to keep": ({"keep": [0.5]}, r"a keep ratio of \[0.5\] is outside"),
+    "a text of epochs": ({"finetune": "a"}, "finetune=a, finetune_step=0: give epochs, 0 or more"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_numbers_that_are_none(name: str) -> None:
+    """They ended in an error of Python's comparison, or of torch's generator."""
+    options, message = WRONG[name]
+    with pytest.raises(InputError, match=message):
+        settings_of(options)
+    assert settings_of({"batch": np.int64(4), "seed": np.int64(1), "round_to": np.int64(2)})[0].batch == 4
+
+
+@pytest.mark.parametrize("call", [seqprune.prune, seqprune.inspect, seqprune.sensitivity, seqprune.compare])
+@pytest.mark.parametrize("network", [None, 3, {"a": 1}])
+def test_a_network_that_is_none(call: Callable[..., object], network: object) -> None:
+    with pytest.raises(InputError, match=f"the network is a {type(network).__name__}: give weights"):
+        call(
+            network,
+            [torch.zeros(1, 3, 4, 4)],
+            **({"targets": [0.5], "methods": ["l1"]} if call is seqprune.compare else {}),
+        )
+
+
+@pytest.mark.parametrize("shares", ["a", ["a"], 0.5, None, [float("nan")], [True]])
+def test_shares_that_are_none(shares: object) -> None:
+    data = [torch.zeros(1, 3, 4, 4)]
+    with pytest.raises(InputError, match=r"in \(0, 1\)"):
+        seqprune.compare(NETWORK, data, targets=shares, methods=["accurate"])
+    with pytest.raises(InputError, match=r"in \(0, 1\)"):
+        seqprune.sensitivity(NETWORK, data, ratios=shares)
+
+
+def test_a_result_says_why_it_cannot_be_written(tmp_path: Path) -> None:
+    data = torch.utils.data.DataLoader(torch.zeros(2, 3, 4, 4))
+    result = seqprune.prune(NETWORK, data, preset="fast", target="params=0.8", round_to=1)
+    for path in (tmp_path, tmp_path / "none" / "report.html", None):
+        with pytest.raises(InputError, match="cannot be written"):
+            result.report(path)
+    for path in (tmp_path / "none" / "small.safetensors", None):
+        with pytest.raises(InputError, match="cannot be written"):
+            result.save(path)

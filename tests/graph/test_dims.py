@@ -49,6 +49,8 @@ CALLS: Mapping[str, Call] = {
     "upsample_bilinear": lambda x: F.upsample_bilinear(x, size=(SIDE,) * (x.dim() - 2)),
     "batch_norm": lambda x: F.batch_norm(x, None, None, training=True),
     "instance_norm": F.instance_norm,
+    "torch.batch_norm": lambda x: torch.batch_norm(x, None, None, None, None, True, 0.1, 1e-5, False),
+    "torch.instance_norm": lambda x: torch.instance_norm(x, None, None, None, None, True, 0.1, 1e-5, False),
     "group_norm": lambda x: F.group_norm(x, 2),
     "channel_shuffle": lambda x: torch.channel_shuffle(x, 2),
     "native_channel_shuffle": lambda x: torch.native_channel_shuffle(x, 2),

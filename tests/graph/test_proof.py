@@ -16,7 +16,7 @@ from seqprune.graph import proof
 
 X = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0)) + 1
 ZERO = torch.zeros((), dtype=torch.int64)
-FORWARD = ("gradients on", "another size", "training step")
+FORWARD = ("as exported", "gradients on", "another size", "training step")
 
 
 class Summing(nn.Module):
@@ -77,6 +77,7 @@ class Net(nn.Module):
             "training": self.training,
             "small": x.shape[2] < 6,
             "large": x.shape[2] > 6,
+            "several": len(x) > 2,
         }.items():
             if seen and place in self.does:
                 y = self.does[place](y)
@@ -142,7 +143,9 @@ def test_what_the_masked_network_cannot_do_is_left_out() -> None:
         net = Net(**{place: fail})
         assert verify(net, net, X).tried == tuple(name for name in FORWARD if name != left)
     assert verify(net := Net(small=fail), net, X).tried == FORWARD  # a larger image does
-    assert "another size" not in verify(net := Net(small=fail, large=fail), net, X).tried
+    assert verify(net := Net(small=fail, large=fail), net, X).tried == FORWARD  # another number at this size does
+    net = Net(small=fail, large=fail, several=fail)
+    assert verify(net, net, X).tried == ("as exported", "gradients on", "training step")
 
 
 def double(y: torch.Tensor) -> torch.Tensor:
@@ -177,9 +180,12 @@ def test_a_larger_image_is_tried_where_a_smaller_one_does_not_run() -> None:
         verify(Net(small=fail), Net(small=fail, large=double), X)
 
 
-def test_inputs_without_images_have_no_other_size() -> None:
+def test_inputs_without_images_have_another_number() -> None:
     assert verify(nn.Linear(3, 2), nn.Linear(3, 2), torch.zeros(2, 3), tolerance=10).tried == (
+        "as exported",
         "gradients on",
+        "another size",
+        "another batch",
         "training step",
     )
 

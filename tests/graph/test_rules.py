@@ -17,11 +17,11 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
+from seqprune.graph.names import op_name
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import check_dims
 from seqprune.graph.standins.operators import attend_heads
 from seqprune.graph.values import NoRule
-from seqprune.graph.watch import op_name
 from seqprune.testing.networks import randomise
 
 
@@ -179,7 +179,11 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (lambda x: x.cumsum(1), "no rule for this operator"),
         (lambda x: x.softmax(1), "mixes channels"),
         (lambda x: x[:, [0, 1, 2, 3]], "indexed by a tensor"),
-        (lambda x: x[:, :4], "picks channels by number"),
+        (lambda x: torch.cat([x[:, :2], x[:, 2:]], 1), "picks channels by number"),
+        (lambda x: x[:, :-1].repeat_interleave(2, 1)[:, :4], "picks channels by number"),
+        (lambda x: x[:, :: -1 + 2 * 2][:, [0, 1, 1, 0]], "picks channels by number"),
+        (lambda x: x.narrow(1, 0, 4), "picks channels by number"),
+        (lambda x: x.select(1, 0)[:, None].expand(-1, 4, -1, -1), "picks channels by number"),
         (lambda x: x.view(2, 4, 6, 6), "written out"),
         (lambda x: x.flip(1), "turns the channels round"),
         (lambda x: 1 / x, "no rule for this operator"),
@@ -313,9 +317,11 @@ def test_channels_that_were_lost_stay_where_others_are_followed_beside_them() ->
 def test_what_meets_channels_that_were_lost_stays() -> None:
     class Meets(Between):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.last(self.first(x) * x.flip(1).sum(3, keepdim=True)[:, :1])
+            return self.last(self.first(x) * self.beside(x).flip(1).sum(3, keepdim=True)[:, :1])
 
-    layer = trace(Meets(torch.relu), X).by_name["first"]
+    model = Meets(torch.relu)
+    model.beside = nn.Conv2d(3, 4, 1).double()
+    layer = trace(model, X).by_name["first"]
     assert not layer.free.any()
     assert "joins channels that were lost at an earlier barrier" in layer.reason
 

@@ -194,3 +194,51 @@ def test_one_channel_spread_over_all_others(
         verify(mask(model, plan, graph), compact(model, plan, graph), X)
     else:
         assert not graph.by_name["first"].free.any()
+
+
+ALL_OF: list[Way] = [
+    *(
+        lambda x, cut=cut: x[:, cut]
+        for cut in (slice(4), slice(0, None), slice(0, 99), slice(-4, None), slice(-9, 4, 1))
+    ),
+    lambda x: x[:, :8, 1:],
+    lambda x: x[..., :4, :, :2],
+]
+
+
+@pytest.mark.parametrize("at", range(len(ALL_OF)))
+def test_a_slice_of_all_channels_takes_all_that_stay(at: int) -> None:
+    """GhostNet cuts what it made to the number it was asked for, which it mostly is already."""
+    exact(ALL_OF[at], place_of(ALL_OF[at]))
+
+
+TURNED: list[Way] = [
+    *(
+        lambda x: x.mT,
+        lambda x: x.mH,
+        lambda x: x.adjoint(),
+        lambda x: x.data,
+        lambda x: x[0, :, 0].T,
+        lambda x: x[0, :, 0].t(),
+    ),
+    *(
+        lambda x: x[0, :, 0].H,
+        lambda x: x[0, :, 0, 0].t(),
+        lambda x: x[0, :, 0].mT,
+        lambda x: torch.adjoint(x[0, :, 0]),
+    ),
+    *(
+        lambda x: x.select(2, 1),
+        lambda x: x.select(-1, 0),
+        lambda x: torch.select(x, 0, 1),
+        lambda x: x.narrow(2, 0, 2),
+    ),
+    *(lambda x: x.narrow(-1, 1, 2), lambda x: torch.narrow(x, dim=3, start=0, length=2)),
+    lambda x: x.index_select(2, torch.tensor([1, 0])),
+]
+
+
+@pytest.mark.parametrize("at", range(len(TURNED)))
+def test_ways_to_turn_and_to_take(at: int) -> None:
+    """``x.T`` and its kin had no rule."""
+    exact(TURNED[at], place_of(TURNED[at]))

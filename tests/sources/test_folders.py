@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from seqprune.errors import DataError
+from seqprune.sources import folders
 from seqprune.sources.folders import FolderImages, Labels, found_in, labelled
 from seqprune.sources.shown import Shown
 
@@ -140,3 +141,16 @@ def test_folders_without_images_are_one_line(tmp_path: Path) -> None:
     picture(tmp_path / "val" / "a" / "1.jpg")
     with pytest.raises(DataError, match="has val and no train"):
         found_in(tmp_path)
+
+
+def test_an_image_that_is_damaged_asks_for_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Ultralytics was imported a broken JPEG was said to lack the module pi_heif."""
+
+    def opened(file: Path) -> None:
+        try:
+            raise OSError(f"cannot identify image file {file.name}")
+        except OSError:
+            raise ImportError("No module named 'pi_heif'")  # noqa: B904 - as Ultralytics does
+
+    monkeypatch.setattr(folders.Image, "open", opened)
+    assert folders._why_unreadable(tmp_path / "a.jpg") == "a.jpg: cannot identify image file a.jpg"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from numbers import Number
 from typing import Any
 
+import numpy as np
 import torch
 
 from seqprune.graph.recorder import Recorder
@@ -14,7 +16,7 @@ KEEPS_ZERO = (
     "abs celu clone contiguous detach double elu float gelu half "
     "hardshrink hardswish leaky_relu mish neg bfloat16 relu relu6 selu sign silu softshrink softsign "
     "sqrt square tanh tanhshrink requires_grad cpu cuda "
-    "positive erf sin asinh atan trunc floor round nan_to_num to type type_as"
+    "data positive erf sin asinh atan trunc floor round nan_to_num to type type_as"
 ).split()
 DROPOUT = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout".split()
 LOSES_ZERO = "sigmoid hardsigmoid softplus logsigmoid exp cos cosh".split()
@@ -125,8 +127,8 @@ def product(r: Recorder, out: torch.Tensor, x: Any, other: Any, **kwargs: Any) -
 
 @rule("div", "true_divide", dims=ANY)
 def quotient(r: Recorder, out: torch.Tensor, x: Any, other: Any, **kwargs: Any) -> Value:
-    tracked = isinstance(other, torch.Tensor) and r.value(other) is not None
-    require(not tracked, "divides by channels that may be zero")
+    value = r.value(other) if isinstance(other, torch.Tensor) else None
+    require(value is None or value.fixed, "divides by channels that may be zero")
     return _join(r, out, x, other, product=True)
 
 
@@ -135,8 +137,12 @@ def _join(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> V
     left = r.value(x) if isinstance(x, torch.Tensor) else None
     right = r.value(y) if isinstance(y, torch.Tensor) else None
     if left is not None and right is not None:
+        for value, tensor, other, beside in ((left, x, right, y), (right, y, left, x)):
+            if other.fixed and not value.fixed and _is_spread(value, tensor, beside, out):
+                return Value(value.known(), out.dim() + value.dim - tensor.dim(), value.zero and product)
         return _join_tracked(r, out, left, right, x.dim(), y.dim(), product=product)
     tensor, other = (x, y) if left is not None else (y, x)
+    require(isinstance(other, torch.Tensor | Number | np.generic), "combines channels with what is no number")
     value = r.followed(tensor)
     axis = value.dim - tensor.dim()  # counted from the end, where broadcasting aligns
     dim = out.dim() + axis
@@ -150,8 +156,15 @@ def _join(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> V
         return Value(atoms, dim, value.zero, value.constant)
     adds = not product and not (isinstance(other, int | float) and other == 0)
     # A tensor that no module holds may be another one in every pass, and one with rows and columns is no one number.
-    one = isinstance(other, int | float) or (other.numel() == 1 and bool(r.owners(r.parameter(other))))
+    number = isinstance(other, int | float)
+    one = number or (isinstance(other, torch.Tensor) and other.numel() == 1 and r.steady(r.parameter(other)))
     return Value(atoms, dim, value.zero and not adds, value.steady and one)
+
+
+def _is_spread(value: Value, tensor: torch.Tensor, other: torch.Tensor, out: torch.Tensor) -> bool:
+    """Whether the other operand has one number for all channels, at every place."""
+    axis = value.dim - tensor.dim()  # counted from the end, where broadcasting aligns
+    return (other.dim() < -axis or other.shape[axis] == 1) and out.shape[axis] == len(value.known())
 
 
 def _join_tracked(

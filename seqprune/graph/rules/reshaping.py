@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqprune.graph.counts import counts_in, is_count, sizes_of
+from seqprune.graph.counts import counts_in, is_count, plain, sizes_of
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import NoRule, Value
@@ -116,6 +116,13 @@ def transpose(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim0: int, dim1: 
     return _permuted(r, x, order)
 
 
+@rule("T", "t", "H", "mT", "mH", "adjoint", dims=ANY)
+def turned(r: Recorder, out: torch.Tensor, x: torch.Tensor) -> Value:
+    """The last two dimensions swapped, of which one that has a single dimension has none."""
+    require(x.dim() <= 2 or out.shape[:-2] == x.shape[:-2], "turns all dimensions round")
+    return _permuted(r, x, [*range(x.dim() - 2), *range(x.dim())[-2:][::-1]])
+
+
 @rule("permute", dims=ANY)
 def permute(r: Recorder, out: torch.Tensor, x: torch.Tensor, *dims: Any, **kwargs: Any) -> Value:
     return _permuted(r, x, [positive(d, x.dim()) for d in sizes_of(kwargs.get("dims", dims))])
@@ -162,11 +169,33 @@ def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
     source = target = 0
     for part in parts:
         if source == value.dim and part is not None:
-            require(part == slice(None), "picks channels by number")
+            require(isinstance(part, slice) and _is_whole(part, x.shape[value.dim]), "picks channels by number")
             return Value(value.known(), target, value.zero)
         source += part is not None
         target += not isinstance(part, int)
     raise AssertionError("every dimension of the tensor is met above")
+
+
+def _is_whole(part: slice, size: int) -> bool:
+    """Whether a slice takes all of so many, and so all of fewer."""
+    start, stop, step = (plain(bound, read=False) for bound in (part.start, part.stop, part.step))
+    return slice(start, stop, step).indices(size) == (0, size, 1)
+
+
+@rule("select", dims=ANY)
+def select(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int, index: Any) -> Value:
+    value, dim = r.followed(x), positive(dim, x.dim())
+    require(dim != value.dim, "picks channels by number")
+    return Value(value.known(), value.dim - (dim < value.dim), value.zero)
+
+
+@rule("narrow", "index_select", dims=ANY)
+def part_of(
+    r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int, index: Any = None, *sizes: Any, **named: Any
+) -> Value:
+    value = r.followed(x)
+    require(positive(dim, x.dim()) != value.dim, "picks channels by number")
+    return Value(value.known(), value.dim, value.zero)
 
 
 @rule("flip", dims=ANY)

@@ -20,7 +20,8 @@ def _require_held(r: Recorder, held: bool) -> None:
     """Leaves a layer to the barrier whose weight or bias no module holds as it is."""
     if not held:
         why = computed_weight(r.own)
-        raise NoRule(f"the weight is computed, {f'by {why}' if why else 'not a parameter of a module'}")
+        other = "or no module of the network holds it, as of a layer in a plain list: a ModuleList does"
+        raise NoRule(f"the weight is computed, {f'by {why}' if why else other}")
 
 
 def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.Tensor, why_not: str | None) -> IntArray:
@@ -31,7 +32,7 @@ def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.T
     """
     r.reads(weight)
     value = r.value(x)
-    if value is None or value.atoms is None:
+    if value is None or value.atoms is None or value.fixed:
         return np.full(channels, FIXED)
     require(value.dim == dim, f"reads dimension {dim} while the channels lie in dimension {value.dim}")
     if value.zero or why_not is None:
@@ -222,6 +223,25 @@ def batch_norm(
 
 rule("batch_norm", dims=range(2, 65))(batch_norm)
 rule("instance_norm", dims=range(3, 65))(batch_norm)
+
+
+def torchs_norm(
+    r: Recorder,
+    out: torch.Tensor,
+    input: torch.Tensor,  # noqa: A002
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    running_mean: torch.Tensor | None,
+    running_var: torch.Tensor | None,
+    *args: Any,
+    **kwargs: Any,
+) -> Value:
+    """``torch.batch_norm``, whose statistics stand behind the weights."""
+    return batch_norm(r, out, input, running_mean, running_var, weight, bias)
+
+
+rule("torch.batch_norm", dims=range(2, 65))(torchs_norm)
+rule("torch.instance_norm", dims=range(3, 65))(torchs_norm)
 
 
 @rule("group_norm", dims=range(2, 65))
