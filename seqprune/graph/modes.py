@@ -39,13 +39,26 @@ def drawing(model: nn.Module, seed: int | None = None) -> Iterator[None]:
     try:
         with torch.random.fork_rng(devices=devices):
             if seed is not None:
-                torch.manual_seed(seed)
-                random.seed(seed)
-                np.random.seed(seed % 2**32)  # noqa: NPY002
+                begin_drawing(seed)
             yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
+
+
+def begin_drawing(seed: int) -> None:
+    """Sets what a network's code may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+
+
+def drawn_so_far(model: nn.Module) -> tuple[object, ...]:
+    """What changes where something is drawn meanwhile."""
+    devices = sorted({str(parameter.device) for parameter in model.parameters() if parameter.is_cuda})
+    states = [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
+    _, numbers, *at = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), np.asarray(numbers).tobytes(), at, [state.numpy().tobytes() for state in states]
 
 
 @contextmanager

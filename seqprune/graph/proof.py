@@ -20,11 +20,13 @@ from torch import nn
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import outputs
 from seqprune.graph.copying import copied
-from seqprune.graph.modes import as_exported, drawing, inference
+from seqprune.graph.modes import as_exported, begin_drawing, drawing, drawn_so_far, inference
 from seqprune.graph.sizes import other_batches, other_sizes
 from seqprune.graph.values import ANY_FAILURE, cloned, doubled, first_line, leaves, map_tensors, tensors_in
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+DRAWS = 8
+"""Of a network that draws at random in inference: what it runs may hang on them."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,10 @@ def _ways(
             yield name, one, other, inputs
     # In copies: what a network keeps of a pass with gradients could not be copied afterwards.
     yield "as exported", _AsExported(copied(masked)), _AsExported(copied(small)), inputs
-    yield "gradients on", _WithGradients(copied(masked)), _WithGradients(copied(small)), inputs
+    eager = _WithGradients(copied(masked))
+    yield "gradients on", eager, _WithGradients(copied(small)), inputs
+    if eager.draws:
+        yield "other random numbers", _Drawing(copied(masked)), _Drawing(copied(small)), inputs
     for sizes in other_sizes(inputs):
         yield "another size", masked, small, sizes
     for batches in other_batches(inputs):
@@ -169,9 +174,30 @@ class _WithGradients(nn.Module):
         super().__init__()
         self.model = model
 
+    draws = False
+    """Whether it drew at random."""
+
     def forward(self, *inputs: Any) -> Any:
+        before = drawn_so_far(self.model)
         with torch.enable_grad():
-            return outputs.read(self.model, self.model(*inputs))
+            found = outputs.read(self.model, self.model(*inputs))
+        self.draws = drawn_so_far(self.model) != before
+        return found
+
+
+class _Drawing(nn.Module):
+    """A network that is run several times, each drawing something else."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any) -> Any:
+        found = []
+        for seed in range(DRAWS):
+            begin_drawing(seed)
+            found.append(outputs.read(self.model, self.model(*cloned(inputs))))
+        return found
 
 
 def _train_once(model: nn.Module, inputs: tuple[Any, ...]) -> BaseException | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -303,6 +305,28 @@ def test_no_difference_is_within_no_tolerance() -> None:
     assert verify(model, model, torch.rand(1, 3, 4, 4), tolerance=0.0).max_rel == 0
 
 
+@pytest.mark.parametrize("changed", ["often", "seldom"])
+@pytest.mark.parametrize("draw", [random.random, np.random.random, lambda: torch.rand(()).item()])
+def test_what_a_network_runs_by_chance_is_run(changed: str, draw: Callable[[], float]) -> None:
+    """What both drew was the same, so the layer that was not drawn was never compared."""
+
+    class Chance(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.often, self.seldom = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = (self.often if draw() < 0.7 else self.seldom)(x)
+            return found
+
+    model = Chance()
+    assert "other random numbers" in verify(model, deepcopy(model), X).tried
+    other = deepcopy(model)
+    other.get_submodule(changed).bias.data += 0.1
+    with pytest.raises(VerificationError, match="differs from the masked one"):
+        verify(model, other, X)
+
+
 def test_networks_that_draw_at_random_draw_the_same() -> None:
     """A variational autoencoder samples in inference: whatever was removed, it differed from itself."""
 
@@ -317,7 +341,9 @@ def test_networks_that_draw_at_random_draw_the_same() -> None:
 
     model = Samples()
     state = torch.get_rng_state()
-    assert verify(model, deepcopy(model), X).max_rel == 0
+    found = verify(model, deepcopy(model), X)
+    assert found.max_rel == 0
+    assert "other random numbers" in found.tried
     assert torch.equal(torch.get_rng_state(), state)
     other = deepcopy(model)
     other.reads.bias.data += 0.1
