@@ -19,6 +19,7 @@ from seqprune.budget import second_order
 from seqprune.budget.cost import parameters
 from seqprune.budget.spread import Budget
 from seqprune.budget.target import Target, price_of
+from seqprune.engine.accurate import WEIGHED_RIDGE
 from seqprune.observe.batch import Noise
 from seqprune.observe.reading import reading_of
 from seqprune.yolo.files.load import load
@@ -39,7 +40,7 @@ def choice_of(name: str, side: int, target: Target) -> tuple[int, Callable[[], f
     model, images = load(name).model.eval(), Noise(side)
     graph = trace_detector(model)
     price = price_of(target, model, graph, images.batch.images)
-    reading = reading_of(model, images.batch)
+    reading, budget = reading_of(model, images.batch), Budget(target.share, ridge=WEIGHED_RIDGE)
 
     def once() -> float:
         spent = 0.0
@@ -55,7 +56,7 @@ def choice_of(name: str, side: int, target: Target) -> tuple[int, Callable[[], f
         second_order.second_moments = beside  # type: ignore[assignment]
         try:
             before = time.process_time()
-            second_order.choose_globally(model, graph, images, price, Budget(target.share), reading=reading)
+            second_order.choose_globally(model, graph, images, price, budget, reading=reading)
             return time.process_time() - before - spent
         finally:
             second_order.second_moments = moments

@@ -16,7 +16,7 @@ from torch import nn
 
 from seqprune.budget.cost import gflops, parameters
 from seqprune.budget.factor_curves import STEPS, Chosen, Curve, cheapest, curve, pair, saved
-from seqprune.budget.importance import importance_of_layers
+from seqprune.budget.importance import importance_of_layers, variances
 from seqprune.budget.meet import meet
 from seqprune.budget.price import operations
 from seqprune.budget.second_order import scaled_weight
@@ -188,7 +188,8 @@ def observe(
     covariances = {name: (seen.products[0] / seen.count).cpu() for name, seen in moments.items()}
     read = {name: covariances[leader[name]] for name in names if name in leader}
     known = relevance or Relevance()
-    importance = importance_of_layers(model, read, known.curvature)
+    varies = {name: variances(model, name, covariance) for name, covariance in read.items()}
+    importance = importance_of_layers(varies, known.curvature)
     uses = None if kind == "params" else operations(model, inputs)
     times = None
     if timing is not None:
@@ -201,7 +202,7 @@ def observe(
         conv = cast(nn.Conv2d, model.get_submodule(name))
         patches[block] = read[name]
         scale = reading.unit(name).affine(model, name)[0].cpu()[:, None]
-        weight = scaled_weight(model, name, scale, read[name], importance[name], known.slope.get(name))
+        weight = scaled_weight(model, name, scale, varies[name], importance[name], known.slope.get(name))
         scales[block] = _scale(conv, weight)
         about = (conv.weight.cpu(), read[name], scales[block])
         if times is None:

@@ -14,9 +14,14 @@ DAMPING = 0.75
 is removed, the less a cost for small errors says."""
 
 
+def variances(model: nn.Module, name: str, covariance: torch.Tensor) -> torch.Tensor:
+    """``[outputs]``, of a convolution's outputs where its input patches have ``covariance`` ``[K, K]``."""
+    weight = cast(nn.Conv2d, model.get_submodule(name)).weight.detach().to(covariance).flatten(1)
+    return ((weight @ covariance) * weight).sum(1)
+
+
 def importance_of_layers(
-    model: nn.Module,
-    covariances: Mapping[str, torch.Tensor],
+    varies: Mapping[str, torch.Tensor],
     curvature: Mapping[str, torch.Tensor],
     damping: float = DAMPING,
     together: Mapping[str, torch.Tensor] | None = None,
@@ -24,8 +29,7 @@ def importance_of_layers(
     """By convolution, what it costs to lose the same share of each output's variance: Σ_c curvature_c · Var(y_c).
 
     Args:
-        model: the unpruned network.
-        covariances: by name, ``[K, K]`` of the convolution's input patches.
+        varies: by name, ``[outputs]``, their variances.
         curvature: by name, ``[outputs]``, what a squared error in each output costs; see
             :mod:`seqprune.observe.relevance`.
         damping: the power that costs are raised to.
@@ -37,10 +41,8 @@ def importance_of_layers(
         like the one in the middle: that says more of the question than of the convolution.
     """
     found = {}
-    for name, covariance in covariances.items():
-        weight = cast(nn.Conv2d, model.get_submodule(name)).weight.detach().to(covariance).flatten(1)
-        variance = ((weight @ covariance) * weight).sum(1).cpu()
-        found[name] = float((curvature[name] * variance).sum()) if name in curvature else 0.0
+    for name, variance in varies.items():
+        found[name] = float((curvature[name] * variance.cpu()).sum()) if name in curvature else 0.0
         if together and name in together:
             found[name] = float(together[name].sum())
     known = [cost for cost in found.values() if cost > 0]

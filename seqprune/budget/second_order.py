@@ -12,7 +12,7 @@ from torch import nn
 
 from seqprune.budget.columns import Reader, Source
 from seqprune.budget.criteria import Readings
-from seqprune.budget.importance import importance_of_layers
+from seqprune.budget.importance import importance_of_layers, variances
 from seqprune.budget.price import Price
 from seqprune.budget.spread import Budget, Meet, prefix_met, protected
 from seqprune.budget.surgeon import removal_order
@@ -121,14 +121,15 @@ def _sources(
     covariances = {name: seen.products[0].div_(seen.count) for name, seen in moments.items()}
     read = {name: covariances[leader[name]] for name in names}
     relevance = relevance or Relevance()
-    importance = importance_of_layers(model, read, relevance.curvature, together=relevance.together)
+    varies = {name: variances(model, name, covariance) for name, covariance in read.items()}
+    importance = importance_of_layers(varies, relevance.curvature, together=relevance.together)
     samples = relevance.samples()
     readers: dict[str, list[Reader]] = {}
     pinned = int(np.flatnonzero(graph.pinned)[0]) if graph.pinned.any() else -1
     for name in names:
         scale = reading.unit(name).affine(model, name)[0].cpu()[:, None]
         about = (importance[name], relevance.slope.get(name), relevance.together.get(name))
-        weight = scaled_weight(model, name, scale, read[name], *about)
+        weight = scaled_weight(model, name, scale, varies[name], *about)
         groups = outputs.get(name, np.full(len(weight), pinned))
         readers.setdefault(leader[name], []).append(Reader(weight, groups, samples.get(name, math.inf)))
     return [Source(covariances[name], inputs[name], tuple(found)) for name, found in readers.items()], known
@@ -138,27 +139,28 @@ def scaled_weight(
     model: nn.Module,
     name: str,
     scale: torch.Tensor,
-    covariance: torch.Tensor,
+    varies: torch.Tensor,
     importance: float,
     slope: torch.Tensor | None = None,
     together: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """``[outputs, K]`` float64: rows as BatchNorm and activation behind scale them, of total variance ``importance``.
 
-    On the device of ``covariance``. ``scale`` is ``[outputs, 1]``, what the BatchNorm multiplies with.
-    ``slope`` is ``[outputs]``, the mean squared derivative of the activation. Where it is known what each output costs
-    as a whole, ``together`` ``[outputs]``, rows are of that variance instead.
+    On the device of ``varies``, ``[outputs]``, the variances as the rows are. ``scale`` is ``[outputs, 1]``, what the
+    BatchNorm multiplies with. ``slope`` is ``[outputs]``, the mean squared derivative of the activation. Where it is
+    known what each output costs as a whole, ``together`` ``[outputs]``, rows are of that variance instead.
     """
     conv = cast(nn.Conv2d, model.get_submodule(name))
-    weight = scale.to(covariance) * conv.weight.detach().to(covariance).flatten(1)
+    factor = scale.to(varies)[:, 0]
     if slope is not None:
-        weight = weight * slope.to(covariance).sqrt()[:, None]
-    variance = ((weight @ covariance) * weight).sum(1)
+        factor = factor * slope.to(varies).sqrt()
+    variance = factor.square() * varies
     if together is not None:
-        weight = weight * (together.to(covariance) / variance.clamp(min=TINY)).sqrt()[:, None]
-        variance = together.to(covariance)
+        factor = factor * (together.to(varies) / variance.clamp(min=TINY)).sqrt()
+        variance = together.to(varies)
     total = float(variance.sum())
-    return weight * (importance / total) ** 0.5 if total > 0 else weight * 0
+    factor = factor * (importance / total) ** 0.5 if total > 0 else factor * 0
+    return factor[:, None] * conv.weight.detach().to(varies).flatten(1)
 
 
 def readings_of(model: nn.Module, graph: ChannelGraph, images: LabelledImages) -> Readings:

@@ -141,4 +141,4 @@ def split(
 
 def _evenly(files: Sequence[Path], most: int) -> list[Path]:
     count = min(len(files), most)
-    return [files[at * len(files) // count] for at in range(count)]
+    return [files[(2 * at + 1) * len(files) // (2 * count)] for at in range(count)]

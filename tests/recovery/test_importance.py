@@ -6,7 +6,7 @@ import pytest
 import torch
 from detectors import Detector, Images
 
-from seqprune.budget.importance import importance_of_layers
+from seqprune.budget.importance import importance_of_layers, variances
 from seqprune.budget.second_order import scaled_weight
 from seqprune.observe.patches import Drawn, Sampler
 from seqprune.observe.relevance import Relevance, relevance_of
@@ -20,28 +20,32 @@ def covariances(model: Detector) -> dict[str, torch.Tensor]:
     return {name: moments[leader[name]].products[0] / moments[leader[name]].count for name in NAMES}
 
 
+def varies_of(model: Detector) -> dict[str, torch.Tensor]:
+    return {name: variances(model, name, covariance) for name, covariance in covariances(model).items()}
+
+
 def test_the_cost_by_hand() -> None:
     """Variances 1 and 3 at curvatures 2 and 1: a cost of 5, a fifth of it where the curvature is a fifth."""
-    model = torch.nn.ModuleDict({name: torch.nn.Conv2d(2, 2, 1, bias=False) for name in "abc"})
-    for conv in model.values():
-        conv.weight.data = torch.eye(2)[:, :, None, None]
-    covariance = torch.diag(torch.tensor([1.0, 3.0]).double())
+    model = torch.nn.ModuleDict({"a": torch.nn.Conv2d(2, 2, 1, bias=False)})
+    model["a"].weight.data = torch.tensor([[1.0, 0.0], [0.6, 0.8]])[:, :, None, None]
+    varies = variances(model, "a", torch.diag(torch.tensor([1.0, (3 - 0.36) / 0.64]).double()))
+    torch.testing.assert_close(varies, torch.tensor([1.0, 3.0]).double())
     curvature = {"a": torch.tensor([2.0, 1.0]).double()}
     curvature["b"], curvature["c"] = curvature["a"] / 5, curvature["a"] * 3
-    found = importance_of_layers(model, dict.fromkeys("abc", covariance), curvature, damping=1)
+    found = importance_of_layers(dict.fromkeys("abc", varies), curvature, damping=1)
     assert found == pytest.approx({"a": 1, "b": 0.2, "c": 3})
-    found = importance_of_layers(model, dict.fromkeys("abc", covariance), curvature, damping=0.5)
+    found = importance_of_layers(dict.fromkeys("abc", varies), curvature, damping=0.5)
     assert found == pytest.approx({"a": 1, "b": 0.2**0.5, "c": 3**0.5})
     together = {"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([0.0, 8.0]), "c": torch.tensor([2.0, 0.0])}
-    found = importance_of_layers(model, dict.fromkeys("abc", covariance), curvature, 1, together)
+    found = importance_of_layers(dict.fromkeys("abc", varies), curvature, 1, together)
     assert found == pytest.approx({"a": 1, "b": 2, "c": 0.5})
 
 
 def test_what_was_not_asked_about_is_like_the_layer_in_the_middle() -> None:
     model = Detector()
-    assert importance_of_layers(model, covariances(model), {}) == dict.fromkeys(NAMES, 1.0)
+    assert importance_of_layers(varies_of(model), {}) == dict.fromkeys(NAMES, 1.0)
     one = {"model.1.conv": torch.ones(16).double(), "model.3.conv": torch.zeros(24).double()}
-    assert importance_of_layers(model, covariances(model), one) == dict.fromkeys(NAMES, 1.0)
+    assert importance_of_layers(varies_of(model), one) == dict.fromkeys(NAMES, 1.0)
 
 
 def test_what_does_not_reach_the_output_has_no_curvature() -> None:
@@ -60,10 +64,11 @@ SCALE = torch.linspace(0.5, 2, 24).double()[:, None]
 def test_rows_have_the_total_variance_they_are_given(slope: torch.Tensor | None) -> None:
     model = Detector()
     covariance = covariances(model)["model.3.conv"]
-    weight = scaled_weight(model, "model.3.conv", SCALE, covariance, 2.5, slope)
+    varies = variances(model, "model.3.conv", covariance)
+    weight = scaled_weight(model, "model.3.conv", SCALE, varies, 2.5, slope)
     assert float(((weight @ covariance) * weight).sum()) == pytest.approx(2.5)
     if slope is not None:  # flat outputs weigh less than without
-        plain = scaled_weight(model, "model.3.conv", SCALE, covariance, 2.5)
+        plain = scaled_weight(model, "model.3.conv", SCALE, varies, 2.5)
         ratios = weight.norm(dim=1) / plain.norm(dim=1) / slope.sqrt()
         assert torch.allclose(ratios, ratios[0].expand(24))
 
@@ -71,7 +76,7 @@ def test_rows_have_the_total_variance_they_are_given(slope: torch.Tensor | None)
 def test_rows_that_never_vary_cost_nothing() -> None:
     """Nothing over nothing is no number, and a number that is none chooses anything."""
     model = Detector()
-    nothing = torch.zeros_like(covariances(model)["model.3.conv"])
+    nothing = torch.zeros_like(varies_of(model)["model.3.conv"])
     for more in ({}, {"slope": torch.ones(24).double()}, {"together": torch.zeros(24).double()}):
         assert not scaled_weight(model, "model.3.conv", SCALE, nothing, 2.5, **more).any()
 
@@ -88,6 +93,7 @@ def test_rows_are_of_the_variance_that_each_costs_as_a_whole_where_that_is_known
     model = Detector()
     covariance = covariances(model)["model.3.conv"]
     together = torch.linspace(0, 3, 24).double()
-    weight = scaled_weight(model, "model.3.conv", SCALE, covariance, 2.5, together=together)
+    varies = variances(model, "model.3.conv", covariance)
+    weight = scaled_weight(model, "model.3.conv", SCALE, varies, 2.5, together=together)
     variance = ((weight @ covariance) * weight).sum(1)
     torch.testing.assert_close(variance, 2.5 * together / together.sum())
