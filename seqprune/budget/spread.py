@@ -31,6 +31,7 @@ class Budget:
         protect: module paths in which every layer stays whole.
         round_to: channel counts are rounded up to a multiple of this where enough are left.
         ridge: relative to the mean variance of a convolution's input, where second moments choose.
+        of: what the whole network here is of the one that was asked about, where something left it before.
     """
 
     target: float
@@ -38,6 +39,7 @@ class Budget:
     protect: tuple[str, ...] = ()
     round_to: int = 8
     ridge: float = RIDGE
+    of: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.target <= 1 or not 0 <= self.floor <= 1 or self.round_to < 1:
@@ -96,9 +98,9 @@ def prefix_for(
     left = 0.0 if low < len(order) else share(found)
     if left > budget.target * (1 + TOLERANCE):
         raise InputError(
-            f"a target of {budget.target:g} cannot be met, {left:.3f} stays at the least, with it {budget.floor:g} of "
-            "every layer: take a greater target (--target), protect less (--protect), or round counts up by less "
-            "(--round-to 1)"
+            f"a target of {budget.target * budget.of:g} cannot be met, {left * budget.of:.3f} stays at the least, "
+            f"with it {budget.floor:g} of every layer: take a greater target (--target), protect less "
+            "(--protect), or round counts up by less (--round-to 1)"
         )
     return found
 

@@ -27,10 +27,17 @@ KINDS = ("params", "flops", "latency")
 
 @dataclass(frozen=True)
 class Target:
-    """``params=0.8``: which measure, and the share of it that stays, in (0, 1)."""
+    """``params=0.8``: which measure, and the share of it that stays, in (0, 1).
+
+    Attributes:
+        kind: of the measure.
+        share: what stays of the network at hand.
+        of: what that network is of the one that was asked about, where something left it before.
+    """
 
     kind: str
     share: float
+    of: float = 1.0
 
     @classmethod
     def parse(cls, text: str) -> Target:

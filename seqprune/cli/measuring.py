@@ -189,8 +189,9 @@ def _common(
 
 def show(console: Console, caption: str, head: list[str], rows: list[list[str]]) -> None:
     shown = Table(box=None, caption=caption, pad_edge=False)
-    for number, title in enumerate(head):
-        width = max(len(cells[number]) for cells in (head, *rows))  # else a narrow console cuts numbers short
+    widths = [max(len(cells[number]) for cells in (head, *rows)) for number in range(len(head))]
+    shown.width = sum(widths) + 2 * (len(head) - 1)  # else a narrow console cuts numbers short, and columns away
+    for number, (title, width) in enumerate(zip(head, widths, strict=True)):
         shown.add_column(title, justify="right" if number else "left", no_wrap=True, min_width=width)
     for row in rows:
         shown.add_row(*row)

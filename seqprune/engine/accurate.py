@@ -96,6 +96,7 @@ def accurate_plan(
             protect=tuple(protect),
             round_to=round_to,
             ridge=_ridge(relevance),
+            of=target.of,
         ),
         forward=forward,
         progress=progress,

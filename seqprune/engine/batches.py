@@ -66,15 +66,16 @@ class Batches:
             raise InputError(f"data is a {type(given).__name__}: give a loader, or a function that returns one")
         self._batches: list[Batch] = []
         left = images
-        for whole in _batches(given, images, seed):
-            for start in range(0, whole.count, batch):
-                stop = min(start + batch, whole.count, whole.count if left is None else start + left)
-                if stop <= start:
+        with torch.random.fork_rng(devices=[]):  # a DataLoader draws of the caller's random numbers
+            for whole in _batches(given, images, seed):
+                for start in range(0, whole.count, batch):
+                    stop = min(start + batch, whole.count, whole.count if left is None else start + left)
+                    if stop <= start:
+                        break
+                    left = None if left is None else left - (stop - start)
+                    self._batches.append(_piece(whole, slice(start, stop), len(self._batches)))
+                if left == 0:
                     break
-                left = None if left is None else left - (stop - start)
-                self._batches.append(_piece(whole, slice(start, stop), len(self._batches)))
-            if left == 0:
-                break
         if not self._batches:
             raise DataError("the data gave no batch: a function has to return a new loader on every call")
         labelled = [int(each.classes.max()) for each in self._batches if len(each.classes)]

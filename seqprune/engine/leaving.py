@@ -161,7 +161,11 @@ class _Leaving:
         engine = whole.aside(original=model, graph=graph, streams=self._streams(blocks))
         chosen, relevance = Chosen(PrunePlan((), graph.inputs), model, ()), self.relevance
         if share < 1:
-            way = replace(self.way, by=self.others, target=Target(self.target.kind, share))
+            way = replace(
+                self.way,
+                by=self.others,
+                target=Target(self.target.kind, share, of=self.target.share / share * self.target.of),
+            )
             engine, chosen, relevance = self.rest(engine, way)
         chosen = replace(chosen, plan=replace(chosen.plan, blocks=blocks))
         original = aligned(whole.original, chosen.plan.factors)

@@ -12,7 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from seqprune.report import charts
-from seqprune.report.record import titled
+from seqprune.report.record import difference, titled
 
 Plain = Mapping[str, Any]
 MOST_CLASSES = 40
@@ -87,7 +87,7 @@ def _card(what: str, before: object, after: object, form: str, scale: float, sha
     was, now = number(before), number(after)
     if was is None or now is None:
         return None
-    change = f"{now - was:+.4f}" if not share else f"{100 * (now / was - 1):+.1f} %" if was else "no share"
+    change = difference(was, now) if not share else f"{100 * (now / was - 1):+.1f} %" if was else "no share"
     texts = [form.format(value * scale) for value in (was, now)]
     label = f"{what}: {texts[1]} from {texts[0]}"
     return {"what": what, "before": texts[0], "after": texts[1], "change": change, "bar": charts.bar(label, was, now)}

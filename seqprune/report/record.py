@@ -57,8 +57,13 @@ def compare(before: Size, after: Size) -> list[Compared]:
     now_by_title = accuracies(after)
     for title, accuracy in accuracies(before).items():
         if (left := now_by_title.get(title)) is not None:
-            lines.append(Compared(title, f"{accuracy:.4f}", f"{left:.4f}", f"{left - accuracy:+.4f}"))
+            lines.append(Compared(title, f"{accuracy:.4f}", f"{left:.4f}", difference(accuracy, left)))
     return lines
+
+
+def difference(before: float, after: float) -> str:
+    """Of two accuracies as they are shown, so that the three numbers add up."""
+    return f"{round(after, 4) - round(before, 4):+.4f}"
 
 
 def _share(before: float, after: float) -> str:

@@ -43,7 +43,7 @@ class Screen:
         self.quiet, self.verbose, self.clock = quiet, verbose, clock
         self.steps = 0
         self.name, self.kind, self.total, self.done = "", "", 0, 0
-        self.began = self.spoke = clock()
+        self.began = self.looked = self.spoke = clock()
         self.progress = Progress(
             SpinnerColumn("line"),
             TextColumn("{task.description}"),
@@ -82,7 +82,7 @@ class Screen:
         now, (kind, _, part) = self.clock(), name.partition(":")
         soon = part and kind == self.kind and now - self.spoke < EVERY  # one of many short parts
         self.name, self.total, self.done, self.kind = printable(name), total or 0, 0, kind
-        self.began = now
+        self.began = self.looked = now
         self.progress.reset(self.task, description=self.name, total=total, count="")
         if not soon:
             self.spoke = now
@@ -90,6 +90,8 @@ class Screen:
 
     def expect(self, images: int) -> None:
         """How many images the stage looks at, where that was not known when it began."""
+        if not self.done:  # what went before was no looking at images
+            self.looked = self.clock()
         self.total = images
         self.progress.update(self.task, total=images)
 
@@ -141,7 +143,7 @@ class Screen:
     def _left(self, now: float) -> str:
         if not self.total or not self.done or self.done > self.total:
             return ""
-        return f", about {(now - self.began) / self.done * (self.total - self.done):.0f} s left"
+        return f", about {(now - self.looked) / self.done * (self.total - self.done):.0f} s left"
 
     def _ended(self) -> None:
         if self.verbose and self.name:

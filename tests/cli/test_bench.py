@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
+from seqprune.cli.measuring import show
 from seqprune.measure.side_by_side import bench
 from seqprune.runtimes.export import to_onnx
 
@@ -83,3 +85,16 @@ def test_a_runtime_that_does_not_run_a_network_is_a_row_with_its_reason(file: Pa
     assert row.ms is None
     assert "does not run it" in row.reason
     assert row.reason in bench([file], runtimes=["onnxruntime"], runs=1).cells()[1][0][0]
+
+
+def test_a_table_wider_than_the_console_keeps_every_column() -> None:
+    """Long paths took the column of the times away where nobody watched: a pipe is 80 wide."""
+    head = ["model", "runtime", "ms", "quartiles", "file, MB", "parameters", "input", "computed in"]
+    row = ["runs/prune/yolov8n/weights/pruned.pt", "ncnn", "4.71", "4.65–4.86", "9.80", "2,449,104", "1×3×160×160"]
+    console = Console(width=80, soft_wrap=True, highlight=False)
+    with console.capture() as shown:
+        show(console, "5 runs in turns", head, [[*row, "float16 where it is faster"]])
+    first, second, caption = shown.get().splitlines()
+    assert first.split() == " ".join(head).split()
+    assert second.split()[:4] == row[:4]
+    assert caption.strip() == "5 runs in turns"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ def test_sizes_change_by_a_share_and_accuracies_by_a_difference() -> None:
         "mAP50": "-0.3000", "precision": "-0.1000", "recall": "+0.0000",
     }  # fmt: skip
     assert len(compare(BEFORE, Measurements(1, 1.0, 1.0))) == 3
+
+
+def test_a_change_is_the_difference_of_the_numbers_beside_it() -> None:
+    """0.1439 and 0.1408 stood beside -0.0032, and two equal numbers beside -0.0000."""
+    before, after = (replace(BEFORE, map50_95=a, map50=b) for a, b in ((0.14394, 0.22772), (0.14076, 0.22768)))
+    changes = {line.what: line.change for line in compare(before, after)}
+    assert (changes["mAP50-95"], changes["mAP50"]) == ("-0.0031", "+0.0000")
 
 
 def test_a_step_reads_like_a_pruning_log() -> None:

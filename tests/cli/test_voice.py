@@ -147,6 +147,21 @@ def test_a_pipe_gets_a_line_every_few_seconds_and_not_for_every_batch() -> None:
     ]
 
 
+def test_what_went_before_the_first_image_is_no_time_of_an_image() -> None:
+    """A method of ``compare`` chose for four minutes, and 150 images to come were to take 42 more."""
+    clock, console = _Clock(), Console(file=io.StringIO(), width=200)
+    screen = Screen(console, clock=clock)
+    screen.stage("accurate at 0.8", None)
+    clock.now += 240.0
+    screen.expect(32)
+    clock.now += 2.0
+    screen.progress_by(4)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "accurate at 0.8",
+        "accurate at 0.8 4/32 images, about 14 s left",
+    ]
+
+
 def test_a_stage_with_nothing_to_count_says_that_it_goes_on() -> None:
     """Layers timed in a runtime, one after the other, were silent for minutes."""
     clock, console = _Clock(), Console(file=io.StringIO(), width=200)

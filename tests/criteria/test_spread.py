@@ -180,6 +180,14 @@ def test_a_target_that_is_missed_by_little_is_met(known: tuple[nn.Module, Channe
     assert not prefix_for(graph, lambda _: 0.5, order, free, Budget(0.5)).any()
 
 
+def test_a_target_of_what_others_left_is_refused_by_its_own_number(known: tuple[nn.Module, ChannelGraph]) -> None:
+    """Pairs had left 0.62 of the operations, and 0.01 was refused as a target of 0.0161154."""
+    _, graph = known
+    order, free = [[int(group)] for group in np.flatnonzero(~graph.pinned)[:5]], ~graph.pinned
+    with pytest.raises(InputError, match=r"a target of 0\.01 cannot be met, 0\.250 stays at the least"):
+        prefix_for(graph, lambda _: 0.5, order, free, Budget(0.02, of=0.5))
+
+
 @pytest.mark.parametrize(
     "wrong", [{"target": 0.0}, {"target": 1.01}, {"floor": -0.1}, {"floor": 1.1}, {"round_to": 0}, {"target": -1}]
 )

@@ -327,3 +327,12 @@ def test_what_may_never_end_is_read_from_its_front() -> None:
             yield torch.rand(5, 3)
 
     assert Batches(endless, images=12).image_count == 12
+
+
+def test_random_numbers_of_the_caller_are_as_if_no_loader_had_been_read() -> None:
+    """Every look through a ``DataLoader`` draws a seed for its workers, of the one generator that all share."""
+    loader = DataLoader(TensorDataset(torch.rand(8, 3, 4, 4), torch.arange(8) % 2), batch_size=4, shuffle=True)
+    before = torch.get_rng_state()
+    for images in (None, 4):
+        Batches(loader, images=images)
+    assert torch.equal(torch.get_rng_state(), before)
