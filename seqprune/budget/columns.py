@@ -107,7 +107,6 @@ class Columns:
         covariance = source.products.double()
         covariance = covariance[stay][:, stay] if len(stay) < len(covariance) else covariance.clone()
         mean = float(covariance.diagonal().mean())
-        # Where nothing varies the inverse means nothing, and whatever is removed costs nothing.
         penalty = ridge * mean if mean > 0 else 1.0
         covariance.diagonal().add_(penalty)
         torch.linalg.cholesky(covariance, out=covariance)
@@ -119,6 +118,8 @@ class Columns:
             weight[torch.from_numpy(gone[reader.groups])] = 0
             weights.append(weight)
         self.weight = torch.cat(weights).T.contiguous()  # [K, outputs]: the rows of a group lie together
+        if mean == 0:  # where nothing varies whatever is removed costs nothing
+            self.weight.zero_()
         self.rows = np.concatenate([reader.groups for reader in source.readers])
         self.columns: dict[int, torch.Tensor] = {}
         groups = source.groups[stays]
@@ -149,7 +150,6 @@ class Columns:
             alike.blocks.baddbmm_(part, part.mT, alpha=-1)
             if alike.index.shape[1] == len(columns):
                 alike.blocks[np.flatnonzero(alike.groups == group)] = torch.eye(len(columns)).to(new)
-        self.weight[columns] = 0
 
     def remove_outputs(self, group: int) -> None:
         """What a removed output would have computed does not matter any more: costs are less by its own."""

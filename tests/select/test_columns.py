@@ -68,13 +68,15 @@ def test_what_is_gone_is_not_carried_along() -> None:
     """The inverse of a source kept its size to the end, and every step paid for the columns that had left."""
     random = np.random.default_rng(0)
     x = random.normal(0, 1, (100, 16))
-    reader = Reader(torch.from_numpy(random.normal(0, 1, (4, 16))), np.full(4, 99))
+    reader = Reader(torch.from_numpy(random.normal(0, 1, (4, 16))), np.array([97, 98, 98, 99]))
     source = Source(torch.from_numpy(x.T @ x), np.arange(16), (reader,))
     state = Columns(source, np.ones(100, bool), np.zeros(100, bool), 1)
+    state.remove_outputs(98)
     for group in range(15):
         state.remove_inputs(group)
         state.rescore()
         assert len(state.inverse) <= (16 - group - 1) / (1 - GONE) + 1
+    assert state.weight.shape[1] == 2
 
 
 def test_an_output_that_leaves_takes_its_losses_along_to_the_bit() -> None:
@@ -90,3 +92,29 @@ def test_an_output_that_leaves_takes_its_losses_along_to_the_bit() -> None:
         state.remove_outputs(group)
     ((_, costs),) = state.costs()
     assert (costs == 0).all()
+
+
+def test_outputs_that_were_gone_before_ask_for_nothing() -> None:
+    random = np.random.default_rng(0)
+    x, weight = random.normal(0, 1, (100, 6)), torch.from_numpy(random.normal(0, 1, (3, 6)))
+    products, gone = torch.from_numpy(x.T @ x), np.arange(13) == 11
+
+    def costs(reader: Reader) -> list[float]:
+        ((_, found),) = Columns(Source(products, np.arange(6), (reader,)), np.ones(13, bool), gone, RIDGE).costs()
+        return list(found)
+
+    left = Reader(weight[[0, 2]], np.array([10, 12]))
+    assert costs(Reader(weight, np.array([10, 11, 12]))) == pytest.approx(costs(left))
+
+
+@pytest.mark.parametrize("kernel", [1, 4])
+def test_where_nothing_varies_nothing_is_lost(kernel: int) -> None:
+    """A dead layer's maps are constant: their covariance has no inverse."""
+    reader = Reader(torch.ones(3, 6 * kernel), np.full(3, 99))
+    source = Source(torch.zeros(6 * kernel, 6 * kernel), np.arange(6), (reader,))
+    state = Columns(source, np.ones(100, bool), np.zeros(100, bool), RIDGE)
+    for group in range(5):
+        ((_, costs),) = state.costs()
+        assert (costs == 0).all()
+        state.remove_inputs(group)
+        state.rescore()
