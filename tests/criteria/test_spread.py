@@ -223,6 +223,7 @@ def test_a_share_of_operations_is_that_of_the_small_network(
     assert price.share(removed) == pytest.approx(gflops(small, X) / gflops(model, X))
     more = Price(model, graph, operations(model, X), in_all=2 * price.whole)
     share = measured_share(Target("flops", 0.5), more, model, graph, X)
+    assert measured_share(Target("latency", 0.5), more, model, graph, X) is None
     assert share is not None  # half of them hang on no weight, and might go as well
     assert share(removed) == pytest.approx(gflops(small, X) / gflops(model, X) / 2)
     assert price.whole == pytest.approx(1e9 * gflops(model, X) / 2)
@@ -320,17 +321,30 @@ def test_one_of_the_sizes_is_just_enough() -> None:
     assert candidates(64, 1.0, lambda size: float(size**2))[-1] == Candidate(64, 1.0)
 
 
+def test_no_size_below_one_that_is_enough_is_looked_at() -> None:
+    """What a size costs is counted by running the network."""
+    asked: list[int] = []
+
+    def cost(size: int) -> float:
+        asked.append(size)
+        return float(size**2)
+
+    assert candidates(640, 0.5, cost)[-1] == Candidate(448, 1.0)
+    assert min(asked) == 448
+    assert candidates(8, 0.02, cost, step=1)[-1] == Candidate(1, 1.0)
+
+
 def test_where_nothing_is_known_the_middle_is_taken() -> None:
     found = [Candidate(96, 0.7), Candidate(80, 0.86), Candidate(64, 0.99)]
     assert best(found, lambda _: math.nan).imgsz == 80
     assert best(found, lambda each: math.nan if each.imgsz == 80 else each.left).imgsz == 64
 
 
-def test_every_fourth_image_is_held_out_from_the_third_on() -> None:
+def test_one_image_in_four_is_held_out_evenly_by_name() -> None:
     files = [Path(f"{number}.jpg") for number in range(8)]
     fitted, held = split(files[::-1])
-    assert [file.stem for file in held] == ["2", "6"]
-    assert [file.stem for file in fitted] == ["0", "1", "3", "4", "5", "7"]
+    assert [file.stem for file in held] == ["0", "4"]
+    assert [file.stem for file in fitted] == ["1", "2", "3", "5", "6", "7"]
     with pytest.raises(InputError, match="7 train images are too few to choose a size by: give 8"):
         split(files[:7])
 
