@@ -30,6 +30,7 @@ OPTIONS = (
         "-s",
         "--no-header",
         "--tb=no",
+        "--assert=plain",  # the plugin's package would be imported for its assertions, and not from the mutant
         "--disable-warnings",
         "-p",
         "no:cacheprovider",
