@@ -175,10 +175,10 @@ def test_taylor_needs_gradients_of_this_model(twins: Scoring) -> None:
 
 def test_filters_that_repeat_each_other_are_no_distance_apart() -> None:
     """By products of rows, as is quicker for many, equal filters are the rounding of their squares apart."""
-    model = nn.Sequential(nn.Conv2d(3, 40, 1), nn.ReLU(), nn.Conv2d(40, 2, 1)).eval()
+    model = nn.Sequential(nn.Conv2d(3, 40, 9), nn.ReLU(), nn.Conv2d(40, 2, 1)).eval()
     with torch.no_grad():
-        model[0].weight.copy_(model[0].weight[:1].expand(40, -1, -1, -1))
-    graph = trace(model, torch.zeros(1, 3, 4, 4))
+        model[0].weight.copy_(torch.linspace(-1, 1, 3 * 81).reshape(1, 3, 9, 9).expand(40, -1, -1, -1))
+    graph = trace(model, torch.zeros(1, 3, 12, 12))
     assert (scores("fpgm", Scoring(model, graph))[graph.by_name["0"].groups] == 0).all()
 
 

@@ -173,6 +173,11 @@ def test_the_next_medoid_is_the_farthest_point_that_is_none(seed: int) -> None:
     assert new == max(others, key=lambda at: min(distance[at, m] for m in same))
 
 
+def test_far_from_one_medoid_is_not_far_from_all() -> None:
+    line = distances(np.array([[0.0, 0], [10, 0], [12, 0], [5, 0]]))
+    assert _one_more(line, np.array([0, 1], np.intp)).tolist() == [0, 1, 3]
+
+
 def test_equal_importance_goes_to_the_first_and_order_is_that_of_the_medoids() -> None:
     clustering = Clustering(np.array([1, 0, 1, 0, 1], np.intp), np.array([3, 4], np.intp))
     assert representatives(clustering, np.ones(5)) == (1, 0)
