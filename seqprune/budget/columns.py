@@ -107,6 +107,7 @@ class Columns:
         covariance = source.products.double()
         covariance = covariance[stay][:, stay] if len(stay) < len(covariance) else covariance.clone()
         mean = float(covariance.diagonal().mean())
+        # Where nothing varies the inverse means nothing, and nothing that reads it is charged: its rows are zero.
         penalty = ridge * mean if mean > 0 else 1.0
         covariance.diagonal().add_(penalty)
         torch.linalg.cholesky(covariance, out=covariance)
@@ -118,8 +119,6 @@ class Columns:
             weight[torch.from_numpy(gone[reader.groups])] = 0
             weights.append(weight)
         self.weight = torch.cat(weights).T.contiguous()  # [K, outputs]: the rows of a group lie together
-        if mean == 0:  # where nothing varies whatever is removed costs nothing
-            self.weight.zero_()
         self.rows = np.concatenate([reader.groups for reader in source.readers])
         self.columns: dict[int, torch.Tensor] = {}
         groups = source.groups[stays]

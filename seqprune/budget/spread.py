@@ -208,7 +208,7 @@ def _within_floor(graph: ChannelGraph, order: IntArray, floor: float) -> IntArra
     """The order without the groups whose removal would take a layer below its floor."""
     groups = np.concatenate([layer.groups for layer in graph.all_layers])
     layers = np.repeat(np.arange(len(graph.all_layers)), [layer.channels for layer in graph.all_layers])
-    places = np.argsort(groups, kind="stable")
+    places = np.argsort(groups)
     starts = np.searchsorted(groups[places], np.arange(graph.group_count + 1))
     makers = layers[places].tolist()
     spare = [layer.channels - max(1, int(np.ceil(floor * layer.channels))) for layer in graph.all_layers]

@@ -151,6 +151,8 @@ def test_what_meets_the_target_otherwise_is_asked_for_shares_of_the_price(
     scored = scores("l1", Scoring(model, graph))
     found = by_scores(graph, price, scored, 0.5, meet=lambda at: at(0.7))
     np.testing.assert_array_equal(found, by_scores(graph, price, scored, 0.7))
+    twice = by_scores(graph, price, scored, 0.4, share=lambda gone: 2 * price.share(gone) - 1)
+    np.testing.assert_array_equal(twice, found)
 
 
 def test_the_last_channels_of_a_network_may_leave_too() -> None:

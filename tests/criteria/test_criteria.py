@@ -198,6 +198,7 @@ def test_obs_takes_the_least_loss_for_what_it_saves_at_every_step() -> None:
     ).eval()
     graph = trace(model, torch.zeros(1, 3, 32, 32))
     readings, price = readings_of(model, graph, Images()), Price(model, graph)
+    assert [len(source.readers) for source in readings.sources] == [1] * 4
     found = scores("obs", Scoring(model, graph, readings=readings))
 
     def loss(gone: np.ndarray, ignored: np.ndarray) -> float:

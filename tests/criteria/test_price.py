@@ -19,7 +19,7 @@ X = torch.zeros(1, 3, 8, 8)
 
 
 class Odd(nn.Module):
-    """Two layers with one weight, a number that scales all, and an output that the first layer makes too."""
+    """Two layers with one weight, a map that scales all, and an output that the first layer makes too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Odd(nn.Module):
         self.one, self.two = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
         self.two.weight = self.one.weight
         self.last = nn.Conv2d(6, 4, 1)
-        self.scale = nn.Parameter(torch.ones(1))
+        self.scale = nn.Parameter(torch.ones(8, 8))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(x)
@@ -47,6 +47,14 @@ def test_every_parameter_is_charged_once(model: nn.Module) -> None:
     gone = graph.legalise(wanted, np.arange(graph.group_count, dtype=float), free)
     assert gone.any()
     assert price.total(gone) == parameters(compact(model, PrunePlan.from_removed(graph, gone), graph))
+
+
+def test_a_channel_that_one_group_of_a_convolution_reads_saves_what_it_reads() -> None:
+    graph = trace(GROUPED.eval(), X)
+    price, none = Price(GROUPED, graph), np.zeros(graph.group_count, bool)
+    for group in graph.by_name["0"].groups:
+        one = np.arange(graph.group_count) == group
+        assert price.savings(none)[group] == pytest.approx(price.total(none) - price.total(one))
 
 
 class Weighted(nn.Module):

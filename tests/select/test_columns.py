@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from seqprune.budget.columns import GONE, Columns, Reader, Source
+from seqprune.budget.second_order import scaled_weight
 
 RIDGE = 1e-2
 
@@ -109,8 +111,8 @@ def test_outputs_that_were_gone_before_ask_for_nothing() -> None:
 
 @pytest.mark.parametrize("kernel", [1, 4])
 def test_where_nothing_varies_nothing_is_lost(kernel: int) -> None:
-    """A dead layer's maps are constant: their covariance has no inverse."""
-    reader = Reader(torch.ones(3, 6 * kernel), np.full(3, 99))
+    """A dead layer's maps are constant: their covariance has no inverse, and an error in what reads them no weight."""
+    reader = Reader(torch.zeros(3, 6 * kernel), np.full(3, 99))
     source = Source(torch.zeros(6 * kernel, 6 * kernel), np.arange(6), (reader,))
     state = Columns(source, np.ones(100, bool), np.zeros(100, bool), RIDGE)
     for group in range(5):
@@ -118,3 +120,12 @@ def test_where_nothing_varies_nothing_is_lost(kernel: int) -> None:
         assert (costs == 0).all()
         state.remove_inputs(group)
         state.rescore()
+
+
+@pytest.mark.parametrize("unit", [0.0, 1e-6, 1e6])
+def test_outputs_vary_by_what_they_matter_whatever_the_unit_of_what_is_read(unit: float) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 3, 1))
+    covariance = unit * torch.eye(4, dtype=torch.float64)
+    weight = scaled_weight(model, "0", torch.ones(3, 1), covariance, 5.0)
+    assert float(((weight @ covariance) * weight).sum()) == pytest.approx(5.0 if unit else 0.0)
+    assert unit or (weight == 0).all()
