@@ -30,6 +30,7 @@ OPTIONS = (
         "-s",
         "--no-header",
         "--tb=no",
+        "--assert=plain",  # the plugin's package would be imported for its assertions, and not from the mutant
         "--disable-warnings",
         "-p",
         "no:cacheprovider",
@@ -66,7 +67,7 @@ def collect(tests: Sequence[str], scratch: Path, work: Callable[[dict[str, pytes
     settings.register_profile("mutations", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
     settings.load_profile("mutations")
     code = pytest.main([*OPTIONS, f"--basetemp={scratch}", *tests], plugins=[Collected(work)])
-    if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise SystemExit(f"pytest ended with {code}")
 
 

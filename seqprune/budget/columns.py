@@ -112,7 +112,7 @@ class Columns:
         covariance = source.products.double()
         covariance = covariance[stay][:, stay] if len(stay) < len(covariance) else covariance.clone()
         mean = float(covariance.diagonal().mean())
-        # Where nothing varies the inverse means nothing, and whatever is removed costs nothing.
+        # Where nothing varies the inverse means nothing, and nothing that reads it is charged: its rows are zero.
         penalty = ridge * mean if mean > 0 else 1.0
         covariance.diagonal().add_(penalty)
         if len(covariance) <= WELL_POSED * ridge:
@@ -155,7 +155,6 @@ class Columns:
             alike.blocks.baddbmm_(part, part.mT, alpha=-1)
             if alike.index.shape[1] == len(columns):
                 alike.blocks[np.flatnonzero(alike.groups == group)] = torch.eye(len(columns)).to(new)
-        self.weight[columns] = 0
 
     def remove_outputs(self, group: int) -> None:
         """What a removed output would have computed does not matter any more: costs are less by its own."""

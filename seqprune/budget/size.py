@@ -61,17 +61,14 @@ def candidates(
         InputError: no size that leaves enough of the network would do.
     """
     whole = cost(imgsz)
-    found, alone = [], None
-    for size in range(imgsz - imgsz % step, step - 1, -step):
+    found = []
+    for size in range(imgsz - imgsz % step, 0, -step):
         left = target * whole / cost(size)
-        if left >= 1 and alone is None:
-            alone = Candidate(size, 1.0)
-        elif others and LEAST_LEFT <= left <= MOST_LEFT:
-            found.append(Candidate(size, left))
         if left >= 1:
+            found.append(Candidate(size, 1.0))
             break
-    if alone is not None:
-        found.append(alone)
+        if others and LEAST_LEFT <= left <= MOST_LEFT:
+            found.append(Candidate(size, left))
     if not found:
         raise InputError(
             f"no multiple of {step} below {imgsz} pixels brings the cost to {target:g}: take a greater target"

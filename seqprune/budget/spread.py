@@ -180,7 +180,7 @@ def order_of(graph: ChannelGraph, scores: FloatArray, free: BoolArray, spread: S
     key: FloatArray = np.zeros(graph.group_count)
     for pool in pools(graph, free):
         if spread == "uniform":
-            ranks = np.argsort(np.argsort(scores[pool], kind="stable"), kind="stable")
+            ranks = np.argsort(np.argsort(scores[pool], kind="stable"))
             key[pool] = (ranks + 1) / len(pool)
         else:
             mean = scores[pool].mean()
@@ -196,10 +196,9 @@ def pools(graph: ChannelGraph, free: BoolArray) -> list[IntArray]:
     makers = [layer.groups for layer in graph.all_layers]
     arrays = (*makers, *(section for balance in graph.balances for section in balance.sections))
     where = np.repeat(np.arange(len(arrays)), [len(each) for each in arrays])
-    groups = np.concatenate([np.empty(0, np.intp), *arrays])
-    pairs, times = np.unique(groups * max(len(arrays), 1) + where, return_counts=True)
-    starts = np.searchsorted(pairs, np.arange(graph.group_count + 1) * max(len(arrays), 1)).tolist()
-    about, width = np.stack([pairs % max(len(arrays), 1), times], 1).tobytes(), 2 * pairs.itemsize
+    pairs, times = np.unique(np.concatenate(arrays) * len(arrays) + where, return_counts=True)
+    starts = np.searchsorted(pairs, np.arange(graph.group_count + 1) * len(arrays)).tolist()
+    about, width = np.stack([pairs % len(arrays), times], 1).tobytes(), 2 * pairs.itemsize
     found: dict[bytes, list[int]] = {}
     for group in np.flatnonzero(free).tolist():
         # Groups of one pool are in the same of them, equally often.
@@ -211,7 +210,7 @@ def _within_floor(graph: ChannelGraph, order: IntArray, floor: float) -> IntArra
     """The order without the groups whose removal would take a layer below its floor."""
     groups = np.concatenate([layer.groups for layer in graph.all_layers])
     layers = np.repeat(np.arange(len(graph.all_layers)), [layer.channels for layer in graph.all_layers])
-    places = np.argsort(groups, kind="stable")
+    places = np.argsort(groups)
     starts = np.searchsorted(groups[places], np.arange(graph.group_count + 1))
     makers = layers[places].tolist()
     spare = [layer.channels - max(1, int(np.ceil(floor * layer.channels))) for layer in graph.all_layers]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -47,9 +48,10 @@ class Target:
         """
         kind, _, share = text.partition("=") if isinstance(text, str) else ("", "", "")
         try:
-            found = cls(kind.strip(), float(share))
+            number = float(share)
         except ValueError:
-            found = cls(kind, -1.0)
+            number = math.nan
+        found = cls(kind.strip(), number)
         if found.kind not in KINDS or not 0 < found.share < 1:
             raise InputError(f"target {text!r} is not understood: write params=0.8, flops=0.6 or latency=0.7")
         return found

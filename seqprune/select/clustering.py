@@ -84,7 +84,7 @@ def sweep(distance: FloatArray, seed: int) -> Sweep:
     """Clusters into 2 to n - 1 groups. Once every point lies on its medoid, so it does for all greater k."""
     ks = range(2, len(distance))
     # In float64 FasterPAM goes on with swaps that gain a rounding error: ten times as many.
-    coarse = (distance / max(float(distance.max(initial=0)), np.finfo(np.float64).tiny)).astype(np.float32)
+    coarse = (distance / max(float(distance.max()), np.finfo(np.float64).tiny)).astype(np.float32)
     scores: list[float] = []
     clusterings: list[Clustering] = []
     for k in ks:

@@ -70,5 +70,5 @@ def principal_coordinates(rows: FloatArray) -> FloatArray:
     axes = left.T @ centred
     # The sign of an axis is arbitrary; its largest entry is made positive, as scikit-learn's PCA does.
     signs = np.sign(axes[[0, 1], np.abs(axes).argmax(1)])
-    points[:, real] = (left * np.sqrt(squares.clip(min=0)) * np.where(signs == 0, 1, signs))[:, real]
+    points[:, real] = left[:, real] * np.sqrt(squares[real]) * signs[real]
     return points

@@ -36,7 +36,7 @@ def choose_layers(candidates: Sequence[tuple[str, int]], blocks: Iterable[int], 
             by_block[block].append((name, channels))
     empty = [str(block) for block, found in by_block.items() if not found]
     total = sum(map(len, by_block.values()))
-    if empty and len(empty) == len(blocks):
+    if len(empty) == len(blocks):
         raise InputError(f"no prunable convolution in block {', '.join(empty)}: `seqprune inspect` lists the layers")
     if not 1 <= count <= total:
         raise InputError(

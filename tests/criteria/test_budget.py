@@ -132,6 +132,48 @@ def test_absolute_takes_scores_as_they_are(detector: tuple[nn.Module, ChannelGra
     assert removed[groups].sum() == len(groups) - np.ceil(0.1 * len(groups))
 
 
+@pytest.mark.parametrize("spread", SPREADS)
+def test_of_equal_channels_the_first_leave_first(spread: str) -> None:
+    """As many as there are: a sort that is not stable leaves up to sixteen in order, and no more."""
+    model = nn.Sequential(nn.Conv2d(3, 200, 1), nn.ReLU(), nn.Conv2d(200, 2, 1)).eval()
+    graph = trace(model, torch.zeros(1, 3, 4, 4))
+    groups = graph.by_name["0"].groups
+    scored = np.ones(graph.group_count)
+    scored[groups[:100]] = 2
+    gone = by_scores(graph, Price(model, graph), scored, 0.75, spread=spread)[groups]  # type: ignore[arg-type]
+    assert gone[100 : 100 + gone.sum()].all()
+
+
+def test_what_meets_the_target_otherwise_is_asked_for_shares_of_the_price(
+    detector: tuple[nn.Module, ChannelGraph, Price],
+) -> None:
+    model, graph, price = detector
+    scored = scores("l1", Scoring(model, graph))
+    found = by_scores(graph, price, scored, 0.5, meet=lambda at: at(0.7))
+    np.testing.assert_array_equal(found, by_scores(graph, price, scored, 0.7))
+    twice = by_scores(graph, price, scored, 0.4, share=lambda gone: 2 * price.share(gone) - 1)
+    np.testing.assert_array_equal(twice, found)
+
+
+def test_the_last_channels_of_a_network_may_leave_too() -> None:
+    """The output is made by the first layer as well, so that what comes last is in the middle of the network."""
+
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out, self.wide, self.back = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 8, 1), nn.Conv2d(8, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.out(x)
+            return x + self.back(self.wide(x).relu())
+
+    model = Sum().eval()
+    graph = trace(model, torch.zeros(1, 3, 4, 4))
+    assert not graph.pinned[-1]
+    removed = by_scores(graph, Price(model, graph), -np.arange(graph.group_count, dtype=float), 0.6, floor=0.5)
+    assert np.flatnonzero(removed).tolist() == list(range(graph.group_count - int(removed.sum()), graph.group_count))
+
+
 def test_rounding_and_protection(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:
     model, graph, price = detector
     scored = scores("l1", Scoring(model, graph))
@@ -151,8 +193,9 @@ def test_what_cannot_be_is_said(detector: tuple[nn.Module, ChannelGraph, Price])
         by_scores(graph, price, scored, 0.05, floor=0.5)
     with pytest.raises(InputError, match="target=0"):
         by_scores(graph, price, scored, 0)
-    with pytest.raises(InputError, match="one finite number"):
-        by_scores(graph, price, scored * np.nan, 0.5)
+    for wrong in (scored[:-1], np.append(scored, 1.0), np.append(scored[:-1], np.nan)):
+        with pytest.raises(InputError, match="one finite number"):
+            by_scores(graph, price, wrong, 0.5)
 
 
 def test_what_was_met_once_is_not_asked_again(detector: tuple[nn.Module, ChannelGraph, Price]) -> None:

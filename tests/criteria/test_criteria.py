@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from torch import nn
 
 from seqprune import trace
 from seqprune.budget.columns import Reader, Source
-from seqprune.budget.criteria import CRITERIA, Readings, Scoring, register, scores
+from seqprune.budget.criteria import CRITERIA, Readings, Scoring, _summed, register, scores
 from seqprune.budget.price import Price
 from seqprune.budget.second_order import readings_of
 from seqprune.errors import InputError
@@ -133,8 +134,9 @@ def test_bn_sums_what_the_channels_pass_through() -> None:
 
 
 def test_bn_says_what_it_cannot_score() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
-    with pytest.raises(InputError, match="no BatchNorm follows 0"):
+    first = (nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
+    model = nn.Sequential(*first, nn.Conv2d(4, 1, 1), nn.ReLU(), nn.Conv2d(1, 2, 1)).eval()
+    with pytest.raises(InputError, match="no BatchNorm follows 3,"):
         scores("bn", Scoring(model, trace(model, torch.zeros(1, 3, 4, 4))))
 
 
@@ -171,6 +173,15 @@ def test_taylor_needs_gradients_of_this_model(twins: Scoring) -> None:
         scores("taylor", Scoring(twins.model, twins.graph, gradients={}))
 
 
+def test_filters_that_repeat_each_other_are_no_distance_apart() -> None:
+    """By products of rows, as is quicker for many, equal filters are the rounding of their squares apart."""
+    model = nn.Sequential(nn.Conv2d(3, 40, 9), nn.ReLU(), nn.Conv2d(40, 2, 1)).eval()
+    with torch.no_grad():
+        model[0].weight.copy_(torch.linspace(-1, 1, 3 * 81).reshape(1, 3, 9, 9).expand(40, -1, -1, -1))
+    graph = trace(model, torch.zeros(1, 3, 12, 12))
+    assert (scores("fpgm", Scoring(model, graph))[graph.by_name["0"].groups] == 0).all()
+
+
 def test_obs_knows_what_the_others_can_stand_in_for(twins: Scoring) -> None:
     """Of two equal channels one costs nothing, and the other all that both did: 4, more than the third's 0.25."""
     readings = read_by_head(twins.graph, [[1.0, 1, 0], [1, 1, 0], [0, 0, 1]], [1.0, 1.0, 0.5])
@@ -187,6 +198,7 @@ def test_obs_takes_the_least_loss_for_what_it_saves_at_every_step() -> None:
     ).eval()
     graph = trace(model, torch.zeros(1, 3, 32, 32))
     readings, price = readings_of(model, graph, Images()), Price(model, graph)
+    assert [len(source.readers) for source in readings.sources] == [1] * 4
     found = scores("obs", Scoring(model, graph, readings=readings))
 
     def loss(gone: np.ndarray, ignored: np.ndarray) -> float:
@@ -218,6 +230,60 @@ def test_obs_takes_the_least_loss_for_what_it_saves_at_every_step() -> None:
         gone[group] = True
 
 
+def test_obs_orders_a_wide_layer_to_its_last_channel() -> None:
+    """What a floor spares is for the choice to say: equal scores would leave in any order."""
+    model = nn.Sequential(nn.Conv2d(3, 24, 1), nn.ReLU(), nn.Conv2d(24, 2, 1)).eval()
+    graph = trace(model, torch.zeros(1, 3, 4, 4))
+    groups, weight = graph.by_name["0"].groups, torch.linspace(1, 2, 24, dtype=torch.float64)
+    reader = Reader(weight[None], np.flatnonzero(graph.pinned)[:1])
+    source = Source(torch.eye(24, dtype=torch.float64), groups, (reader,))
+    readings = Readings((source,), np.ones(graph.group_count, bool))
+    assert scores("obs", Scoring(model, graph, readings=readings))[groups].tolist() == list(range(24))
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 50])
+def test_scores_are_the_same_however_many_weights_are_added_up_at_once(
+    twins: Scoring, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: scores(name, twins) for name in ("l1", "l2", "lamp")}
+    monkeypatch.setattr("seqprune.budget.criteria.WEIGHTS_AT_ONCE", at_once)
+    for name, expected in before.items():
+        np.testing.assert_array_equal(scores(name, twins), expected)
+
+
+def test_a_wide_layer_is_never_copied_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory for a layer of some hundred megabytes took longer to get than its weights to add up."""
+    monkeypatch.setattr("seqprune.budget.criteria.WEIGHTS_AT_ONCE", 120)
+    copied: list[int] = []
+
+    def each(part: torch.Tensor) -> torch.Tensor:
+        copied.append(part.numel())
+        return part.abs_()
+
+    rows = -torch.ones(10, 70)
+    assert _summed(rows, each).tolist() == [70.0] * 10
+    assert max(copied) <= 120
+    assert (rows == -1).all(), "criteria only read"
+
+
+def test_a_layer_that_reads_nothing_has_no_weights() -> None:
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.some, self.last = nn.Linear(3, 4), nn.Linear(4, 2)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch has nothing to initialise
+                self.none = nn.Linear(0, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last((self.some(x) + self.none(x[:, :0])).relu())
+
+    model = Empty().eval()
+    graph = trace(model, torch.zeros(2, 3))
+    expected = model.some.weight.abs().sum(1).tolist()
+    assert scores("l1", Scoring(model, graph))[graph.by_name["none"].groups] == pytest.approx(expected)
+
+
 def test_obs_has_to_see(twins: Scoring) -> None:
     with pytest.raises(InputError, match="give images"):
         scores("obs", replace(twins, readings=None))
@@ -243,7 +309,7 @@ def test_a_user_adds_a_criterion(twins: Scoring, monkeypatch: pytest.MonkeyPatch
     register("short", lambda _scoring: np.zeros(1))
     with pytest.raises(InputError, match="one number for each group"):
         scores("short", twins)
-    register("broken", lambda scoring: np.full(scoring.graph.group_count, np.nan))
+    register("broken", lambda scoring: np.where(np.arange(scoring.graph.group_count) == 1, np.nan, 1.0))
     with pytest.raises(InputError, match="not finite"):
         scores("broken", twins)
     with pytest.raises(InputError, match="there is no criterion 'best'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from seqprune.budget.cost import gflops, latencies_ms, parameters
 from seqprune.budget.factoring import share_left
 from seqprune.budget.meet import FAR
 from seqprune.budget.price import Price, operations
-from seqprune.budget.size import Candidate, best, candidates, split
+from seqprune.budget.size import LEAST_LEFT, MOST_LEFT, Candidate, best, candidates, split
 from seqprune.budget.spread import TOLERANCE, Budget, _within_floor, order_of, pools, prefix_for
 from seqprune.budget.target import Target, measured_share, meeting, price_of
 from seqprune.budget.units import Units
@@ -114,12 +115,14 @@ def test_a_pool_holds_what_the_same_layers_make_and_the_same_constraints_govern(
 
 
 @pytest.mark.parametrize("spread", ["uniform", "global", "absolute"])
-@pytest.mark.parametrize("scored", ["drawn", "equal", "zero"])
+@pytest.mark.parametrize("scored", ["drawn", "equal", "zero", "a zero layer"])
 def test_orders_by_a_key_that_can_be_said(known: tuple[nn.Module, ChannelGraph], spread: Any, scored: str) -> None:
     _, graph = known
     draw = np.random.default_rng(1)
     free = draw.random(graph.group_count) < 0.8
-    scores = {"drawn": draw.uniform(0, 3, len(free)), "equal": np.ones(len(free)), "zero": np.zeros(len(free))}[scored]
+    scores = {"drawn": draw.uniform(0, 3, len(free)), "zero": np.zeros(len(free))}.get(scored, np.ones(len(free)))
+    if scored == "a zero layer":
+        scores[graph.by_name["model.3.conv"].groups] = 0
     key = {}
     for pool in pools(graph, free):
         ranked = sorted(pool.tolist(), key=lambda g: (scores[g], g))
@@ -231,6 +234,7 @@ def test_a_share_of_operations_is_that_of_the_small_network(
     assert price.share(removed) == pytest.approx(gflops(small, X) / gflops(model, X))
     more = Price(model, graph, operations(model, X), in_all=2 * price.whole)
     share = measured_share(Target("flops", 0.5), more, model, graph, X)
+    assert measured_share(Target("latency", 0.5), more, model, graph, X) is None
     assert share is not None  # half of them hang on no weight, and might go as well
     assert share(removed) == pytest.approx(gflops(small, X) / gflops(model, X) / 2)
     assert price.whole == pytest.approx(1e9 * gflops(model, X) / 2)
@@ -286,8 +290,26 @@ def test_times_are_medians_of_as_many_runs_as_are_asked_for() -> None:
     assert all(0 < each < 1e3 for each in found)
     assert Counting.runs == 5 + 3
     assert len(latencies_ms([nn.Identity()], [X], runs=1)) == 1
+    given = X.clone()
+    latencies_ms([nn.ReLU6(inplace=True)], [given.sub_(1)], runs=1)
+    assert (given == -1).all(), "what a network writes into is a copy"
     with pytest.raises(InputError, match="runs=0 must be at least 1"):
         latencies_ms([nn.Identity()], [X], runs=0)
+
+
+def test_the_first_passes_are_not_counted() -> None:
+    """They take what is compiled, allocated and looked up once."""
+
+    class Warming(nn.Module):
+        runs = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            Warming.runs += 1
+            time.sleep(0.05 if Warming.runs <= 5 else 0)
+            return x
+
+    (found,) = latencies_ms([Warming()], [X], runs=5)
+    assert found < 40
 
 
 # ---- sizes --------------------------------------------------------------------------------------------------------
@@ -325,7 +347,22 @@ def test_sizes_are_multiples_and_the_largest_that_is_enough_alone_ends_them(
 
 def test_one_of_the_sizes_is_just_enough() -> None:
     assert candidates(64, 0.25, lambda size: float(size**2), others=False) == [Candidate(32, 1.0)]
+    for left in (LEAST_LEFT, MOST_LEFT):  # so much less is worth trying at the size as it is
+        assert candidates(640, left, lambda size: float(size**2))[0] == Candidate(640, left)
     assert candidates(64, 1.0, lambda size: float(size**2))[-1] == Candidate(64, 1.0)
+
+
+def test_no_size_below_one_that_is_enough_is_looked_at() -> None:
+    """What a size costs is counted by running the network."""
+    asked: list[int] = []
+
+    def cost(size: int) -> float:
+        asked.append(size)
+        return float(size**2)
+
+    assert candidates(640, 0.5, cost)[-1] == Candidate(448, 1.0)
+    assert min(asked) == 448
+    assert candidates(8, 0.02, cost, step=1)[-1] == Candidate(1, 1.0)
 
 
 def test_where_nothing_is_known_the_middle_is_taken() -> None:
@@ -334,7 +371,7 @@ def test_where_nothing_is_known_the_middle_is_taken() -> None:
     assert best(found, lambda each: math.nan if each.imgsz == 80 else each.left).imgsz == 64
 
 
-def test_every_fourth_image_is_held_out_from_the_third_on() -> None:
+def test_one_image_in_four_is_held_out_evenly_by_name() -> None:
     files = [Path(f"{number}.jpg") for number in range(8)]
     fitted, held = split(files[::-1])
     assert [file.stem for file in held] == ["2", "6"]

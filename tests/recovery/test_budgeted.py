@@ -14,9 +14,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from seqprune import PrunePlan, compact, mask, trace, verify
+from seqprune.budget.criteria import Scoring, scores
 from seqprune.budget.price import Price, operations
-from seqprune.budget.second_order import choose_globally
-from seqprune.budget.spread import Budget, protected
+from seqprune.budget.second_order import choose_globally, readings_of
+from seqprune.budget.spread import Budget, by_scores, protected
 from seqprune.engine.steps import reports
 from seqprune.errors import InputError
 from seqprune.testing.networks import Network, example, random_removal
@@ -60,6 +61,27 @@ def test_savings_are_differences_of_the_total() -> None:
         more[group] = True
         # A group that is both input and output of one tensor saves a little less than both sides say.
         assert savings[group] == pytest.approx(price.total(removed) - price.total(more), rel=0.05)
+
+
+def test_what_is_chosen_for_a_budget_is_the_beginning_of_one_order() -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    price, readings = Price(model, graph), readings_of(model, graph, Images())
+    scored = scores("obs", Scoring(model, graph, readings=readings))
+    for target in (0.9, 0.6):
+        found = choose_globally(model, graph, Images(), price, Budget(target, floor=0, round_to=1))
+        np.testing.assert_array_equal(found, by_scores(graph, price, scored, target, spread="absolute", floor=0))
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.5, 0.6])
+def test_every_layer_keeps_its_least_share(floor: float) -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    budget = Budget(0.5, floor=floor, round_to=1)
+    removed = choose_globally(model, graph, Images(), Price(model, graph), budget)
+    left = [float((~removed[layer.groups]).mean()) for layer in graph.all_layers]
+    assert min(left) >= floor
+    assert floor or min(left) < 0.5
 
 
 @pytest.mark.parametrize("share", [0.9, 0.7, 0.5])

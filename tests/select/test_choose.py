@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_classes_are_shown_as_far_apart_as_the_channels_say() -> None:
 @pytest.mark.parametrize("first", [True, False])
 def test_of_several_layers_the_one_that_knows_most_classes_names_them_and_all_are_heard(first: bool) -> None:
     """Channels that are joined have moments of each layer, which may have seen other objects."""
-    poor = moments([30, 20, 4, 3], seed=8)
+    poor = moments([4, 20, 30, 3], seed=8)
     both = [FOUR, poor] if first else [poor, FOUR]
     choice = choose(both, IMPORTANCE, keep=0.4)
     assert choice.classes == (0, 1, 2, 3)
@@ -145,6 +146,16 @@ def test_every_partition_of_a_sweep_is_one_and_its_score_is_the_formula(seed: in
     assert losses[0] <= best * 1.2
 
 
+@pytest.mark.parametrize("scale", [2.0**-160, 2.0**160])
+def test_partitions_do_not_depend_on_the_unit_of_distances(scale: float) -> None:
+    """FasterPAM gets them in single precision, in which 1e39 is infinite and 1e-46 nothing."""
+    distance = distances(points(12, 0))
+    one, other = sweep(distance, 0), sweep(scale * distance, 0)
+    assert one.scores == other.scores
+    for k in one.ks:
+        assert one.clustering(k).labels.tolist() == other.clustering(k).labels.tolist()
+
+
 def test_a_partition_of_one_is_as_bad_as_can_be() -> None:
     distance = distances(points(6, 0))
     alone = Clustering(np.zeros(6, np.intp), np.array([2], np.intp))
@@ -162,6 +173,11 @@ def test_the_next_medoid_is_the_farthest_point_that_is_none(seed: int) -> None:
     assert new == max(others, key=lambda at: min(distance[at, m] for m in same))
 
 
+def test_far_from_one_medoid_is_not_far_from_all() -> None:
+    line = distances(np.array([[0.0, 0], [10, 0], [12, 0], [5, 0]]))
+    assert _one_more(line, np.array([0, 1], np.intp)).tolist() == [0, 1, 3]
+
+
 def test_equal_importance_goes_to_the_first_and_order_is_that_of_the_medoids() -> None:
     clustering = Clustering(np.array([1, 0, 1, 0, 1], np.intp), np.array([3, 4], np.intp))
     assert representatives(clustering, np.ones(5)) == (1, 0)
@@ -177,8 +193,12 @@ def test_the_knee_is_where_a_rise_ends(fit: Literal["polynomial", "interp1d"]) -
         found = knee(ks, scores, fit)
         assert found is not None
         assert found == bend if fit == "interp1d" else bend < found < 16
-    assert knee((2, 3), (0.1, 0.5), fit) is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # two points are no parabola
+        assert knee((2, 3), (0.1, 0.5), fit) is None
     assert knee((2, 3, 4), (0.5, 0.5, 0.5), fit) is None
+    assert knee((2, 3, 4), (0.1, 0.5, 0.2), fit) == 3
+    assert knee(ks, [k**3 for k in ks], fit) is None, "the more clusters the better"
 
 
 def test_of_several_knees_the_first() -> None:

@@ -7,8 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from seqprune.budget.columns import GONE, WELL_POSED, Columns, Reader, Source
+from seqprune.budget.importance import variances
+from seqprune.budget.second_order import scaled_weight
 
 EXACT = 0.9 / WELL_POSED  # the smallest source is inverted in double precision with it
 """Of ridges."""
@@ -71,13 +74,15 @@ def test_what_is_gone_is_not_carried_along() -> None:
     """The inverse of a source kept its size to the end, and every step paid for the columns that had left."""
     random = np.random.default_rng(0)
     x = random.normal(0, 1, (100, 16))
-    reader = Reader(torch.from_numpy(random.normal(0, 1, (4, 16))), np.full(4, 99))
+    reader = Reader(torch.from_numpy(random.normal(0, 1, (4, 16))), np.array([97, 98, 98, 99]))
     source = Source(torch.from_numpy(x.T @ x), np.arange(16), (reader,))
     state = Columns(source, np.ones(100, bool), np.zeros(100, bool), 1)
+    state.remove_outputs(98)
     for group in range(15):
         state.remove_inputs(group)
         state.rescore()
         assert len(state.inverse) <= (16 - group - 1) / (1 - GONE) + 1
+    assert state.weight.shape[1] == 2
 
 
 def test_an_output_that_leaves_takes_its_losses_along_to_the_bit() -> None:
@@ -93,3 +98,38 @@ def test_an_output_that_leaves_takes_its_losses_along_to_the_bit() -> None:
         state.remove_outputs(group)
     ((_, costs),) = state.costs()
     assert (costs == 0).all()
+
+
+def test_outputs_that_were_gone_before_ask_for_nothing() -> None:
+    random = np.random.default_rng(0)
+    x, weight = random.normal(0, 1, (100, 6)), torch.from_numpy(random.normal(0, 1, (3, 6)))
+    products, gone = torch.from_numpy(x.T @ x), np.arange(13) == 11
+
+    def costs(reader: Reader) -> list[float]:
+        ((_, found),) = Columns(Source(products, np.arange(6), (reader,)), np.ones(13, bool), gone, EXACT).costs()
+        return list(found)
+
+    left = Reader(weight[[0, 2]], np.array([10, 12]))
+    assert costs(Reader(weight, np.array([10, 11, 12]))) == pytest.approx(costs(left))
+
+
+@pytest.mark.parametrize("kernel", [1, 4])
+def test_where_nothing_varies_nothing_is_lost(kernel: int) -> None:
+    """A dead layer's maps are constant: their covariance has no inverse, and an error in what reads them no weight."""
+    reader = Reader(torch.zeros(3, 6 * kernel), np.full(3, 99))
+    source = Source(torch.zeros(6 * kernel, 6 * kernel), np.arange(6), (reader,))
+    state = Columns(source, np.ones(100, bool), np.zeros(100, bool), EXACT)
+    for group in range(5):
+        ((_, costs),) = state.costs()
+        assert (costs == 0).all()
+        state.remove_inputs(group)
+        state.rescore()
+
+
+@pytest.mark.parametrize("unit", [0.0, 1e-6, 1e6])
+def test_outputs_vary_by_what_they_matter_whatever_the_unit_of_what_is_read(unit: float) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 3, 1))
+    covariance = unit * torch.eye(4, dtype=torch.float64)
+    weight = scaled_weight(model, "0", torch.ones(3, 1), variances(model, "0", covariance), 5.0)
+    assert float(((weight @ covariance) * weight).sum()) == pytest.approx(5.0 if unit else 0.0)
+    assert unit or (weight == 0).all()

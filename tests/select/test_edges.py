@@ -39,6 +39,17 @@ def test_no_object_at_all() -> None:
         choose([empty], IMPORTANCE)
 
 
+@pytest.mark.parametrize("classes", [0, 2])
+def test_classes_without_an_object_are_no_distance_apart(classes: int) -> None:
+    """No sample to divide by: NaN, and a warning on the terminal."""
+    none = np.zeros((classes, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jm = jeffries_matusita(ClassMoments(tuple(range(classes)), np.zeros(classes, np.int64), none, none))
+    assert jm.shape == (5, classes // 2)
+    assert (jm == 0).all()
+
+
 def test_an_empty_class_is_left_out() -> None:
     """A class that no image shows has no mean."""
     full = moments()
@@ -71,10 +82,11 @@ def test_zero_variance_is_floored_relative_to_the_channel() -> None:
     np.testing.assert_allclose(jm[1:], 2)
 
 
-def test_scaling_a_channel_does_not_change_its_separability() -> None:
+@pytest.mark.parametrize("scale", [1e-20, 1e-8, 1e8])
+def test_scaling_a_channel_does_not_change_its_separability(scale: float) -> None:
     """The floor must not depend on the unit of the activations."""
     base = moments()
-    scaled = ClassMoments(base.classes, base.count, base.mean * 1e-8, base.m2 * 1e-16)
+    scaled = ClassMoments(base.classes, base.count, base.mean * scale, base.m2 * scale**2)
     np.testing.assert_allclose(jeffries_matusita(scaled), jeffries_matusita(base), rtol=1e-9)
 
 
@@ -98,6 +110,8 @@ def test_all_rows_identical() -> None:
     with pytest.raises(LayerSkipped, match="no knee"):
         choose([same], IMPORTANCE)
     assert len(choose([same], IMPORTANCE, keep=0.5).keep) <= 12
+    for seed in range(3):
+        assert choose([same], IMPORTANCE, keep=0.01, represent="medoid", seed=seed).keep == (0,)
 
 
 def test_no_degenerate_matrix_can_crash_the_process() -> None:
@@ -161,7 +175,9 @@ def test_values_that_are_not_finite_are_said(bad: float) -> None:
     broken.mean[1, 3] = bad
     with pytest.raises(LayerSkipped, match="1 of 24 channels have activations that are not finite"):
         choose([broken], IMPORTANCE)
-    for stage in (lambda: embed(np.full((9, 3), bad), 0), lambda: distances(np.full((9, 2), bad))):
+    one = np.arange(18.0).reshape(9, 2)
+    one[4, 1] = bad
+    for stage in (lambda: embed(one, 0), lambda: distances(one)):
         with pytest.raises(LayerSkipped, match="not finite"):
             stage()
 
@@ -212,6 +228,7 @@ def test_once_a_score_is_one_all_later_are() -> None:
     curve = sweep(distances(space), 0)
     assert curve.scores[2:] == (1.0,) * (len(curve.ks) - 2)
     assert max(curve.scores[:2]) < 1
+    assert len(curve.clusterings) == 3
 
 
 @pytest.mark.parametrize(("ratio", "count"), [(1.0, 24), (0.5, 12), (0.25, 6), (0.01, 1)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seqprune.budget.meet import FAR, NEAR, ROUNDS, meet
@@ -62,6 +62,14 @@ def test_where_the_price_does_not_go_so_far_the_clock_may() -> None:
     assert found == pytest.approx(0.4, rel=NEAR)
 
 
+def test_what_saves_no_time_at_all_is_no_error() -> None:
+    """Launching a layer takes its time whatever it is: a share of the price may leave all of it, and more."""
+    for slowed in (1.0, 1.2):
+        found, measured = tried(lambda share, slowed=slowed: slowed if share > 0.4 else share, 0.6)  # type: ignore[misc]
+        assert found == pytest.approx(0.4, abs=0.1)
+        assert measured[0] == slowed
+
+
 def test_steps_that_are_coarse_end_at_the_nearest() -> None:
     found, measured = tried(lambda share: round(10 * share) / 10, 0.52)
     assert found == 0.5
@@ -84,6 +92,7 @@ def test_what_cannot_be_met_is_said_with_what_can() -> None:
     least=st.floats(0.0, 0.99),
     rounds=st.integers(1, 8),
 )
+@example(overhead=0.5, curved=1.0, target=0.5, least=0.0, rounds=3)  # in proportion nothing at all would stay
 def test_every_share_lies_between_what_left_too_much_and_what_left_too_little(
     overhead: float, curved: float, target: float, least: float, rounds: int
 ) -> None:

@@ -97,6 +97,15 @@ def test_sizes_are_tried_with_so_many_images_at_most_of_all_parts_of_the_data(lo
     assert int(fitted[-1].stem) + max(steps) >= looked_at - 4
 
 
+def test_what_is_held_out_beside_the_others_is_no_more_than_is_looked_at_in_all() -> None:
+    files = [Path(f"{number:04}.jpg") for number in range(1700)]
+    fitted, held = split(files[100:], files[99::-1])
+    assert len(fitted) == MOST_FITTED
+    assert len(held) == MOST_HELD
+    assert held == sorted(held)
+    assert held[:100] == files[:100]
+
+
 @given(st.integers(8, 40), st.integers(0, 200))
 def test_images_that_nothing_is_fitted_to_are_chosen_by_where_they_are_enough(looked_at: int, left: int) -> None:
     files = [Path(f"{number:03}.jpg") for number in range(looked_at + left)]

@@ -69,6 +69,16 @@ def test_the_first_to_leave_is_the_one_that_costs_least() -> None:
     assert order_of([src], 1)[0][0] == (int(np.argmin(errors)),)
 
 
+def test_beside_a_channel_that_has_to_stay_the_others_cost_what_they_do() -> None:
+    src, u = source(seed=4)
+    free = np.isin(np.arange(CHANNELS + 1), range(1, CHANNELS))
+    (first,) = removal_order(
+        *([src], free, (), (), lambda gone: np.ones(len(gone)), lambda gone: bool(gone.any())), floor=0, ridge=1e-9
+    )
+    stay = ~np.isin(np.arange(CHANNELS), first.groups)
+    assert first.loss == pytest.approx(refitted_error(u, src.readers[0].weight.numpy(), stay), rel=1e-4)
+
+
 def test_a_channel_that_another_one_repeats_leaves_first_and_for_nothing() -> None:
     draw = np.random.default_rng(1)
     u = draw.normal(0, 1, (400, CHANNELS))
