@@ -23,6 +23,8 @@ EVERY = 4
 MOST_HELD = 256
 MOST_FITTED = 128
 """More of them bring every size nearer to the unpruned network, and change little about which one is the nearest."""
+CLEAR = 1.01
+"""Of the best so far: by less, a larger size with more done to the network is not taken for better."""
 HOPELESS = 0.95
 """Of the best that was found: where a size does worse, larger ones leave the other moves even less."""
 FEWEST = 2 * EVERY
@@ -79,7 +81,7 @@ def candidates(
 def best(found: Sequence[Candidate], worth: Callable[[Candidate], float]) -> Candidate:
     """The one worth most; where nothing can be measured, the one that leaves the middle to others.
 
-    The smallest is tried first, and none that is larger than a hopeless one.
+    The smallest is tried first: a larger one has to be clearly better, and none is tried beyond a hopeless one.
 
     Args:
         found: the largest first.
@@ -88,14 +90,18 @@ def best(found: Sequence[Candidate], worth: Callable[[Candidate], float]) -> Can
     Raises:
         InputError: none is possible.
     """
-    worths: dict[Candidate, float] = {}
+    taken, most = None, math.nan
+    possible = []
     for each in reversed(found):
-        worths[each] = worth(each)
-        if worths[each] < HOPELESS * max(worths.values()):
+        value = worth(each)
+        if value != -math.inf:
+            possible.append(each)
+        if math.isfinite(value) and (taken is None or value > CLEAR * most):
+            taken, most = each, value
+        elif value < HOPELESS * most:
             break
-    if known := [each for each, value in worths.items() if math.isfinite(value)]:
-        return max(known, key=lambda each: worths[each])
-    possible = [each for each, value in worths.items() if value != -math.inf]
+    if taken is not None:
+        return taken
     if not possible:
         raise InputError("at none of the sizes that were tried the target can be met: take a greater target (--target)")
     return min(possible, key=lambda each: abs(each.left - (LEAST_LEFT + 1) / 2))

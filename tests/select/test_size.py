@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqprune.budget.size import LEAST_LEFT, MOST_FITTED, MOST_HELD, MOST_LEFT, Candidate, best, candidates, split
+from seqprune.budget.size import (
+    CLEAR,
+    LEAST_LEFT,
+    MOST_FITTED,
+    MOST_HELD,
+    MOST_LEFT,
+    Candidate,
+    best,
+    candidates,
+    split,
+)
 from seqprune.errors import InputError
 
 
@@ -59,7 +69,7 @@ def test_no_size_above_a_hopeless_one_is_tried() -> None:
 
 
 @given(st.lists(st.one_of(st.floats(0.01, 1), st.just(math.nan), st.just(-math.inf)), min_size=1, max_size=6))
-def test_what_is_taken_was_tried_and_nothing_that_was_tried_is_worth_more(worths: list[float]) -> None:
+def test_what_is_taken_was_tried_and_nothing_that_was_tried_is_clearly_worth_more(worths: list[float]) -> None:
     found = [Candidate(32 * (len(worths) - at), 0.7 + 0.3 * at / len(worths)) for at in range(len(worths))]
     seen: dict[int, float] = {}
 
@@ -73,7 +83,14 @@ def test_what_is_taken_was_tried_and_nothing_that_was_tried_is_worth_more(worths
         return
     taken = best(found, worth)
     known = [value for value in seen.values() if math.isfinite(value)]
-    assert seen[taken.imgsz] == max(known) if known else seen[taken.imgsz] != -math.inf
+    assert CLEAR * seen[taken.imgsz] >= max(known) if known else seen[taken.imgsz] != -math.inf
+
+
+def test_more_is_done_to_a_network_only_where_that_is_clearly_better() -> None:
+    """Two thousandths on 32 images decided for pairs: on val 544 pixels alone had 0.389, 576 with pairs 0.378."""
+    found = [Candidate(576, 0.94), Candidate(544, 1.0)]
+    assert best(found, lambda each: {576: 0.4440, 544: 0.4429}[each.imgsz]).imgsz == 544
+    assert best(found, lambda each: {576: 0.4480, 544: 0.4429}[each.imgsz]).imgsz == 576
 
 
 def test_what_chooses_is_apart_from_what_is_fitted() -> None:
