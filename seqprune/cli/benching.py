@@ -58,5 +58,6 @@ def bench(
     console = screen.console
     show(console, f"batch {batch}, {runs} runs in turns", *found.cells())
     for about in found.places.values():
-        where = f"{about['threads']} threads of {about['processor']}" if device == "cpu" else about["processor"]
+        used = f"{about['threads']} thread{'s' * (about['threads'] != 1)}"
+        where = f"{used} of {about['processor']}" if device == "cpu" else about["processor"]
         console.print(f"{about['runtime']} {about['version']}, {where}", markup=False)

@@ -152,7 +152,8 @@ class RunFolder:
             task.save(model, weights, plan)
             plan.save(self.folder / FILES[1])
         except (OSError, RuntimeError, InputError) as error:  # torch words a full disk as a RuntimeError
-            raise SeqPruneError(f"the results cannot be written to {self.folder} ({error}); check its disk") from error
+            why = error.__cause__ or error
+            raise SeqPruneError(f"the results cannot be written to {self.folder} ({why}); check its disk") from error
 
     def finish(self, result: PruneResult, whole: bool = True) -> PruneResult:
         """Writes the reports; what was kept on the way is not needed any more where the run is ``whole``.

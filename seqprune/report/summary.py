@@ -15,7 +15,8 @@ def title(record: Record) -> str:
     """``yolov8n.pt, preset fast: 46 layers pruned, compact``."""
     pruned = sum(step.status == "pruned" for step in record.steps)
     tuned = f", fine-tuned for {record.finetune} epochs" if record.finetune else ""
-    return f"{Path(record.model).name}, preset {record.preset}: {pruned} layers pruned, {record.mode}{tuned}"
+    layers = f"{pruned} layer{'s' * (pruned != 1)}"
+    return f"{Path(record.model).name}, preset {record.preset}: {layers} pruned, {record.mode}{tuned}"
 
 
 def proof(record: Record) -> str:
