@@ -191,12 +191,11 @@ def observe(
     varies = {name: variances(model, name, covariance) for name, covariance in read.items()}
     importance = importance_of_layers(varies, known.curvature)
     uses = None if kind == "params" else operations(model, inputs)
-    times = None
-    if timing is not None:
-        times = ranks.first(partial(times_of, model, inputs, timing, list(factorable(model).values())))
+    pairs = factorable(model)
+    times = None if timing is None else ranks.first(partial(times_of, model, inputs, timing, list(pairs.values())))
     spared = tuple(f"{path.rstrip('.')}." for path in protect)
     curves, patches, scales = {}, {}, {}
-    for block, name in factorable(model).items():
+    for block, name in pairs.items():
         if name not in read or f"{name}.".startswith(spared) or (times is not None and name not in times.alone):
             continue
         conv = cast(nn.Conv2d, model.get_submodule(name))

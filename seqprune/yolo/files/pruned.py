@@ -109,5 +109,5 @@ def _width(model: nn.Module, name: str | None) -> int | None:
         return None
     try:
         return int(weight_rows(model.get_submodule(name)).shape[0])
-    except AttributeError:
+    except (AttributeError, ModelError):
         return None
