@@ -237,8 +237,8 @@ def fold_constants(small: nn.Module, plan: PrunePlan, graph: ChannelGraph, remov
 def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: float | None = None) -> Difference:
     """Measures whether both models compute the same in inference, and tries what they run elsewhere.
 
-    That is, where the masked model runs it: its own ``fuse``, what it computes where ``torch.jit.is_tracing()``, the
-    same with gradients on, another size and number of inputs, a first step of training, and what
+    That is, where the masked model runs it: its own ``fuse``, what it computes where ``torch.jit.is_tracing()`` or
+    ``torch.compiler.is_compiling()``, gradients on, another size and number of inputs, a training step, and what
     :func:`seqprune.graph.proof.register_form` states. Where float32 finds a difference, float64 decides.
 
     Args:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,13 +67,33 @@ def as_exported() -> Iterator[None]:
     """Code that asks whether it is traced, or exported to ONNX, is told so meanwhile; its numbers stay numbers."""
     onnx = sys.modules.get("torch.onnx")
     asked = [(torch._C, "_is_tracing"), *([] if onnx is None else [(onnx, "is_in_onnx_export")])]
-    before = [getattr(module, name) for module, name in asked]
+    with _replaced(asked, lambda: True):
+        yield
+
+
+@contextmanager
+def as_compiled(answer: bool = True) -> Iterator[list[bool]]:
+    """Code that asks torch.compiler whether it is compiled is told ``answer`` meanwhile; yields the answers given."""
+    given: list[bool] = []
+
+    def told() -> bool:
+        given.append(answer)
+        return answer
+
+    names = ("is_compiling", "is_dynamo_compiling", "is_exporting")
+    with _replaced([(torch.compiler, name) for name in names if hasattr(torch.compiler, name)], told):
+        yield given
+
+
+@contextmanager
+def _replaced(functions: list[tuple[Any, str]], by: Callable[[], bool]) -> Iterator[None]:
+    before = [getattr(module, name) for module, name in functions]
     try:
-        for module, name in asked:
-            setattr(module, name, lambda: True)
+        for module, name in functions:
+            setattr(module, name, by)
         yield
     finally:
-        for (module, name), function in zip(asked, before, strict=True):
+        for (module, name), function in zip(functions, before, strict=True):
             setattr(module, name, function)
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import outputs
 from seqprune.graph.copying import copied
-from seqprune.graph.modes import as_exported, begin_drawing, drawing, drawn_so_far, inference
+from seqprune.graph.modes import as_compiled, as_exported, begin_drawing, drawing, drawn_so_far, inference
 from seqprune.graph.sizes import other_batches, other_sizes
 from seqprune.graph.values import ANY_FAILURE, cloned, doubled, first_line, leaves, map_tensors, tensors_in
 
@@ -144,7 +144,10 @@ def _ways(
         if other is not None:
             yield name, one, other, inputs
     # In copies: what a network keeps of a pass with gradients could not be copied afterwards.
-    yield "as exported", _AsExported(copied(masked)), _AsExported(copied(small)), inputs
+    exported = _AsExported(copied(masked))
+    yield "as exported", exported, _AsExported(copied(small)), inputs
+    if exported.asks:
+        yield "as compiled", _AsCompiled(copied(masked)), _AsCompiled(copied(small)), inputs
     eager = _WithGradients(copied(masked))
     yield "gradients on", eager, _WithGradients(copied(small)), inputs
     if eager.draws:
@@ -162,8 +165,26 @@ class _AsExported(nn.Module):
         super().__init__()
         self.model = model
 
+    asks = False
+    """Whether it asked if it is compiled."""
+
     def forward(self, *inputs: Any) -> Any:
-        with as_exported():
+        with as_exported(), as_compiled(answer=False) as given:
+            try:
+                return outputs.read(self.model, self.model(*inputs))
+            finally:
+                self.asks = bool(given)
+
+
+class _AsCompiled(nn.Module):
+    """A network that is asked to compute as where it is compiled, in the mode it is in."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *inputs: Any) -> Any:
+        with as_compiled():
             return outputs.read(self.model, self.model(*inputs))
 
 

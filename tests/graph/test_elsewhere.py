@@ -126,6 +126,17 @@ def test_other_code_is_compared(name: str, batch: int) -> None:
         proved(net, X.repeat(batch, 1, 1, 1))
 
 
+@pytest.mark.parametrize("ask", ["is_compiling", "is_exporting"])
+def test_code_for_compilers_is_compared(ask: str) -> None:
+    """What torch.compile or torch.export runs was no part of the proof."""
+    if not hasattr(torch.compiler, ask):
+        pytest.skip(f"this torch has no {ask}")
+    net = Net(lambda m, x: x.roll(1, 1) if getattr(torch.compiler, ask)() else x)
+    with pytest.raises(VerificationError, match="as compiled"):
+        proved(net, X)
+    assert not getattr(torch.compiler, ask)()
+
+
 @pytest.mark.parametrize("asks", [lambda x: len(x) > 2, lambda x: x.shape[2] != 8], ids=["batch", "length"])
 def test_sequences_have_other_batches_and_lengths(asks: Callable[[torch.Tensor], bool]) -> None:
     """Only images were tried in another size and number."""
