@@ -261,9 +261,14 @@ def _compared(
         )
     found = _difference(reference, result)
     if not found.max_rel <= limit:
+        why = (
+            "the weights or the input hold values that are not finite"
+            if math.isnan(found.max_rel)
+            else ("its code may compute with a number of channels; please report this, with the network")
+        )
         raise VerificationError(
             f"the compact model differs from the masked one by {found.max_rel:.2e} of the largest value, {limit:.0e} "
-            "is allowed; NaN means that the weights or the input hold values that are not finite"
+            f"is allowed: {why}"
         )
     return replace(found, precision=str(kind).removeprefix("torch."))
 

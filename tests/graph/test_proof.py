@@ -349,3 +349,12 @@ def test_networks_that_draw_at_random_draw_the_same() -> None:
     other.reads.bias.data += 0.1
     with pytest.raises(VerificationError, match="differs from the masked one"):
         verify(model, other, X)
+
+
+def test_only_a_difference_that_is_no_number_is_put_down_to_the_weights() -> None:
+    model, other = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1)
+    with pytest.raises(VerificationError, match=r"is allowed: its code may compute with a number of channels"):
+        verify(model, other, X)
+    other.bias.data[0] = torch.nan
+    with pytest.raises(VerificationError, match=r"by nan .* hold values that are not finite$"):
+        verify(model, other, X)
