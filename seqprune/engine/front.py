@@ -181,15 +181,21 @@ def beaten(points: Sequence[Mapping[str, Any]], cost: str) -> str:
             what = cost.removeprefix("share_of_")
             ways = ["in eight bits"] * small
             ways += [f"on images of {point['imgsz']} pixels"] * (point["imgsz"] != points[0]["imgsz"])
-            how = " ".join(ways)
+            how, instead = " ".join(ways), _instead(small, points[0], pruned)
             return (
                 f"the unpruned network {how} is better: {point[cost]:.0%} of the {what} and {name} {score:.4f}, the "
-                f"pruned one {pruned[cost]:.0%} and {pruned['accuracy'][name]:.4f}; {_instead(small, pruned['bits'])}"
+                f"pruned one {pruned[cost]:.0%} and {pruned['accuracy'][name]:.4f}; {instead}"
             )
     return ""
 
 
-def _instead(small: bool, bits: int) -> str:
-    if not small:
-        return "let smaller images be a move (--by channels,factors,size, without --imgsz), or take those images alone"
-    return "take it as it is, without training it on" if bits == 8 else "let them count (--int8), or take them alone"
+def _instead(small: bool, whole: Mapping[str, Any], pruned: Mapping[str, Any]) -> str:
+    if small:
+        return (
+            "take it as it is, without training it on"
+            if pruned["bits"] == 8
+            else "let them count (--int8), or take them alone"
+        )
+    if pruned["imgsz"] != whole["imgsz"]:
+        return "take those images alone; more --images say better which size is best"
+    return "let smaller images be a move (--by channels,factors,size, without --imgsz), or take those images alone"

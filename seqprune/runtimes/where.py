@@ -108,16 +108,19 @@ def check_tool(runtime: str) -> None:
     if runtime not in QUANTISING:
         known = " and ".join(QUANTISING)
         raise InputError(f"eight bits are for {known}, not for {runtime}: give one of them as --runtime")
-    if missing := _missing(runtime):
+    if missing := missing_tools(runtime):
         raise InputError(f"eight bits in {runtime} need {missing[0]}: pip install {missing[0]}, or leave out --int8")
 
 
 def has_tool(runtime: str) -> bool:
     """Whether it can bring networks to eight bits here."""
-    return runtime in QUANTISING and not _missing(runtime)
+    return runtime in QUANTISING and not missing_tools(runtime)
 
 
-def _missing(runtime: str) -> list[str]:
+def missing_tools(runtime: str) -> list[str]:
+    """Packages that would have to be installed for that; none where nothing would help."""
+    if runtime not in QUANTISING:
+        return []
     return [package for package in QUANTISING[runtime] if find_spec(package) is None]
 
 

@@ -10,9 +10,12 @@ import pytest
 from clocks import OF_EIGHT_BITS, OVERHEAD, count_time
 
 import seqprune.runtimes.where as where
+from seqprune.engine.listener import Listener
+from seqprune.engine.settings import Choose, Look
 from seqprune.errors import InputError, ModelError
 from seqprune.plan import PrunePlan
 from seqprune.yolo.task import sized
+from seqprune.yolo.task.subject import _eight_bits_for
 
 QUICK = ("--imgsz", "64", "--batch", "4", "--preset", "accurate")
 
@@ -107,7 +110,7 @@ def in_eight_bits(network: Any, task: Any, _watch: Any, _folder: Path) -> dict[s
 def tool(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runtime with a tool for eight bits, whatever is installed."""
     monkeypatch.setattr(where, "is_installed", lambda _runtime: True)
-    monkeypatch.setattr(where, "_missing", lambda _runtime: [])
+    monkeypatch.setattr(where, "missing_tools", lambda _runtime: [])
     monkeypatch.setattr(where, "version", lambda _runtime: "1")
     monkeypatch.setattr("seqprune.yolo.task.eight_bits.eight_bits", in_eight_bits)
 
@@ -175,6 +178,19 @@ def test_eight_bits_are_among_the_trivial_ways_to_less_time(
     monkeypatch.setattr("seqprune.yolo.task.eight_bits.eight_bits", fails)
     report = prune(run, data, tmp_path / "again", *asked)
     assert {each["bits"] for each in report["front"]} == {32}
+
+
+@pytest.mark.parametrize(("runtime", "asked"), [("openvino", ["nncf"]), ("torch", [])])
+def test_who_could_have_eight_bits_is_told_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, runtime: str, asked: list[str]
+) -> None:
+    """In OpenVINO they kept everything in 0.4 of the time, and who had not installed their tool never heard of them."""
+    monkeypatch.setattr(where, "is_installed", lambda _runtime: True)
+    monkeypatch.setattr(where, "find_spec", lambda package: None if package == "nncf" else package)
+    notes: list[str] = []
+    way = Choose(preset="accurate", target="latency=0.5").way
+    assert _eight_bits_for("detect", "data.yaml", Look(runtime=runtime), way, Listener(note=notes.append)) is None
+    assert all(f"`pip install {package}` shows" in note for package, note in zip(asked, notes, strict=True))
 
 
 def test_what_is_not_installed_is_said_before_anything_is_done(run: Any, data: Path, tmp_path: Path) -> None:

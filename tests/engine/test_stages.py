@@ -43,6 +43,9 @@ def test_smaller_images_that_would_have_been_better_are_told() -> None:
     """A target of time left 0.07 of 0.35 where smaller images keep 0.33 in less time, and the table alone showed it."""
     points = [point("unpruned", 320, 1.0, 0.35), point("unpruned", 256, 0.66, 0.33), point("pruned", 320, 0.75, 0.07)]
     assert "images of 256 pixels is better: 66% of the time and map50_95 0.3300" in beaten(points, "share_of_time")
+    assert "let smaller images be a move" in beaten(points, "share_of_time")
+    sized = beaten([*points[:-1], point("pruned", 288, 0.75, 0.07)], "share_of_time")
+    assert sized.endswith("take those images alone; more --images say better which size is best")
     assert beaten([*points[:-1], point("pruned", 320, 0.75, 0.34)], "share_of_time") == ""
     assert beaten([*points[:-1], point("pruned", 320, 0.6, 0.07)], "share_of_time") == ""
     assert beaten([points[0], points[-1]], "share_of_time") == ""

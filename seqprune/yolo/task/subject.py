@@ -20,7 +20,7 @@ from seqprune.engine.stopwatch import Stopwatch
 from seqprune.engine.subject import Subject
 from seqprune.errors import InputError
 from seqprune.observe.batch import Noise
-from seqprune.runtimes.where import QUANTISING, check_tool, has_tool
+from seqprune.runtimes.where import QUANTISING, check_tool, has_tool, missing_tools
 from seqprune.surgery import compact
 from seqprune.yolo.data.files import FileImages
 from seqprune.yolo.data.images import images_for
@@ -76,7 +76,7 @@ def yolo_subject(
     kind = ClassMeasurements if classifies else Measurements
     subject = Subject(detector.model, graph, task, kind, detector.source, str(data), at_size=task.at_size)
     state, way = state or State(), choose.way
-    subject = replace(subject, eight_bits=_eight_bits_for(detector.task, data, look, way))
+    subject = replace(subject, eight_bits=_eight_bits_for(detector.task, data, look, way, told))
     if look.int8 and way.by_time:
         task, way = _in_eight_bits(detector.model, task, look, way, told, state)
         subject = replace(subject, left=(task, None, way))
@@ -121,7 +121,9 @@ def shrinks_unasked(choose: Choose, kind: str, images: int) -> bool:
     )
 
 
-def _eight_bits_for(kind: str, data: str | Path, look: Look, way: Way) -> Callable[..., dict[str, Any]] | None:
+def _eight_bits_for(
+    kind: str, data: str | Path, look: Look, way: Way, told: Listener
+) -> Callable[..., dict[str, Any]] | None:
     """What brings a network to eight bits: asked for, or one of the trivial ways to less time.
 
     Raises:
@@ -132,7 +134,14 @@ def _eight_bits_for(kind: str, data: str | Path, look: Look, way: Way) -> Callab
         if not usable:
             raise InputError("int8 is for detectors whose accuracy is measured: give --data, and leave out --no-val")
         check_tool(look.runtime)
-    elif not (usable and way.by_time and look.front is not False and has_tool(look.runtime)):
+    elif not (usable and way.by_time and look.front is not False):
+        return None
+    elif not has_tool(look.runtime):
+        if missing := missing_tools(look.runtime):
+            told.note(
+                f"eight bits are often the shortest way to less time in {look.runtime}: `pip install "
+                f"{' '.join(missing)}` shows what they bring beside this run, and --int8 takes them"
+            )
         return None
     from seqprune.yolo.task.eight_bits import eight_bits
 
