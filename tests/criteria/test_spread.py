@@ -367,8 +367,8 @@ def test_no_size_below_one_that_is_enough_is_looked_at() -> None:
 
 def test_where_nothing_is_known_the_middle_is_taken() -> None:
     found = [Candidate(96, 0.7), Candidate(80, 0.86), Candidate(64, 0.99)]
-    assert best(found, lambda _: math.nan).imgsz == 80
-    assert best(found, lambda each: math.nan if each.imgsz == 80 else each.left).imgsz == 64
+    assert best(found, lambda _: math.nan, 256).imgsz == 80
+    assert best(found, lambda each: math.nan if each.imgsz == 80 else each.left, 256).imgsz == 64
 
 
 def test_one_image_in_four_is_held_out_evenly_by_name() -> None:

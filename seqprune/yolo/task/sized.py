@@ -72,7 +72,7 @@ def sized(
     about = detector.names, image_channels(detector.model)
     with listed(fitted, *about) as fit, listed(held, *about) as test:
         how: dict[str, Any] = {"round_to": round_to, "protect": protect, "seed": seed}
-        chosen = best(found, _Trial(detector, way, watch, fit, test, batch, device, told, how))
+        chosen = best(found, _Trial(detector, way, watch, fit, test, batch, device, told, how), len(held))
     return chosen.imgsz, chosen.left
 
 
