@@ -205,7 +205,7 @@ def test_verify_refuses_another_model(net: Network, graph: ChannelGraph) -> None
 def test_verify_refuses_values_that_are_not_finite(net: Network, graph: ChannelGraph) -> None:
     """NaN compares as neither above nor below a tolerance."""
     plan = random_plan(graph, 0)
-    with pytest.raises(VerificationError, match="by nan of the largest value.*not finite"):
+    with pytest.raises(VerificationError, match=r"by nan of the largest value.*not finite"):
         verify(mask(net, plan, graph), compact(net, plan, graph), example() * float("nan"))
 
 
