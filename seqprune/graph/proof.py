@@ -158,12 +158,19 @@ def _ways(
         yield "another batch", masked, small, batches
 
 
-class _AsExported(nn.Module):
-    """A network that is asked to compute as where it is exported, in the mode it is in."""
+class _Asked(nn.Module):
+    """A network that is asked to compute in another way, in the mode it is in."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+
+    def run(self, inputs: tuple[Any, ...]) -> Any:
+        return outputs.read(self.model, self.model(*inputs))
+
+
+class _AsExported(_Asked):
+    """As where it is exported."""
 
     asks = False
     """Whether it asked if it is compiled."""
@@ -171,29 +178,21 @@ class _AsExported(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         with as_exported(), as_compiled(answer=False) as given:
             try:
-                return outputs.read(self.model, self.model(*inputs))
+                return self.run(inputs)
             finally:
                 self.asks = bool(given)
 
 
-class _AsCompiled(nn.Module):
-    """A network that is asked to compute as where it is compiled, in the mode it is in."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+class _AsCompiled(_Asked):
+    """As where it is compiled."""
 
     def forward(self, *inputs: Any) -> Any:
         with as_compiled():
-            return outputs.read(self.model, self.model(*inputs))
+            return self.run(inputs)
 
 
-class _WithGradients(nn.Module):
-    """A network that is asked to compute as in training, in the mode it is in."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+class _WithGradients(_Asked):
+    """As in training."""
 
     draws = False
     """Whether it drew at random."""
@@ -201,23 +200,19 @@ class _WithGradients(nn.Module):
     def forward(self, *inputs: Any) -> Any:
         before = drawn_so_far(self.model)
         with torch.enable_grad():
-            found = outputs.read(self.model, self.model(*inputs))
+            found = self.run(inputs)
         self.draws = drawn_so_far(self.model) != before
         return found
 
 
-class _Drawing(nn.Module):
-    """A network that is run several times, each drawing something else."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
+class _Drawing(_Asked):
+    """Several times, each drawing something else."""
 
     def forward(self, *inputs: Any) -> Any:
         found = []
         for seed in range(DRAWS):
             begin_drawing(seed)
-            found.append(outputs.read(self.model, self.model(*cloned(inputs))))
+            found.append(self.run(cloned(inputs)))
         return found
 
 
