@@ -152,8 +152,7 @@ class RunFolder:
             task.save(model, weights, plan)
             plan.save(self.folder / FILES[1])
         except (OSError, RuntimeError, InputError) as error:  # torch words a full disk as a RuntimeError
-            why = error.__cause__ or error
-            raise SeqPruneError(f"the results cannot be written to {self.folder} ({why}); check its disk") from error
+            raise self._full("results", error) from error
 
     def finish(self, result: PruneResult, whole: bool = True) -> PruneResult:
         """Writes the reports; what was kept on the way is not needed any more where the run is ``whole``.
@@ -168,12 +167,14 @@ class RunFolder:
                 for name in reversed(FILES[2:]):  # the numbers last: with them a run is over
                     result.report(self.folder / name)
             except (OSError, InputError) as error:  # what a run found out is no input
-                raise SeqPruneError(
-                    f"the report cannot be written to {self.folder} ({error}); check its disk"
-                ) from error
+                raise self._full("report", error) from error
             if whole:
                 self.state.clear()
         return result
+
+    def _full(self, what: str, error: Exception) -> SeqPruneError:
+        why = error.__cause__ or error
+        return SeqPruneError(f"the {what} cannot be written to {self.folder} ({why}); check its disk")
 
 
 def files_of(task: Task) -> tuple[str, ...]:
