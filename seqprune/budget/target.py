@@ -40,6 +40,10 @@ class Target:
     share: float
     of: float = 1.0
 
+    def of_the_rest(self, share: float) -> Target:
+        """The same target, ``share`` of a network that something left of this one."""
+        return Target(self.kind, share, of=self.share / share * self.of)
+
     @classmethod
     def parse(cls, text: str) -> Target:
         """

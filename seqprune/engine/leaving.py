@@ -161,11 +161,7 @@ class _Leaving:
         engine = whole.aside(original=model, graph=graph, streams=self._streams(blocks))
         chosen, relevance = Chosen(PrunePlan((), graph.inputs), model, ()), self.relevance
         if share < 1:
-            way = replace(
-                self.way,
-                by=self.others,
-                target=Target(self.target.kind, share, of=self.target.share / share * self.target.of),
-            )
+            way = replace(self.way, by=self.others, target=self.target.of_the_rest(share))
             engine, chosen, relevance = self.rest(engine, way)
         chosen = replace(chosen, plan=replace(chosen.plan, blocks=blocks))
         original = aligned(whole.original, chosen.plan.factors)

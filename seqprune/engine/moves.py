@@ -166,7 +166,7 @@ class _Pairs:
             between = engine.aside(original=made.model, graph=graph)  # warnings were said of the whole network
             about: dict[str, Any] = self.how | self.watched
             about |= {"relevance": between.weigh_errors(), "reading": between.reading}
-            rest = Target(target.kind, target.share / left, of=left * target.of)
+            rest = target.of_the_rest(target.share / left)
             plan = accurate_plan(made.model, graph, engine.task, rest, **about)
         steps = (*pairs(whole, made.factors, plan), *_beside(reports(graph, plan), made.factors))
         for step in steps:

@@ -14,7 +14,6 @@ from torch import nn
 from ultralytics.data.utils import img2label_paths
 
 from seqprune.budget.size import Candidate, best, candidates, split
-from seqprune.budget.target import Target
 from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.listener import Listener, within
 from seqprune.engine.moves import decide
@@ -148,4 +147,4 @@ def _cost(model: nn.Module, watch: Stopwatch | None, size: int) -> float:
 def left_to_others(way: Way, share: float) -> Way:
     """The way to what is left of its target; nothing is repaired where nothing is done."""
     assert way.target is not None  # noqa: S101 - only a preset with a target has moves
-    return replace(way, target=Target(way.target.kind, share), recover=way.recover if share < 1 else "none")
+    return replace(way, target=way.target.of_the_rest(share), recover=way.recover if share < 1 else "none")
