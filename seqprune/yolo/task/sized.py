@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 from ultralytics.data.utils import img2label_paths
 
-from seqprune.budget.size import Candidate, best, candidates, split
+from seqprune.budget.size import MOST_HELD, Candidate, along, best, candidates, curve, evenly, split
 from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.listener import Listener, within
 from seqprune.engine.moves import decide
@@ -66,13 +67,32 @@ def sized(
     if len(found) == 1:
         return found[0].imgsz, found[0].left
     about_images = partial(DetectionImages, data, imgsz=imgsz, batch=batch, names=detector.names, seed=seed)
-    fitted, held = _apart(about_images(images=images).files, about_images(images=None).files)
-    told.note(f"sizes are judged on {len(held)} train images that nothing is fitted to")
+    known = about_images(images=None).files
+    fitted, held = _apart(about_images(images=images).files, known)
     about = detector.names, image_channels(detector.model)
-    with listed(fitted, *about) as fit, listed(held, *about) as test:
+    with _some_of(known, about) as every, listed(fitted, *about) as fit, listed(held, *about) as test:
+        measure = partial(_by_objects, batch=batch, device=device)
+        alone = _alone(detector.model, every, along(found, imgsz, step), measure, told)
+        told.note(f"other moves are judged on {len(held)} train images that nothing is fitted to")
         how: dict[str, Any] = {"round_to": round_to, "protect": protect, "seed": seed}
-        chosen = best(found, _Trial(detector, way, watch, fit, test, batch, device, told, how), len(held))
+        trial = _Trial(detector, way, watch, fit, test, batch, device, told, how, alone, measure)
+        chosen = best(found, trial, len(held))
     return chosen.imgsz, chosen.left
+
+
+def _alone(
+    model: nn.Module, images: Path, sizes: Sequence[int], measure: Callable[..., float], told: Listener
+) -> Callable[[int], float]:
+    """Accuracy of the unpruned network over the sizes of the images."""
+    measured = {}
+    for size in sizes:
+        told.stage(f"measure {size} pixels alone", None)
+        measured[size] = measure(model, images, imgsz=size)
+    told.note(
+        "map50_95 by objects of the unpruned network, train images: "
+        + ", ".join(f"{size} pixels {value:.4f}" for size, value in measured.items())
+    )
+    return curve(measured)
 
 
 @dataclass(frozen=True)
@@ -82,6 +102,8 @@ class _Trial:
     Attributes:
         fit, test: data sets of those.
         how: what else is asked for.
+        alone: accuracy of the unpruned network at a size, of many more images than ``test`` has.
+        measure: accuracy of a network on a data set.
     """
 
     detector: LoadedDetector
@@ -93,9 +115,17 @@ class _Trial:
     device: torch.device
     told: Listener
     how: Mapping[str, Any]
+    alone: Callable[[int], float]
+    measure: Callable[..., float]
 
     def __call__(self, each: Candidate) -> float:
-        """Its accuracy; ``-inf`` where the other moves cannot bring what is left to them."""
+        """Its accuracy; ``-inf`` where the other moves cannot bring what is left to them.
+
+        What they lose is measured beside the unpruned network on the same images: both move alike with what these show.
+        """
+        if each.left == 1:
+            self.told.note(f"{each.imgsz} pixels: map50_95 by objects {self.alone(each.imgsz):.4f}, alone enough")
+            return self.alone(each.imgsz)
         detector, model, watch = self.detector, self.detector.model, self.watch
         about_images: dict[str, Any] = {"imgsz": each.imgsz, "batch": self.batch, "names": detector.names}
         seen = DetectionImages(self.fit, stride=detector.stride, **about_images)
@@ -105,7 +135,7 @@ class _Trial:
         engine = Engine(*about, told=inside)
         if watch is not None:
             engine = replace(engine, watch=replace(watch, task=task))
-        relevance = engine.weigh_errors() if each.left < 1 else None
+        relevance = engine.weigh_errors()
         left = left_to_others(self.way, each.left)
         try:
             decided = decide(engine, left, **self.how, relevance=relevance, compared=False)
@@ -113,15 +143,16 @@ class _Trial:
             self.told.note(f"at {each.imgsz} pixels the target cannot be met: {why}")
             engine.close()
             return -math.inf
-        repaired, chosen = decided.chosen.masked, decided.chosen
-        if each.left < 1:
-            repaired, _ = decided.engine.repair(chosen, self.way.recover, decided.relevance)
+        repaired, _ = decided.engine.repair(decided.chosen, self.way.recover, decided.relevance)
         decided.engine.close()
-        small = compact(repaired, chosen.plan, decided.engine.graph)
         inside.stage("measure", None)
-        measured: dict[str, Any] = {"imgsz": each.imgsz, "batch": self.batch, "device": str(self.device)}
-        found = validate(small, self.test, **measured).by_objects
-        self.told.note(f"{each.imgsz} pixels: map50_95 by objects {found:.4f}, the other moves leave {each.left:.0%}")
+        small = compact(repaired, decided.chosen.plan, decided.engine.graph)
+        before, after = (self.measure(network, self.test, imgsz=each.imgsz) for network in (model, small))
+        found = self.alone(each.imgsz) * after / before if before else math.nan
+        self.told.note(
+            f"{each.imgsz} pixels: map50_95 by objects {found:.4f}, {self.alone(each.imgsz):.4f} without other moves, "
+            f"which leave {each.left:.0%}"
+        )
         return found
 
 
@@ -129,6 +160,15 @@ def _apart(looked_at: Sequence[Path], known: Sequence[Path]) -> tuple[list[Path]
     """Files to fit to, and to choose by; see :func:`seqprune.budget.size.split`."""
     among = set(looked_at)
     return split(looked_at, [file for file in known if file not in among], labelled=_is_labelled)
+
+
+def _some_of(files: Sequence[Path], about: tuple[Mapping[int, str], int]) -> AbstractContextManager[Path]:
+    """A data set of those that have labels, as many as are measured at most."""
+    return listed(evenly([file for file in sorted(files) if _is_labelled(file)] or sorted(files), MOST_HELD), *about)
+
+
+def _by_objects(model: nn.Module, images: Path, *, imgsz: int, batch: int, device: torch.device) -> float:
+    return validate(model, images, imgsz=imgsz, batch=batch, device=device).by_objects
 
 
 def _is_labelled(image: Path) -> bool:
