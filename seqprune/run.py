@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -10,7 +9,6 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from seqprune.engine.listener import Listener, together
@@ -25,7 +23,7 @@ from seqprune.engine.task import Task
 from seqprune.errors import MeasurementError
 from seqprune.graph.modes import uncompiled
 from seqprune.observe.device import as_device
-from seqprune.observe.ranks import Ranks, connect
+from seqprune.observe.ranks import connect, own_device
 from seqprune.report import summary
 from seqprune.report.result import PruneResult, RunFolder
 from seqprune.report.screen import Screen
@@ -159,13 +157,6 @@ def _tuner(subject: Subject, data: Any, look: Look, train: Train, seed: int, tol
         **train.arguments,
     }
     return Tuner(data, arguments | {"teacher": subject.model if train.distill else None}, told.stage, told.epoch)
-
-
-def own_device(device: torch.device, ranks: Ranks) -> torch.device:
-    """The GPU that ``torchrun`` means for this process, where a GPU is asked for and there are several processes."""
-    if ranks.count == 1 or device.type != "cuda":
-        return device
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 __all__ = ["PruneResult", "prune"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from seqprune.cli.commands import first_the_file
-from seqprune.cli.console import emit, screen_for
+from seqprune.cli.console import emit, is_follower, screen_for
 from seqprune.cli.opening import OPENED, Mean, Model, Std, Trust, Weights, numbers, opening
 from seqprune.cli.options import BatchSize, Device, Resume, Seed, Size, Threads
 from seqprune.cli.resuming import absolute, alone, asked_of, new_run, resumable
@@ -131,7 +132,7 @@ def compare(
     """Prune with several methods to equal parameters and measure them on the same images, fine-tuned alike or not."""
     if resume is not None:
         alone(model, data)
-        _compare(asked_of(resume, COMPARE, "compare"), resume, trust)
+        _compare(asked_of(resume, COMPARE, "compare"), None if is_follower() else resume, trust)
         return
     from seqprune.report.folder import free_folder
 
@@ -148,16 +149,18 @@ def compare(
     asked |= {"images": images, "subsets": subsets, "finetune": finetune}
     asked |= {"runtimes": runtime.split(",") if runtime else [], "threads": threads}
     asked |= _common(model, data, imgsz, batch, device, seed) | opening(weights, mean, std)
-    with new_run(free_folder(out.parent, None, out.name), absolute(asked)) as folder:
+    first = nullcontext() if is_follower() else new_run(free_folder(out.parent, None, out.name), absolute(asked))
+    with first as folder:
         _compare(asked, folder, trust)
 
 
-def _compare(asked: dict[str, Any], folder: Path, trust: bool) -> None:
+def _compare(asked: dict[str, Any], folder: Path | None, trust: bool) -> None:
+    """In a folder, which the first of several processes has."""
     from seqprune.engine.state import State
     from seqprune.measure.compare import compare as measure
 
-    with screen_for() as screen, resumable("compare", folder):
-        state = State(folder / "state")
+    with screen_for(folder is None) as screen, resumable("compare", folder):
+        state = State(folder and folder / "state")
         found = measure(
             **asked,
             trust=trust,
@@ -165,6 +168,8 @@ def _compare(asked: dict[str, Any], folder: Path, trust: bool) -> None:
             on_row=lambda row: screen.console.print(str(row), markup=False),  # a machine may stop before the last one
             state=state,
         )
+        if folder is None:
+            return
         epochs = asked["finetune"]
         show(screen.console, f"fine-tuned for {epochs} epochs" if epochs else "no training", *found.cells())
         found.write(folder)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -23,6 +24,7 @@ from seqprune.engine.task import Task
 from seqprune.errors import ChangedError, DataError, LostError, SeqPruneError
 from seqprune.measure.comparison import UNPRUNED, Row, mean_of
 from seqprune.measure.methods import EIGHT_BITS, IMGSZ, Method, smaller
+from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.plan import PrunePlan
 from seqprune.runtimes.where import Where
 
@@ -45,6 +47,7 @@ class Bench:
         tune: trains what a method left; ``None`` trains nothing.
         places: runtimes in which every row is timed, beside the bare forward pass.
         tool: the one of them whose tool brings networks to eight bits, where that is asked for.
+        ranks: the processes that share the rows.
     """
 
     subject: Subject
@@ -57,6 +60,8 @@ class Bench:
     tune: Tune | None = None
     places: Sequence[Where] = ()
     tool: Where | None = None
+    ranks: Ranks = ALONE
+    _found: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
     _made: dict[tuple[str, float], tuple[nn.Module, Task]] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -85,22 +90,44 @@ class Bench:
             example = self._example(self.model)
             return replace(row, latency_ms=latencies_ms([self.model], [example], "cpu")[0], times=times)
 
-        return self.kept(UNPRUNED, make)
+        return Row.of(self.ranks.first(lambda: self.kept(UNPRUNED, make).plain()))
 
     def kept(self, name: str, make: Callable[[], Row]) -> Row:
         """The row of that name, measured now or before; with its reason where the method failed."""
-        return Row.of(self.state.plain(f"row-{name}", lambda: make().plain()))
+        if name not in self._found:
+            self._found[name] = self.state.plain(f"row-{name}", lambda: make().plain())
+        return Row.of(self._found[name])
 
-    def pruned(self, row: Row, prune: Method) -> Row:
+    def recall(self, of: Sequence[tuple[float, str]]) -> None:
+        """Every process gets the unpruned network's row, and those of an earlier comparison of these methods."""
+        names = [name for target, method in of for name in self._names(target, method)]
+        known = self.ranks.first(lambda: {name: self.state.read_plain(f"row-{name}") for name in names})
+        self._found.update({name: row["found"] for name, row in known.items() if row is not None})
+        self._found[UNPRUNED] = self.unpruned.plain()  # here, where all of them ask for it
+
+    def exchange(self) -> None:
+        """Every process gets the rows that each has measured; the first keeps them."""
+        found = self.ranks.joined(self._found)
+        if self.ranks.rank == 0:
+            for name in found.keys() - self._found.keys():
+                self.state.write_plain(f"row-{name}", {"found": found[name]})
+        self._found.update(found)
+
+    def _names(self, target: float, method: str) -> list[str]:
+        """Under which the rows of a method are kept."""
+        runs = [f"{target!r}-{method}-{number}" for number in range(len(self.samples))]
+        return [*runs, f"{target!r}-{_in_eight_bits(method)}"]
+
+    def pruned(self, row: Row, prune: Method, tell: Callable[[Row], None]) -> Row:
         """The row's mean over all samples; with its reason where one of them failed."""
         runs: list[Row] = []
-        for number in range(len(self.samples)):
-            run = self.kept(f"{row.target!r}-{row.method}-{number}", partial(self.run, row, prune, number))
+        for number, name in zip(range(len(self.samples)), self._names(row.target, row.method), strict=False):
+            run = self.kept(name, partial(self.run, row, prune, number))
             if run.reason:
                 return run
             runs.append(run)
             if len(self.samples) > 1:
-                self.tell(run)
+                tell(run)
         return mean_of(runs)
 
     def run(self, row: Row, prune: Method, number: int) -> Row:
@@ -129,7 +156,7 @@ class Bench:
 
     def quantised(self, row: Row, prune: Method | None = None) -> Row:
         """The same network in eight bits, calibrated on the first sample; pruned again if an earlier run did."""
-        name = EIGHT_BITS if row.method == UNPRUNED else f"{row.method}+{EIGHT_BITS}"
+        name = _in_eight_bits(row.method)
         return self.kept(f"{row.target!r}-{name}", partial(self._quantised, row, name, prune))
 
     def _quantised(self, row: Row, name: str, prune: Method | None) -> Row:
@@ -186,3 +213,7 @@ class Bench:
 
     def _example(self, model: nn.Module) -> object:
         return self.subject.task.example(model)
+
+
+def _in_eight_bits(method: str) -> str:
+    return EIGHT_BITS if method == UNPRUNED else f"{method}+{EIGHT_BITS}"

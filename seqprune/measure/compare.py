@@ -18,9 +18,10 @@ from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import InputError
 from seqprune.measure.bench import Bench, Tune
-from seqprune.measure.comparison import COUNTED, Comparison, Row
+from seqprune.measure.comparison import COUNTED, UNPRUNED, Comparison, Row
 from seqprune.measure.methods import EIGHT_BITS, IMGSZ, Method, Resizable, is_network, method
 from seqprune.observe.device import as_device
+from seqprune.observe.ranks import Ranks, connect, own_device
 from seqprune.plain import is_share
 from seqprune.runtimes.where import QUANTISING, Where
 from seqprune.sources.opening import opened
@@ -56,11 +57,10 @@ def compare(
     Args:
         model, data: as :func:`seqprune.prune` takes them; methods look at ``train``, accuracy is measured on ``val``.
             The first accuracy that is measured is compared.
-        targets: shares that stay.
         methods: names, see :func:`seqprune.measure.methods.method`, or files of other networks of the same classes,
             measured as they are. At equal operations smaller images, ``imgsz``, are always among them. ``int8`` follows
             every row with the same in eight bits, by the tool of one of the ``runtimes`` and the same images.
-        count: of what: ``params``, or ``flops``.
+        targets, count: shares that stay, of the ``params`` or ``flops``.
         images: training images, a seeded sample, the same for every method; all of them where None.
         imgsz, batch, device, seed: see :mod:`seqprune.engine.settings`; pruning and timing are on the CPU.
         subsets: calibration subsets of so many ``images``, without one in common where there are enough; each method
@@ -71,21 +71,22 @@ def compare(
         state: rows of an earlier comparison of the same that was ended; each row is kept there as it comes.
         how: see :class:`seqprune.engine.settings.Open`.
 
-    A method that fails gives a row with its reason, and the others go on.
+    A method that fails gives a row with its reason, and the others go on. Under ``torchrun`` each process measures a
+    row at a time, all of them return all rows, and the first alone keeps them.
 
     Raises:
         InputError: weights, data, names or numbers that cannot be used, or others than the state was begun with.
         LostError: images are gone that were there.
     """
-    chosen = _chosen(targets, methods, count, subsets, finetune)
+    ranks, told, state = connect(), listener or Listener(), state or State()
+    chosen = _chosen(targets, methods, count, subsets, finetune, ranks)
     places, tool = _places(runtimes, threads, device, methods)
-    told, state = listener or Listener(), state or State()
-    look = _look(Look(images and images * subsets, imgsz, batch, device), tool)
-    asked = look, Choose(seed=seed), Train(finetune), Open(**how)
-    subject, look = opened(model, data, *asked, device=as_device(str(device)), told=told)
+    wanted = Look(images and images * subsets, imgsz, batch, device)
+    asked = _look(wanted, tool), Choose(seed=seed), Train(finetune), Open(**how)
+    subject, look = opened(model, data, *asked, device=own_device(as_device(str(device)), ranks), told=told)
     tasks = samples(subject.task, subsets, images, seed)
     tune = _tune(data, finetune, look, state) if finetune else None
-    bench = Bench(subject, tasks, count, seed, told, on_row, state, tune, places, tool)
+    bench = Bench(subject, tasks, count, seed, told, on_row, state, tune, places, tool, ranks)
     about = (count, look.imgsz, batch, seed, subsets, finetune)
     _hold(state, subject, tasks, repr((targets, list(methods), about, places)))
     found = _settings(subject, tasks, look, about), _rows(bench, targets, chosen | _trivial(subject.task, count))
@@ -129,7 +130,7 @@ def _trivial(task: Task, count: str) -> dict[str, Method]:
 
 
 def _chosen(
-    targets: Sequence[float], methods: Sequence[str], count: str, subsets: int, finetune: int
+    targets: Sequence[float], methods: Sequence[str], count: str, subsets: int, finetune: int, ranks: Ranks
 ) -> dict[str, Method]:
     """The methods by name.
 
@@ -142,6 +143,8 @@ def _chosen(
             f"subsets={subsets}, finetune={finetune}: give the number of samples that methods look at, 1 or more, and "
             "epochs, 0 or more"
         )
+    if finetune and ranks.count > 1:
+        raise InputError("fine-tuning is not part of a comparison under torchrun: leave out torchrun, or finetune")
     if count not in COUNTED:
         raise InputError(f"methods are compared at equal parameters or operations, not {count}: choose params or flops")
     if not (isinstance(targets, Sequence) and targets and chosen and all(map(is_share, targets))):
@@ -150,23 +153,32 @@ def _chosen(
 
 
 def _rows(bench: Bench, targets: Sequence[float], chosen: dict[str, Method]) -> tuple[Row, ...]:
-    """The unpruned network first, those that failed last."""
-    rows: list[Row] = []
-    failed: list[Row] = []
-
-    def add(row: Row, prune: Method | None = None) -> None:
-        (failed if row.reason else rows).append(row)
-        bench.tell(row)
-        if bench.tool is not None and not row.reason and EIGHT_BITS not in row.method:
-            add(bench.quantised(row, prune))
-
-    add(bench.unpruned)
-    once = [(1.0, name) for name in chosen if is_network(name)]
+    """The unpruned network first, those that failed last; of several processes each measures a row at a time."""
+    networks = [(1.0, name) for name in chosen if is_network(name)]
     again = [(target, name) for target in targets for name in chosen if not is_network(name)]
-    for target, name in (*once, *again):
-        prune = chosen[name]
-        add(bench.pruned(Row(name, target), prune), prune)
-    return (*rows, *failed)
+    every, ranks = [(1.0, UNPRUNED), *networks, *again], bench.ranks
+
+    def measured(target: float, name: str, tell: Callable[[Row], None]) -> list[Row]:
+        prune = chosen.get(name)
+        found = [bench.unpruned if prune is None else bench.pruned(Row(name, target), prune, tell)]
+        tell(found[0])
+        if bench.tool is not None and not found[0].reason:
+            found.append(bench.quantised(found[0], prune))
+            tell(found[1])
+        return found
+
+    rows: list[Row] = []
+    if ranks.count > 1:
+        bench.recall(every)
+    for at in range(0, len(every), ranks.count):
+        together = every[at : at + ranks.count]
+        if ranks.count > 1:
+            for mine in together[ranks.rank : ranks.rank + 1]:
+                measured(*mine, lambda _row: None)
+            bench.exchange()
+        for each in together:
+            rows += measured(*each, bench.tell)
+    return (*(row for row in rows if not row.reason), *(row for row in rows if row.reason))
 
 
 def _tune(data: Any, epochs: int, look: Look, state: State) -> Tune:

@@ -176,3 +176,10 @@ def _leave() -> None:
 def share(images: LabelledImages, ranks: Ranks) -> LabelledImages:
     """A process's batches."""
     return images if ranks.count == 1 else every(images, ranks.rank, ranks.count)
+
+
+def own_device(device: torch.device, ranks: Ranks) -> torch.device:
+    """The GPU that ``torchrun`` means for this process, where a GPU is asked for and there are several processes."""
+    if ranks.count == 1 or device.type != "cuda":
+        return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

@@ -52,6 +52,32 @@ def test_fine_tuning_under_torchrun_is_refused(data: Path, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+COMPARED = ("--target", "params=0.8", "--methods", "l1,random,lamp", "--imgsz", "64", "--batch", "2")
+
+
+@pytest.mark.slow
+def test_two_processes_compare_what_one_compares(process: Any, data: Path, tmp_path: Path) -> None:
+    asked = ("compare", "yolov8n.yaml", "--data", data, *COMPARED, "--images", "2", "--subsets", "2")
+    both = torchrun(*asked, "--out", tmp_path / "two")
+    assert both.returncode == 0, both.stderr
+    assert both.stdout.count("results in") == 1
+    code, _, err = process(*asked, "--out", tmp_path / "one")
+    assert code == 0, err
+    one, two = (json.loads((tmp_path / name / "compare.json").read_text()) for name in ("one", "two"))
+    timed = ("seconds", "latency_ms")
+    one, two = ([{k: v for k, v in row.items() if k not in timed} for row in found["rows"]] for found in (one, two))
+    assert one == two
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
+
+
+@pytest.mark.slow
+def test_fine_tuning_is_no_part_of_a_comparison_in_two_processes(data: Path, tmp_path: Path) -> None:
+    both = torchrun("compare", "yolov8n.yaml", "--data", data, *COMPARED, "--finetune", "1", "--out", tmp_path / "two")
+    assert both.returncode != 0
+    assert "fine-tuning is not part of a comparison under torchrun" in both.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.long
 def test_accurate_in_two_processes_is_accurate_in_one(process: Any, data: Path, tmp_path: Path) -> None:
     """It was refused: targets and recovery ran in one process, then pairs did; at 0.55 channels leave too."""
