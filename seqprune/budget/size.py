@@ -26,6 +26,8 @@ they save less than the steps of sizes are apart."""
 EVERY = 4
 """One train image in so many is held out to choose by."""
 MOST_HELD = 256
+MOST_KNOWN = 4 * MOST_HELD
+"""Train images whose labels are read for it: of a whole COCO that took minutes."""
 MOST_FITTED = 128
 """More of them bring every size nearer to the unpruned network, and change little about which one is the nearest."""
 CHANCE = 0.05
@@ -156,7 +158,7 @@ def split(
 
     Args:
         files: train images that are looked at.
-        others: train images that are not, in random order. They are what is chosen by; where they are fewer than one in
+        others: train images that are not. They are what is chosen by; where they are fewer than one in
             ``every`` of ``files``, so many of these are held out beside them, and all that nothing need be fitted to.
         every: see there.
         labelled: whether an image has labels.
@@ -170,7 +172,7 @@ def split(
             f"{len(ordered)} train images are too few to choose a size by: give {2 * every} or leave size out"
         )
     known = {file for file in (*ordered, *others) if labelled(file)} or {*ordered, *others}
-    held = [file for file in others if file in known][:MOST_HELD]
+    held = evenly([file for file in sorted(others) if file in known], MOST_HELD)
     if every * len(held) < len(ordered):
         spare = max(len(ordered) // every, len(ordered) - MOST_FITTED)
         held += evenly([file for file in ordered if file in known], min(spare, MOST_HELD - len(held)))

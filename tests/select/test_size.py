@@ -207,3 +207,11 @@ def test_by_images_without_labels_nothing_is_chosen(looked_at: int, left: int, l
     assert not set(fitted) & set(held)
     if any(number in labelled for number in range(looked_at + left)):
         assert all(int(file.stem) in labelled for file in held)
+
+
+def test_who_chooses_is_drawn_from_all_images_however_they_are_ordered() -> None:
+    """Images come sorted by their aspect ratio: the 256 narrowest were taken."""
+    others = [Path(f"{number:04}.jpg") for number in range(4 * MOST_HELD)]
+    for given_ones in (others, others[::-1]):
+        _, held = split([Path(f"seen-{number}.jpg") for number in range(16)], given_ones)
+        assert held == others[2 :: len(others) // MOST_HELD]

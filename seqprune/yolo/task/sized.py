@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from ultralytics.data.utils import img2label_paths
 
-from seqprune.budget.size import MOST_HELD, Candidate, along, best, candidates, curve, evenly, split
+from seqprune.budget.size import MOST_HELD, MOST_KNOWN, Candidate, along, best, candidates, curve, evenly, split
 from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.listener import Listener, within
 from seqprune.engine.moves import decide
@@ -67,8 +67,9 @@ def sized(
     if len(found) == 1:
         return found[0].imgsz, found[0].left
     about_images = partial(DetectionImages, data, imgsz=imgsz, batch=batch, names=detector.names, seed=seed)
-    known = about_images(images=None).files
-    fitted, held = _apart(about_images(images=images).files, known)
+    looked_at = about_images(images=images).files
+    known = sorted({*looked_at, *about_images(images=MOST_KNOWN).files})
+    fitted, held = _apart(looked_at, known)
     about = detector.names, image_channels(detector.model)
     with _some_of(known, about) as every, listed(fitted, *about) as fit, listed(held, *about) as test:
         measure = partial(_by_objects, batch=batch, device=device)
@@ -164,7 +165,7 @@ def _apart(looked_at: Sequence[Path], known: Sequence[Path]) -> tuple[list[Path]
 
 def _some_of(files: Sequence[Path], about: tuple[Mapping[int, str], int]) -> AbstractContextManager[Path]:
     """A data set of those that have labels, as many as are measured at most."""
-    return listed(evenly([file for file in sorted(files) if _is_labelled(file)] or sorted(files), MOST_HELD), *about)
+    return listed(evenly([file for file in files if _is_labelled(file)] or files, MOST_HELD), *about)
 
 
 def _by_objects(model: nn.Module, images: Path, *, imgsz: int, batch: int, device: torch.device) -> float:
