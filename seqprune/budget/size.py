@@ -10,7 +10,7 @@ it, so all images tell of it: from one size to the next a few dozen images say m
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +23,6 @@ STEP = 32
 LEAST_LEFT, MOST_LEFT = 0.7, 0.95
 """Of the operations at a size, left to the other moves: with less they lose more than a smaller size does, with more
 they save less than the steps of sizes are apart."""
-EVERY = 4
-"""One train image in so many is held out to choose by."""
 MOST_HELD = 256
 MOST_KNOWN = 4 * MOST_HELD
 """Train images whose labels are read for it: of a whole COCO that took minutes."""
@@ -39,7 +37,7 @@ CURVE, MOST_ON_CURVE = 0.65, 6
 """The curve goes down to that share of the side, or to the smallest candidate, through so many sizes at most."""
 HOPELESS = 0.95
 """Of the best that was found: where a size does worse, larger ones leave the other moves even less."""
-FEWEST = 2 * EVERY
+FEWEST = 8
 """Train images to choose a size by."""
 
 
@@ -53,6 +51,18 @@ class Candidate:
 
     imgsz: int
     left: float
+
+
+@dataclass(frozen=True)
+class Fold:
+    """
+    Attributes:
+        fitted: images to fit to.
+        held: images that have labels, to judge by; none of the former.
+    """
+
+    fitted: list[Path]
+    held: list[Path]
 
 
 def candidates(
@@ -145,39 +155,30 @@ def curve(measured: Mapping[int, float]) -> Callable[[int], float]:
     return lambda size: float(np.exp(fitted(np.log(size))))
 
 
-def split(
-    files: Sequence[Path],
-    others: Sequence[Path] = (),
-    every: int = EVERY,
-    labelled: Callable[[Path], bool] = lambda _file: True,
-) -> tuple[list[Path], list[Path]]:
-    """By file name, those to fit to, ``MOST_FITTED`` at most, and those to choose by, ``MOST_HELD`` at most.
+def folds(files: Sequence[Path], labelled: Collection[Path]) -> list[Fold]:
+    """Train images to fit to and others to judge by, ``MOST_FITTED`` and ``MOST_HELD`` at most.
 
-    What is found on an image without labels counts as wrong though nobody looked: by those nothing is chosen where
-    others have labels.
+    Where half as many are left over as are fitted to, there is one fold; else there are two, in which either half is
+    fitted to and the other judges, so that all of them do. What is found on an image without labels counts as wrong
+    though nobody looked: none of these judges.
 
     Args:
-        files: train images that are looked at.
-        others: train images that are not. They are what is chosen by; where they are fewer than one in
-            ``every`` of ``files``, so many of these are held out beside them, and all that nothing need be fitted to.
-        every: see there.
-        labelled: whether an image has labels.
+        files: images that are looked at.
+        labelled: those of them, and others, that have labels.
 
     Raises:
         InputError: too few to do both.
     """
-    ordered = sorted(files)
-    if len(ordered) < 2 * every:
-        raise InputError(
-            f"{len(ordered)} train images are too few to choose a size by: give {2 * every} or leave size out"
-        )
-    known = {file for file in (*ordered, *others) if labelled(file)} or {*ordered, *others}
-    held = evenly([file for file in sorted(others) if file in known], MOST_HELD)
-    if every * len(held) < len(ordered):
-        spare = max(len(ordered) // every, len(ordered) - MOST_FITTED)
-        held += evenly([file for file in ordered if file in known], min(spare, MOST_HELD - len(held)))
-    apart = set(held)
-    return evenly([file for file in ordered if file not in apart], MOST_FITTED), sorted(held)
+    if len(files) < FEWEST:
+        raise InputError(f"{len(files)} train images are too few to choose a size by: give {FEWEST} or leave size out")
+    known, fitted = {*labelled}, evenly(sorted(files), MOST_FITTED)
+    spare = known - {*fitted}
+    if 2 * len(spare) >= len(fitted):
+        return [Fold(fitted, evenly(sorted(spare), MOST_HELD))]
+    every = sorted({*files, *spare}, key=lambda file: (file not in known, file))
+    odd, even = every[::2], every[1::2]
+    both = ((mine, [file for file in rest if file in known]) for mine, rest in ((even, odd), (odd, even)))
+    return [Fold(evenly(sorted(mine), MOST_FITTED), evenly(sorted(rest), MOST_HELD)) for mine, rest in both if rest]
 
 
 def evenly(files: Sequence[Path], most: int) -> list[Path]:

@@ -162,7 +162,9 @@ def test_sizes_are_tried_and_the_one_that_does_best_is_taken(digits: Path, tmp_p
     )
     tried = [stage for stage in told if stage.startswith("try")]
     assert tried[0] == "try 128 pixels: weigh errors", "a long try says what it is at"
-    assert [stage for stage in tried if stage.endswith("measure")] == ["try 128 pixels: measure"]
+    assert [stage for stage in tried if stage.endswith("measure")] == ["try 128 pixels: measure"] * 2, (
+        "either half of the 16 judges the fit to the other"
+    )
     assert [stage for stage in told if stage.endswith("pixels alone")] == [
         f"measure {size} pixels alone" for size in (160, 128, 96)
     ]

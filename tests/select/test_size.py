@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ from seqprune.budget.size import (
     best,
     candidates,
     curve,
-    split,
+    folds,
 )
 from seqprune.errors import InputError
 
@@ -154,64 +155,53 @@ def test_the_curve_goes_from_the_size_in_use_past_every_candidate(imgsz: int, ta
     assert all(size % 32 == 0 for size in sizes[1:])
 
 
-def test_what_chooses_is_apart_from_what_is_fitted() -> None:
-    files = [Path(f"{number:02}.jpg") for number in range(18)]
-    fitted, held = split(files[::-1])
-    assert len(held) == 4
-    assert sorted([*fitted, *held]) == files
-    with pytest.raises(InputError, match="too few"):
-        split(files[:7])
+Counts = st.tuples(st.integers(8, 400), st.integers(0, 400))
 
 
-@given(st.integers(2 * MOST_FITTED, 1000), st.sampled_from([0, 500]))
-def test_sizes_are_tried_with_so_many_images_at_most_of_all_parts_of_the_data(looked_at: int, left: int) -> None:
-    files = [Path(f"{number:04}.jpg") for number in range(looked_at + left)]
-    fitted, held = split(files[:looked_at], files[looked_at:])
-    assert len(set(fitted)) == MOST_FITTED
-    assert not set(fitted) & set(held)
-    assert len(set(held)) == min(MOST_HELD, len(files) - MOST_FITTED)
-    steps = {int(after.stem) - int(before.stem) for before, after in pairwise(fitted)}
-    assert max(steps) <= looked_at // MOST_FITTED + 4
-    assert int(fitted[-1].stem) + max(steps) >= looked_at - 4
-
-
-def test_what_is_held_out_beside_the_others_is_no_more_than_is_looked_at_in_all() -> None:
-    files = [Path(f"{number:04}.jpg") for number in range(1700)]
-    fitted, held = split(files[100:], files[99::-1])
-    assert len(fitted) == MOST_FITTED
-    assert len(held) == MOST_HELD
-    assert held == sorted(held)
-    assert held[:100] == files[:100]
-
-
-@given(st.integers(8, 40), st.integers(0, 200))
-def test_images_that_nothing_is_fitted_to_are_chosen_by_where_they_are_enough(looked_at: int, left: int) -> None:
-    files = [Path(f"{number:03}.jpg") for number in range(looked_at + left)]
-    fitted, held = split(files[:looked_at], files[looked_at:])
-    assert not set(fitted) & set(held)
-    assert set(files[looked_at:]) <= set(held)
-    if 4 * left >= looked_at:
-        assert fitted == files[:looked_at]
-    else:
-        assert sorted([*fitted, *held]) == files
-        assert len(held) == left + looked_at // 4
-
-
-@given(st.integers(8, 300), st.integers(0, 300), st.sets(st.integers(0, 600)))
-def test_by_images_without_labels_nothing_is_chosen(looked_at: int, left: int, labelled: set[int]) -> None:
+@given(Counts, st.sets(st.integers(0, 800), min_size=1), st.randoms(use_true_random=False))
+def test_what_judges_has_labels_and_is_apart_from_what_is_fitted(counts: Any, labelled: set[int], random: Any) -> None:
     """Of 512 train images 221 had none: what was found there counted as wrong, and sizes were chosen by that."""
+    files = [Path(f"{number:03}.jpg") for number in range(sum(counts))]
+    random.shuffle(files)
+    known = {file for file in files if int(file.stem) in labelled}
+    found = folds(files[: counts[0]], known)
+    assert bool(found) == bool(known)
+    for fold in found:
+        assert fold.held, "one image at least"
+        assert not set(fold.fitted) & set(fold.held)
+        assert set(fold.held) <= known
+        assert len(set(fold.fitted)) == len(fold.fitted) <= MOST_FITTED
+        assert len(set(fold.held)) == len(fold.held) <= MOST_HELD
+
+
+@given(Counts)
+def test_all_images_judge_once_or_half_as_many_as_are_fitted_to(counts: tuple[int, int]) -> None:
+    looked_at, left = counts
     files = [Path(f"{number:03}.jpg") for number in range(looked_at + left)]
-    fitted, held = split(files[:looked_at], files[looked_at:], labelled=lambda file: int(file.stem) in labelled)
-    assert held, "one image at least"
-    assert fitted or not any(int(file.stem) not in labelled for file in files[:looked_at])
-    assert not set(fitted) & set(held)
-    if any(number in labelled for number in range(looked_at + left)):
-        assert all(int(file.stem) in labelled for file in held)
+    found = folds(files[:looked_at], files)
+    fitted = min(looked_at, MOST_FITTED)
+    spare = looked_at + left - fitted
+    if len(found) == 1:
+        assert 2 * spare >= fitted == len(found[0].fitted)
+        assert len(found[0].held) == min(spare, MOST_HELD)
+    else:
+        one, two = found
+        assert 2 * spare < fitted
+        assert (one.fitted, one.held) == (two.held, two.fitted)
+        assert sorted([*one.fitted, *two.fitted]) == files
 
 
-def test_who_chooses_is_drawn_from_all_images_however_they_are_ordered() -> None:
-    """Images come sorted by their aspect ratio: the 256 narrowest were taken."""
+def test_too_few_images_to_do_both_are_refused() -> None:
+    with pytest.raises(InputError, match="too few"):
+        folds([Path(f"{number}.jpg") for number in range(7)], [Path("8.jpg"), Path("9.jpg")])
+
+
+def test_images_are_taken_from_all_parts_of_the_data_however_they_are_ordered() -> None:
+    """Images come sorted by their aspect ratio: the 256 narrowest judged."""
     others = [Path(f"{number:04}.jpg") for number in range(4 * MOST_HELD)]
+    seen = [Path(f"seen-{number:04}.jpg") for number in range(4 * MOST_FITTED)]
     for given_ones in (others, others[::-1]):
-        _, held = split([Path(f"seen-{number}.jpg") for number in range(16)], given_ones)
-        assert held == others[2 :: len(others) // MOST_HELD]
+        (only,) = folds(seen, [*given_ones, *seen])
+        assert only.fitted == seen[2::4]
+        held = [int(file.stem) for file in only.held if file in others]
+        assert max(after - before for before, after in pairwise(held)) <= 6

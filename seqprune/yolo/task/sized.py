@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from ultralytics.data.utils import img2label_paths
 
-from seqprune.budget.size import MOST_HELD, MOST_KNOWN, Candidate, along, best, candidates, curve, evenly, split
+from seqprune.budget.size import MOST_HELD, MOST_KNOWN, Candidate, along, best, candidates, curve, evenly, folds
 from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.listener import Listener, within
 from seqprune.engine.moves import decide
@@ -66,18 +66,25 @@ def sized(
     found = candidates(imgsz, target.share, cost, step, others=way.by != ("size",))
     if len(found) == 1:
         return found[0].imgsz, found[0].left
-    about_images = partial(DetectionImages, data, imgsz=imgsz, batch=batch, names=detector.names, seed=seed)
+    how: dict[str, Any] = {"imgsz": imgsz, "batch": batch, "names": detector.names, "seed": seed, "labelled": False}
+    about_images = partial(DetectionImages, data, **how)
     looked_at = about_images(images=images).files
     known = sorted({*looked_at, *about_images(images=MOST_KNOWN).files})
-    fitted, held = _apart(looked_at, known)
-    about = detector.names, image_channels(detector.model)
-    with _some_of(known, about) as every, listed(fitted, *about) as fit, listed(held, *about) as test:
+    labelled = _labelled(known)
+    apart = folds(looked_at, labelled)
+    with ExitStack() as stack:
+
+        def made(files: Sequence[Path]) -> Path:
+            return stack.enter_context(listed(files, detector.names, image_channels(detector.model)))
+
         measure = partial(_by_objects, batch=batch, device=device)
-        alone = _alone(detector.model, every, along(found, imgsz, step), measure, told)
-        told.note(f"other moves are judged on {len(held)} train images that nothing is fitted to")
-        how: dict[str, Any] = {"round_to": round_to, "protect": protect, "seed": seed}
-        trial = _Trial(detector, way, watch, fit, test, batch, device, told, how, alone, measure)
-        chosen = best(found, trial, len(held))
+        alone = _alone(detector.model, made(evenly(labelled, MOST_HELD)), along(found, imgsz, step), measure, told)
+        tests = [(made(fold.fitted), made(fold.held)) for fold in apart]
+        images = sum(len(fold.held) for fold in apart)
+        told.note(f"other moves are judged on {images} train images by fits to others")
+        how = {"round_to": round_to, "protect": protect, "seed": seed}
+        trial = _Trial(detector, way, watch, tests, batch, device, told, how, alone, measure)
+        chosen = best(found, trial, images)
     return chosen.imgsz, chosen.left
 
 
@@ -101,17 +108,16 @@ class _Trial:
     """Network and images as they would be at a size, made with some train images and measured on others.
 
     Attributes:
-        fit, test: data sets of those.
+        tests: data sets to fit to, and to measure on.
         how: what else is asked for.
-        alone: accuracy of the unpruned network at a size, of many more images than ``test`` has.
+        alone: accuracy of the unpruned network at a size, of many images.
         measure: accuracy of a network on a data set.
     """
 
     detector: LoadedDetector
     way: Way
     watch: Stopwatch | None
-    fit: Path
-    test: Path
+    tests: Sequence[tuple[Path, Path]]
     batch: int
     device: torch.device
     told: Listener
@@ -124,57 +130,64 @@ class _Trial:
 
         What they lose is measured beside the unpruned network on the same images: both move alike with what these show.
         """
+        alone = self.alone(each.imgsz)
         if each.left == 1:
-            self.told.note(f"{each.imgsz} pixels: map50_95 by objects {self.alone(each.imgsz):.4f}, alone enough")
-            return self.alone(each.imgsz)
-        detector, model, watch = self.detector, self.detector.model, self.watch
-        about_images: dict[str, Any] = {"imgsz": each.imgsz, "batch": self.batch, "names": detector.names}
-        seen = DetectionImages(self.fit, stride=detector.stride, **about_images)
-        task = YoloTask(seen, detector.names, each.imgsz, bits=watch.task.bits if watch else 32)
-        inside = within(self.told, f"try {each.imgsz} pixels")
-        about = copied(model).to(self.device), trace_detector(model), task, streams_for(task, model)
-        engine = Engine(*about, told=inside)
-        if watch is not None:
-            engine = replace(engine, watch=replace(watch, task=task))
-        relevance = engine.weigh_errors()
-        left = left_to_others(self.way, each.left)
-        try:
-            decided = decide(engine, left, **self.how, relevance=relevance, compared=False)
-        except InputError as why:
-            self.told.note(f"at {each.imgsz} pixels the target cannot be met: {why}")
-            engine.close()
-            return -math.inf
-        repaired, _ = decided.engine.repair(decided.chosen, self.way.recover, decided.relevance)
-        decided.engine.close()
-        inside.stage("measure", None)
-        small = compact(repaired, decided.chosen.plan, decided.engine.graph)
-        before, after = (self.measure(network, self.test, imgsz=each.imgsz) for network in (model, small))
-        found = self.alone(each.imgsz) * after / before if before else math.nan
+            self.told.note(f"{each.imgsz} pixels: map50_95 by objects {alone:.4f}, alone enough")
+            return alone
+        before = after = 0.0
+        for fit, test in self.tests:
+            try:
+                pruned = self._pruned(each, fit)
+            except InputError as why:
+                self.told.note(f"at {each.imgsz} pixels the target cannot be met: {why}")
+                return -math.inf
+            both = [self.measure(network, test, imgsz=each.imgsz) for network in (self.detector.model, pruned)]
+            before, after = before + both[0], after + both[1]
+        found = alone * after / before if before else math.nan
         self.told.note(
-            f"{each.imgsz} pixels: map50_95 by objects {found:.4f}, {self.alone(each.imgsz):.4f} without other moves, "
-            f"which leave {each.left:.0%}"
+            f"{each.imgsz} pixels: map50_95 by objects {found:.4f}, {alone:.4f} without other moves, which leave "
+            f"{each.left:.0%}"
         )
         return found
 
+    def _pruned(self, each: Candidate, images: Path) -> nn.Module:
+        """
+        Raises:
+            InputError: the target cannot be met.
+        """
+        detector, model, watch = self.detector, self.detector.model, self.watch
+        about_images: dict[str, Any] = {"imgsz": each.imgsz, "batch": self.batch, "names": detector.names}
+        seen = DetectionImages(images, stride=detector.stride, labelled=False, **about_images)
+        task = YoloTask(seen, detector.names, each.imgsz, bits=watch.task.bits if watch else 32)
+        inside = within(self.told, f"try {each.imgsz} pixels")
+        about = copied(model).to(self.device), trace_detector(model), task, streams_for(task, model)
+        with closing(Engine(*about, told=inside)) as engine:
+            if watch is not None:
+                engine = replace(engine, watch=replace(watch, task=task))
+            left = left_to_others(self.way, each.left)
+            decided = decide(engine, left, **self.how, relevance=engine.weigh_errors(), compared=False)
+            with closing(decided.engine):
+                repaired, _ = decided.engine.repair(decided.chosen, self.way.recover, decided.relevance)
+                inside.stage("measure", None)
+                return compact(repaired, decided.chosen.plan, decided.engine.graph)
 
-def _apart(looked_at: Sequence[Path], known: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Files to fit to, and to choose by; see :func:`seqprune.budget.size.split`."""
-    among = set(looked_at)
-    return split(looked_at, [file for file in known if file not in among], labelled=_is_labelled)
 
-
-def _some_of(files: Sequence[Path], about: tuple[Mapping[int, str], int]) -> AbstractContextManager[Path]:
-    """A data set of those that have labels, as many as are measured at most."""
-    return listed(evenly([file for file in files if _is_labelled(file)] or files, MOST_HELD), *about)
+def _labelled(files: Sequence[Path]) -> list[Path]:
+    """
+    Raises:
+        InputError: none has labels.
+    """
+    found = [file for file in files if all(Path(labels).is_file() for labels in img2label_paths([str(file)]))]
+    if not found:
+        raise InputError(
+            "how well a network does on smaller images is measured by labels, and the train images have none: label "
+            "some, or leave size out of --by"
+        )
+    return found
 
 
 def _by_objects(model: nn.Module, images: Path, *, imgsz: int, batch: int, device: torch.device) -> float:
     return validate(model, images, imgsz=imgsz, batch=batch, device=device).by_objects
-
-
-def _is_labelled(image: Path) -> bool:
-    (labels,) = img2label_paths([str(image)])
-    return Path(labels).is_file()
 
 
 def _cost(model: nn.Module, watch: Stopwatch | None, size: int) -> float:

@@ -80,7 +80,7 @@ def yolo_subject(
     if look.int8 and way.by_time:
         task, way = _in_eight_bits(detector.model, task, look, way, told, state)
         subject = replace(subject, left=(task, None, way))
-    if "size" in way.by or (asked is None and shrinks_unasked(choose, detector.task, task.images.image_count)):
+    if "size" in way.by or (asked is None and shrinks_unasked(choose, detector.task, task.images, told)):
         size, share = _best_size(detector, str(data), look, choose, way, device, told, state, task)
         smaller = replace(task.at_size(size), images=images_to_look_at(detector, data, look, size, choose, told))
         subject = replace(subject, left=(smaller, size, left_to_others(way, share)))
@@ -110,15 +110,15 @@ def _in_eight_bits(
     return small, left_to_others(way, min(1.0, way.target.share / share))
 
 
-def shrinks_unasked(choose: Choose, kind: str, images: int) -> bool:
+def shrinks_unasked(choose: Choose, kind: str, images: FileImages | Noise, told: Listener) -> bool:
     """Whether smaller images are a move though nobody named the moves: of a detector's time they bring the most."""
-    return (
-        choose.by is None
-        and choose.way.by_time
-        and choose.preset == "accurate"
-        and kind == "detect"
-        and images >= FEWEST
-    )
+    if choose.by is not None or not choose.way.by_time or choose.preset != "accurate" or kind != "detect":
+        return False
+    if not isinstance(images, FileImages) or images.image_count < FEWEST:
+        return False
+    if not images.objects:
+        told.note("the size of the images stays as it is: how well smaller ones do is measured by labels")
+    return images.objects > 0
 
 
 def _eight_bits_for(
