@@ -130,10 +130,10 @@ def cheapest(
         step: channels between are a multiple of it.
         rounds: of bisection, on a logarithmic scale.
     """
-    ends = [float(way.loss[0]) / (way.each or way.whole) for ways in curves.values() for way in ways if way.loss[0] > 0]
+    ends = [float(way.loss[0]) / way.whole for ways in curves.values() for way in ways if way.loss[0] > 0]
     if not ends:
         return {} if nearest else None
-    low, high = min(ends) * 1e-9, max(ends) * 1e3
+    low, high = min(ends) * 1e-9, max(ends) * 1e6
     best = at_price(curves, high, step)
     if not enough(best):
         return best if nearest else None

@@ -30,7 +30,7 @@ class Line:
         """The nearest to some measured ones."""
         x, y = (np.asarray(values, float) for values in zip(*points, strict=True))
         spread = float(((x - x.mean()) ** 2).sum())
-        each = max(0.0, float(((x - x.mean()) * (y - y.mean())).sum()) / spread) if spread else 0.0
+        each = max(0.0, float(((x - x.mean()) * y).sum()) / spread) if spread else 0.0
         base = float(y.mean()) - each * float(x.mean())
         if base >= 0:
             return cls(base, each)
@@ -107,9 +107,9 @@ def _widths(place: Place) -> dict[Chain, float]:
     """The layer, then narrower ones, with the share of its multiplications."""
     conv = place.convolution
     found = {place.chain(): 1.0}
+    if 1 < conv.groups < conv.inputs:
+        return found  # widths of groups that are no single channels are bound to each other
     for inputs, outputs in ((conv.inputs, _half(conv.outputs)), (_half(conv.inputs), conv.outputs)):
-        if 0 < conv.groups < conv.inputs and conv.groups > 1:
-            continue  # widths of groups that are no single channels are bound to each other
         narrow = conv.narrowed(inputs, outputs)
         share = narrow.inputs * narrow.outputs * conv.groups / (conv.inputs * conv.outputs * narrow.groups)
         found.setdefault(place.chain(narrow), share)
@@ -128,7 +128,7 @@ def _pairs(place: Place) -> dict[Chain, tuple[First, int]]:
     for first in ("column", "row"):
         one, two, before = (height, width, along) if first == "column" else (width, height, down)
         even = conv.inputs * conv.outputs * height * width / (before * one * conv.inputs + two * conv.outputs)
-        for share in SHARES:
-            rank = max(STEP, round(share * even / STEP) * STEP)
+        for least, share in enumerate(SHARES, 1):  # three ranks, however few channels there are: one makes no line
+            rank = STEP * max(least, round(share * even / STEP))
             found[place.chain(*conv.factored(first == "column", rank))] = (first, rank)
     return found  # type: ignore[return-value]

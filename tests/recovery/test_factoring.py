@@ -12,13 +12,17 @@ from torch import nn
 
 from seqprune import PrunePlan, trace
 from seqprune.budget.cost import gflops, parameters
-from seqprune.budget.factoring import LEAST_SCALE, Factoring, _scale, observe
+from seqprune.budget.factoring import LEAST_SCALE, Factoring, _costs, _scale, observe, share_left
+from seqprune.budget.importance import DAMPING, variances
 from seqprune.budget.target import Target
 from seqprune.errors import InputError
 from seqprune.graph import sole
+from seqprune.graph.factor import First
 from seqprune.observe.reading import reading_of
+from seqprune.observe.relevance import Relevance
 from seqprune.observe.stages import stages_of
 from seqprune.repair.refit import refit
+from seqprune.runtimes.layers import Chain
 from seqprune.surgery import verify
 from seqprune.testing.networks import Unit
 
@@ -94,4 +98,74 @@ def test_rows_are_brought_back_by_what_they_were_multiplied_with() -> None:
     by = torch.tensor([2.0, 0.5, 1e-9, 0.0]).double()
     scaled = conv.weight.detach().double().flatten(1) * by[:, None]
     torch.testing.assert_close(_scale(conv, scaled), by.clamp(min=LEAST_SCALE * 2.0))
+    torch.testing.assert_close(_scale(conv, scaled / 100), by.clamp(min=LEAST_SCALE * 2.0) / 100)
     assert _scale(conv, scaled * 0).tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("first", ["column", "row"])
+def test_a_pair_costs_what_its_two_convolutions_do(first: First) -> None:
+    """The first reads every position that the second reads along the other side, so it runs that stride more often."""
+    conv = nn.Conv2d(5, 7, (3, 1), stride=(4, 2), bias=False)
+    one, two = ((3, 1), (1, 1)) if first == "column" else ((1, 1), (3, 1))
+    weights = [5 * one[0] * one[1], 7 * two[0] * two[1]]
+    assert _costs(conv, first, None) == (3 * 5 * 7, sum(weights))
+    assert _costs(conv, first, 10) == (10 * 3 * 5 * 7, 10 * ((2 if first == "column" else 4) * weights[0] + weights[1]))
+
+
+def test_errors_count_as_what_follows_scales_them_and_in_all_what_the_layer_does() -> None:
+    """Scaled rows vary by a layer's importance in sum, and among themselves as BatchNorm and slope have it."""
+    model, random = strided(), torch.Generator().manual_seed(0)
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
+    outputs = {name: model.get_submodule(name).out_channels for name in names}
+    curvature, slope = (
+        {name: torch.rand(n, generator=random).double() + 0.1 for name, n in outputs.items()} for _ in range(2)
+    )
+    relevance = Relevance(curvature, slope)
+    found = observe(model, Images(), "params", INPUT, reading_of(model, next(iter(Images()))), relevance=relevance)
+    varies = {block: variances(model, f"{block}.conv", patches) for block, patches in found.patches.items()}
+    costs = {block: float((curvature[f"{block}.conv"] * each).sum()) for block, each in varies.items()}
+    importance = {block: float((found.scales[block].square() * each).sum()) for block, each in varies.items()}
+    (one, *others) = costs
+    for block in others:
+        assert importance[block] / importance[one] == pytest.approx((costs[block] / costs[one]) ** DAMPING, rel=1e-3)
+    for block, scales in found.scales.items():
+        norm = model.get_submodule(f"{block}.bn")
+        wanted = (norm.weight / (norm.running_var + norm.eps).sqrt()).abs() * slope[f"{block}.conv"].sqrt()
+        torch.testing.assert_close(scales / scales.max(), wanted / wanted.max(), rtol=1e-4, atol=LEAST_SCALE)
+
+
+class Clock:
+    """Takes a second for every multiplication."""
+
+    def milliseconds(self, model: nn.Module) -> float:
+        return 1e9 * gflops(model, INPUT) / 2
+
+    def layers(self, chains: tuple[Chain, ...]) -> list[float]:
+        return [1e9 * gflops(nn.Sequential(*chain.module())[:-1], chain.inputs()) / 2 for chain in chains]
+
+    def share(self, whole: nn.Module, smaller: nn.Module) -> float:
+        return self.milliseconds(smaller) / self.milliseconds(whole)
+
+
+def test_by_a_clock_that_counts_multiplications_pairs_are_chosen_as_by_operations() -> None:
+    """Layers of few channels were timed at one rank: each other was taken to cost the same, and pairs that were to
+    leave 0.93 of the time left 1.2 of it.
+    """
+    counted, model = seen("flops"), strided()
+    timed = observe(
+        model, Images(), "latency", INPUT, reading_of(model, next(iter(Images()))), timing=Clock(), protect=("model.4",)
+    )
+    assert set(timed.curves) == {block for block in counted.curves if not block.startswith("model.4")}
+    for block, ways in timed.curves.items():
+        for way, other in zip(ways, counted.curves[block], strict=True):
+            assert way.first == other.first
+            assert (way.whole, way.each) == (pytest.approx(other.whole), pytest.approx(other.each))
+            assert way.base == pytest.approx(0, abs=1e-6 * way.whole)
+    counted = replace(counted, curves={block: counted.curves[block] for block in timed.curves})
+    whole = 1e9 * gflops(model, INPUT) / 2
+    assert timed.share(INPUT) == pytest.approx(sum(ways[0].whole for ways in counted.curves.values()) / whole)
+    assert timed.share(INPUT) == pytest.approx(counted.share(INPUT))
+    made = timed.to_target(Target("latency", 0.93), INPUT, 1)
+    assert {factor.rank for factor in made.factors} == {16}  # what a processor does at once
+    assert made.factors == counted.to_target(Target("flops", 0.93), INPUT, 16).factors
+    assert share_left(model, made.model, "latency", INPUT, Clock()) == share_left(model, made.model, "flops", INPUT)
