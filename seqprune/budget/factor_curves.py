@@ -55,10 +55,9 @@ class Curve:
         as it is, which loses nothing.
         """
         ranks = torch.arange(step, max(step, len(self.loss)), step)
-        ranks = ranks[self.cost(ranks) < self.whole]
         if not len(ranks):
             return 0, price * self.whole
-        total = self.loss[ranks] + price * self.cost(ranks)
+        total = self.loss[ranks] + price * self.cost(ranks.double())
         at = int(total.argmin())
         least = float(total[at])
         return (int(ranks[at]), least) if least < price * self.whole else (0, price * self.whole)

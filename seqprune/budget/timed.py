@@ -72,20 +72,20 @@ def times_of(model: nn.Module, inputs: Inputs, timing: Timing, pairs: Sequence[s
     for path, place in places.items():
         widths = _widths(place)
         ms = timing.layers(tuple(widths))
-        layers[path] = _scaled(Line.through(list(zip(widths.values(), ms, strict=True))), place.uses)
+        layers[path] = Line.through(list(zip(widths.values(), ms, strict=True)))
         alone[path] = ms[0] * place.uses
         if path in pairs:
             ranks = _pairs(place)
             found = timing.layers(tuple(ranks))
             for first in ("column", "row"):
                 points = [(key[1], t) for key, t in zip(ranks.values(), found, strict=True) if key[0] == first]
-                made[path, first] = _scaled(Line.through(points), place.uses)
+                made[path, first] = Line.through(points)
     whole = timing.milliseconds(model)
-    shrink = min(1.0, whole / max(sum(alone.values()), 1e-9))
+    shrink = min(1.0, whole / (sum(alone.values()) or whole))
     return Times(
         whole,
-        {path: _scaled(line, shrink) for path, line in layers.items()},
-        {key: _scaled(line, shrink) for key, line in made.items()},
+        {path: _scaled(line, places[path].uses * shrink) for path, line in layers.items()},
+        {key: _scaled(line, places[key[0]].uses * shrink) for key, line in made.items()},
         {path: ms * shrink for path, ms in alone.items()},
     )
 

@@ -18,6 +18,7 @@ from seqprune.budget.target import Target
 from seqprune.errors import InputError
 from seqprune.graph import sole
 from seqprune.graph.factor import First
+from seqprune.observe.patches import Drawn
 from seqprune.observe.reading import reading_of
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.stages import stages_of
@@ -67,6 +68,9 @@ def test_what_cannot_be_met_is_said_and_what_is_protected_stays() -> None:
     factoring = seen("params")
     with pytest.raises(InputError, match="factors alone do not bring this network to params"):
         factoring.to_target(Target("params", 0.1), INPUT, 1)
+    nearest = factoring.to_target(Target("params", 0.1), INPUT, 1, nearest=True)
+    assert {factor.rank for factor in nearest.factors} == {1}
+    assert {factor.block for factor in nearest.factors} == set(factoring.curves)
     about = (factoring.model, Images(), "params", INPUT, reading_of(factoring.model, next(iter(Images()))))
     spared = observe(*about, protect=("model.2", "model.3.conv"))
     assert {block.split(".")[1] for block in spared.curves} == {"0", "1", "4"}
@@ -115,12 +119,13 @@ def test_a_pair_costs_what_its_two_convolutions_do(first: First) -> None:
 def test_errors_count_as_what_follows_scales_them_and_in_all_what_the_layer_does() -> None:
     """Scaled rows vary by a layer's importance in sum, and among themselves as BatchNorm and slope have it."""
     model, random = strided(), torch.Generator().manual_seed(0)
+    model.add_module("spare", Unit(3, 4))  # which nothing runs
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d)]
     outputs = {name: model.get_submodule(name).out_channels for name in names}
     curvature, slope = (
         {name: torch.rand(n, generator=random).double() + 0.1 for name, n in outputs.items()} for _ in range(2)
     )
-    relevance = Relevance(curvature, slope)
+    relevance = Relevance(curvature, slope, {(0, "model.1.conv"): Drawn((torch.zeros(8, dtype=torch.short),) * 3)})
     found = observe(model, Images(), "params", INPUT, reading_of(model, next(iter(Images()))), relevance=relevance)
     varies = {block: variances(model, f"{block}.conv", patches) for block, patches in found.patches.items()}
     costs = {block: float((curvature[f"{block}.conv"] * each).sum()) for block, each in varies.items()}
@@ -132,6 +137,23 @@ def test_errors_count_as_what_follows_scales_them_and_in_all_what_the_layer_does
         norm = model.get_submodule(f"{block}.bn")
         wanted = (norm.weight / (norm.running_var + norm.eps).sqrt()).abs() * slope[f"{block}.conv"].sqrt()
         torch.testing.assert_close(scales / scales.max(), wanted / wanted.max(), rtol=1e-4, atol=LEAST_SCALE)
+    made = found.to_target(Target("params", 0.7), INPUT, 1)
+    known = made.relevance
+    assert known is not None
+    assert "model.1" in {factor.block for factor in made.factors}
+    for factor in made.factors:  # by the names of both
+        assert known.curvature[f"{factor.block}.1.conv"] is curvature[f"{factor.block}.conv"]
+        assert known.slope[f"{factor.block}.1.conv"] is slope[f"{factor.block}.conv"]
+    assert known.curvature["model.5.0"] is curvature["model.5.0"]
+    assert list(known.drawn) == [(0, "model.1.1.conv")]
+
+
+def test_what_is_known_of_a_layer_varies_as_its_patches_do() -> None:
+    """As those of all positions, of which some are looked at."""
+    images = torch.cat([batch.images for batch in Images()]).float() / 255
+    patches = nn.functional.unfold(images, 3, padding=1).transpose(1, 2).flatten(0, 1).double()
+    every, some = torch.trace(torch.cov(patches.T)), torch.trace(seen("params").patches["model.0"])
+    assert 0.5 < float(some / every) < 2
 
 
 class Clock:

@@ -62,8 +62,24 @@ def test_what_is_read_at_another_size_is_lost_at_that_size() -> None:
     covariance = patches.T @ patches / len(patches)
     ways = [curve(weight, covariance * size, scale, "row", 1.0, 0.1) for size in (1.0, 1e-6)]
     torch.testing.assert_close(ways[1].loss, 1e-6 * ways[0].loss, rtol=1e-6, atol=0.0)
-    losses = [pair(weight, covariance * size, scale, way, 3, 0)[1] for way, size in zip(ways, (1.0, 1e-6), strict=True)]
-    assert losses[1] == pytest.approx(1e-6 * losses[0], rel=1e-6)
+    losses = [pair(weight, covariance * size, scale, way, 3)[1] for way, size in zip(ways, (1.0, 1e-6), strict=True)]
+    assert losses[1] == pytest.approx(1e-6 * losses[0], rel=1e-2)
+    assert curve(weight[:2], covariance, scale[:2], "column", 1.0, 0.1).filters.shape == (2 * K, INPUTS * K)
+
+
+def test_prices_are_sought_from_the_least_layer_to_the_greatest() -> None:
+    """Layers whose losses lie twenty orders apart; and one of a single rank, which loses nothing at any price."""
+    losses = torch.tensor([1.0, 0.6, 0.4]).double()
+    curves = {
+        name: [Curve("row", torch.eye(3), loss * losses, whole=4.0, each=1.0)]
+        for name, loss in (("a", 1e-15), ("b", 1e-12), ("c", 1e5))
+    }
+    for name in curves:
+        chosen = cheapest(curves, lambda each, name=name: name in each, 2)  # type: ignore[misc]
+        assert chosen is not None
+        assert max(chosen) == name
+    single = Curve("row", torch.eye(3), torch.tensor([5.0, 0.0, 0.0]).double(), whole=4.0, each=1.0)
+    assert cheapest({"a": [single]}, bool, 1) == {"a": (single, 1)}
 
 
 def test_a_convolution_of_zeros_is_made_of_numbers() -> None:
@@ -86,6 +102,7 @@ def test_the_loss_is_what_the_pair_loses_and_is_brought_down(first: First) -> No
         assert error(weight, patches, scale, begun) == pytest.approx(before, rel=1e-2)
         assert error(weight, patches, scale, found) == pytest.approx(loss, rel=1e-2)
         assert loss < 0.97 * before
+        assert loss < 1.2 * pair(weight, covariance, scale, way, rank, steps=100)[1]
     _, none = pair(weight, covariance, scale, way, min(OUTPUTS, INPUTS) * K)
     assert none < 1e-3 * float(way.loss[0])
 
@@ -127,14 +144,14 @@ def test_the_best_of_a_curve_is_the_best_of_all_its_points() -> None:
 
 def test_a_pair_as_dear_as_its_layer_is_not_made_and_of_both_ways_the_better_is() -> None:
     few, many = (
-        Curve(first, torch.eye(4), torch.tensor(loss), whole=4.0, each=1.0)
+        Curve(first, torch.eye(4), torch.tensor(loss).double(), whole=4.0, each=1.0)
         for first, loss in (("column", [9.0, 3.0, 2.9, 2.8, 0.0]), ("row", [9.0, 8.0, 0.5, 0.4, 0.0]))
     )
     assert few.best(1.0) == (0, 4.0)
     assert few.best(1.01) == (1, pytest.approx(4.01))
     for ways in ([few, many], [many, few]):
         assert at_price({"a": ways}, 1.1, 1) == {"a": (many, 2)}
-    nothing = Curve("row", torch.eye(4), torch.zeros(5), whole=4.0, each=1.0)
+    nothing = Curve("row", torch.eye(4), torch.zeros(5).double(), whole=4.0, each=1.0)
     assert cheapest({"a": [many], "b": [nothing]}, lambda each: "b" in each, 1) == {"b": (nothing, 1)}
 
 

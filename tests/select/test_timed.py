@@ -142,3 +142,7 @@ def test_lines_are_those_of_least_squares_that_neither_fall_nor_start_below_zero
 ) -> None:
     found = Line.through(points)
     assert (found.base, found.each) == (pytest.approx(line.base), pytest.approx(line.each))
+
+
+def test_a_network_without_convolutions_has_its_time_alone() -> None:
+    assert times_of(nn.ReLU(), X, Clock(3.0)) == Times(3.0, {}, {}, {})
