@@ -41,8 +41,8 @@ def test_the_cost_by_hand() -> None:
     assert found == pytest.approx({"a": 1, "b": 2, "c": 0.5})
     del together["a"]  # 5 of its own
     assert importance_of_layers(dict.fromkeys("abc", varies), curvature, 1, together)["a"] == pytest.approx(1)
-    found = importance_of_layers({"a": varies, "d": 10 * varies, "e": varies / 10}, dict.fromkeys("ade", varies), 1)
-    assert found == pytest.approx({"a": 1, "d": 10, "e": 0.1})
+    found = importance_of_layers({"a": varies, "d": 100 * varies, "e": varies / 100}, dict.fromkeys("ade", varies), 1)
+    assert found == pytest.approx({"a": 1, "d": 100, "e": 0.01})
 
 
 def test_what_was_not_asked_about_is_like_the_layer_in_the_middle() -> None:

@@ -46,7 +46,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 def test_it_comes_back_to_the_bit_with_its_plan(pair: Path, tiny: nn.Module, narrow_plan: PrunePlan) -> None:
     loaded = load(pair)
     assert same(loaded.model, seqprune.compact(tiny, narrow_plan))
-    assert (loaded.plan, loaded.names, loaded.task) == (narrow_plan, NAMES, "detect")
+    assert (loaded.plan, loaded.names, loaded.task, loaded.imgsz) == (narrow_plan, NAMES, "detect", 64)
     assert {entry.name for entry in pair.parent.iterdir()} >= {"small.safetensors", "small.json"}
     assert not [entry for entry in pair.parent.iterdir() if entry.name.startswith(".")]
 
@@ -183,6 +183,18 @@ def test_files_that_are_missing_damaged_or_strangers_are_refused(pair: Path, tin
     beside.unlink()
     with pytest.raises(ModelError, match=r"small\.json: no such file"):
         load(pair)
+
+
+def test_a_width_is_a_number_of_channels_in_place_of_one(pair: Path) -> None:
+    for module, name, number in (
+        *(("model.0", "conv", 3), ("model.0.conv", "weight", 3), ("model.0.conv", "bias", 3)),
+        *(("model.0.conv", "out_channels", number) for number in (True, -1, (1 << 20) + 1, 1.5, [1, "2"], None)),
+    ):
+        with pytest.raises(ModelError, match=f"{module}.{name} holds no width"):
+            load(described(pair, widths=[[module, name, number]]))
+    for number in (0, 1 << 20, [1, 2]):
+        found = load(described(pair, widths=[["model.0.conv", "out_channels", number]]))
+        assert found.model.get_submodule("model.0.conv").out_channels == number
 
 
 def test_attention_comes_back_with_its_pruned_values(tmp_path: Path) -> None:
