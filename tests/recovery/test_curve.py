@@ -170,3 +170,37 @@ def test_samples_stay_as_many_with_more_images(monkeypatch: pytest.MonkeyPatch) 
     alone = Samples(Curve(torch.ones(3), torch.zeros(3), nn.SiLU()), 1)
     alone.add(torch.randn(60, 8), torch.randn(60, 3), None)
     assert len(alone.seen[0]) == 60  # as there is room for all
+
+
+@pytest.mark.parametrize(
+    ("batches", "numbers", "kept"),
+    [(1, 720, 60), (2, 720, 30), (9, 720, 10), (1, 240, 30), (1000, 720, 1), (0, 720, 60)],
+)
+def test_samples_are_an_even_share_of_every_batch_side_by_side(
+    batches: int, numbers: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curve, "SAMPLES", 90)
+    monkeypatch.setattr(curve, "NUMBERS", numbers)
+    samples, number = Samples(Curve(torch.ones(3), torch.zeros(3), nn.SiLU()), batches), torch.arange(60.0)
+    for _ in range(2):
+        samples.add(number[:, None].expand(60, 8).double(), number[:, None].expand(60, 3).double(), number)
+    for seen, wanted, weight in zip(samples.seen, samples.wanted, samples.weight, strict=True):
+        assert torch.equal(seen, number[:: 60 // kept, None].expand(kept, 8))
+        assert torch.equal(wanted, seen[:, :3])
+        assert torch.equal(weight, seen[:, 0])
+
+
+def test_samples_that_do_not_count_change_nothing() -> None:
+    u, weight, y = problem()
+    moments = SecondMoments()
+    moments.update(u[None], y[None])
+    linear = solve(weight, moments, KEEP, 1e-3)
+    found = []
+    for garbage in (0.0, 1e3):
+        samples = Samples(Curve(SCALE, torch.full((3,), 0.5), nn.SiLU()), 2)
+        samples.add(u[:2000], y[:2000], torch.full((2000,), 2.0))
+        samples.add(u[2000:] + garbage, y[2000:] - garbage, torch.zeros(2000))
+        found.append(bend(weight, *linear, moments, samples, KEEP, 1e-3))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(found[0][0], linear[0], rtol=1e-3)
