@@ -102,6 +102,7 @@ def test_the_loss_is_what_the_pair_loses_and_is_brought_down(first: First) -> No
         assert error(weight, patches, scale, begun) == pytest.approx(before, rel=1e-2)
         assert error(weight, patches, scale, found) == pytest.approx(loss, rel=1e-2)
         assert loss < 0.97 * before
+        assert pair(weight, covariance, scale, way, rank, steps=1)[1] > loss
         assert loss < 1.2 * pair(weight, covariance, scale, way, rank, steps=100)[1] + 0.01 * float(way.loss[0])
     _, none = pair(weight, covariance, scale, way, min(OUTPUTS, INPUTS) * K)
     assert none < 1e-3 * float(way.loss[0])

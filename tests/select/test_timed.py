@@ -23,7 +23,7 @@ class Network(nn.Module):
         self.first = nn.Conv2d(3, 48, 3, padding=1)
         self.down = nn.Conv2d(48, 96, (3, 5), stride=(1, 2), padding=(1, 2))
         self.depth = nn.Conv2d(96, 96, 3, padding=1, groups=96)
-        self.grouped = nn.Conv2d(96, 64, 1, groups=4)
+        self.grouped = nn.Conv2d(96, 64, 1, groups=2)
         self.twice = nn.Conv2d(64, 64, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
