@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,6 +77,38 @@ def test_programs_caches_scripts_and_weights_are_neither_read_nor_fetched(
         assert torchvision.models.get_model("resnet18", weights="DEFAULT") == ("resnet18", {"weights": None})
     with guarded(trust=True):
         assert torch.jit.load(tmp_path / "m.pt")(torch.tensor(-1.0)) == 0
+
+
+def test_what_is_looked_up_in_a_module_is_ours_and_then_what_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_utils, "exec", len, raising=False)
+    with guarded():
+        assert isinstance(tasks.eval("nn.ReLU()"), nn.ReLU)
+        with pytest.raises(UntrustedError):
+            data_utils.exec("x")
+        if hasattr(data_utils, "check_file_speeds"):
+            assert data_utils.check_file_speeds([tmp_path / "absent.jpg"], threshold_ms=0) is None
+        if hasattr(data_utils, "convert_ndjson_to_yolo_if_needed"):
+            assert data_utils.convert_ndjson_to_yolo_if_needed("absent.ndjson") == "absent.ndjson"
+    assert data_utils.exec is len
+    assert "eval" not in vars(tasks)
+
+
+class Joined:
+    """Pickles as a call."""
+
+    def __reduce__(self) -> Any:
+        return os.path.join, ("a", "b")
+
+
+def test_a_checkpoint_that_would_run_is_read_where_it_is_trusted_alone(tmp_path: Path) -> None:
+    torch.save({"x": Joined()}, tmp_path / "m.pt")
+    for trusted in (tmp_path / "m.pt", str(tmp_path / "m.pt")):
+        with guarded(), pytest.raises(UntrustedError):
+            tasks.torch_safe_load(trusted)
+        with guarded(trust=True):
+            assert tasks.torch_safe_load(trusted)[0] == {"x": "a/b"}
 
 
 def test_checkpoints_are_read_from_files_and_from_memory(tmp_path: Path) -> None:
