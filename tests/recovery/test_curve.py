@@ -125,6 +125,15 @@ def test_steps_by_some_of_the_samples_come_to_what_all_of_them_say() -> None:
         )
 
 
+@pytest.mark.parametrize("few", [1, 3])
+def test_weights_count_relative_to_each_other(few: int) -> None:
+    u, missing, pull, counts, penalty = weighed()
+    even = torch.linalg.cholesky(u.T @ u / 300 + penalty * torch.eye(5).double())
+    found = [_weighted(u, missing, counts * by, penalty, pull, even, few) for by in (1.0, 1e-6)]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def weighed() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
     draw = torch.Generator().manual_seed(1)
     u = torch.randn(300, 5, generator=draw).double()

@@ -196,3 +196,28 @@ def test_a_channel_that_never_varies_is_shifted_alone() -> None:
     restate(original, model, images)
     assert all(s.isfinite().all() for s in stated(model))
     assert model.get_submodule("model.0.bn").running_var[0] == original.get_submodule("model.0.bn").running_var[0]
+
+
+def test_a_batch_that_does_not_fit_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics that the failed attempt had moved are those before it when its halves come."""
+    found = []
+    for fails in (False, True):
+        original, images, left = Detector(), Images(), [fails]
+        model = deepcopy(original)
+        with torch.no_grad():
+            model.get_submodule("model.0.conv").weight.mul_(2)
+        for batch in images.batches:
+            whole = batch.run
+
+            def run(network: nn.Module, part: slice, whole: object = whole, left: list[bool] = left) -> object:
+                out = whole(network, part)  # type: ignore[operator]
+                if left[0]:
+                    left[0] = False
+                    raise torch.cuda.OutOfMemoryError
+                return out
+
+            object.__setattr__(batch, "run", run)
+        restate(original, model, images)
+        found.append(stated(model))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.1, atol=0.05)
