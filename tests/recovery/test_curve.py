@@ -106,6 +106,60 @@ def test_the_steps_solve_the_weighted_normal_equations(monkeypatch: pytest.Monke
     torch.testing.assert_close(reached, u @ rows.T + shift)
 
 
+def stepped(monkeypatch: pytest.MonkeyPatch, steps: int, settled: float, few: int = 1, times: int = 1) -> torch.Tensor:
+    """Weights and offsets ``[outputs, 6]`` after so many steps from samples that are there so many times."""
+    monkeypatch.setattr(curve, "STEPS", steps)
+    monkeypatch.setattr(curve, "SETTLED", settled)
+    u, missing, pull, counts, penalty = weighed()
+    u, missing, counts = (each.repeat_interleave(times, 0) for each in (u, missing, counts))
+    even = torch.linalg.cholesky(u.T @ u / len(u) + penalty * torch.eye(5).double())
+    rows, shift, _ = _weighted(u, missing, counts, penalty, pull, even, few)
+    return torch.cat([rows, shift[:, None]], 1)
+
+
+def test_conjugate_directions_are_as_many_as_there_are_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    u, missing, pull, counts, penalty = weighed()
+    found = stepped(monkeypatch, 6, 0.0)
+    torch.testing.assert_close(found, torch.stack(solved(u, missing, counts, penalty, pull)), rtol=1e-9, atol=1e-9)
+
+
+def test_steps_end_where_the_last_gained_a_small_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, three = (stepped(monkeypatch, steps, 0.0) for steps in (1, 2, 3))
+    assert torch.equal(stepped(monkeypatch, 40, 1.01), one)  # the first gained all that there is
+    assert torch.equal(stepped(monkeypatch, 40, 0.99), two)
+    assert not torch.equal(two, three)
+
+
+def test_some_samples_that_are_like_all_say_what_all_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = stepped(monkeypatch, 2, 0.0, times=3)
+    torch.testing.assert_close(stepped(monkeypatch, 2, 0.0, few=3, times=3), wanted)
+
+
+def test_without_rounds_the_linear_fit_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curve, "ROUNDS", 0)
+    _, _, rows, shift, bent_rows, bent_shift = both(nn.SiLU())
+    torch.testing.assert_close(bent_rows, rows, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(bent_shift, shift, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stay", [np.zeros(8, bool), None])
+def test_where_nothing_is_read_or_nothing_varies_the_linear_fit_stays(stay: np.ndarray | None) -> None:
+    u, weight, y = problem()
+    moments, samples = SecondMoments(), Samples(Curve(SCALE, torch.full((3,), 0.5), nn.SiLU()), 1)
+    moments.update(0 * u[None] + 1, y[None])
+    samples.add(u, y, None)
+    rows, shift = bend(weight, weight, weight[:, 0], moments, samples, stay, 1e-3)
+    assert torch.equal(rows, weight)
+    assert torch.equal(shift, weight[:, 0])
+
+
+def test_samples_without_weights_count_alike_in_batches_of_any_size() -> None:
+    samples = Samples(Curve(torch.ones(3), torch.zeros(3), nn.SiLU()), 2)
+    for count in (5, 7):
+        samples.add(torch.zeros(count, 8), torch.zeros(count, 3), None)
+    assert [weight.tolist() for weight in samples.weight] == [[1.0] * 5, [1.0] * 7]
+
+
 def test_steps_by_some_of_the_samples_come_to_what_all_of_them_say() -> None:
     """The curvature is that of a third of them; the slope and the length of a step are asked of all."""
     u, missing, pull, counts, penalty = weighed()

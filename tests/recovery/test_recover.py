@@ -54,12 +54,16 @@ def test_the_masked_network_is_judged_and_then_each_that_was_changed() -> None:
             found.append(name)
             return super().number(name, make)
 
+        def fitted(self, name: str, model: nn.Module, fit: Callable[..., object]) -> None:
+            found.append(name)
+            super().fitted(name, model, fit)
+
     def judge(candidate: nn.Module) -> float:
         judged.append(candidate)
         return -len(judged)
 
     best, _ = recover(model, masked, plan, graph, Images(), "bias", scale, judge, keep=Keeps())  # type: ignore[arg-type]
-    assert found == ["judged-masked", "judged-tried-bias", "judged-tried-bn"]
+    assert found == ["judged-masked", "tried-bias", "judged-tried-bias", "tried-bn", "judged-tried-bn"]
     assert judged[0] is masked
     assert judged[2] is best
     weights = [each.get_submodule("model.5.0").weight for each in judged]
@@ -108,6 +112,7 @@ def test_least_squares_are_tried_quickly_first(
     part, everything, seen = Images(40), Images(48), []
 
     def fit(model: nn.Module, weights: bool, images: Images, start: int, on_stage: object, quick: bool) -> None:
+        assert start == 0
         seen.append((len(images), quick))
         scale(model, weights, images)
 
