@@ -48,6 +48,7 @@ def test_it_comes_back_to_the_bit_with_its_plan(pair: Path, tiny: nn.Module, nar
     assert same(loaded.model, seqprune.compact(tiny, narrow_plan))
     assert (loaded.plan, loaded.names, loaded.task, loaded.imgsz) == (narrow_plan, NAMES, "detect", 64)
     assert {entry.name for entry in pair.parent.iterdir()} >= {"small.safetensors", "small.json"}
+    assert json.loads(pair.with_suffix(".json").read_text())["format"] == 1  # what older versions read too
     assert not [entry for entry in pair.parent.iterdir() if entry.name.startswith(".")]
 
 
