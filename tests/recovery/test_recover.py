@@ -72,7 +72,14 @@ def test_the_masked_network_is_judged_and_then_each_that_was_changed() -> None:
 
 def test_least_squares_fit_weights_and_are_the_only_repair() -> None:
     model, masked, plan, graph = case()
-    best, repairs = recover(model, masked, plan, graph, Images(), "ls", scale)  # type: ignore[arg-type]
+    seen = []
+
+    def fit(model: nn.Module, weights: bool, images: Images, start: int, on_stage: object, quick: bool) -> None:
+        seen.append((len(images), quick))
+        scale(model, weights, images)
+
+    best, repairs = recover(model, masked, plan, graph, Images(), "ls", fit)  # type: ignore[arg-type]
+    assert seen == [(3, False)]  # with no others to do it anew with, it is not tried quickly
     assert [r.step for r in repairs] == ["ls"]
     assert torch.equal(best.get_submodule("model.5.0").weight, 2 * masked.get_submodule("model.5.0").weight)
 
