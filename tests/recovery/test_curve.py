@@ -215,7 +215,8 @@ def test_steps_that_diverge_change_nothing() -> None:
     missing, pull = 1e-6 * torch.randn(300, 2, generator=draw), torch.randn(2, 8, generator=draw)
     counts = torch.rand(300, 2, generator=draw) / 300
     for even in (1e5 * torch.eye(8), 1e-20 * torch.eye(8), torch.full((8, 8), torch.nan)):
-        rows, shift, _ = _weighted(u, missing, counts, 0.0, pull, even)
+        rows, shift, reached = _weighted(u, missing, counts, 0.0, pull, even)
+        torch.testing.assert_close(reached, u @ rows.T + shift, rtol=1e-3, atol=1e-6)
         before = (counts * missing.square()).sum(0)
         assert ((counts * (missing - u @ rows.T - shift).square()).sum(0) <= before * (1 + 1e-6)).all()
 
