@@ -12,7 +12,7 @@ from torch import nn
 from seqprune.observe.patches import SecondMoments
 from seqprune.observe.unit import Curve
 from seqprune.repair import curve
-from seqprune.repair.curve import Samples, _weighted, bend
+from seqprune.repair.curve import Samples, _secant, _weighted, bend
 from seqprune.repair.solve import solve
 
 SCALE = torch.tensor([0.5, 1.0, 2.0])
@@ -151,6 +151,12 @@ def test_where_nothing_is_read_or_nothing_varies_the_linear_fit_stays(stay: np.n
     rows, shift = bend(weight, weight, weight[:, 0], moments, samples, stay, 1e-3)
     assert torch.equal(rows, weight)
     assert torch.equal(shift, weight[:, 0])
+
+
+def test_a_secant_joins_two_points_and_is_the_slope_where_they_are_one() -> None:
+    relu = Curve(torch.ones(1), torch.zeros(1), nn.ReLU())
+    now, aim = torch.tensor([-1.0, 0.5, 2.0, -0.002, 0.0]), torch.tensor([0.5, -1.0, 2.0, 0.002, 0.0009])
+    torch.testing.assert_close(_secant(relu, now, aim), torch.tensor([1 / 3, 1 / 3, 1.0, 0.5, 1.0]))
 
 
 def test_samples_without_weights_count_alike_in_batches_of_any_size() -> None:

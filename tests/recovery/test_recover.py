@@ -187,6 +187,8 @@ def test_a_norm_that_keeps_no_statistics_has_none_to_correct() -> None:
 
 def test_new_statistics_undo_what_scales_a_channel() -> None:
     original, images = Detector(), Images()
+    for norm in (module for module in original.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.num_batches_tracked.fill_(100)  # type: ignore[union-attr]  # of its training
     model = deepcopy(original)
     factor = torch.linspace(0.25, 4, len(model.get_submodule("model.0.conv").weight))
     with torch.no_grad():
