@@ -151,6 +151,11 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         lambda x: torch.channel_shuffle(x, 2),
         nn.GroupNorm(2, 4, affine=False),
         lambda x: nn.functional.normalize(x, p=1.0, dim=2),
+        lambda x: torch.dropout(x, 0.5, train=False),
+        lambda x: F.dropout(x, 0.5, False),
+        nn.Sequential(nn.Sigmoid(), nn.Conv2d(4, 4, 1, groups=4)),  # what it makes of a constant leaves with it
+        nn.Sequential(nn.Sigmoid(), nn.BatchNorm2d(4)),
+        lambda x: torch.stack(x.unbind(0)) + torch.stack(x.unbind(3), 3),
         lambda x: x * len((1, *x.shape)),
         lambda x: x * len(list(x.shape)),
     ],
@@ -160,6 +165,12 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
     graph = exact(Between(between), {"first": keep})
     assert graph.by_name["first"].free.all()
     assert graph.folds == ()  # zero all the way: there is no constant to take up
+
+
+def test_zero_to_the_power_of_zero_is_one_and_a_bias_takes_it_up() -> None:
+    graph = exact(Between(lambda x: x**0), {"first": [1, 3]})
+    assert graph.by_name["first"].free.all()
+    assert graph.folds
 
 
 DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
@@ -187,6 +198,9 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (lambda x: x.view(2, 4, 6, 6), "written out"),
         (lambda x: x.flip(1), "turns the channels round"),
         (lambda x: 1 / x, "no rule for this operator"),
+        (lambda x: x**-1.0, "zero to a negative power is infinite"),
+        (lambda x: x.unbind(1)[0][:, None].repeat(1, 4, 1, 1), "takes the channels apart one by one"),
+        (lambda x: x.flatten(0, 1).sum(0)[None, None].repeat(2, 4, 1, 1), "reduces over channels"),
         (lambda x: x / x.exp(), "divides by channels"),
         (lambda x: nn.functional.layer_norm(x, x.shape[1:]), "reads their number"),
         (lambda x: nn.functional.group_norm(x, 2), "number of groups is written out"),
@@ -200,6 +214,7 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (Turned(nn.PReLU(6)), "the weight is computed"),
         (Turned(nn.GroupNorm(2, 6)), "normalises channels that are not zero once removed"),
         (Turned(nn.BatchNorm2d(6)), "the channels are not in dimension 1"),
+        (Turned(nn.MaxPool2d(1)), "the channels are not in dimension 1"),
         (Turned(nn.ChannelShuffle(2)), "the channels are not in dimension 1"),
         (lambda x: nn.functional.batch_norm(x, torch.zeros(4).double(), torch.ones(4).double()), "weight is computed"),
         (nn.Sequential(nn.Sigmoid(), nn.GroupNorm(2, 4)), "normalises channels that are not zero once removed"),
@@ -401,6 +416,16 @@ def test_flattened_channels_reach_a_linear_layer() -> None:
 def test_transposed_convolution_is_followed() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 5, 2, 2), nn.ReLU(), nn.Conv2d(5, 2, 1)).double()
     exact(model.eval(), {"0": [0, 2], "1": [1, 4]})
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_groups_of_a_convolution_are_neighbouring_channels(kind: Callable[..., nn.Module]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), kind(8, 6, 1, groups=2), nn.ReLU(), nn.Conv2d(6, 2, 1))
+    graph = trace(model.double().eval(), X)
+    read, made = graph.by_name["0"].groups, graph.by_name["2"].groups
+    sections = [[each.tolist() for each in balance.sections] for balance in graph.balances]
+    assert [read[:4].tolist(), read[4:].tolist()] in sections
+    assert [made[:3].tolist(), made[3:].tolist()] in sections
 
 
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
