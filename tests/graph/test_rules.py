@@ -156,6 +156,7 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         nn.Sequential(nn.Sigmoid(), nn.Conv2d(4, 4, 1, groups=4)),  # what it makes of a constant leaves with it
         nn.Sequential(nn.Sigmoid(), nn.BatchNorm2d(4)),
         lambda x: torch.stack(x.unbind(0)) + torch.stack(x.unbind(3), 3),
+        lambda x: x.transpose(1, 3)[..., 0, :][..., None].transpose(1, 2),
         lambda x: x * len((1, *x.shape)),
         lambda x: x * len(list(x.shape)),
     ],
@@ -167,8 +168,20 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
     assert graph.folds == ()  # zero all the way: there is no constant to take up
 
 
-def test_zero_to_the_power_of_zero_is_one_and_a_bias_takes_it_up() -> None:
-    graph = exact(Between(lambda x: x**0), {"first": [1, 3]})
+@pytest.mark.parametrize(
+    ("between", "reads"),
+    [
+        (lambda x: x**0, 4),
+        (lambda x: x + x.sigmoid(), 4),
+        (lambda x: x.sigmoid() - x, 4),
+        (lambda x: torch.cat([x, x.sigmoid()], 1), 8),
+        (lambda x: torch.cat([x.cos(), x], 1), 8),
+    ],
+)
+def test_what_is_a_constant_once_removed_is_taken_up_by_a_bias(
+    between: Callable[[torch.Tensor], torch.Tensor], reads: int
+) -> None:
+    graph = exact(Between(between, reads), {"first": [1, 3]})
     assert graph.by_name["first"].free.all()
     assert graph.folds
 
@@ -182,7 +195,7 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax")
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax", "ignore:The use of `x.T`")
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
@@ -209,6 +222,7 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (lambda x: nn.GroupNorm(1, 4).double()(x), "number of groups is written out"),
         (nn.GroupNorm(1, 4), "normalises all channels as one"),
         (Lent(2, 4), "number of groups is written out"),
+        (lambda x: x.T.permute(3, 2, 1, 0), "turns all dimensions round"),
         (Norm(), "number of groups is written out"),
         (Maps(), "a parameter with more than one entry per channel"),
         (Turned(nn.PReLU(6)), "the weight is computed"),
