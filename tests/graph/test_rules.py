@@ -151,6 +151,9 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         lambda x: torch.channel_shuffle(x, 2),
         nn.GroupNorm(2, 4, affine=False),
         lambda x: nn.functional.normalize(x, p=1.0, dim=2),
+        lambda x: x.sigmoid() * x,
+        lambda x: F.hardtanh(x, max_val=2.0),
+        lambda x: F.hardtanh(x, min_val=-2.0),
         lambda x: torch.dropout(x, 0.5, train=False),
         lambda x: F.dropout(x, 0.5, False),
         nn.Sequential(nn.Sigmoid(), nn.Conv2d(4, 4, 1, groups=4)),  # what it makes of a constant leaves with it
@@ -223,6 +226,7 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (nn.GroupNorm(1, 4), "normalises all channels as one"),
         (Lent(2, 4), "number of groups is written out"),
         (lambda x: x.T.permute(3, 2, 1, 0), "turns all dimensions round"),
+        (lambda x: x.flatten(2).T.permute(2, 1, 0)[..., None], "turns all dimensions round"),
         (Norm(), "number of groups is written out"),
         (Maps(), "a parameter with more than one entry per channel"),
         (Turned(nn.PReLU(6)), "the weight is computed"),

@@ -36,7 +36,8 @@ def test_ultralytics_is_quiet_alone_and_installs_nothing_and_is_put_back(monkeyp
     for module, name in RANKS:
         monkeypatch.setattr(module, name, 3, raising=False)
     monkeypatch.setattr(checks, "AUTOINSTALL", True)
-    level, font = LOGGER.level, data_utils.check_font
+    font = data_utils.check_font
+    monkeypatch.setattr(LOGGER, "level", logging.WARNING)
     with contained():
         assert {getattr(module, name) for module, name in RANKS} == {-1}
         assert checks.AUTOINSTALL is False
@@ -46,7 +47,7 @@ def test_ultralytics_is_quiet_alone_and_installs_nothing_and_is_put_back(monkeyp
         raise KeyError
     assert {getattr(module, name) for module, name in RANKS} == {3}
     assert checks.AUTOINSTALL is True
-    assert (LOGGER.level, data_utils.check_font) == (level, font)
+    assert (LOGGER.level, data_utils.check_font) == (logging.WARNING, font)
 
 
 def test_what_is_not_there_is_not_replaced() -> None:

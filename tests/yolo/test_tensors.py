@@ -186,6 +186,14 @@ def test_files_that_are_missing_damaged_or_strangers_are_refused(pair: Path, tin
         load(pair)
 
 
+@pytest.mark.parametrize(
+    ("said", "held"), [(96, {"imgsz": 96}), (None, {"imgsz": 640}), ("../x", {}), (10**9, {}), ({"a": "b"}, {})]
+)
+def test_a_size_is_taken_from_a_description_where_it_is_a_number(said: Any, held: dict[str, int], pair: Path) -> None:
+    """A line left over from a merge took whatever stood there into the network's arguments."""
+    assert load(described(pair, imgsz=said)).model.args == {"task": "detect", **held}
+
+
 def test_a_width_is_a_number_of_channels_in_place_of_one(pair: Path) -> None:
     for module, name, number in (
         *(("model.0", "conv", 3), ("model.0.conv", "weight", 3), ("model.0.conv", "bias", 3)),

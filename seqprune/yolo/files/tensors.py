@@ -203,6 +203,5 @@ def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], p
     network.names, network.nc, network.task = names, len(names), description["task"]
     network.args = plain_settings({"task": description["task"], "imgsz": description["imgsz"] or 640})
     mark_some(network, bool(description.get("some_classes")))
-    network.args = {"task": description["task"], "imgsz": description["imgsz"] or 640}
     rebuilt: nn.Module = network
     return rebuilt
