@@ -89,6 +89,31 @@ class Turned(nn.Module):
         return self.inner(x.transpose(1, 2)).transpose(1, 2)
 
 
+class Doubled(nn.Conv2d):
+    """Has a bias that is computed."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(x, self.weight, self.bias * 2)  # type: ignore[operator]
+
+
+class TransposedDoubled(nn.ConvTranspose2d):
+    """The same."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return nn.functional.conv_transpose2d(x, self.weight, self.bias * 2)  # type: ignore[operator]
+
+
+class Add(nn.Module):
+    """Adds a constant."""
+
+    def __init__(self, constant: torch.Tensor) -> None:
+        super().__init__()
+        self.constant = constant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.constant
+
+
 class Each(nn.GroupNorm):
     """Each channel is a group of its own."""
 
@@ -227,6 +252,11 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (Lent(2, 4), "number of groups is written out"),
         (lambda x: x.T.permute(3, 2, 1, 0), "turns all dimensions round"),
         (lambda x: x.flatten(2).T.permute(2, 1, 0)[..., None], "turns all dimensions round"),
+        (Doubled(4, 4, 1), "the weight is computed"),
+        (TransposedDoubled(4, 4, 1), "the weight is computed"),
+        (nn.Sequential(nn.Sigmoid(), nn.Conv2d(4, 4, 1, groups=2)), "it has groups"),
+        (lambda x: nn.functional.normalize(x, dim=(1, 2)), "takes the norm of channels in another way"),
+        (lambda x: x + x.max(), "reduces over channels"),
         (Norm(), "number of groups is written out"),
         (Maps(), "a parameter with more than one entry per channel"),
         (Turned(nn.PReLU(6)), "the weight is computed"),
@@ -450,6 +480,11 @@ def test_groups_of_a_convolution_are_neighbouring_channels(kind: Callable[..., n
 def test_what_makes_many_channels_of_one_is_a_layer_like_others(kind: Callable[..., nn.Module]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 1, 1), kind(1, 4, 2), nn.ReLU(), nn.Conv2d(4, 2, 1)).double().eval()
     assert exact(model, {"1": [0, 3]}).by_name["1"].free.all()
+
+
+def test_a_constant_for_each_of_two_channels_keeps_both() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), Add(torch.ones(2, 1, 1).double()), nn.Conv2d(2, 2, 1)).double().eval()
+    assert "one entry per channel" in trace(model, X).by_name["0"].reason
 
 
 def test_a_slope_for_each_of_two_channels() -> None:

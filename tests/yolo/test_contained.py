@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from safetensors.torch import save_file
 from torch import nn
 from ultralytics.data import utils as data_utils
 from ultralytics.engine import validator
@@ -174,6 +175,14 @@ def test_a_pair_is_two_files(missing: str, tmp_path: Path) -> None:
     for name in {"m.safetensors", "m.json"} - {missing}:
         (tmp_path / name).write_bytes(b"{}")
     with pytest.raises(ModelError, match=rf"{missing}: no such file; m\.safetensors and m\.json belong together"):
+        load_pair(tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"format": 0}', '{"format": 4}', '{"format": "1"}'])
+def test_a_description_is_of_a_format_that_is_known(text: str, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors")
+    (tmp_path / "m.json").write_text(text)
+    with pytest.raises(ModelError, match=r"m\.json: describes no network that this version knows"):
         load_pair(tmp_path / "m.safetensors")
 
 

@@ -191,7 +191,9 @@ def test_files_that_are_missing_damaged_or_strangers_are_refused(pair: Path, tin
 )
 def test_a_size_is_taken_from_a_description_where_it_is_a_number(said: Any, held: dict[str, int], pair: Path) -> None:
     """A line left over from a merge took whatever stood there into the network's arguments."""
-    assert load(described(pair, imgsz=said)).model.args == {"task": "detect", **held}
+    loaded = load(described(pair, imgsz=said, names={"1": "y" * 301, "0": "x" * 300}))
+    assert loaded.model.args == {"task": "detect", **held}
+    assert loaded.names == {0: "x" * 300, 1: "y" * 299 + "…"}
 
 
 def test_a_width_is_a_number_of_channels_in_place_of_one(pair: Path) -> None:
