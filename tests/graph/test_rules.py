@@ -179,6 +179,8 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         lambda x: x.sigmoid() * x,
         lambda x: F.hardtanh(x, max_val=2.0),
         lambda x: F.hardtanh(x, min_val=-2.0),
+        lambda x: x.transpose(1, 3).flatten(1, 2).transpose(1, 2)[..., None],
+        lambda x: F.dropout(x, 0.0),
         lambda x: torch.dropout(x, 0.5, train=False),
         lambda x: F.dropout(x, 0.5, False),
         nn.Sequential(nn.Sigmoid(), nn.Conv2d(4, 4, 1, groups=4)),  # what it makes of a constant leaves with it
@@ -464,6 +466,12 @@ def test_flattened_channels_reach_a_linear_layer() -> None:
 def test_transposed_convolution_is_followed() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 5, 2, 2), nn.ReLU(), nn.Conv2d(5, 2, 1)).double()
     exact(model.eval(), {"0": [0, 2], "1": [1, 4]})
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_group_of_one_channel_makes_neighbours(kind: Callable[..., nn.Module]) -> None:
+    graph = exact(Between(kind(4, 8, 1, groups=4), reads=8), {"first": [1, 3]})
+    assert graph.by_name["first"].free.all()
 
 
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
