@@ -180,6 +180,11 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         lambda x: F.hardtanh(x, max_val=2.0),
         lambda x: F.hardtanh(x, min_val=-2.0),
         lambda x: x.transpose(1, 3).flatten(1, 2).transpose(1, 2)[..., None],
+        lambda x: x + 0,
+        lambda x: 0 - x,
+        *(lambda x, dim=dim: x.unsqueeze(dim).squeeze(dim) for dim in (0, 1, 2, -1)),
+        lambda x: x[:, None, :, 1:][:, 0],
+        nn.BatchNorm2d(4, affine=False),
         lambda x: F.dropout(x, 0.0),
         lambda x: torch.dropout(x, 0.5, train=False),
         lambda x: F.dropout(x, 0.5, False),
@@ -466,6 +471,13 @@ def test_flattened_channels_reach_a_linear_layer() -> None:
 def test_transposed_convolution_is_followed() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ConvTranspose2d(4, 5, 2, 2), nn.ReLU(), nn.Conv2d(5, 2, 1)).double()
     exact(model.eval(), {"0": [0, 2], "1": [1, 4]})
+
+
+def test_a_group_norm_says_how_many_channels_it_has() -> None:
+    model = Between(nn.GroupNorm(2, 4))
+    small = compact(model, PrunePlan.from_keep(trace(model, X), {"first": [1, 2]}))
+    assert small.between.num_channels == 2  # type: ignore[union-attr]
+    assert small(X).shape == (2, 2, 6, 6)
 
 
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
