@@ -208,6 +208,8 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
         (lambda x: x**0, 4),
         (lambda x: x + x.sigmoid(), 4),
         (lambda x: x.sigmoid() - x, 4),
+        (lambda x: F.hardtanh(x, max_val=-0.5), 4),
+        (lambda x: F.hardtanh(x, min_val=0.5), 4),
         (lambda x: torch.cat([x, x.sigmoid()], 1), 8),
         (lambda x: torch.cat([x.cos(), x], 1), 8),
     ],

@@ -17,7 +17,7 @@ from seqprune.budget.importance import DAMPING, variances
 from seqprune.budget.target import Target
 from seqprune.errors import InputError
 from seqprune.graph import sole
-from seqprune.graph.factor import First
+from seqprune.graph.factor import Factor, First, aligned, factored
 from seqprune.observe.patches import Drawn
 from seqprune.observe.reading import reading_of
 from seqprune.observe.relevance import Relevance
@@ -88,6 +88,27 @@ def test_the_second_of_a_pair_is_fitted_to_what_the_layer_made() -> None:
     names = refit(made.reference, repaired, graph, removed, Images(), stages, ridge=1e-3)
     assert {f"{factor.block}.1.conv" for factor in made.factors} <= set(names)
     assert distance(factoring.model, repaired) < 0.8 * before
+
+
+class Fork(nn.Module):
+    """Two layers that read the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.left, self.right, self.join = Unit(3, 4), Unit(4, 4), Unit(4, 4), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.join(torch.cat([self.left(x), self.right(x)], 1))
+
+
+def test_one_pair_in_a_stage_is_enough_to_fit_it() -> None:
+    model = Fork().eval()
+    factors = (Factor("left", "column", 2),)
+    made, reference = factored(model, factors), aligned(model, factors)
+    graph, stages = trace(made, INPUT), [["stem.conv"], ["right.conv", "left.1.conv"], ["join"]]
+    removed = PrunePlan((), graph.inputs).removed_groups(graph)
+    assert refit(reference, made, graph, removed, Images(), stages) == ("left.1.conv", "join")
 
 
 def distance(one: nn.Module, other: nn.Module) -> float:

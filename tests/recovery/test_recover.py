@@ -152,6 +152,8 @@ def test_new_statistics_leave_masked_channels_dead_and_both_models_the_same() ->
     best, _ = recover(model, masked, plan, graph, Images(), "bn", scale)  # type: ignore[arg-type]
     for network, state in zip((model, masked), before, strict=True):
         assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    again = mask(best, plan, graph).state_dict()  # what left has no statistics of its own
+    assert all(torch.equal(tensor, again[name]) for name, tensor in best.state_dict().items())
     assert not all(torch.equal(one, other) for one, other in zip(stated(best), stated(masked), strict=True))
     for layer in graph.all_layers:  # type: ignore[attr-defined]
         name = layer.name

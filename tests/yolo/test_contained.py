@@ -42,6 +42,7 @@ def test_ultralytics_is_quiet_alone_and_installs_nothing_and_is_put_back(monkeyp
     with contained():
         assert {getattr(module, name) for module, name in RANKS} == {-1}
         assert checks.AUTOINSTALL is False
+        assert data_utils.check_font is not font
         assert data_utils.check_font() is None
         assert LOGGER.level == logging.CRITICAL
     with suppress(KeyError), contained():
