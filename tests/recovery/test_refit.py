@@ -283,6 +283,8 @@ def test_a_layer_is_fitted_to_all_that_is_seen_of_it_and_what_reads_the_same_as_
     assert told == [8, 8, 8] * 3
     x = torch.cat([batch.images for batch in Images()]).float() / 255
     with torch.no_grad():
+        after, before = (float((each(x) - model(x)).square().mean()) for each in (masked, mask(model, plan, graph)))
+        assert after < before / 2
         wanted = model.body(model.stem(x).relu()).double().transpose(0, 1).flatten(1).T
         u = model.stem(x).relu().double().transpose(0, 1).flatten(1).T
     weight, means = model.body.weight.detach().double().flatten(1), bias or norm
