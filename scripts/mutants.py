@@ -96,11 +96,7 @@ def _sites(tree: ast.Module) -> Iterator[tuple[str, ast.stmt, Edit]]:
 
 def _head(statement: ast.stmt) -> str:
     """A statement without the block it may have, on one line."""
-    text = ast.unparse(statement)
-    if getattr(statement, "body", None):
-        first = statement.body[0]  # type: ignore[attr-defined]
-        text = text.split("\n    " + ast.unparse(first).split("\n", 1)[0], 1)[0]
-    return " ".join(text.split())
+    return " ".join(ast.unparse(statement).split("\n    ", 1)[0].split())
 
 
 def _statements(node: ast.AST, scope: str) -> Iterator[tuple[str, ast.stmt]]:

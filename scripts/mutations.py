@@ -58,7 +58,11 @@ TESTS = (
     *(f"tests/yolo/test_{name}.py" for name in "archive bounded carried description guard known left_out load".split()),
     *(f"tests/yolo/test_{name}.py" for name in "old_files pickles sound tensors unpickle".split()),
 )
-HEAVY = "torch torchvision numpy scipy.optimize sklearn.manifold kmedoids kneed ultralytics hypothesis PIL.Image"
+HEAVY = (
+    "torch torch._dynamo torchvision numpy scipy.optimize sklearn.manifold kmedoids kneed ultralytics hypothesis "
+    "PIL.Image"
+)
+"""What every fork would otherwise import for itself: the first call of an optimiser takes torch's compiler."""
 FATES = ("killed", "survived", "unreached")
 
 
@@ -184,6 +188,8 @@ class Planting(NamedTuple):
 
 def in_place(sites: Sequence[Site], planting_: Planting, items: dict[str, pytest.Item]) -> None:
     """Plants mutants of functions, each in a fork of this process, which has the tests collected."""
+    for name in HEAVY.split():
+        importlib.import_module(name)
     planting.forget()
     for file in {str(site.file) for site in sites}:
         planting.live(file)

@@ -55,10 +55,9 @@ class Curve:
         as it is, which loses nothing.
         """
         ranks = torch.arange(step, max(step, len(self.loss)), step)
-        ranks = ranks[self.cost(ranks) < self.whole]
         if not len(ranks):
             return 0, price * self.whole
-        total = self.loss[ranks] + price * self.cost(ranks)
+        total = self.loss[ranks] + price * self.cost(ranks.double())
         at = int(total.argmin())
         least = float(total[at])
         return (int(ranks[at]), least) if least < price * self.whole else (0, price * self.whole)
@@ -130,10 +129,10 @@ def cheapest(
         step: channels between are a multiple of it.
         rounds: of bisection, on a logarithmic scale.
     """
-    ends = [float(way.loss[0]) / (way.each or way.whole) for ways in curves.values() for way in ways if way.loss[0] > 0]
+    ends = [float(way.loss[0]) / way.whole for ways in curves.values() for way in ways if way.loss[0] > 0]
     if not ends:
         return {} if nearest else None
-    low, high = min(ends) * 1e-9, max(ends) * 1e3
+    low, high = min(ends) * 1e-9, max(ends) * 1e6
     best = at_price(curves, high, step)
     if not enough(best):
         return best if nearest else None

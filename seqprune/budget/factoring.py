@@ -196,7 +196,7 @@ def observe(
     spared = tuple(f"{path.rstrip('.')}." for path in protect)
     curves, patches, scales = {}, {}, {}
     for block, name in pairs.items():
-        if name not in read or f"{name}.".startswith(spared) or (times is not None and name not in times.alone):
+        if name not in read or f"{name}.".startswith(spared):
             continue
         conv = cast(nn.Conv2d, model.get_submodule(name))
         patches[block] = read[name]

@@ -30,7 +30,7 @@ class Line:
         """The nearest to some measured ones."""
         x, y = (np.asarray(values, float) for values in zip(*points, strict=True))
         spread = float(((x - x.mean()) ** 2).sum())
-        each = max(0.0, float(((x - x.mean()) * (y - y.mean())).sum()) / spread) if spread else 0.0
+        each = max(0.0, float(((x - x.mean()) * y).sum()) / spread) if spread else 0.0
         base = float(y.mean()) - each * float(x.mean())
         if base >= 0:
             return cls(base, each)
@@ -72,20 +72,20 @@ def times_of(model: nn.Module, inputs: Inputs, timing: Timing, pairs: Sequence[s
     for path, place in places.items():
         widths = _widths(place)
         ms = timing.layers(tuple(widths))
-        layers[path] = _scaled(Line.through(list(zip(widths.values(), ms, strict=True))), place.uses)
+        layers[path] = Line.through(list(zip(widths.values(), ms, strict=True)))
         alone[path] = ms[0] * place.uses
         if path in pairs:
             ranks = _pairs(place)
             found = timing.layers(tuple(ranks))
             for first in ("column", "row"):
                 points = [(key[1], t) for key, t in zip(ranks.values(), found, strict=True) if key[0] == first]
-                made[path, first] = _scaled(Line.through(points), place.uses)
+                made[path, first] = Line.through(points)
     whole = timing.milliseconds(model)
-    shrink = min(1.0, whole / max(sum(alone.values()), 1e-9))
+    shrink = min(1.0, whole / (sum(alone.values()) or whole))
     return Times(
         whole,
-        {path: _scaled(line, shrink) for path, line in layers.items()},
-        {key: _scaled(line, shrink) for key, line in made.items()},
+        {path: _scaled(line, places[path].uses * shrink) for path, line in layers.items()},
+        {key: _scaled(line, places[key[0]].uses * shrink) for key, line in made.items()},
         {path: ms * shrink for path, ms in alone.items()},
     )
 
@@ -107,9 +107,9 @@ def _widths(place: Place) -> dict[Chain, float]:
     """The layer, then narrower ones, with the share of its multiplications."""
     conv = place.convolution
     found = {place.chain(): 1.0}
+    if 1 < conv.groups < conv.inputs:
+        return found  # widths of groups that are no single channels are bound to each other
     for inputs, outputs in ((conv.inputs, _half(conv.outputs)), (_half(conv.inputs), conv.outputs)):
-        if 0 < conv.groups < conv.inputs and conv.groups > 1:
-            continue  # widths of groups that are no single channels are bound to each other
         narrow = conv.narrowed(inputs, outputs)
         share = narrow.inputs * narrow.outputs * conv.groups / (conv.inputs * conv.outputs * narrow.groups)
         found.setdefault(place.chain(narrow), share)
@@ -128,7 +128,7 @@ def _pairs(place: Place) -> dict[Chain, tuple[First, int]]:
     for first in ("column", "row"):
         one, two, before = (height, width, along) if first == "column" else (width, height, down)
         even = conv.inputs * conv.outputs * height * width / (before * one * conv.inputs + two * conv.outputs)
-        for share in SHARES:
-            rank = max(STEP, round(share * even / STEP) * STEP)
+        for least, share in enumerate(SHARES, 1):  # three ranks, however few channels there are: one makes no line
+            rank = STEP * max(least, round(share * even / STEP))
             found[place.chain(*conv.factored(first == "column", rank))] = (first, rank)
     return found  # type: ignore[return-value]

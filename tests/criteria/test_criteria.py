@@ -183,10 +183,13 @@ def test_filters_that_repeat_each_other_are_no_distance_apart() -> None:
 
 
 def test_obs_knows_what_the_others_can_stand_in_for(twins: Scoring) -> None:
-    """Of two equal channels one costs nothing, and the other all that both did: 4, more than the third's 0.25."""
+    """Of two equal channels one costs nothing, and the other all that both did: 4, more than the third's 0.25.
+
+    Which of them is the one is rounding, another on another processor.
+    """
     readings = read_by_head(twins.graph, [[1.0, 1, 0], [1, 1, 0], [0, 0, 1]], [1.0, 1.0, 0.5])
-    found = scores("obs", replace(twins, readings=readings))
-    assert found[twins.graph.by_name["a"].groups].tolist() == [0, 2, 1]
+    *equal, other = scores("obs", replace(twins, readings=readings))[twins.graph.by_name["a"].groups]
+    assert (sorted(equal), other) == ([0, 2], 1)
 
 
 def test_obs_takes_the_least_loss_for_what_it_saves_at_every_step() -> None:

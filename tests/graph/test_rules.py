@@ -89,6 +89,31 @@ class Turned(nn.Module):
         return self.inner(x.transpose(1, 2)).transpose(1, 2)
 
 
+class Doubled(nn.Conv2d):
+    """Has a bias that is computed."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(x, self.weight, self.bias * 2)  # type: ignore[operator]
+
+
+class TransposedDoubled(nn.ConvTranspose2d):
+    """The same."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return nn.functional.conv_transpose2d(x, self.weight, self.bias * 2)  # type: ignore[operator]
+
+
+class Add(nn.Module):
+    """Adds a constant."""
+
+    def __init__(self, constant: torch.Tensor) -> None:
+        super().__init__()
+        self.constant = constant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.constant
+
+
 class Each(nn.GroupNorm):
     """Each channel is a group of its own."""
 
@@ -151,6 +176,21 @@ def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
         lambda x: torch.channel_shuffle(x, 2),
         nn.GroupNorm(2, 4, affine=False),
         lambda x: nn.functional.normalize(x, p=1.0, dim=2),
+        lambda x: x.sigmoid() * x,
+        lambda x: F.hardtanh(x, max_val=2.0),
+        lambda x: F.hardtanh(x, min_val=-2.0),
+        lambda x: x.transpose(1, 3).flatten(1, 2).transpose(1, 2)[..., None],
+        lambda x: x + 0,
+        lambda x: 0 - x,
+        *(lambda x, dim=dim: x.unsqueeze(dim).squeeze(dim) for dim in (0, 1, 2, -1)),
+        lambda x: x[:, None, :, 1:][:, 0],
+        lambda x: F.dropout(x, 0.0),
+        lambda x: torch.dropout(x, 0.5, train=False),
+        lambda x: F.dropout(x, 0.5, False),
+        nn.Sequential(nn.Sigmoid(), nn.Conv2d(4, 4, 1, groups=4)),  # what it makes of a constant leaves with it
+        nn.Sequential(nn.Sigmoid(), nn.BatchNorm2d(4)),
+        lambda x: torch.stack(x.unbind(0)) + torch.stack(x.unbind(3), 3),
+        lambda x: x.transpose(1, 3)[..., 0, :][..., None].transpose(1, 2),
         lambda x: x * len((1, *x.shape)),
         lambda x: x * len(list(x.shape)),
     ],
@@ -162,6 +202,26 @@ def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.T
     assert graph.folds == ()  # zero all the way: there is no constant to take up
 
 
+@pytest.mark.parametrize(
+    ("between", "reads"),
+    [
+        (lambda x: x**0, 4),
+        (lambda x: x + x.sigmoid(), 4),
+        (lambda x: x.sigmoid() - x, 4),
+        (lambda x: F.hardtanh(x, max_val=-0.5), 4),
+        (lambda x: F.hardtanh(x, min_val=0.5), 4),
+        (lambda x: torch.cat([x, x.sigmoid()], 1), 8),
+        (lambda x: torch.cat([x.cos(), x], 1), 8),
+    ],
+)
+def test_what_is_a_constant_once_removed_is_taken_up_by_a_bias(
+    between: Callable[[torch.Tensor], torch.Tensor], reads: int
+) -> None:
+    graph = exact(Between(between, reads), {"first": [1, 3]})
+    assert graph.by_name["first"].free.all()
+    assert graph.folds
+
+
 DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
     F.dropout,
     F.dropout2d,
@@ -171,7 +231,7 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax")
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax", "ignore:The use of `x.T`")
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
@@ -187,6 +247,9 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (lambda x: x.view(2, 4, 6, 6), "written out"),
         (lambda x: x.flip(1), "turns the channels round"),
         (lambda x: 1 / x, "no rule for this operator"),
+        (lambda x: x**-1.0, "zero to a negative power is infinite"),
+        (lambda x: x.unbind(1)[0][:, None].repeat(1, 4, 1, 1), "takes the channels apart one by one"),
+        (lambda x: x.flatten(0, 1).sum(0)[None, None].repeat(2, 4, 1, 1), "reduces over channels"),
         (lambda x: x / x.exp(), "divides by channels"),
         (lambda x: nn.functional.layer_norm(x, x.shape[1:]), "reads their number"),
         (lambda x: nn.functional.group_norm(x, 2), "number of groups is written out"),
@@ -195,11 +258,19 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (lambda x: nn.GroupNorm(1, 4).double()(x), "number of groups is written out"),
         (nn.GroupNorm(1, 4), "normalises all channels as one"),
         (Lent(2, 4), "number of groups is written out"),
+        (lambda x: x.T.permute(3, 2, 1, 0), "turns all dimensions round"),
+        (lambda x: x.flatten(2).T.permute(2, 1, 0)[..., None], "turns all dimensions round"),
+        (Doubled(4, 4, 1), "the weight is computed"),
+        (TransposedDoubled(4, 4, 1), "the weight is computed"),
+        (nn.Sequential(nn.Sigmoid(), nn.Conv2d(4, 4, 1, groups=2)), "it has groups"),
+        (lambda x: nn.functional.normalize(x, dim=(1, 2)), "takes the norm of channels in another way"),
+        (lambda x: x + x.max(), "reduces over channels"),
         (Norm(), "number of groups is written out"),
         (Maps(), "a parameter with more than one entry per channel"),
         (Turned(nn.PReLU(6)), "the weight is computed"),
         (Turned(nn.GroupNorm(2, 6)), "normalises channels that are not zero once removed"),
         (Turned(nn.BatchNorm2d(6)), "the channels are not in dimension 1"),
+        (Turned(nn.MaxPool2d(1)), "the channels are not in dimension 1"),
         (Turned(nn.ChannelShuffle(2)), "the channels are not in dimension 1"),
         (lambda x: nn.functional.batch_norm(x, torch.zeros(4).double(), torch.ones(4).double()), "weight is computed"),
         (nn.Sequential(nn.Sigmoid(), nn.GroupNorm(2, 4)), "normalises channels that are not zero once removed"),
@@ -403,10 +474,38 @@ def test_transposed_convolution_is_followed() -> None:
     exact(model.eval(), {"0": [0, 2], "1": [1, 4]})
 
 
+def test_a_group_norm_says_how_many_channels_it_has() -> None:
+    model = Between(nn.GroupNorm(2, 4))
+    small = compact(model, PrunePlan.from_keep(trace(model, X), {"first": [2, 3]}))
+    assert small.between.num_channels == 2  # type: ignore[union-attr]
+    assert small(X).shape == (2, 2, 6, 6)
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_group_of_one_channel_makes_neighbours(kind: Callable[..., nn.Module]) -> None:
+    graph = exact(Between(kind(4, 8, 1, groups=4), reads=8), {"first": [1, 3]})
+    assert graph.by_name["first"].free.all()
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_groups_of_a_convolution_are_neighbouring_channels(kind: Callable[..., nn.Module]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), kind(8, 6, 1, groups=2), nn.ReLU(), nn.Conv2d(6, 2, 1))
+    graph = trace(model.double().eval(), X)
+    read, made = graph.by_name["0"].groups, graph.by_name["2"].groups
+    sections = [[each.tolist() for each in balance.sections] for balance in graph.balances]
+    assert [read[:4].tolist(), read[4:].tolist()] in sections
+    assert [made[:3].tolist(), made[3:].tolist()] in sections
+
+
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
 def test_what_makes_many_channels_of_one_is_a_layer_like_others(kind: Callable[..., nn.Module]) -> None:
     model = nn.Sequential(nn.Conv2d(3, 1, 1), kind(1, 4, 2), nn.ReLU(), nn.Conv2d(4, 2, 1)).double().eval()
     assert exact(model, {"1": [0, 3]}).by_name["1"].free.all()
+
+
+def test_a_constant_for_each_of_two_channels_keeps_both() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), Add(torch.ones(2, 1, 1).double()), nn.Conv2d(2, 2, 1)).double().eval()
+    assert "one entry per channel" in trace(model, X).by_name["0"].reason
 
 
 def test_a_slope_for_each_of_two_channels() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from seqprune.observe.patches import SecondMoments
 from seqprune.observe.unit import Curve
 from seqprune.repair import curve
-from seqprune.repair.curve import Samples, _weighted, bend
+from seqprune.repair.curve import Samples, _secant, _weighted, bend
 from seqprune.repair.solve import solve
 
 SCALE = torch.tensor([0.5, 1.0, 2.0])
@@ -106,6 +106,66 @@ def test_the_steps_solve_the_weighted_normal_equations(monkeypatch: pytest.Monke
     torch.testing.assert_close(reached, u @ rows.T + shift)
 
 
+def stepped(monkeypatch: pytest.MonkeyPatch, steps: int, settled: float, few: int = 1, times: int = 1) -> torch.Tensor:
+    """Weights and offsets ``[outputs, 6]`` after so many steps from samples that are there so many times."""
+    monkeypatch.setattr(curve, "STEPS", steps)
+    monkeypatch.setattr(curve, "SETTLED", settled)
+    u, missing, pull, counts, penalty = weighed()
+    u, missing, counts = (each.repeat_interleave(times, 0) for each in (u, missing, counts))
+    even = torch.linalg.cholesky(u.T @ u / len(u) + penalty * torch.eye(5).double())
+    rows, shift, _ = _weighted(u, missing, counts, penalty, pull, even, few)
+    return torch.cat([rows, shift[:, None]], 1)
+
+
+def test_conjugate_directions_are_as_many_as_there_are_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    u, missing, pull, counts, penalty = weighed()
+    found = stepped(monkeypatch, 6, 0.0)
+    torch.testing.assert_close(found, torch.stack(solved(u, missing, counts, penalty, pull)), rtol=1e-9, atol=1e-9)
+
+
+def test_steps_end_where_the_last_gained_a_small_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, three = (stepped(monkeypatch, steps, 0.0) for steps in (1, 2, 3))
+    assert torch.equal(stepped(monkeypatch, 40, 1.01), one)  # the first gained all that there is
+    assert torch.equal(stepped(monkeypatch, 40, 0.99), two)
+    assert not torch.equal(two, three)
+
+
+def test_some_samples_that_are_like_all_say_what_all_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = stepped(monkeypatch, 2, 0.0, times=3)
+    torch.testing.assert_close(stepped(monkeypatch, 2, 0.0, few=3, times=3), wanted)
+
+
+def test_without_rounds_the_linear_fit_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curve, "ROUNDS", 0)
+    _, _, rows, shift, bent_rows, bent_shift = both(nn.SiLU())
+    torch.testing.assert_close(bent_rows, rows, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(bent_shift, shift, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stay", [np.zeros(8, bool), None])
+def test_where_nothing_is_read_or_nothing_varies_the_linear_fit_stays(stay: np.ndarray | None) -> None:
+    u, weight, y = problem()
+    moments, samples = SecondMoments(), Samples(Curve(SCALE, torch.full((3,), 0.5), nn.SiLU()), 1)
+    moments.update(0 * u[None] + 1, y[None])
+    samples.add(u, y, None)
+    rows, shift = bend(weight, weight, weight[:, 0], moments, samples, stay, 1e-3)
+    assert torch.equal(rows, weight)
+    assert torch.equal(shift, weight[:, 0])
+
+
+def test_a_secant_joins_two_points_and_is_the_slope_where_they_are_one() -> None:
+    relu = Curve(torch.ones(1), torch.zeros(1), nn.ReLU())
+    now, aim = torch.tensor([-1.0, 0.5, 2.0, -0.002, 0.0]), torch.tensor([0.5, -1.0, 2.0, 0.002, 0.0009])
+    torch.testing.assert_close(_secant(relu, now, aim), torch.tensor([1 / 3, 1 / 3, 1.0, 0.5, 1.0]))
+
+
+def test_samples_without_weights_count_alike_in_batches_of_any_size() -> None:
+    samples = Samples(Curve(torch.ones(3), torch.zeros(3), nn.SiLU()), 2)
+    for count in (5, 7):
+        samples.add(torch.zeros(count, 8), torch.zeros(count, 3), None)
+    assert [weight.tolist() for weight in samples.weight] == [[1.0] * 5, [1.0] * 7]
+
+
 def test_steps_by_some_of_the_samples_come_to_what_all_of_them_say() -> None:
     """The curvature is that of a third of them; the slope and the length of a step are asked of all."""
     u, missing, pull, counts, penalty = weighed()
@@ -123,6 +183,15 @@ def test_steps_by_some_of_the_samples_come_to_what_all_of_them_say() -> None:
         torch.testing.assert_close(
             torch.cat([rows[number], shift[number : number + 1]]), expected, rtol=1e-3, atol=1e-4
         )
+
+
+@pytest.mark.parametrize("few", [1, 3])
+def test_weights_count_relative_to_each_other(few: int) -> None:
+    u, missing, pull, counts, penalty = weighed()
+    even = torch.linalg.cholesky(u.T @ u / 300 + penalty * torch.eye(5).double())
+    found = [_weighted(u, missing, counts * by, penalty, pull, even, few) for by in (1.0, 1e-6)]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def weighed() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float]:
@@ -152,7 +221,8 @@ def test_steps_that_diverge_change_nothing() -> None:
     missing, pull = 1e-6 * torch.randn(300, 2, generator=draw), torch.randn(2, 8, generator=draw)
     counts = torch.rand(300, 2, generator=draw) / 300
     for even in (1e5 * torch.eye(8), 1e-20 * torch.eye(8), torch.full((8, 8), torch.nan)):
-        rows, shift, _ = _weighted(u, missing, counts, 0.0, pull, even)
+        rows, shift, reached = _weighted(u, missing, counts, 0.0, pull, even)
+        torch.testing.assert_close(reached, u @ rows.T + shift, rtol=1e-3, atol=1e-6)
         before = (counts * missing.square()).sum(0)
         assert ((counts * (missing - u @ rows.T - shift).square()).sum(0) <= before * (1 + 1e-6)).all()
 
@@ -170,3 +240,37 @@ def test_samples_stay_as_many_with_more_images(monkeypatch: pytest.MonkeyPatch) 
     alone = Samples(Curve(torch.ones(3), torch.zeros(3), nn.SiLU()), 1)
     alone.add(torch.randn(60, 8), torch.randn(60, 3), None)
     assert len(alone.seen[0]) == 60  # as there is room for all
+
+
+@pytest.mark.parametrize(
+    ("batches", "numbers", "kept"),
+    [(1, 720, 60), (2, 720, 30), (9, 720, 10), (1, 240, 30), (1000, 720, 1), (0, 720, 60)],
+)
+def test_samples_are_an_even_share_of_every_batch_side_by_side(
+    batches: int, numbers: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(curve, "SAMPLES", 90)
+    monkeypatch.setattr(curve, "NUMBERS", numbers)
+    samples, number = Samples(Curve(torch.ones(3), torch.zeros(3), nn.SiLU()), batches), torch.arange(60.0)
+    for _ in range(2):
+        samples.add(number[:, None].expand(60, 8).double(), number[:, None].expand(60, 3).double(), number)
+    for seen, wanted, weight in zip(samples.seen, samples.wanted, samples.weight, strict=True):
+        assert torch.equal(seen, number[:: 60 // kept, None].expand(kept, 8))
+        assert torch.equal(wanted, seen[:, :3])
+        assert torch.equal(weight, seen[:, 0])
+
+
+def test_samples_that_do_not_count_change_nothing() -> None:
+    u, weight, y = problem()
+    moments = SecondMoments()
+    moments.update(u[None], y[None])
+    linear = solve(weight, moments, KEEP, 1e-3)
+    found = []
+    for garbage in (0.0, 1e3):
+        samples = Samples(Curve(SCALE, torch.full((3,), 0.5), nn.SiLU()), 2)
+        samples.add(u[:2000], y[:2000], torch.full((2000,), 2.0))
+        samples.add(u[2000:] + garbage, y[2000:] - garbage, torch.zeros(2000))
+        found.append(bend(weight, *linear, moments, samples, KEEP, 1e-3))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(found[0][0], linear[0], rtol=1e-3)

@@ -39,6 +39,10 @@ def test_the_cost_by_hand() -> None:
     together = {"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([0.0, 8.0]), "c": torch.tensor([2.0, 0.0])}
     found = importance_of_layers(dict.fromkeys("abc", varies), curvature, 1, together)
     assert found == pytest.approx({"a": 1, "b": 2, "c": 0.5})
+    del together["a"]  # 5 of its own
+    assert importance_of_layers(dict.fromkeys("abc", varies), curvature, 1, together)["a"] == pytest.approx(1)
+    found = importance_of_layers({"a": varies, "d": 100 * varies, "e": varies / 100}, dict.fromkeys("ade", varies), 1)
+    assert found == pytest.approx({"a": 1, "d": 100, "e": 0.01})
 
 
 def test_what_was_not_asked_about_is_like_the_layer_in_the_middle() -> None:

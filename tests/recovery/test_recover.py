@@ -54,12 +54,16 @@ def test_the_masked_network_is_judged_and_then_each_that_was_changed() -> None:
             found.append(name)
             return super().number(name, make)
 
+        def fitted(self, name: str, model: nn.Module, fit: Callable[..., object]) -> None:
+            found.append(name)
+            super().fitted(name, model, fit)
+
     def judge(candidate: nn.Module) -> float:
         judged.append(candidate)
         return -len(judged)
 
     best, _ = recover(model, masked, plan, graph, Images(), "bias", scale, judge, keep=Keeps())  # type: ignore[arg-type]
-    assert found == ["judged-masked", "judged-tried-bias", "judged-tried-bn"]
+    assert found == ["judged-masked", "tried-bias", "judged-tried-bias", "tried-bn", "judged-tried-bn"]
     assert judged[0] is masked
     assert judged[2] is best
     weights = [each.get_submodule("model.5.0").weight for each in judged]
@@ -68,7 +72,14 @@ def test_the_masked_network_is_judged_and_then_each_that_was_changed() -> None:
 
 def test_least_squares_fit_weights_and_are_the_only_repair() -> None:
     model, masked, plan, graph = case()
-    best, repairs = recover(model, masked, plan, graph, Images(), "ls", scale)  # type: ignore[arg-type]
+    seen = []
+
+    def fit(model: nn.Module, weights: bool, images: Images, start: int, on_stage: object, quick: bool) -> None:
+        seen.append((len(images), quick))
+        scale(model, weights, images)
+
+    best, repairs = recover(model, masked, plan, graph, Images(), "ls", fit)  # type: ignore[arg-type]
+    assert seen == [(3, False)]  # with no others to do it anew with, it is not tried quickly
     assert [r.step for r in repairs] == ["ls"]
     assert torch.equal(best.get_submodule("model.5.0").weight, 2 * masked.get_submodule("model.5.0").weight)
 
@@ -108,6 +119,7 @@ def test_least_squares_are_tried_quickly_first(
     part, everything, seen = Images(40), Images(48), []
 
     def fit(model: nn.Module, weights: bool, images: Images, start: int, on_stage: object, quick: bool) -> None:
+        assert start == 0
         seen.append((len(images), quick))
         scale(model, weights, images)
 
@@ -140,6 +152,8 @@ def test_new_statistics_leave_masked_channels_dead_and_both_models_the_same() ->
     best, _ = recover(model, masked, plan, graph, Images(), "bn", scale)  # type: ignore[arg-type]
     for network, state in zip((model, masked), before, strict=True):
         assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    again = mask(best, plan, graph).state_dict()  # what left has no statistics of its own
+    assert all(torch.equal(tensor, again[name]) for name, tensor in best.state_dict().items())
     assert not all(torch.equal(one, other) for one, other in zip(stated(best), stated(masked), strict=True))
     for layer in graph.all_layers:  # type: ignore[attr-defined]
         name = layer.name
@@ -175,6 +189,8 @@ def test_a_norm_that_keeps_no_statistics_has_none_to_correct() -> None:
 
 def test_new_statistics_undo_what_scales_a_channel() -> None:
     original, images = Detector(), Images()
+    for norm in (module for module in original.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.num_batches_tracked.fill_(100)  # type: ignore[union-attr]  # of its training
     model = deepcopy(original)
     factor = torch.linspace(0.25, 4, len(model.get_submodule("model.0.conv").weight))
     with torch.no_grad():
@@ -196,3 +212,28 @@ def test_a_channel_that_never_varies_is_shifted_alone() -> None:
     restate(original, model, images)
     assert all(s.isfinite().all() for s in stated(model))
     assert model.get_submodule("model.0.bn").running_var[0] == original.get_submodule("model.0.bn").running_var[0]
+
+
+def test_a_batch_that_does_not_fit_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statistics that the failed attempt had moved are those before it when its halves come."""
+    found = []
+    for fails in (False, True):
+        original, images, left = Detector(), Images(), [fails]
+        model = deepcopy(original)
+        with torch.no_grad():
+            model.get_submodule("model.0.conv").weight.mul_(2)
+        for batch in images.batches:
+            whole = batch.run
+
+            def run(network: nn.Module, part: slice, whole: object = whole, left: list[bool] = left) -> object:
+                out = whole(network, part)  # type: ignore[operator]
+                if left[0]:
+                    left[0] = False
+                    raise torch.cuda.OutOfMemoryError
+                return out
+
+            object.__setattr__(batch, "run", run)
+        restate(original, model, images)
+        found.append(stated(model))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.1, atol=0.05)

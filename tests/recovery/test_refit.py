@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -11,14 +13,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from seqprune import compact, mask, trace, verify
-from seqprune.observe.patches import Sampler, SecondMoments
+from seqprune.observe.patches import Drawn, Sampler, SecondMoments, enough
 from seqprune.observe.reading import reading_of
+from seqprune.observe.relevance import Relevance
 from seqprune.observe.stages import stages_of
 from seqprune.observe.streaming import Blocks, BlockStream
 from seqprune.plan import PrunePlan
 from seqprune.repair.refit import refit
 from seqprune.repair.solve import solve
-from seqprune.repair.stage import write
+from seqprune.repair.stage import Stage, write
 from seqprune.testing.networks import Network, Unit, example, random_plan, randomise
 from seqprune.testing.strategies import networks
 
@@ -95,7 +98,8 @@ def test_an_output_that_counts_for_next_to_nothing_makes_up_for_no_shortcut() ->
     graph = trace(model, INPUT)
     plan = PrunePlan.from_keep(graph, {"wide": range(5)})
     with torch.no_grad():
-        model.norm.weight[0] = 1e-8
+        model.norm.weight.mul_(1e3)
+        model.norm.weight[0] = 1e-5
         masked = mask(model, plan, graph)
         masked.stem.weight[:] = torch.randn(4, 3, 1, 1)  # type: ignore[union-attr,index]
     refit(model, masked, graph, plan.removed_groups(graph), Images(), [["wide"], ["back"]])
@@ -237,6 +241,113 @@ def test_the_closed_form_is_that_of_ridge_regression(offset: bool) -> None:
     np.testing.assert_allclose(found[:, torch.from_numpy(keep)], expected, rtol=1e-4, atol=1e-5)
     assert torch.equal(found[:, ~torch.from_numpy(keep)], torch.from_numpy(weight)[:, ~keep])
     np.testing.assert_allclose(shift, y.mean(0) - expected @ u[:, keep].mean(0), rtol=1e-3, atol=1e-3)
+
+
+class Aside(nn.Module):
+    """Two layers in a row, with and without what could take an offset, and two beside them that nothing changes."""
+
+    def __init__(self, bias: bool, norm: bool, groups: int = 1) -> None:
+        super().__init__()
+        self.stem, self.side = nn.Conv2d(3, 6, 1), nn.Conv2d(3, 6, 1)
+        self.body, self.far = nn.Conv2d(6, 4, 1, bias=bias, groups=groups), nn.Conv2d(6, 4, 1)
+        self.bn = nn.BatchNorm2d(4) if norm else nn.Identity()
+        self.act = nn.ReLU() if groups > 1 else nn.Identity()  # through which layers in groups are not fitted
+        self.last = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y, z = self.stem(x).relu(), self.side(x).relu()
+        return self.last(torch.cat([self.act(self.bn(self.body(y))), self.far(z)], 1))
+
+
+@pytest.mark.parametrize(
+    ("bias", "norm", "groups"), [(True, False, 1), (False, True, 1), (False, False, 1), (True, True, 2)]
+)
+def test_a_layer_is_fitted_to_all_that_is_seen_of_it_and_what_reads_the_same_as_before_is_not(
+    bias: bool, norm: bool, groups: int
+) -> None:
+    """By an ordinary regression on every position of every image, the penalty as further rows of it."""
+    torch.manual_seed(0)
+    model, ridge = Aside(bias, norm, groups).eval(), 1e-2
+    randomise(model, 0)
+    graph = trace(model, INPUT)
+    plan = PrunePlan.from_keep(graph, {"stem": [0, 1, 3, 4], "body": [0, 2]})
+    masked, told, every = mask(model, plan, graph), [], Sampler(32 * 32)
+    drawn = {(batch.number, "body"): every.draw(batch, (32, 32)) for batch in Images()}
+    names = refit(
+        *(model, masked, graph, plan.removed_groups(graph), Images(), stages_of(model, INPUT)),
+        **{"sampler": Sampler(1), "relevance": Relevance(drawn=drawn)} if norm else {"sampler": every},
+        ridge=ridge,
+        progress=told.append,
+    )
+    assert names == ("body", "last")
+    assert told == [8, 8, 8] * 3
+    x = torch.cat([batch.images for batch in Images()]).float() / 255
+    with torch.no_grad():
+        after, before = (float((each(x) - model(x)).square().mean()) for each in (masked, mask(model, plan, graph)))
+        assert after < before / 2
+        wanted = model.body(model.stem(x).relu()).double().transpose(0, 1).flatten(1).T
+        u = model.stem(x).relu().double().transpose(0, 1).flatten(1).T
+    weight, means = model.body.weight.detach().double().flatten(1), bias or norm
+    near = partial(torch.testing.assert_close, rtol=1e-2 if groups > 1 else 1e-3, atol=1e-4)  # of groups less is seen
+    part, kept = 6 // groups, np.isin(range(6), [0, 1, 3, 4])[: 6 // groups]
+    for group in range(groups):
+        mine = [2 * group] if groups > 1 else [0, 2]  # outputs that stay
+        seen, aim = u[:, part * group : part * (group + 1)][:, kept], wanted[:, mine]
+        middle, target = (t.mean(0) if means else torch.zeros(t.shape[1]).double() for t in (seen, aim))
+        penalty = (ridge * (seen - middle).square().mean() * len(seen)).sqrt()
+        rows = torch.cat([seen - middle, penalty * torch.eye(seen.shape[1])])
+        found = torch.linalg.lstsq(rows, torch.cat([aim - target, penalty * weight[mine][:, kept].T])).solution.T
+        near(masked.body.weight[mine].flatten(1)[:, kept].double(), found)
+        assert torch.equal(masked.body.weight[mine].flatten(1)[:, ~kept], model.body.weight[mine].flatten(1)[:, ~kept])
+        shift = aim.mean(0) - found @ seen.mean(0)
+        if bias:
+            near(masked.body.bias[mine].double(), shift)
+        elif norm:
+            near((model.bn.running_mean - masked.bn.running_mean)[mine].double(), shift)
+
+
+def test_a_layer_in_one_group_is_fitted_through_its_activation() -> None:
+    torch.manual_seed(0)
+    model = Aside(True, True).eval()
+    model.act = nn.SiLU()
+    randomise(model, 0)
+    graph, x = trace(model, INPUT), torch.cat([batch.images for batch in Images()]).float() / 255
+    plan, away = PrunePlan.from_keep(graph, {"stem": [0, 1]}), []
+    for bends in (True, False):
+        masked = mask(model, plan, graph)
+        refit(*(model, masked, graph, plan.removed_groups(graph), Images(), stages_of(model, INPUT)), bends=bends)
+        with torch.no_grad():
+            made, wanted = (each.act(each.bn(each.body(each.stem(x).relu()))) for each in (masked, model))
+            away.append(float((made - wanted).square().mean()))
+    assert away[0] < away[1]
+
+
+def test_without_weights_or_without_inputs_there_are_offsets_alone() -> None:
+    draw = torch.Generator().manual_seed(0)
+    seen, target = torch.randn(1, 60, 6, generator=draw) + 1, torch.randn(1, 60, 2, generator=draw)
+    weight, moments = torch.randn(2, 6, generator=draw).double(), SecondMoments()
+    moments.update(seen, target)
+    for stay, ridge in ((None, None), (np.array([True, False, True]), None), (np.zeros(3, bool), 0.1)):
+        rows, shift = solve(weight, moments, stay, ridge)
+        assert torch.equal(rows, weight)
+        read = np.repeat(np.ones(3, bool) if stay is None else stay, 2)
+        torch.testing.assert_close(shift, target[0].mean(0).double() - weight[:, read] @ seen[0].mean(0).double()[read])
+
+
+@pytest.mark.parametrize("groups", [1, 6])
+def test_of_layers_in_groups_fewer_positions_are_enough(groups: int) -> None:
+    """Of a layer in one group every position that was drawn is looked at."""
+    layer, where = nn.Conv2d(6, 6, 3, groups=groups), tuple(torch.arange(4000) // 2000 for _ in range(3))
+
+    class Places:
+        def of(self, _name: str, hw: tuple[int, int], part: slice) -> Drawn:
+            assert (hw, part) == ((5, 7), slice(2, 4))
+            return Drawn(where)
+
+    found = Stage.drawn(Places(), 8, "a", layer, torch.zeros(2, 6, 5, 7), slice(2, 4))  # type: ignore[arg-type]
+    wanted = 2000 if groups == 1 else -(-2000 // -(-2000 // enough(layer, 8, 128)))
+    assert (found.where[0] == 0).sum() == (found.where[0] == 1).sum() == wanted
+    assert (wanted < 2000) == (groups > 1)
 
 
 @pytest.mark.parametrize("offset", [True, False])

@@ -33,14 +33,62 @@ def error(weight: torch.Tensor, patches: torch.Tensor, scale: torch.Tensor, pair
     return float(((wanted - found).flatten(1) * scale).square().sum(1).mean())
 
 
+def unrelated(first: First) -> torch.Tensor:
+    """A covariance of patches whose columns (or rows) are alike and know nothing of each other."""
+    mix = torch.randn(INPUTS * K, INPUTS * K, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    each = (mix @ mix.T).reshape(INPUTS, K, 1, INPUTS, K, 1) * torch.eye(K).reshape(1, 1, K, 1, 1, K)
+    if first == "row":
+        each = each.transpose(1, 2).transpose(4, 5)
+    return each.reshape(INPUTS * K * K, INPUTS * K * K)
+
+
 @pytest.mark.parametrize("first", WAYS)
 def test_where_columns_are_unrelated_the_tail_of_the_spectrum_is_the_error(first: First) -> None:
     weight, _, scale = drawn()
-    white = torch.eye(INPUTS * K * K, dtype=torch.float64)
-    way = curve(weight, white, scale, first, 1.0, 0.1)
-    for rank in (1, 4, 8, len(way.loss) - 1):
-        _, loss = pair(weight, white, scale, way, rank, steps=0)
-        assert loss == pytest.approx(float(way.loss[rank]), rel=1e-3, abs=1e-3)
+    covariance = unrelated(first)
+    way = curve(weight, covariance, scale, first, 1.0, 0.1)
+    rows = weight.flatten(1) * scale[:, None]
+    assert float(way.loss[0]) == pytest.approx(float(torch.trace(rows @ covariance @ rows.T)), rel=1e-3)
+    assert way.filters.shape == (INPUTS * K, INPUTS * K)
+    assert len(way.loss) == INPUTS * K + 1
+    assert way.loss[-1] == 0
+    for rank in (1, 4, 8, INPUTS * K):
+        _, loss = pair(weight, covariance, scale, way, rank, steps=0)
+        assert loss == pytest.approx(float(way.loss[rank]), rel=2e-3, abs=1e-3 * float(way.loss[0]))
+
+
+def test_what_is_read_at_another_size_is_lost_at_that_size() -> None:
+    weight, patches, scale = drawn()
+    covariance = patches.T @ patches / len(patches)
+    ways = [curve(weight, covariance * size, scale, "row", 1.0, 0.1) for size in (1.0, 1e-6)]
+    torch.testing.assert_close(ways[1].loss, 1e-6 * ways[0].loss, rtol=1e-6, atol=0.0)
+    losses = [pair(weight, covariance * size, scale, way, 3)[1] for way, size in zip(ways, (1.0, 1e-6), strict=True)]
+    assert losses[1] == pytest.approx(1e-6 * losses[0], rel=1e-2)
+    assert curve(weight[:2], covariance, scale[:2], "column", 1.0, 0.1).filters.shape == (2 * K, INPUTS * K)
+
+
+def test_prices_are_sought_from_the_least_layer_to_the_greatest() -> None:
+    """Layers whose losses lie twenty orders apart; and one of a single rank, which loses nothing at any price."""
+    losses = torch.tensor([1.0, 0.6, 0.4]).double()
+    curves = {
+        name: [Curve("row", torch.eye(3), loss * losses, whole=4.0, each=1.0)]
+        for name, loss in (("a", 1e-15), ("b", 1e-12), ("c", 1e5))
+    }
+    for name in curves:
+        chosen = cheapest(curves, lambda each, name=name: name in each, 2)  # type: ignore[misc]
+        assert chosen is not None
+        assert max(chosen) == name
+    single = Curve("row", torch.eye(3), torch.tensor([5.0, 0.0, 0.0]).double(), whole=4.0, each=1.0)
+    assert cheapest({"a": [single]}, bool, 1) == {"a": (single, 1)}
+
+
+def test_a_convolution_of_zeros_is_made_of_numbers() -> None:
+    _, patches, scale = drawn()
+    nothing, covariance = torch.zeros(OUTPUTS, INPUTS, K, K), patches.T @ patches / len(patches)
+    (one, two), loss = pair(nothing, covariance, scale, curve(nothing, covariance, scale, "row", 1.0, 0.1), 2)
+    assert one.isfinite().all()
+    assert not two.any()
+    assert loss == 0
 
 
 @pytest.mark.parametrize("first", WAYS)
@@ -54,6 +102,8 @@ def test_the_loss_is_what_the_pair_loses_and_is_brought_down(first: First) -> No
         assert error(weight, patches, scale, begun) == pytest.approx(before, rel=1e-2)
         assert error(weight, patches, scale, found) == pytest.approx(loss, rel=1e-2)
         assert loss < 0.97 * before
+        assert pair(weight, covariance, scale, way, rank, steps=1)[1] > loss
+        assert loss < 1.2 * pair(weight, covariance, scale, way, rank, steps=100)[1] + 0.01 * float(way.loss[0])
     _, none = pair(weight, covariance, scale, way, min(OUTPUTS, INPUTS) * K)
     assert none < 1e-3 * float(way.loss[0])
 
@@ -91,6 +141,19 @@ def test_the_best_of_a_curve_is_the_best_of_all_its_points() -> None:
         assert (found, rank) in [(pytest.approx(p), r) for p, r in points]
     assert way.best(20.0, step=2)[0] == 2
     assert way.best(20.0, step=4)[0] == 0  # as dear as the layer itself
+
+
+def test_a_pair_as_dear_as_its_layer_is_not_made_and_of_both_ways_the_better_is() -> None:
+    few, many = (
+        Curve(first, torch.eye(4), torch.tensor(loss).double(), whole=4.0, each=1.0)
+        for first, loss in (("column", [9.0, 3.0, 2.9, 2.8, 0.0]), ("row", [9.0, 8.0, 0.5, 0.4, 0.0]))
+    )
+    assert few.best(1.0) == (0, 4.0)
+    assert few.best(1.01) == (1, pytest.approx(4.01))
+    for ways in ([few, many], [many, few]):
+        assert at_price({"a": ways}, 1.1, 1) == {"a": (many, 2)}
+    nothing = Curve("row", torch.eye(4), torch.zeros(5).double(), whole=4.0, each=1.0)
+    assert cheapest({"a": [many], "b": [nothing]}, lambda each: "b" in each, 1) == {"b": (nothing, 1)}
 
 
 def test_more_is_saved_at_a_higher_price_and_the_least_that_is_enough_is_taken() -> None:

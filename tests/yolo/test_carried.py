@@ -9,10 +9,13 @@ from torch import nn
 
 from seqprune.errors import ModelError
 from seqprune.plan import LayerKeep, PrunePlan
-from seqprune.yolo.files.pruned import TRAINERS, forget, is_masked, plan_of, remember, trainer_of, without_bar
+from seqprune.yolo.files.pruned import _BAR, TRAINERS, forget, is_masked, plan_of, remember, trainer_of, without_bar
 
 ENTRY = [-1, 1, "Conv", [8, 3, 2]]
 PLAN = PrunePlan((LayerKeep("0", 0, 4, (0, 2)), LayerKeep("1", 1, 6, (1, 2, 3))), (((1, 3, 8, 8), "float32"),))
+
+
+BAR = _BAR.format("DetectionTrainer")
 
 
 def network(*widths: int, task: str = "detect") -> Any:
@@ -49,7 +52,9 @@ def test_a_network_of_no_known_task_is_trained_as_a_detector() -> None:
     "plain",
     [
         None, [], {}, {"backbone": []}, {"backbone": "x"}, {"backbone": [ENTRY]}, {"backbone": [[-1, 1, "Conv"]]},
-        {"backbone": ["this network was pruned"]},
+        {"backbone": ["this network was pruned"]}, {"backbone": [[-1, 1]]}, {"backbone": ["1234"]},
+        {"backbone": [[-1, 1, ["Conv"], []]]}, {"backbone": [[-1, 1, BAR]]}, {"backbone": [{2: BAR}]},
+        {"backbone": {"a": 1}}, {"backbone": 5},
     ],
 )  # fmt: skip
 def test_a_description_without_a_bar_stays_as_it_is(plain: Any) -> None:

@@ -168,6 +168,25 @@ def test_a_fused_model_is_refused(tiny: nn.Module) -> None:
         load(tiny.fuse(verbose=False))
 
 
+def test_names_are_for_a_terminal_and_the_network_knows_its_task(tiny: Any) -> None:
+    del tiny.task
+    tiny.names = {"0": "x" * 300, 1: "x" * 301 + "\x1b"}
+    loaded = load(tiny)
+    assert loaded.names == {0: "x" * 300, 1: "x" * 299 + "…"}
+    assert loaded.model.task == loaded.task == "detect"
+    assert (loaded.source, loaded.stride) == ("DetectionModel", 32)
+
+
+def test_what_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Path, *_: object) -> None:
+        raise PermissionError("Permission denied")
+
+    path = _file(tmp_path, "m.pt", b"PK")
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(ModelError, match=r"cannot be read \(Permission denied\); check its permissions"):
+        load(path)
+
+
 def test_a_plain_module_is_refused() -> None:
     with pytest.raises(ModelError, match="not an Ultralytics detector"):
         load(nn.Linear(1, 1))

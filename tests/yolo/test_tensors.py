@@ -46,8 +46,9 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 def test_it_comes_back_to_the_bit_with_its_plan(pair: Path, tiny: nn.Module, narrow_plan: PrunePlan) -> None:
     loaded = load(pair)
     assert same(loaded.model, seqprune.compact(tiny, narrow_plan))
-    assert (loaded.plan, loaded.names, loaded.task) == (narrow_plan, NAMES, "detect")
+    assert (loaded.plan, loaded.names, loaded.task, loaded.imgsz) == (narrow_plan, NAMES, "detect", 64)
     assert {entry.name for entry in pair.parent.iterdir()} >= {"small.safetensors", "small.json"}
+    assert json.loads(pair.with_suffix(".json").read_text())["format"] == 1  # what older versions read too
     assert not [entry for entry in pair.parent.iterdir() if entry.name.startswith(".")]
 
 
@@ -183,6 +184,28 @@ def test_files_that_are_missing_damaged_or_strangers_are_refused(pair: Path, tin
     beside.unlink()
     with pytest.raises(ModelError, match=r"small\.json: no such file"):
         load(pair)
+
+
+@pytest.mark.parametrize(
+    ("said", "held"), [(96, {"imgsz": 96}), (None, {"imgsz": 640}), ("../x", {}), (10**9, {}), ({"a": "b"}, {})]
+)
+def test_a_size_is_taken_from_a_description_where_it_is_a_number(said: Any, held: dict[str, int], pair: Path) -> None:
+    """A line left over from a merge took whatever stood there into the network's arguments."""
+    loaded = load(described(pair, imgsz=said, names={"1": "y" * 301, "0": "x" * 300}))
+    assert loaded.model.args == {"task": "detect", **held}
+    assert loaded.names == {0: "x" * 300, 1: "y" * 299 + "…"}
+
+
+def test_a_width_is_a_number_of_channels_in_place_of_one(pair: Path) -> None:
+    for module, name, number in (
+        *(("model.0", "conv", 3), ("model.0.conv", "weight", 3), ("model.0.conv", "bias", 3)),
+        *(("model.0.conv", "out_channels", number) for number in (True, -1, (1 << 20) + 1, 1.5, [1, "2"], None)),
+    ):
+        with pytest.raises(ModelError, match=f"{module}.{name} holds no width"):
+            load(described(pair, widths=[[module, name, number]]))
+    for number in (0, 1 << 20, [1, 2]):
+        found = load(described(pair, widths=[["model.0.conv", "out_channels", number]]))
+        assert found.model.get_submodule("model.0.conv").out_channels == number
 
 
 def test_attention_comes_back_with_its_pruned_values(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def without_bar(description: Any) -> Any:
 
 def _is_bar(entry: Any) -> bool:
     is_entry = isinstance(entry, list | tuple) and len(entry) == 4
-    return is_entry and entry[2] in {_BAR.format(trainer) for trainer in (*TRAINERS.values(), _QUERIES)}
+    return is_entry and entry[2] in [_BAR.format(trainer) for trainer in (*TRAINERS.values(), _QUERIES)]
 
 
 def plan_of(model: nn.Module) -> PrunePlan | None:

@@ -196,13 +196,12 @@ def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], p
     fill(network, tensors)
     for module, attribute, width in description.get("widths", ()):
         owner = network.get_submodule(module)
-        if not _is_width(getattr(owner, attribute)) or not _is_width(width) or not attribute.isidentifier():
+        if not _is_width(getattr(owner, attribute)) or not _is_width(width):
             raise ModelError(f"{path}: {module}.{attribute} holds no width; copy both files again")
         setattr(owner, attribute, width)
     forget_inputs(network)
     network.names, network.nc, network.task = names, len(names), description["task"]
     network.args = plain_settings({"task": description["task"], "imgsz": description["imgsz"] or 640})
     mark_some(network, bool(description.get("some_classes")))
-    network.args = {"task": description["task"], "imgsz": description["imgsz"] or 640}
     rebuilt: nn.Module = network
     return rebuilt
