@@ -11,6 +11,7 @@ The network is run as for inference and as for training, since a head may read o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -147,6 +148,8 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
     except ANY_FAILURE as error:
         if recorder.refused is not None:
             raise recorder.refused from error
+        if recorder.misfit is not None and recorder.misfit[0] is error and recorder.misfit[1] is not None:
+            raise recorder.misfit[1] from error
         failed = NotRunning(
             f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: "
             f"{recorder.failed_in or 'the network'} raised {first_line(error)}; check the weights and the input size"
@@ -227,13 +230,15 @@ def _paths(recorder: Recorder) -> Iterator[None]:
     def enter(module: nn.Module, _a: Any) -> None:
         recorder.enter(paths[module])
 
-    def leave(_m: nn.Module, _a: Any, _o: Any) -> None:
-        recorder.leave()
+    def leave(module: nn.Module, _a: Any, out: Any) -> None:
+        recorder.leave(paths[module], sys.exc_info()[1] if out is None else None)
 
     for module in paths:  # of a copy, which no one else registers hooks with: a handle for each takes longer
         module._forward_pre_hooks[_HOOK], module._forward_hooks[_HOOK] = enter, leave
+        module._forward_hooks_always_called[_HOOK] = True
     try:
         yield
     finally:
         for module in paths:
             del module._forward_pre_hooks[_HOOK], module._forward_hooks[_HOOK]
+            del module._forward_hooks_always_called[_HOOK]

@@ -33,6 +33,10 @@ class Recorder(Written):
         self.thread = get_ident()
         # Kept, since the network's code may catch it and go on, and an interpreter make another error of it.
         self.refused: ModelError | None = None
+        # The call that failed last, and why where channel counts disagree: the network's code may catch that as well.
+        self.misfit: tuple[BaseException, ModelError | None] | None = None
+        self.failed_in = ""
+        self._failure: BaseException | None = None
         self.reader = Reader(self.count_used, self.counts_agree)
         self._originals: dict[int, tuple[str, torch.Tensor]] = {}
 
@@ -68,13 +72,16 @@ class Recorder(Written):
         self.ran.add(path)
         self.stack.append(path)
 
-    def leave(self) -> None:
-        self.stack.pop()
+    def leave(self, path: str, failure: BaseException | None = None) -> None:
+        """A module ends, with an error that its code did not catch where there is one.
 
-    @property
-    def failed_in(self) -> str:
-        """The innermost module that was entered and not left."""
-        return self.module
+        One that was refused when it started, is not on the stack.
+        """
+        if self.module != path or not self.stack:
+            return
+        if failure is not None and failure is not self._failure:
+            self._failure, self.failed_in = failure, self.module  # the innermost, which is left first
+        self.stack.pop()
 
     @staticmethod
     def fixed(channels: int) -> IntArray:
@@ -83,7 +90,8 @@ class Recorder(Written):
 
     def begin(self) -> None:
         """A pass starts."""
-        self.refused = None
+        self.refused = self.misfit = self._failure = None
+        self.failed_in = ""
         self.stack.clear()
         self.constants.begin()
 

@@ -26,7 +26,7 @@ from seqprune.graph.names import op_name, writes_in_place
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules import RULES, TAKES_OPAQUE, NoRule, check_dims, misfit
 from seqprune.graph.rules.reshaping import FOLLOWS_COUNTS, VIEWS, views_one_dimension
-from seqprune.graph.values import OPAQUE, Value, leaves_of, tensors_among, tensors_in
+from seqprune.graph.values import ANY_FAILURE, OPAQUE, Value, leaves_of, tensors_among, tensors_in
 
 # Reading these tells nothing of the values in a tensor.
 METADATA = frozenset(
@@ -70,8 +70,6 @@ class CallWatch(TorchFunctionMode):
         given = args, kwargs
         if counts:
             args, kwargs = without_counts(given)
-        if name in ("conv2d", "linear"):
-            _check_width(self.recorder, name, args, kwargs)
         aside = self.operators.stand_aside()
         followed = False
         try:
@@ -92,6 +90,12 @@ class CallWatch(TorchFunctionMode):
                 followed = self.record(name, in_place, tensors_among(handed), *seen, out) and name in FOLLOWS_COUNTS
         except ModelError as error:
             self.recorder.refused = error
+            raise
+        except ANY_FAILURE as error:
+            # Code that catches it does otherwise, as it may not where the call gets fewer channels.
+            self.recorder.barrier(name, given, f"it fails, with {type(error).__name__}")
+            if isinstance(error, RuntimeError) and name in ("conv2d", "linear"):
+                self.recorder.misfit = error, _why_no_fit(self.recorder, name, args, kwargs)
             raise
         finally:
             self.operators.go_on(aside)
@@ -239,22 +243,24 @@ def _refuse_transforms(r: Recorder, tensors: Sequence[torch.Tensor]) -> None:
         )
 
 
-def _check_width(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """A network whose channel counts disagree is named before torch fails on it."""
+def _why_no_fit(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ModelError | None:
+    """Of a layer that fails, what is to be said where the network's channel counts disagree."""
     x = args[0] if args else kwargs["input"]
     weight = args[1] if len(args) > 1 else kwargs["weight"]
     groups = (args[6] if len(args) > 6 else kwargs.get("groups", 1)) if name == "conv2d" else 1
     dim = x.dim() - 1 if name == "linear" else x.dim() - 3
+    if weight.dim() < 2 or dim < 0:
+        return None
     takes, gets = weight.shape[1] * groups, x.shape[dim]
     if takes == gets:
-        return
+        return None
     value = r.value(x)
     sources = (
         ""
         if value is None or value.atoms is None
         else " from " + ", ".join(dict.fromkeys(r.layer_of(a) for a in value.atoms.tolist()))
     )
-    raise ModelError(
+    return ModelError(
         f"{r.module or 'a layer'} takes {takes} channels, but {gets} reach it{sources}: the model was pruned by "
         "halves, likely by another tool; start from the unpruned weights, or narrow the producer as well"
     )

@@ -517,6 +517,36 @@ def test_a_half_pruned_model_is_named() -> None:
         trace(model, X)
 
 
+class Tries(Between):
+    """Goes on with another layer where the first one fails."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        try:
+            return self.narrow(y)
+        except RuntimeError:
+            return self.last(y.view(*y.shape[:2], -1).view_as(y))
+
+
+def test_what_the_network_catches_is_no_half_pruned_model() -> None:
+    """It was refused as pruned by halves; of fewer channels the first layer would have run, so they stay."""
+    model = Tries(torch.relu, narrow=nn.Conv2d(2, 2, 1).double())
+    graph = trace(model, X)
+    assert graph.by_name["first"].reason == "conv2d in narrow: it fails, with RuntimeError"
+    assert [(each.op, each.module) for each in graph.barriers] == [("conv2d", "narrow")]
+
+
+def test_code_behind_an_error_that_was_caught_is_the_modules_own() -> None:
+    """What ran behind it was told as of the module that had failed."""
+
+    class Behind(Tries):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).cumprod(1)
+
+    barriers = trace(Behind(torch.relu, narrow=nn.Conv2d(2, 2, 1).double()), X).barriers
+    assert [each.module for each in barriers if each.op == "cumprod"] == [""]
+
+
 def test_a_layer_that_only_training_reads_is_seen() -> None:
     """An auxiliary head narrows with the rest, although inference never runs it."""
 
