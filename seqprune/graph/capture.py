@@ -79,9 +79,10 @@ class NotRunning(ModelError):
 
     Attributes:
         where: module path.
+        what: that it raised.
     """
 
-    where = ""
+    where = what = ""
 
 
 def _traced_as_it_runs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Recorder, tuple[str, ...]]:
@@ -150,11 +151,12 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
             raise recorder.refused from error
         if recorder.misfit is not None and recorder.misfit[0] is error and recorder.misfit[1] is not None:
             raise recorder.misfit[1] from error
+        what = f"{recorder.failed_in or 'the network'} raised {first_line(error)}"
         failed = NotRunning(
-            f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: "
-            f"{recorder.failed_in or 'the network'} raised {first_line(error)}; check the weights and the input size"
+            f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: {what}; check "
+            "the weights and the input size"
         )
-        failed.where = recorder.failed_in
+        failed.where, failed.what = recorder.failed_in, what
         raise failed from error
     finally:
         recorder.reader.settle()

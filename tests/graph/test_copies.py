@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from seqprune import PrunePlan, compact, mask, trace, verify
-from seqprune.errors import ModelError, SeqPruneError, VerificationError
+from seqprune.errors import ModelError, PlanError, SeqPruneError, VerificationError
 from seqprune.graph import ChannelGraph
 from seqprune.graph.copying import copied
 from seqprune.testing.networks import random_plan, randomise
@@ -348,7 +348,40 @@ def test_inputs_in_lists_need_the_graph() -> None:
     plan = random_plan(graph, 0)
     verify(mask(model := Joined(), plan, graph), compact(model, plan, graph), images)
     for act in (mask, compact):
-        with pytest.raises(ModelError, match=r"give the graph that trace returned"):
+        with pytest.raises(ModelError, match=r"^without its graph .* give the graph that trace returned"):
+            act(model, plan)
+
+
+class Experts(nn.Module):
+    """Of four layers the two run that the input asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.last = nn.Linear(3, 4), nn.Conv2d(4, 2, 1)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        chosen = self.gate(x.mean((2, 3))).topk(2, 1).indices
+        out = x.new_zeros(len(x), 4, *x.shape[2:])
+        for number, expert in enumerate(self.experts):
+            at = (chosen == number).any(1).nonzero().flatten()
+            if len(at):
+                out = out.index_add(0, at, expert(x[at]))
+        return self.last(out)
+
+
+def test_layers_that_the_data_choose_need_the_graph() -> None:
+    """The plan was said to be another model's."""
+    model = Experts().eval()
+    with torch.no_grad():
+        model.gate.weight.copy_(torch.tensor([[1.0, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]))
+        model.gate.bias.copy_(torch.tensor([0.0, 0, 0.1, 0.1]))
+    x = torch.rand(2, 3, 4, 4) + 1
+    graph = trace(model, x)
+    plan = PrunePlan.from_keep(graph, {"experts.1.0": [0, 3]})
+    verify(mask(model, plan, graph), compact(model, plan, graph), x)
+    for act in (mask, compact):
+        with pytest.raises(PlanError, match=r"^experts.1.0 does not run on zeros, .* give the graph that trace"):
             act(model, plan)
 
 
