@@ -229,6 +229,30 @@ def test_a_scriptmodule_that_shares_its_weights_keeps_its_own() -> None:
     assert [small.scripted.weight.requires_grad, small.scripted.bias.requires_grad] == [False, True]
 
 
+class Slotted(nn.Module):
+    """What its slots hold is not in its ``__dict__``."""
+
+    __slots__ = ("rows", "unset")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.rows = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1), [6]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return self.last(y.view(len(x), -1, self.rows[0], 6))
+
+
+def test_a_module_with_slots_is_copied_whole() -> None:
+    """Its copy had none of what they hold: ``AttributeError`` in its own code, said to be of the input size."""
+    model = Slotted().double().eval()
+    copy = copied(model)
+    assert copy.rows == [6] and copy.rows is not model.rows and not hasattr(copy, "unset")
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"first": [0, 5]})
+    verify(mask(model, plan), compact(model, plan), X)
+
+
 class Anew(nn.Conv2d):
     """Copies itself by making another."""
 
