@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,12 @@ class ModuleTask:
 
     def accuracy(self, model: nn.Module) -> Mapping[str, float]:
         if self.evaluate is not None:
-            return {name: float(value) for name, value in self.evaluate(model).items()}
+            measured = self.evaluate(model)
+            if not isinstance(measured, Mapping) or not all(map(is_measure, measured.values())):
+                raise InputError(
+                    f"evaluate returned {printable(repr(measured), 80)}: let it return a dictionary of numbers by name"
+                )
+            return {name: float(value) for name, value in measured.items()}
         if self.validation is None or not self.validation.classes:
             return {}
         there = model if self.device is None else copied(model).to(self.device)
@@ -147,6 +153,11 @@ class ModuleTask:
             save_file(state, temporary)
         write_text(path.with_suffix(".json"), json.dumps({"format": 1, "plan": json.loads(plan.to_json())}))
         return path
+
+
+def is_measure(value: object) -> bool:
+    """Whether it is one number, a tensor's as well."""
+    return isinstance(value, Real) or (isinstance(value, torch.Tensor) and value.numel() == 1)
 
 
 def restore(model: nn.Module, path: str | Path) -> nn.Module:

@@ -247,7 +247,9 @@ def test_a_module_with_slots_is_copied_whole() -> None:
     """Its copy had none of what they hold: ``AttributeError`` in its own code, said to be of the input size."""
     model = Slotted().double().eval()
     copy = copied(model)
-    assert copy.rows == [6] and copy.rows is not model.rows and not hasattr(copy, "unset")
+    assert copy.rows == [6]
+    assert copy.rows is not model.rows
+    assert not hasattr(copy, "unset")
     graph = trace(model, X)
     plan = PrunePlan.from_keep(graph, {"first": [0, 5]})
     verify(mask(model, plan), compact(model, plan), X)
