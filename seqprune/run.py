@@ -24,7 +24,7 @@ from seqprune.engine.settings import Choose, Look, Open, Train, check_together
 from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import MeasurementError
-from seqprune.graph.modes import uncompiled
+from seqprune.graph.modes import uncompiled, untold
 from seqprune.observe.device import as_device
 from seqprune.observe.ranks import Ranks, connect
 from seqprune.report import summary
@@ -84,7 +84,7 @@ def prune(
     check_there(model)
     look, choose, train, how = settings_of(options)
     note = "" if options.get("preset") or choose.preset != ACTIVATION else UNASKED
-    with uncompiled():
+    with uncompiled(), untold():
         return _prune(model, data, folder, told, note, look, choose, train, how)
 
 

@@ -27,7 +27,7 @@ from seqprune.graph.copying import copied
 from seqprune.graph.counts import counts_in
 from seqprune.graph.given import check_inputs
 from seqprune.graph.held import watch_attributes, watch_held
-from seqprune.graph.modes import drawing, uncompiled
+from seqprune.graph.modes import drawing, uncompiled, untold
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.sizes import is_image, other_batch, other_sizes, resized
 from seqprune.graph.standins import standin_for, standing_in
@@ -55,7 +55,7 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     refuse(model)
     check_inputs(inputs)
-    with drawing(model):
+    with drawing(model), untold():
         recorder, notes = _traced_as_it_runs(model, inputs)
     if unrun := _unrun(recorder):
         notes += (f"{len(unrun)} modules with parameters never ran: {', '.join(unrun[:5])}{' …' * (len(unrun) > 5)}",)

@@ -229,6 +229,29 @@ def test_a_scriptmodule_that_shares_its_weights_keeps_its_own() -> None:
     assert [small.scripted.weight.requires_grad, small.scripted.bias.requires_grad] == [False, True]
 
 
+class Written(nn.Module):
+    """Runs on its own size of images alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.Linear(144, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.second(self.first(x).relu()).view(x.shape[0], 144))
+
+
+def test_torch_fx_prints_nothing_of_what_is_tried(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its tracebacks of passes that fail on another size or mode stood on the standard error of a fine trace."""
+    model = torch.fx.symbolic_trace(Written().double()).eval()
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"first": [0, 5]})
+    verify(mask(model, plan, graph), compact(model, plan, graph), X)
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(RuntimeError):
+        model(X[..., :3])
+    assert "FX-traced Module" in capfd.readouterr().err  # the caller's own failures are told as ever
+
+
 class Slotted(nn.Module):
     """What its slots hold is not in its ``__dict__``."""
 
