@@ -175,19 +175,19 @@ def restore(model: nn.Module, path: str | Path) -> nn.Module:
         raise ModelError(f"{path}: {reason}; check the path")
     path = Path(path)
     blocks = _plan_beside(path).blocks if path.with_suffix(".json").exists() else ()
-    leave_out(model, blocks)
-    merge(model, blocks)
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: holds no tensors ({printable(error)}); give what result.save wrote") from error
-    missing = set(model.state_dict()) ^ set(state)
-    if missing:
-        raise ModelError(f"{path}: {sorted(missing)[0]} is in only one of file and network; build the same network")
-    try:
-        fill(model, state)
-    except ValueError as error:
-        raise ModelError(f"{path}: {error}; build the network that was pruned") from error
+    for network in (copied(model), model) if blocks else (model,):  # what is left out is tried on a copy first
+        leave_out(network, blocks)
+        merge(network, blocks)
+        if missing := set(network.state_dict()) ^ set(state):
+            raise ModelError(f"{path}: {sorted(missing)[0]} is in only one of file and network; build the same network")
+        try:
+            fill(network, state)
+        except ValueError as error:
+            raise ModelError(f"{path}: {error}; build the network that was pruned") from error
     return model
 
 
