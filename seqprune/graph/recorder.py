@@ -154,6 +154,11 @@ class Recorder(Written):
             for tensor, dim in zip(made, dims, strict=True)
         ]
 
+    def without_channels(self, made: torch.Tensor) -> Value:
+        """Of a result along none of whose dimensions channels lie that may leave."""
+        dim = min(1, made.dim() - 1)
+        return Value(self.fixed(made.shape[dim]), dim)
+
     def reaching(self, tensors: Iterable[torch.Tensor], op: str) -> list[torch.Tensor]:
         """Those that depend on the network's input.
 
@@ -168,6 +173,11 @@ class Recorder(Written):
                 self.set_value(tensor, OPAQUE)
             found.append(tensor)
         return found
+
+    def knows(self, args: Sequence[Any]) -> bool:
+        """Whether the channels of what a call takes first are followed, and may leave."""
+        value = self.value(args[0]) if args and isinstance(args[0], torch.Tensor) else None
+        return value is not None and not value.opaque and not value.fixed
 
     def pin_counted(self, tree: Any) -> None:
         """Pins channels whose number the code reads: what it does with the number cannot be seen."""

@@ -82,7 +82,7 @@ class CallWatch(TorchFunctionMode):
                 return out
             if name in COUNTS:
                 return self.counted(name, args, kwargs, out)
-            if name in LIKE:
+            if name in LIKE and not (name in RULES and self.recorder.knows(args)):
                 self.recorder.pin_counted(args)
             elif name not in NEW or self.recorder.tracked((args[1:], kwargs)):
                 seen = given if name in FOLLOWS_COUNTS else (args, kwargs)
