@@ -235,7 +235,7 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (lambda x: x + torch.zeros(x.shape, dtype=x.dtype), "reads their number"),
         (
             lambda x: torch.cat([x, torch.zeros_like(x)], 1).relu().mean((2, 3), keepdim=True).flip(1)[:, :4],
-            "reads their number",
+            "turns the channels round",
         ),
         (lambda x: torch.cat([x, x.new_zeros(x.shape)], 1)[:, 1:5], "reads their number"),
         (lambda x: torch.cat([x, x.new_zeros(2, 4, 6, 6)], 1)[:, 1:5], "picks channels by number"),

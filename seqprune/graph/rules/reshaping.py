@@ -14,6 +14,7 @@ from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import NoRule, Value
 
+_WRITTEN = "the channel count is written out in the new shape"
 VIEWS = frozenset("view reshape unsqueeze getitem".split())
 # Their rules know what becomes of a number of channels that the code hands to them.
 FOLLOWS_COUNTS = frozenset(
@@ -94,7 +95,8 @@ def _grouped(
     before, inner = around
     fits = [at for at in places if _ends(sizes, at, inner) and 0 in (sizes[at] % before, before % sizes[at])]
     if not fits:
-        raise NoRule("the channel count is written out in the new shape")
+        other = any(is_count(size) for size in asked)
+        raise NoRule("another number of channels takes their place" if other else _WRITTEN)
     at = fits[0]
     use_others(asked, at)
     if sizes[at] < before:
