@@ -145,14 +145,9 @@ class Recorder(Written):
             if id(tensor) in self._owners:
                 self._foreign.setdefault(id(tensor), f"{op} in {self.module or 'the network'} reads the parameter")
 
-    def lost(self, given: Iterable[torch.Tensor], made: Sequence[torch.Tensor]) -> list[Value]:
-        """What is known of the results of a barrier: nothing, but that of the input alone nothing can leave."""
-        alone = all(self.followed(tensor).fixed for tensor in given)
-        dims = [min(1, tensor.dim() - 1) for tensor in made]
-        return [
-            Value(self.fixed(tensor.shape[dim]), dim) if alone and dim >= 0 else OPAQUE
-            for tensor, dim in zip(made, dims, strict=True)
-        ]
+    def lost(self, made: Sequence[torch.Tensor]) -> list[Value]:
+        """What is known of the results of a barrier: all that reached it stays, so nothing in them can leave."""
+        return [self.without_channels(tensor) if tensor.dim() else OPAQUE for tensor in made]
 
     def without_channels(self, made: torch.Tensor) -> Value:
         """Of a result along none of whose dimensions channels lie that may leave."""

@@ -165,7 +165,7 @@ class CallWatch(TorchFunctionMode):
                 "the data, so channels cannot be followed; trace the part of the network before it"
             )
         found = self.values(name, tracked, results, args, kwargs, out)
-        values = r.lost(tracked, results) if found is None else found
+        values = r.lost(results) if found is None else found
         if in_place:
             target = args[0]
             if found is None or any(v.opaque or not v.zero for v in values):

@@ -269,7 +269,7 @@ def test_on_how_many_dimensions_an_operator_is_known_is_said(operator: str, dims
     ("between", "reason"),
     [
         (lambda x: x.flatten(1).view(2, x.shape[1], 6, 6), "another number of channels takes their place"),
-        (lambda x: torch.cat([x.flip(1), x.flip(1)], 1)[:, :4], "joins channels that were not followed"),
+        (lambda x: torch.cat([x.flip(1), x.flip(1)], 1)[:, :4], "picks channels by number"),
         (
             lambda x: torch.swapaxes(x, axis0=2, axis1=3),
             "called in a way that its rule does not know: missing a required argument: 'dim0'",
@@ -315,16 +315,30 @@ def test_channels_that_were_lost_stay_where_others_are_followed_beside_them() ->
     assert exact(Beside(torch.relu, 7), {"first": [0, 3]}).by_name["first"].free.all()
 
 
-def test_what_meets_channels_that_were_lost_stays() -> None:
+def test_one_channel_that_was_lost_holds_no_others() -> None:
+    """Whatever reached a barrier stays, so that nothing of its results leaves, spread over others or not."""
+
     class Meets(Between):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.last(self.first(x) * self.beside(x).flip(1).sum(3, keepdim=True)[:, :1])
 
     model = Meets(torch.relu)
     model.beside = nn.Conv2d(3, 4, 1).double()
+    randomise(model, 0)
+    layers = exact(model, {"first": [0, 3]}).by_name
+    assert layers["first"].free.all()
+    assert not layers["beside"].free.any()
+
+
+def test_as_many_channels_that_were_lost_hold_others() -> None:
+    class Meets(Between):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.first(x) * self.beside(x).flip(1))
+
+    model = Meets(torch.relu, beside=nn.Conv2d(3, 4, 1).double())
     layer = trace(model, X).by_name["first"]
     assert not layer.free.any()
-    assert "joins channels that were lost at an earlier barrier" in layer.reason
+    assert "joined element-wise in the network with channels that cannot be removed" in layer.reason
 
 
 @pytest.mark.parametrize(
