@@ -144,10 +144,15 @@ class ModuleTask:
         """Tensors without code, and beside them the plan as JSON.
 
         Raises:
-            InputError: the name ends in something else.
+            InputError: the name ends in something else, or weights are no plain tensors.
         """
         if path.suffix != SUFFIX:
             raise InputError(f"{path}: weights of a module are saved without code: give a name that ends in {SUFFIX}")
+        for name, held in model.state_dict().items():
+            if not isinstance(held, torch.Tensor) or held.is_quantized:
+                raise InputError(
+                    f"{name} is no plain tensor, as of layers in eight bits: save result.model yourself"
+                )
         state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
         with atomic(path) as temporary:
             save_file(state, temporary)

@@ -260,6 +260,10 @@ def _why_no_fit(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[str
         if value is None or value.atoms is None
         else " from " + ", ".join(dict.fromkeys(r.layer_of(a) for a in value.atoms.tolist()))
     )
+    if value is not None and value.fixed and not r.has_layers:
+        return ModelError(
+            f"{r.module or 'a layer'} takes {takes} channels, but the input has {gets}: give inputs as it takes them"
+        )
     return ModelError(
         f"{r.module or 'a layer'} takes {takes} channels, but {gets} reach it{sources}: the model was pruned by "
         "halves, likely by another tool; start from the unpruned weights, or narrow the producer as well"

@@ -17,6 +17,7 @@ from torch import nn
 
 import seqprune
 from seqprune.engine.options import Options, parameters, settings_of
+from seqprune.engine.run import fingerprint
 from seqprune.engine.settings import Choose, Look, Open, Train, as_plain, check_together
 from seqprune.errors import InputError
 
@@ -177,6 +178,36 @@ REFUSED: dict[str, tuple[Callable[[], object], str]] = {
         "evaluate returned 0.5: let it return a dictionary of numbers",
     ),
 }
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    """It was told to make room on its disk."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file is a file: give the name of a folder"):
+        prune(NETWORK, DATA, preset="fast", folder=tmp_path / "file")
+
+
+def test_a_network_without_weights() -> None:
+    with pytest.raises(InputError, match="lies on the meta device, without weights"):
+        prune(nn.Sequential(nn.Conv2d(3, 8, 1, device="meta")), DATA, preset="fast")
+
+
+def test_layers_in_eight_bits_have_a_fingerprint() -> None:
+    """What they hold of weights is a pair: AttributeError."""
+    layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(), nn.Linear(8, 2))
+    small = torch.ao.quantization.quantize_dynamic(layers, {nn.Linear})
+    other = torch.ao.quantization.quantize_dynamic(layers, {nn.Linear})
+    assert fingerprint(small) == fingerprint(other) != fingerprint(layers)
+    layers.insert(0, nn.Conv2d(3, 3, 1))
+    result = seqprune.prune(
+        torch.ao.quantization.quantize_dynamic(layers, {nn.Linear}),
+        [torch.zeros(1, 3, 1, 1)] * 2,
+        preset="fast",
+        target="params=0.9",
+        round_to=1,
+    )
+    with pytest.raises(InputError, match="is no plain tensor, as of layers in eight bits"):
+        result.save("nowhere.safetensors")
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -532,6 +532,11 @@ def test_a_half_pruned_model_is_named() -> None:
         trace(model, X)
 
 
+def test_an_input_of_other_channels_is_no_half_pruned_model() -> None:
+    with pytest.raises(ModelError, match="first takes 3 channels, but the input has 2: give inputs as it takes them"):
+        trace(Between(torch.relu), X[:, :2])
+
+
 class Tries(Between):
     """Goes on with another layer where the first one fails."""
 
