@@ -10,13 +10,14 @@ if TYPE_CHECKING:
     from seqprune.engine.modules import restore
     from seqprune.engine.steps import StepReport
     from seqprune.graph import ChannelGraph, trace
+    from seqprune.graph.active import count_active_channels
     from seqprune.measure.compare import compare
     from seqprune.measure.inspecting import inspect
     from seqprune.measure.sensitivity import sensitivity
     from seqprune.plan import PrunePlan
     from seqprune.report.result import PruneResult
     from seqprune.run import prune
-    from seqprune.surgery import compact, count_active_channels, keep_masked, mask, verify
+    from seqprune.surgery import compact, keep_masked, mask, verify
 
 # The first use of a name imports what it needs: torch takes seconds, and `seqprune --help` needs none of it.
 _HOME = {
@@ -27,7 +28,7 @@ _HOME = {
     "StepReport": "engine.steps",
     "compact": "surgery",
     "compare": "measure.compare",
-    "count_active_channels": "surgery",
+    "count_active_channels": "graph.active",
     "inspect": "measure.inspecting",
     "mask": "surgery",
     "prune": "run",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -270,11 +269,7 @@ def check_free(layer: Layer, gone: IntArray) -> None:
 
 def find_layer(graph: ChannelGraph, name: str) -> Layer:
     """The prunable layer of that name; raises :class:`PlanError` where there is none."""
-    layer = graph.by_name.get(name)
-    if layer is None:
-        near = difflib.get_close_matches(str(name), graph.by_name)
-        hint = f"; did you mean {', '.join(near)}?" if near else "; `seqprune inspect` lists the layers"
-        raise PlanError(f"the model has no layer {name}{hint}")
+    layer = graph.layer(name)
     if not layer.free.any():
         raise PlanError(f"{name} cannot be pruned: {layer.reason}; choose another layer")
     return layer

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from seqprune.engine.listener import Listener, together
+from seqprune.engine.kinds import checked
+from seqprune.engine.listener import Listener, heard, together
 from seqprune.engine.measuring import Outcome
 from seqprune.engine.options import Options, parameters, settings_of
 from seqprune.engine.presets import ACTIVATION, UNASKED
@@ -21,7 +22,7 @@ from seqprune.engine.settings import Choose, Look, Open, Train, check_together
 from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import MeasurementError
-from seqprune.graph.modes import uncompiled
+from seqprune.graph.modes import uncompiled, untold
 from seqprune.observe.device import as_device
 from seqprune.observe.ranks import connect, own_device
 from seqprune.report import summary
@@ -75,13 +76,14 @@ def prune(
     """
     if progress or (progress is None and listener is None and summary.is_interactive()):
         with Screen() as screen:
-            heard = screen.listener if listener is None else together(screen.listener, listener)
-            return prune(model, data, folder=folder, listener=heard, progress=False, **options)
+            both = screen.listener if listener is None else together(screen.listener, heard(listener))
+            return prune(model, data, folder=folder, listener=both, progress=False, **options)
+    told, folder = heard(listener), checked("folder", folder, "str | Path")
     check_there(model)
     look, choose, train, how = settings_of(options)
     note = "" if options.get("preset") or choose.preset != ACTIVATION else UNASKED
-    with uncompiled():
-        return _prune(model, data, folder, listener or Listener(), note, look, choose, train, how)
+    with uncompiled(), untold():
+        return _prune(model, data, folder, told, note, look, choose, train, how)
 
 
 vars(prune)["__signature__"] = signature(prune).replace(

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
-from seqprune.errors import InputError, ModelError
+from seqprune.errors import InputError, ModelError, PlanError
 from seqprune.graph import proof, trace, widths
 from seqprune.graph.beside import repeated
-from seqprune.graph.capture import NotRunning
+from seqprune.graph.capture import NotAllRun, NotRunning
 from seqprune.graph.channels import BoolArray, ChannelGraph, Slice
 from seqprune.graph.constants import constants_read
 from seqprune.graph.copying import copied
 from seqprune.graph.factor import shaped
 from seqprune.graph.given import check_belongs, check_graph, check_inputs, check_network, zeros
 from seqprune.graph.leaving import left_out, merge
-from seqprune.graph.modes import uncompiled
+from seqprune.graph.modes import uncompiled, untold
 from seqprune.graph.numbers import put
+from seqprune.graph.paths import module_at
 from seqprune.graph.proof import TOLERANCE as TOLERANCE
 from seqprune.graph.proof import Difference as Difference
 from seqprune.graph.values import tensors_in
@@ -73,21 +73,24 @@ def masker(plan: PrunePlan, graph: ChannelGraph) -> Callable[[nn.Module], None]:
     return apply
 
 
-def keep_masked(model: nn.Module, plan: PrunePlan, optimizer: torch.optim.Optimizer) -> RemovableHandle:
+def keep_masked(
+    model: nn.Module, plan: PrunePlan, optimizer: torch.optim.Optimizer, graph: ChannelGraph | None = None
+) -> RemovableHandle:
     """Keeps a masked model's removed channels dead while an optimizer trains it: they are zeroed after every step.
 
     Without it they wake up, since a zero BatchNorm has a gradient. The handle's ``remove()`` ends it.
 
     Args:
         model: trained in place by ``optimizer``; masked by ``plan``.
+        plan, graph: as :func:`compact` takes them.
 
     Raises:
         PlanError: the plan is not for this model.
     """
-    _check(model, plan)
+    _check(model, plan, graph)
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise InputError(f"the optimizer is a {type(optimizer).__name__}: give the one of torch.optim that trains it")
-    zero = masker(plan, graph_for(model, plan))
+    zero = masker(plan, _graph_of(model, plan, graph))
     zero(model)
     return optimizer.register_step_post_hook(lambda *_: zero(model))
 
@@ -201,17 +204,32 @@ def _graph_of(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None) -> 
 
 
 def graph_for(model: nn.Module, plan: PrunePlan) -> ChannelGraph:
-    """Traces ``model`` on inputs of the shapes the plan was made with, one tensor an argument.
+    """Traces ``model`` on zeros of the shapes the plan was made with, one tensor an argument.
 
     Raises:
         ModelError: it does not run on them, as where it takes its tensors in lists.
+        PlanError: a layer of the plan does not, as where the data choose among experts.
     """
     try:
-        return trace(model, zeros(model, plan.inputs))
+        graph = trace(model, zeros(model, plan.inputs))
     except NotRunning as error:
         raise ModelError(
-            f"{error}; where the network takes tensors in lists or dictionaries, give the graph that trace returned"
+            f"without its graph the network is run on one tensor an argument, {[shape for shape, _ in plan.inputs]}, "
+            f"and {error.what}: where it takes them in lists or dictionaries, {_GIVE_THE_GRAPH}"
         ) from error
+    except NotAllRun as error:
+        raise PlanError(f"without its graph the network is run on zeros; {error}, or {_GIVE_THE_GRAPH}") from error
+    for entry in plan.layers:
+        weight = getattr(module_at(model, entry.name), "weight", None)
+        if entry.name not in graph.by_name and isinstance(weight, torch.Tensor) and entry.channels in weight.shape:
+            raise PlanError(
+                f"{entry.name} does not run on zeros, on which the network is traced without its graph: likely which "
+                f"layers run depends on the data; {_GIVE_THE_GRAPH}"
+            )
+    return graph
+
+
+_GIVE_THE_GRAPH = "give the graph that trace returned, as in compact(model, plan, graph)"
 
 
 def fold_constants(small: nn.Module, plan: PrunePlan, graph: ChannelGraph, removed: BoolArray) -> None:
@@ -264,35 +282,5 @@ def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: 
     if tensors_in(inputs):  # a network may take none
         check_inputs(inputs)
     about = masked, small, inputs, tolerance
-    with uncompiled():
+    with uncompiled(), untold():
         return replace(proof.compare(*about), tried=proof.elsewhere(*about))
-
-
-def count_active_channels(layer: nn.Module) -> int:
-    """Output channels of a convolution or linear layer with any weight that is not zero."""
-    return int(active_channels(layer).sum())
-
-
-def active_channels(layer: nn.Module) -> BoolArray:
-    """``[channels]``, which output channels have any weight that is not zero."""
-    active: BoolArray = weight_rows(layer).ne(0).any(1).cpu().numpy()
-    return active
-
-
-def weight_rows(layer: nn.Module, values: torch.Tensor | None = None) -> torch.Tensor:
-    """``[channels, weights]``, the weights of each output channel of a convolution or linear layer.
-
-    Args:
-        layer: the convolution or linear layer.
-        values: taken instead of the weights, in their shape: gradients.
-
-    Raises:
-        ModelError: there are none.
-    """
-    weight = getattr(layer, "weight", None) if values is None else values
-    if not isinstance(weight, torch.Tensor) or is_lazy(weight) or weight.dim() < 2:
-        raise ModelError(f"a {type(layer).__name__} has no rows of weights: give a convolution or a linear layer")
-    weight = weight.detach()
-    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
-        weight = torch.cat([block.transpose(0, 1) for block in weight.chunk(layer.groups)])
-    return weight.flatten(1)

@@ -25,8 +25,8 @@ from seqprune.budget.columns import Source
 from seqprune.budget.price import Price
 from seqprune.budget.surgeon import removal_order
 from seqprune.errors import InputError
+from seqprune.graph.active import weight_rows
 from seqprune.graph.channels import BoolArray, ChannelGraph
-from seqprune.surgery import weight_rows
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from seqprune.errors import SeqPruneError
+from seqprune.errors import InputError, SeqPruneError
 
 _MEMORY = (
     "allocate memory",
@@ -16,6 +16,8 @@ _MEMORY = (
     "could not execute a primitive",
     "bad_alloc",
 )
+_PACKAGES = {"PIL": "pillow", "cv2": "opencv-python", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+"""Those that are called otherwise than what is imported."""
 _WORKER = ("DataLoader worker", "process pool")
 
 
@@ -24,9 +26,15 @@ def said() -> Iterator[None]:
     """
     Raises:
         SeqPruneError: instead of what was no mistake of ours; a bug stays as it is.
+        InputError: a package that is needed is not installed.
     """
     try:
         yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "seqprune").partition(".")[0]
+        if name == "seqprune":
+            raise
+        raise InputError(f"{name} is needed here and not installed: pip install {_PACKAGES.get(name, name)}") from error
     except (OSError, MemoryError, RuntimeError) as error:
         if not (reason := why_failed(error)):
             raise

@@ -88,6 +88,9 @@ def asked_of(folder: Path, known: Mapping[str, Any], command: str) -> dict[str, 
         InputError: it is no run's folder, or says something that no run is asked for.
     """
     path = folder / RUN
+    results = sorted(each.name for each in folder.glob("*.[hjm]*") if each.suffix in (".html", ".json", ".md"))
+    if results and not path.exists():
+        raise InputError(f"{folder}: this run is finished, nothing is left to resume; see {', '.join(results)}")
     try:
         found = json_of(text_of(path))
     except UnreadableError as error:

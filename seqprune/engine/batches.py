@@ -7,6 +7,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
@@ -62,8 +63,11 @@ class Batches:
             raise InputError(
                 f"data is a {type(given).__name__}, which can end: give a loader, or a function that returns one"
             )
-        if not hasattr(given, "__iter__") and not hasattr(given, "__getitem__"):
-            raise InputError(f"data is a {type(given).__name__}: give a loader, or a function that returns one")
+        alone = isinstance(given, torch.Tensor | np.generic | np.ndarray)  # whose parts are no batches
+        if alone or (not hasattr(given, "__iter__") and not hasattr(given, "__getitem__")):
+            raise InputError(
+                f"data is a {type(given).__name__}: give a loader, a list of batches, or a function that returns one"
+            )
         self._batches: list[Batch] = []
         left = images
         with torch.random.fork_rng(devices=[]):  # a DataLoader draws of the caller's random numbers

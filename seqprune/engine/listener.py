@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from seqprune.engine.steps import StepReport
+from seqprune.errors import InputError
 
 
 @dataclass
@@ -29,6 +30,24 @@ class Listener:
     epoch: Callable[[int, int, Mapping[str, float]], None] = lambda _done, _total, _losses: None
     note: Callable[[str], None] = lambda _text: None
     expect: Callable[[int], None] = lambda _total: None
+
+    def __post_init__(self) -> None:
+        for name, called in vars(self).items():
+            if not callable(called):
+                raise InputError(f"{name} of a Listener is a {type(called).__name__}: give a function")
+
+
+def heard(listener: object) -> Listener:
+    """The listener that a caller gives; where it is left out, one that hears nothing.
+
+    Raises:
+        InputError: it is none.
+    """
+    if listener is None:
+        return Listener()
+    if not isinstance(listener, Listener):
+        raise InputError(f"the listener is a {type(listener).__name__}: give a seqprune.Listener, or leave it out")
+    return listener
 
 
 def within(told: Listener, where: str) -> Listener:

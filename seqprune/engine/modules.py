@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,12 @@ class ModuleTask:
 
     def accuracy(self, model: nn.Module) -> Mapping[str, float]:
         if self.evaluate is not None:
-            return {name: float(value) for name, value in self.evaluate(model).items()}
+            measured = self.evaluate(model)
+            if not isinstance(measured, Mapping) or not all(map(is_measure, measured.values())):
+                raise InputError(
+                    f"evaluate returned {printable(repr(measured), 80)}: let it return a dictionary of numbers by name"
+                )
+            return {name: float(value) for name, value in measured.items()}
         if self.validation is None or not self.validation.classes:
             return {}
         there = model if self.device is None else copied(model).to(self.device)
@@ -138,15 +144,23 @@ class ModuleTask:
         """Tensors without code, and beside them the plan as JSON.
 
         Raises:
-            InputError: the name ends in something else.
+            InputError: the name ends in something else, or weights are no plain tensors.
         """
         if path.suffix != SUFFIX:
             raise InputError(f"{path}: weights of a module are saved without code: give a name that ends in {SUFFIX}")
+        for name, held in model.state_dict().items():
+            if not isinstance(held, torch.Tensor) or held.is_quantized:
+                raise InputError(f"{name} is no plain tensor, as of layers in eight bits: save result.model yourself")
         state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
         with atomic(path) as temporary:
             save_file(state, temporary)
         write_text(path.with_suffix(".json"), json.dumps({"format": 1, "plan": json.loads(plan.to_json())}))
         return path
+
+
+def is_measure(value: object) -> bool:
+    """Whether it is one number, a tensor's as well."""
+    return isinstance(value, Real) or (isinstance(value, torch.Tensor) and value.numel() == 1)
 
 
 def restore(model: nn.Module, path: str | Path) -> nn.Module:
@@ -164,19 +178,19 @@ def restore(model: nn.Module, path: str | Path) -> nn.Module:
         raise ModelError(f"{path}: {reason}; check the path")
     path = Path(path)
     blocks = _plan_beside(path).blocks if path.with_suffix(".json").exists() else ()
-    leave_out(model, blocks)
-    merge(model, blocks)
     try:
         state = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: holds no tensors ({printable(error)}); give what result.save wrote") from error
-    missing = set(model.state_dict()) ^ set(state)
-    if missing:
-        raise ModelError(f"{path}: {sorted(missing)[0]} is in only one of file and network; build the same network")
-    try:
-        fill(model, state)
-    except ValueError as error:
-        raise ModelError(f"{path}: {error}; build the network that was pruned") from error
+    for network in (copied(model), model) if blocks else (model,):  # what is left out is tried on a copy first
+        leave_out(network, blocks)
+        merge(network, blocks)
+        if missing := set(network.state_dict()) ^ set(state):
+            raise ModelError(f"{path}: {sorted(missing)[0]} is in only one of file and network; build the same network")
+        try:
+            fill(network, state)
+        except ValueError as error:
+            raise ModelError(f"{path}: {error}; build the network that was pruned") from error
     return model
 
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 from torch import nn
 
 from seqprune.errors import LayerSkipped
+from seqprune.graph.active import weight_rows
 from seqprune.graph.channels import ChannelGraph
-from seqprune.surgery import weight_rows
 
 FloatArray = npt.NDArray[np.float64]
 

@@ -89,7 +89,7 @@ def preset_of(preset: str | None, target: str | None = None, criterion: str | No
         target, criterion: the same; they decide only where no preset was given.
     """
     if preset is not None:
-        return ALIASES.get(preset, preset)
+        return ALIASES.get(preset, preset) if isinstance(preset, str) else preset
     return "fast" if criterion is not None else "accurate" if target is not None else ACTIVATION
 
 
@@ -127,7 +127,7 @@ def way_of(
     if (scores := criterion or CRITERION) not in CRITERIA:
         raise InputError(f"there is no criterion {scores!r}: choose {', '.join(CRITERIA)}")
     return Way(
-        Target.parse(target or TARGET) if preset in WHOLE else None,
+        Target.parse(TARGET if target is None else target) if preset in WHOLE else None,
         cast(Recover, chosen),
         scores if preset == "fast" else None,
         tuple(move for move in MOVES if move in by),

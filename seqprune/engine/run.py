@@ -29,6 +29,7 @@ from seqprune.engine.task import Task
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
 from seqprune.graph.copying import copied
+from seqprune.graph.values import tensors_in
 from seqprune.observe.forward import Forward
 from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.plan import PrunePlan
@@ -197,9 +198,11 @@ def _trained(model: nn.Module, plan: PrunePlan, epochs: int, tune: Tune, along: 
 def fingerprint(model: nn.Module) -> str:
     """Of a network's tensors: the same for the same bits."""
     found = sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for name, held in sorted(model.state_dict().items()):
+        for tensor in tensors_in(held):  # of a layer in eight bits, a pair
+            numbers = tensor.int_repr() if tensor.is_quantized else tensor
+            found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            found.update(numbers.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
 
 

@@ -15,6 +15,7 @@ from seqprune.engine import insight
 from seqprune.engine.norms import gamma, weight_norm
 from seqprune.engine.steps import Done, Settings, StepReport
 from seqprune.errors import InputError, LayerSkipped, VerificationError
+from seqprune.graph.active import active_channels
 from seqprune.graph.channels import Bundle, ChannelGraph
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Observation, Predict, Progress, match_objects, observe
@@ -25,7 +26,7 @@ from seqprune.observe.streaming import BlockStream
 from seqprune.plan import PrunePlan, find_layer
 from seqprune.select.choose import Choice, choose
 from seqprune.select.layers import block_of
-from seqprune.surgery import active_channels, masker
+from seqprune.surgery import masker
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -285,8 +286,7 @@ class _Run:
         plan = PrunePlan.from_removed(self.graph, removed)
         masker(plan, self.graph)(self.model)
         self.removed = removed
-        first_member = next(iter(bundles[0].columns))
-        self.decided_by.update(dict.fromkeys(np.flatnonzero(decided).tolist(), first_member))
+        self.decided_by.update(dict.fromkeys(np.flatnonzero(decided).tolist(), next(iter(bundles[0].columns))))
 
     def _importance(self, bundle: Bundle) -> FloatArray:
         """``[units]``, summed over the members of each channel group."""

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from seqprune.engine.kinds import settle
 from seqprune.engine.modules import Evaluate
 from seqprune.engine.outputs import Outputs
 from seqprune.engine.presets import ACTIVATION, ALIASES, Way, preset_of, settings_of, way_of
@@ -72,6 +73,7 @@ class Look:
         return Where(self.runtime, self.threads, str(self.device).partition(",")[0], self.full).settled()
 
     def __post_init__(self) -> None:
+        settle(self)
         _ = self.where  # checked now, not after an hour
         sizes = ((self.imgsz, 32), (self.batch, 1), (self.images, 1))
         if self.batch is None or not all(size is None or is_count(size, least) for size, least in sizes):
@@ -122,12 +124,8 @@ class Choose:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        settle(self)
         object.__setattr__(self, "preset", preset_of(self.preset))
-        if self.blocks is not None:
-            object.__setattr__(self, "blocks", tuple(self.blocks))
-        for name in ("protect", "by"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, tuple(getattr(self, name)))
         _ = self.settings, self.way  # checked now, not after an hour
         if self.mode not in ("compact", "mask"):
             raise InputError(f"mode={self.mode!r} is not known: mode is compact or mask")
@@ -162,6 +160,7 @@ class Train:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        settle(self, {"arguments": "training"})
         object.__setattr__(self, "arguments", self.arguments or {})
         if not (is_count(self.epochs, 0) and is_count(self.step_epochs, 0)):
             raise InputError(f"finetune={self.epochs}, finetune_step={self.step_epochs}: give epochs, 0 or more")
@@ -197,7 +196,7 @@ class Open:
     std: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fixed", tuple(self.fixed))
+        settle(self)
         if self.outputs not in ("auto", "logits", "values"):
             raise InputError(f"outputs={self.outputs!r} is not known: choose auto, logits or values")
 

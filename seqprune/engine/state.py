@@ -42,6 +42,10 @@ class State:
     folder: Path | None = None
     _last: float = field(default_factory=time.monotonic, repr=False)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.folder, Path | None):
+            raise InputError(f"the folder of a state is a {type(self.folder).__name__}: give a Path, or leave it out")
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing was found yet."""
@@ -216,3 +220,14 @@ def _damaged(path: Path, error: Exception) -> InputError:
 
 def _unwritten(path: Path, error: Exception) -> SeqPruneError:
     return SeqPruneError(f"{path} cannot be written ({error}): make room on its disk; the run can be resumed")
+
+
+def began(state: object) -> State:
+    """The state that a caller gives; where it is left out, one that keeps nothing.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(state, State | None):
+        raise InputError(f"the state is a {type(state).__name__}: give a seqprune.engine.state.State, or leave it out")
+    return state or State()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -39,7 +40,7 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.keep, str) and self.keep != 1 and not is_share(self.keep):
+        if not (isinstance(self.keep, str) or is_share(self.keep) or (isinstance(self.keep, Real) and self.keep == 1)):
             shown = f"{self.keep:g}" if isinstance(self.keep, int | float) else self.keep
             raise InputError(f"a keep ratio of {shown} is outside (0, 1]: give the share of channels that stay")
         if not is_count(self.round_to, 1):

@@ -15,6 +15,7 @@ from torch import nn
 
 from seqprune.engine.state import State
 from seqprune.engine.task import Task
+from seqprune.graph.values import tensors_in
 from seqprune.observe.inputs import tensors
 from seqprune.runtimes.export import exported
 from seqprune.runtimes.layers import Chain
@@ -96,7 +97,7 @@ def _name(what: str, where: Where, about: Any) -> str:
 
 
 def _shapes(model: nn.Module) -> list[Any]:
-    return [[name, list(tensor.shape)] for name, tensor in model.state_dict().items()]
+    return [[name, list(each.shape)] for name, held in model.state_dict().items() for each in tensors_in(held)]
 
 
 def _about(task: Task, model: nn.Module) -> list[Any]:

@@ -11,6 +11,7 @@ The network is run as for inference and as for training, since a head may read o
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -26,7 +27,7 @@ from seqprune.graph.copying import copied
 from seqprune.graph.counts import counts_in
 from seqprune.graph.given import check_inputs
 from seqprune.graph.held import watch_attributes, watch_held
-from seqprune.graph.modes import drawing, uncompiled
+from seqprune.graph.modes import drawing, uncompiled, untold
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.sizes import is_image, other_batch, other_sizes, resized
 from seqprune.graph.standins import standin_for, standing_in
@@ -54,10 +55,16 @@ def trace(model: nn.Module, example_inputs: torch.Tensor | tuple[Any, ...]) -> C
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     refuse(model)
     check_inputs(inputs)
-    with drawing(model):
+    with drawing(model), untold():
         recorder, notes = _traced_as_it_runs(model, inputs)
     if unrun := _unrun(recorder):
-        notes += (f"{len(unrun)} modules with parameters never ran: {', '.join(unrun[:5])}{' …' * (len(unrun) > 5)}",)
+        named = f"{', '.join(unrun[:5])}{' …' * (len(unrun) > 5)}"
+        if recorder.sized_by_data:
+            raise NotAllRun(
+                f"{named} never ran, and which layers run may depend on how much {recorder.sized_by_data} finds: give "
+                "an example on which all of them run, a larger batch perhaps, or trace the part before them"
+            )
+        notes += (f"{len(unrun)} modules with parameters never ran: {named}",)
     shapes = tuple((tuple(t.shape), str(t.dtype).removeprefix("torch.")) for t in tensors_in(inputs))
     graph = recorder.finish(shapes, notes)
     recorder.let_go()
@@ -73,14 +80,19 @@ def _unrun(recorder: Recorder) -> list[str]:
     ]
 
 
+class NotAllRun(ModelError):
+    """Layers did not run on the example, and may on other data."""
+
+
 class NotRunning(ModelError):
     """The network raised an error.
 
     Attributes:
         where: module path.
+        what: that it raised.
     """
 
-    where = ""
+    where = what = ""
 
 
 def _traced_as_it_runs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Recorder, tuple[str, ...]]:
@@ -147,11 +159,14 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
     except ANY_FAILURE as error:
         if recorder.refused is not None:
             raise recorder.refused from error
+        if recorder.misfit is not None and recorder.misfit[0] is error and recorder.misfit[1] is not None:
+            raise recorder.misfit[1] from error
+        what = f"{recorder.failed_in or 'the network'} raised {first_line(error)}"
         failed = NotRunning(
-            f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: "
-            f"{recorder.failed_in or 'the network'} raised {first_line(error)}; check the weights and the input size"
+            f"the model does not run on inputs of shape {[tuple(t.shape) for t in tensors_in(inputs)]}: {what}; check "
+            "the weights and the input size"
         )
-        failed.where = recorder.failed_in
+        failed.where, failed.what = recorder.failed_in, what
         raise failed from error
     finally:
         recorder.reader.settle()
@@ -227,13 +242,15 @@ def _paths(recorder: Recorder) -> Iterator[None]:
     def enter(module: nn.Module, _a: Any) -> None:
         recorder.enter(paths[module])
 
-    def leave(_m: nn.Module, _a: Any, _o: Any) -> None:
-        recorder.leave()
+    def leave(module: nn.Module, _a: Any, out: Any) -> None:
+        recorder.leave(paths[module], sys.exc_info()[1] if out is None else None)
 
     for module in paths:  # of a copy, which no one else registers hooks with: a handle for each takes longer
         module._forward_pre_hooks[_HOOK], module._forward_hooks[_HOOK] = enter, leave
+        module._forward_hooks_always_called[_HOOK] = True
     try:
         yield
     finally:
         for module in paths:
             del module._forward_pre_hooks[_HOOK], module._forward_hooks[_HOOK]
+            del module._forward_hooks_always_called[_HOOK]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
+from seqprune.errors import PlanError
 from seqprune.graph.giving import BoolArray as BoolArray
 from seqprune.graph.giving import Giving, Sections
 from seqprune.graph.giving import IntArray as IntArray
+from seqprune.plain import is_count, printable
 
 
 @dataclass(frozen=True)
@@ -178,9 +181,21 @@ class ChannelGraph:
                 found.setdefault(group, []).append((layer.name, channel))
         return {group: tuple(pairs) for group, pairs in found.items()}
 
+    def layer(self, name: str) -> Layer:
+        """The layer of that module path.
+
+        Raises:
+            PlanError: there is none.
+        """
+        if not isinstance(name, str) or name not in self.by_name:
+            near = get_close_matches(printable(name, 80), self.by_name)
+            hint = f"did you mean {', '.join(near)}?" if near else "`seqprune inspect` lists the layers"
+            raise PlanError(f"the model has no layer {printable(name, 80)}; {hint}")
+        return self.by_name[name]
+
     def coupled(self, name: str) -> tuple[str, ...]:
         """Layers that share a channel group with ``name``, itself left out, front to back."""
-        groups = set(self.by_name[name].groups.tolist())
+        groups = set(self.layer(name).groups.tolist())
         return tuple(o.name for o in self.all_layers if o.name != name and groups & set(o.groups.tolist()))
 
     def bundles(self, name: str) -> tuple[Bundle, ...]:
@@ -191,7 +206,7 @@ class ChannelGraph:
         """
         free = ~self.pinned
         touched = np.zeros(self.group_count, bool)
-        touched[self.by_name[name].groups] = True
+        touched[self.layer(name).groups] = True
         touched &= free
         while True:
             size = touched.sum()
@@ -236,7 +251,20 @@ class ChannelGraph:
 
         Returns:
             ``removed`` with some groups given back; never with more removed.
+
+        Raises:
+            PlanError: an argument is of another shape or type.
         """
+        for name, given, kinds in (("removed", removed, "b"), ("scores", scores, "iuf"), ("decided", decided, "b")):
+            seen = np.asarray(given)
+            if seen.shape != (self.group_count,) or seen.dtype.kind not in kinds:
+                raise PlanError(
+                    f"{name} is a {type(given).__name__} of {list(seen.shape)}: give an array of {self.group_count} "
+                    f"{'truth values' if kinds == 'b' else 'numbers'}, one for each channel group"
+                )
+        if not is_count(round_to, 1):
+            raise PlanError(f"channel counts cannot be rounded to multiples of {round_to!r}: give 1 or more")
+        removed, scores, decided = np.asarray(removed), np.asarray(scores), np.asarray(decided)
         return self.giving(scores, decided).legal(removed, round_to)
 
     def giving(self, scores: npt.NDArray[np.float64], decided: BoolArray) -> Giving:

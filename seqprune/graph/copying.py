@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from copyreg import dispatch_table
+from types import MemberDescriptorType
 from typing import Any, TypeVar
 
 import torch
@@ -98,7 +99,17 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> Any:
     copy: Any = kind.__new__(kind)
     memo[id(module)] = copy
     copy.__setstate__(_copy_items(reduced[2], {}, memo))
+    slots = {name: getattr(module, name) for name in _slots(kind) if hasattr(module, name)}
+    for name, held in _copy_items(slots, {}, memo).items():
+        object.__setattr__(copy, name, held)
     return reduced
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    """Attributes that lie in no ``__dict__``, of which a module's own state says nothing."""
+    slots = (vars(each).get("__slots__", ()) for each in kind.__mro__)
+    names = [name for each in slots for name in ((each,) if isinstance(each, str) else each)]
+    return tuple(name for name in names if isinstance(getattr(kind, name, None), MemberDescriptorType))
 
 
 def _copy_items(held: dict[Any, Any], copy: dict[Any, Any], memo: dict[int, Any]) -> dict[Any, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.fx import graph_module
 
 
 @contextmanager
@@ -112,3 +113,16 @@ def uncompiled() -> Iterator[None]:
         # That hooks on all modules see the compiled one as well: they look for layers, which it is not.
         warnings.filterwarnings("ignore", r"Using `torch\.compile", UserWarning)
         yield
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """Hides what torch.fx prints of a network that fails, a traceback: it is tried on what it need not take."""
+    prints = vars(graph_module)
+    known = "print" in prints
+    prints.setdefault("print", lambda *_args, **_names: None)
+    try:
+        yield
+    finally:
+        if not known:
+            del prints["print"]

@@ -33,6 +33,11 @@ class Recorder(Written):
         self.thread = get_ident()
         # Kept, since the network's code may catch it and go on, and an interpreter make another error of it.
         self.refused: ModelError | None = None
+        # The call that failed last, and why where channel counts disagree: the network's code may catch that as well.
+        self.misfit: tuple[BaseException, ModelError | None] | None = None
+        self.failed_in = ""
+        self._failure: BaseException | None = None
+        self.sized_by_data = ""  # the last operator whose result has as many entries as the data say
         self.reader = Reader(self.count_used, self.counts_agree)
         self._originals: dict[int, tuple[str, torch.Tensor]] = {}
 
@@ -68,13 +73,16 @@ class Recorder(Written):
         self.ran.add(path)
         self.stack.append(path)
 
-    def leave(self) -> None:
-        self.stack.pop()
+    def leave(self, path: str, failure: BaseException | None = None) -> None:
+        """A module ends, with an error that its code did not catch where there is one.
 
-    @property
-    def failed_in(self) -> str:
-        """The innermost module that was entered and not left."""
-        return self.module
+        One that was refused when it started, is not on the stack.
+        """
+        if self.module != path or not self.stack:
+            return
+        if failure is not None and failure is not self._failure:
+            self._failure, self.failed_in = failure, self.module  # the innermost, which is left first
+        self.stack.pop()
 
     @staticmethod
     def fixed(channels: int) -> IntArray:
@@ -83,7 +91,8 @@ class Recorder(Written):
 
     def begin(self) -> None:
         """A pass starts."""
-        self.refused = None
+        self.refused = self.misfit = self._failure = None
+        self.failed_in = ""
         self.stack.clear()
         self.constants.begin()
 
@@ -137,14 +146,14 @@ class Recorder(Written):
             if id(tensor) in self._owners:
                 self._foreign.setdefault(id(tensor), f"{op} in {self.module or 'the network'} reads the parameter")
 
-    def lost(self, given: Iterable[torch.Tensor], made: Sequence[torch.Tensor]) -> list[Value]:
-        """What is known of the results of a barrier: nothing, but that of the input alone nothing can leave."""
-        alone = all(self.followed(tensor).fixed for tensor in given)
-        dims = [min(1, tensor.dim() - 1) for tensor in made]
-        return [
-            Value(self.fixed(tensor.shape[dim]), dim) if alone and dim >= 0 else OPAQUE
-            for tensor, dim in zip(made, dims, strict=True)
-        ]
+    def lost(self, made: Sequence[torch.Tensor]) -> list[Value]:
+        """What is known of the results of a barrier: all that reached it stays, so nothing in them can leave."""
+        return [self.without_channels(tensor) if tensor.dim() else OPAQUE for tensor in made]
+
+    def without_channels(self, made: torch.Tensor) -> Value:
+        """Of a result along none of whose dimensions channels lie that may leave."""
+        dim = min(1, made.dim() - 1)
+        return Value(self.fixed(made.shape[dim]), dim)
 
     def reaching(self, tensors: Iterable[torch.Tensor], op: str) -> list[torch.Tensor]:
         """Those that depend on the network's input.
@@ -160,6 +169,11 @@ class Recorder(Written):
                 self.set_value(tensor, OPAQUE)
             found.append(tensor)
         return found
+
+    def knows(self, args: Sequence[Any]) -> bool:
+        """Whether the channels of what a call takes first are followed, and may leave."""
+        value = self.value(args[0]) if args and isinstance(args[0], torch.Tensor) else None
+        return value is not None and not value.opaque and not value.fixed
 
     def pin_counted(self, tree: Any) -> None:
         """Pins channels whose number the code reads: what it does with the number cannot be seen."""

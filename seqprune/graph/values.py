@@ -47,12 +47,14 @@ class Value:
         dim: the channel dimension, non-negative.
         zero: whether a removed channel is exactly zero here. After a sigmoid it is not.
         constant: whether a removed channel that is not zero is one number everywhere, whatever the input.
+        nonzero: whether it is such a number and surely not zero, as behind ``x + 1e-6``, so that may be divided by it.
     """
 
     atoms: IntArray | None
     dim: int = 1
     zero: bool = True
     constant: bool = False
+    nonzero: bool = False
 
     @property
     def steady(self) -> bool:
@@ -65,7 +67,7 @@ class Value:
 
     @property
     def fixed(self) -> bool:
-        """Whether it is made of the network's input alone: nothing that can leave lies along any dimension."""
+        """Whether nothing that can leave lies along any dimension, as in what is made of the network's input alone."""
         return self.atoms is not None and not (self.atoms != FIXED).any()
 
     def known(self) -> IntArray:

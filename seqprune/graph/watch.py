@@ -26,7 +26,7 @@ from seqprune.graph.names import op_name, writes_in_place
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules import RULES, TAKES_OPAQUE, NoRule, check_dims, misfit
 from seqprune.graph.rules.reshaping import FOLLOWS_COUNTS, VIEWS, views_one_dimension
-from seqprune.graph.values import OPAQUE, Value, leaves_of, tensors_among, tensors_in
+from seqprune.graph.values import ANY_FAILURE, OPAQUE, Value, leaves_of, tensors_among, tensors_in
 
 # Reading these tells nothing of the values in a tensor.
 METADATA = frozenset(
@@ -40,6 +40,8 @@ COUNTS = frozenset("size shape numel nelement stride nbytes untyped_storage len"
 # Keywords that torch takes for its own.
 ALIASES = {"axis": "dim", "keepdims": "keepdim"}
 # Tensors made in the shape of another one: as many channels, none of its values.
+# What is found decides how much of it there is: code that asks for that may run other layers for other data.
+SIZED_BY_DATA = frozenset("nonzero argwhere masked_select unique unique_consecutive bincount nms".split())
 LIKE = frozenset("zeros_like ones_like empty_like full_like rand_like randn_like randint_like".split())
 # Tensors made of the type of another one, in a shape that is written out.
 NEW = frozenset("new_zeros new_ones new_empty new_full new_tensor new".split())
@@ -70,8 +72,6 @@ class CallWatch(TorchFunctionMode):
         given = args, kwargs
         if counts:
             args, kwargs = without_counts(given)
-        if name in ("conv2d", "linear"):
-            _check_width(self.recorder, name, args, kwargs)
         aside = self.operators.stand_aside()
         followed = False
         try:
@@ -84,7 +84,7 @@ class CallWatch(TorchFunctionMode):
                 return out
             if name in COUNTS:
                 return self.counted(name, args, kwargs, out)
-            if name in LIKE:
+            if name in LIKE and not (name in RULES and self.recorder.knows(args)):
                 self.recorder.pin_counted(args)
             elif name not in NEW or self.recorder.tracked((args[1:], kwargs)):
                 seen = given if name in FOLLOWS_COUNTS else (args, kwargs)
@@ -92,6 +92,12 @@ class CallWatch(TorchFunctionMode):
                 followed = self.record(name, in_place, tensors_among(handed), *seen, out) and name in FOLLOWS_COUNTS
         except ModelError as error:
             self.recorder.refused = error
+            raise
+        except ANY_FAILURE as error:
+            # Code that catches it does otherwise, as it may not where the call gets fewer channels.
+            self.recorder.barrier(name, given, f"it fails, with {type(error).__name__}")
+            if isinstance(error, RuntimeError) and name in ("conv2d", "linear"):
+                self.recorder.misfit = error, _why_no_fit(self.recorder, name, args, kwargs)
             raise
         finally:
             self.operators.go_on(aside)
@@ -160,8 +166,10 @@ class CallWatch(TorchFunctionMode):
                 f"{r.module or 'the network'} reads values of its input with {name}: which layers run may depend on "
                 "the data, so channels cannot be followed; trace the part of the network before it"
             )
+        if name in SIZED_BY_DATA or (name == "getitem" and any(t.dtype == torch.bool for t in tensors_in(args[1:]))):
+            r.sized_by_data = name
         found = self.values(name, tracked, results, args, kwargs, out)
-        values = r.lost(tracked, results) if found is None else found
+        values = r.lost(results) if found is None else found
         if in_place:
             target = args[0]
             if found is None or any(v.opaque or not v.zero for v in values):
@@ -239,22 +247,28 @@ def _refuse_transforms(r: Recorder, tensors: Sequence[torch.Tensor]) -> None:
         )
 
 
-def _check_width(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    """A network whose channel counts disagree is named before torch fails on it."""
+def _why_no_fit(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ModelError | None:
+    """Of a layer that fails, what is to be said where the network's channel counts disagree."""
     x = args[0] if args else kwargs["input"]
     weight = args[1] if len(args) > 1 else kwargs["weight"]
     groups = (args[6] if len(args) > 6 else kwargs.get("groups", 1)) if name == "conv2d" else 1
     dim = x.dim() - 1 if name == "linear" else x.dim() - 3
+    if weight.dim() < 2 or dim < 0:
+        return None
     takes, gets = weight.shape[1] * groups, x.shape[dim]
     if takes == gets:
-        return
+        return None
     value = r.value(x)
     sources = (
         ""
         if value is None or value.atoms is None
         else " from " + ", ".join(dict.fromkeys(r.layer_of(a) for a in value.atoms.tolist()))
     )
-    raise ModelError(
+    if value is not None and value.fixed and not r.has_layers:
+        return ModelError(
+            f"{r.module or 'a layer'} takes {takes} channels, but the input has {gets}: give inputs as it takes them"
+        )
+    return ModelError(
         f"{r.module or 'a layer'} takes {takes} channels, but {gets} reach it{sources}: the model was pruned by "
         "halves, likely by another tool; start from the unpruned weights, or narrow the producer as well"
     )

@@ -65,6 +65,11 @@ class Written(Tensors):
         """The module whose code runs."""
         return self.modules[self.module]
 
+    @property
+    def has_layers(self) -> bool:
+        """Whether any layer ran so far."""
+        return bool(self._layers)
+
     def layer_of(self, atom: int) -> str:
         """Name of the layer that an atom is an output channel of."""
         for layer in self._layers.values():

@@ -196,7 +196,8 @@ class Bench:
         example = task.example(network)
         params, operations = parameters(network), gflops(network, example)
         share = (params if self.count == "params" else operations) / self.whole
-        size = task.file_bytes(network, PrunePlan((), self.subject.graph.inputs))
+        given = None if network is self.model else PrunePlan((), self.subject.graph.inputs)  # of a file that is there
+        size = task.file_bytes(network, given)
         row = replace(row, params=params, share=share, gflops=operations, accuracy=found, file_bytes=size)
         if network is self.model:
             return row

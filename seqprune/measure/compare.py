@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from seqprune.engine.listener import Listener
+from seqprune.engine.kinds import checked
+from seqprune.engine.listener import Listener, heard
 from seqprune.engine.options import Opening
 from seqprune.engine.run import fingerprint
 from seqprune.engine.settings import Choose, Look, Open, Train
-from seqprune.engine.state import State
+from seqprune.engine.state import State, began
 from seqprune.engine.subject import Subject
 from seqprune.engine.task import Task
 from seqprune.errors import InputError
@@ -22,7 +23,7 @@ from seqprune.measure.comparison import COUNTED, UNPRUNED, Comparison, Row
 from seqprune.measure.methods import EIGHT_BITS, IMGSZ, Method, Resizable, is_network, method
 from seqprune.observe.device import as_device
 from seqprune.observe.ranks import Ranks, connect, own_device
-from seqprune.plain import is_share
+from seqprune.plain import is_count, is_share
 from seqprune.runtimes.where import QUANTISING, Where
 from seqprune.sources.opening import opened
 from seqprune.sources.samples import samples
@@ -78,11 +79,11 @@ def compare(
         InputError: weights, data, names or numbers that cannot be used, or others than the state was begun with.
         LostError: images are gone that were there.
     """
-    ranks, told, state = connect(), listener or Listener(), state or State()
+    ranks, told, state = connect(), heard(listener), began(state)
     chosen = _chosen(targets, methods, count, subsets, finetune, ranks)
     places, tool = _places(runtimes, threads, device, methods)
-    wanted = Look(images and images * subsets, imgsz, batch, device)
-    asked = _look(wanted, tool), Choose(seed=seed), Train(finetune), Open(**how)
+    wanted = _look(images, subsets, Look(None, imgsz, batch, device), tool)
+    asked = wanted, Choose(seed=seed), Train(finetune), Open(**how)
     subject, look = opened(model, data, *asked, device=own_device(as_device(str(device)), ranks), told=told)
     tasks = samples(subject.task, subsets, images, seed)
     tune = _tune(data, finetune, look, state) if finetune else None
@@ -93,7 +94,10 @@ def compare(
     return Comparison(subject.source, subject.data, *found)
 
 
-def _look(look: Look, tool: Where | None) -> Look:
+def _look(images: int | None, subsets: int, look: Look, tool: Where | None) -> Look:
+    """At so many images for every subset, and where they are brought to eight bits."""
+    look = replace(look, images=images)  # checked before it is multiplied
+    look = replace(look, images=look.images and look.images * subsets)
     return look if tool is None else replace(look, runtime=tool.runtime, threads=tool.threads, int8=True)
 
 
@@ -115,7 +119,8 @@ def _places(
     Raises:
         InputError: a runtime that is not there, or none with a tool for eight bits.
     """
-    places = [Where(name, threads, str(device)).settled() for name in dict.fromkeys(runtimes)]
+    given = checked("runtimes", runtimes, "Sequence[str]") or ()
+    places = [Where(name, threads, str(device)).settled() for name in dict.fromkeys(given)]
     if EIGHT_BITS not in methods:
         return places, None
     tool = next((where for where in places if where.runtime in QUANTISING), None)
@@ -137,15 +142,15 @@ def _chosen(
     Raises:
         InputError: a name or number that cannot be used.
     """
-    chosen = {name: method(name) for name in methods if name != EIGHT_BITS}
-    if subsets < 1 or finetune < 0:
+    chosen = {name: method(name) for name in checked("methods", methods, "Sequence[str]") or () if name != EIGHT_BITS}
+    if not (is_count(subsets, 1) and is_count(finetune, 0)):
         raise InputError(
             f"subsets={subsets}, finetune={finetune}: give the number of samples that methods look at, 1 or more, and "
             "epochs, 0 or more"
         )
     if finetune and ranks.count > 1:
         raise InputError("fine-tuning is not part of a comparison under torchrun: leave out torchrun, or finetune")
-    if count not in COUNTED:
+    if count not in [*COUNTED]:
         raise InputError(f"methods are compared at equal parameters or operations, not {count}: choose params or flops")
     if not (isinstance(targets, Sequence) and targets and chosen and all(map(is_share, targets))):
         raise InputError(f"a comparison needs a method and a target: give shares of the {COUNTED[count]} in (0, 1)")

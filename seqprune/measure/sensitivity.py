@@ -18,19 +18,20 @@ from seqprune.atomic import write_text
 from seqprune.budget.criteria import FROM_IMAGES, FloatArray, scores
 from seqprune.budget.price import Price
 from seqprune.budget.spread import pools
-from seqprune.engine.listener import Listener
+from seqprune.engine.kinds import checked
+from seqprune.engine.listener import Listener, heard
 from seqprune.engine.options import Opening
 from seqprune.engine.portrait import overall
 from seqprune.engine.run import fingerprint
 from seqprune.engine.scoring import scoring_for
 from seqprune.engine.sequential import front_to_back
 from seqprune.engine.settings import Choose, Look, Open, Train
-from seqprune.engine.state import State
+from seqprune.engine.state import State, began
 from seqprune.engine.subject import Subject
 from seqprune.errors import DataError, InputError
 from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
 from seqprune.observe.device import as_device
-from seqprune.plain import is_share
+from seqprune.plain import is_share, printable
 from seqprune.plan import PrunePlan
 from seqprune.report.plot import document, dots, key, table
 from seqprune.report.record import titled
@@ -176,9 +177,10 @@ def sensitivity(
         InputError: weights, data, names or numbers that cannot be used, or others than the state was begun with.
     """
     if not (isinstance(ratios, Sequence) and ratios and all(map(is_share, ratios))):
-        shown = ", ".join(map(str, ratios)) if isinstance(ratios, Sequence) else ratios
-        raise InputError(f"ratios {shown or 'none'}: give shares that stay, in (0, 1)")
-    told, state = listener or Listener(), state or State()
+        shown = ", ".join(map(str, ratios)) or "none" if isinstance(ratios, Sequence) else ratios
+        raise InputError(f"ratios {printable(shown)}: give shares that stay, in (0, 1)")
+    layers = checked("layers", layers, "Sequence[str]")
+    told, state = heard(listener), began(state)
     look = Look(CALIBRATION, imgsz, batch, device)
     asked = look, Choose("fast", criterion=criterion, seed=seed), Train(), Open(**how)
     subject, look = opened(model, data, *asked, device=as_device(str(device)), told=told)

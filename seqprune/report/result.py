@@ -132,6 +132,8 @@ class RunFolder:
         """
         if self.folder is None:
             return
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is a file: give the name of a folder, one that is new or a run's")
         if (self.folder / FILES[2]).exists() and self.state.is_empty:
             raise InputError(f"{self.folder} holds a finished run: give another folder")
         for path in [path for path in self.folder.rglob(".*") if path.is_file()]:

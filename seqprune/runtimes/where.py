@@ -15,6 +15,7 @@ import torch
 
 from seqprune.errors import InputError
 from seqprune.observe.device import as_device
+from seqprune.plain import is_count
 from seqprune.runtimes.turns import Clock
 
 RUNTIMES = {
@@ -45,8 +46,8 @@ class Where:
     full: bool = False
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads={self.threads}: give 1 or more")
+        if self.threads is not None and not is_count(self.threads, 1):
+            raise InputError(f"threads={self.threads!r}: give 1 or more")
 
     @property
     def on_cpu(self) -> bool:

@@ -94,7 +94,7 @@ def _of_timm(name: str) -> tuple[nn.Module, Shown]:
     try:
         import timm
     except ImportError as error:
-        raise InputError("timm is missing: pip install 'seqprune[timm]'") from error
+        raise _missing("timm", "'seqprune[timm]'", error) from error
     if not timm.is_model(name):
         raise _unknown("timm", name, timm.list_models())
     model: nn.Module = timm.create_model(name, pretrained=False)
@@ -102,8 +102,10 @@ def _of_timm(name: str) -> tuple[nn.Module, Shown]:
 
 
 def _of_torchvision(name: str) -> tuple[nn.Module, Shown]:
-    from torchvision import models
-
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise _missing("torchvision", "torchvision", error) from error
     known = models.list_models()
     if name not in known:
         raise _unknown("torchvision", name, known)
@@ -113,6 +115,14 @@ def _of_torchvision(name: str) -> tuple[nn.Module, Shown]:
         options["weights_backbone"] = None  # else they are downloaded
     model: nn.Module = builder(**options)
     return model, of_torchvision(models.get_model_weights(name))
+
+
+def _missing(library: str, package: str, error: ImportError) -> InputError:
+    """It is not installed, or something that it needs is not."""
+    needs = (error.name or library).partition(".")[0]
+    if needs == library:
+        return InputError(f"{library} is missing: pip install {package}")
+    return InputError(f"{library} does not work without {needs} ({printable(error, 200)}): pip install {needs}")
 
 
 def _unknown(library: str, name: str, known: Sequence[str]) -> InputError:

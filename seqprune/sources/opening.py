@@ -103,6 +103,8 @@ def _of_anybody(model: Any, data: Any, look: Look, choose: Choose, how: Open, to
     if how.classes is not None:
         raise InputError("classes cuts the heads of Ultralytics' networks down: leave it out")
     network, shown, name = _network(model, how, choose.seed)
+    if any(parameter.is_meta for parameter in network.parameters()):
+        raise InputError("the network lies on the meta device, without weights: give it its weights first")
     if isinstance(data, str) and is_factory(data) and not Path(data).exists():
         data = called(data, how.trust)
     shown = shown.but(look.imgsz, how.mean, how.std)

@@ -14,10 +14,10 @@ import pytest
 import torch
 
 import seqprune.yolo.task.task
-from seqprune.cli.failures import why_failed
+from seqprune.cli.failures import said, why_failed
 from seqprune.cli.interrupts import Interrupted
 from seqprune.engine.state import State
-from seqprune.errors import ModelError
+from seqprune.errors import InputError, ModelError
 from seqprune.yolo.files.load import load
 from seqprune.yolo.train.epochs import Epochs, KeepsEpochs
 
@@ -225,3 +225,12 @@ def test_a_training_between_the_layers_goes_on_too(
 def test_a_bug_is_no_failure_of_the_machine() -> None:
     assert not why_failed(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert why_failed(OSError(5, "Input/output error", "f.jpg")).count("\n") == 0
+
+
+@pytest.mark.parametrize(("name", "package"), [("PIL.Image", "pillow"), ("ultralytics", "ultralytics")])
+def test_a_package_that_is_not_there_is_named(name: str, package: str) -> None:
+    """It was said to be a bug."""
+    with pytest.raises(InputError, match=f"not installed: pip install {package}$"), said():
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    with pytest.raises(ModuleNotFoundError), said():
+        raise ModuleNotFoundError("No module named 'seqprune.nowhere'", name="seqprune.nowhere")

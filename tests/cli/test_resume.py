@@ -58,7 +58,7 @@ def check_resumed(run: Any, folder: Path, whole: Path) -> None:
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     again = run("prune", "--resume", folder)
     assert again.code == 2
-    assert "give the folder of an unfinished run" in again.err
+    assert "this run is finished, nothing is left to resume; see " in again.err
 
 
 @pytest.mark.parametrize(

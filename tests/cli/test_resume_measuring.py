@@ -70,7 +70,9 @@ def test_compare_goes_on_with_the_next_row(
     assert {**found, "rows": untimed(found["rows"])} == {**whole, "rows": untimed(whole["rows"])}
     assert all((row["latency_ms"] is None) == bool(row["reason"]) for row in found["rows"])
     assert {path.name for path in out.iterdir()} == {"compare.json", "compare.md", "compare.html"}
-    assert run("compare", "--resume", out).code == 2
+    again = run("compare", "--resume", out)
+    assert again.code == 2
+    assert "nothing is left to resume; see compare.html, compare.json, compare.md" in again.err
 
 
 def test_sensitivity_goes_on_with_the_next_point(
@@ -131,3 +133,11 @@ def test_a_run_that_was_begun_before_there_were_weights_goes_on(tmp_path: Path) 
     (tmp_path / RUN).write_text(json.dumps({"model": "m.pt"}))
     with pytest.raises(InputError, match="is none that `seqprune compare` wrote"):
         asked_of(tmp_path, MEASURED, "compare")
+
+
+def test_a_finished_run_is_said_to_be_finished(run: Any, tmp_path: Path) -> None:
+    """Its run.json was said to be missing."""
+    (tmp_path / "compare.json").write_text("{}")
+    done = run("compare", "--resume", tmp_path)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "this run is finished, nothing is left to resume; see compare.json" in " ".join(done.err.split())

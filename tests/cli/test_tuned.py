@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from ultralytics.engine.trainer import BaseTrainer
 
+from seqprune import count_active_channels
 from seqprune.demo import weights_path, write_scenes
 from seqprune.demo.run import SIZE, TRAINING
 from seqprune.engine.listener import Listener
 from seqprune.errors import InputError, TrainingError
 from seqprune.run import PruneResult, prune
-from seqprune.surgery import count_active_channels
 from seqprune.yolo.files.load import load
 from seqprune.yolo.train import tuning
 

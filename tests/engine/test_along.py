@@ -15,7 +15,7 @@ from seqprune.engine.along import Along
 from seqprune.engine.listener import Listener
 from seqprune.engine.state import State
 from seqprune.errors import DataError
-from seqprune.surgery import active_channels
+from seqprune.graph.active import active_channels
 
 LAYERS = ["2", "0"]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from seqprune.engine import leaving
@@ -139,3 +140,18 @@ def test_what_is_saved_comes_back_into_the_network_as_it_is_built(images: Any, t
     path.with_suffix(".json").write_text("{}")
     with pytest.raises(ModelError, match="holds no plan"):
         restore(Net(), path)
+
+
+def test_what_does_not_fit_leaves_the_network_alone(images: Any, tmp_path: Path) -> None:
+    """Blocks were left out of it by then."""
+    result = pruned(images, by=("channels", "blocks"))
+    path = result.save(tmp_path / "pruned.safetensors")
+    state = load_file(path)
+    name = next(iter(state))
+    for wrong in ({name: torch.zeros(1, 2, 3)}, {"more": torch.zeros(1)}):
+        save_file(state | wrong, path)
+        model = Net()
+        before = str(model)
+        with pytest.raises(ModelError):
+            restore(model, path)
+        assert str(model) == before

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from torch import nn
 
 import seqprune
 from seqprune.engine.options import Options, parameters, settings_of
+from seqprune.engine.run import fingerprint
 from seqprune.engine.settings import Choose, Look, Open, Train, as_plain, check_together
 from seqprune.errors import InputError
 
@@ -96,6 +100,121 @@ def test_numbers_that_are_none(name: str) -> None:
     with pytest.raises(InputError, match=message):
         settings_of(options)
     assert settings_of({"batch": np.int64(4), "seed": np.int64(1), "round_to": np.int64(2)})[0].batch == 4
+
+
+OBJECT = object()
+DATA = [torch.zeros(1, 3, 4, 4)]
+OTHERS = {
+    **dict.fromkeys(("protect", "fixed", "by"), (3, "a list of texts")),
+    **{f"{name} as a text": ("model.3", "a list of texts") for name in ("protect", "fixed", "by")},
+    **{name: ([1], "a text") for name in ("preset", "recover", "criterion", "represent", "match", "runtime")},
+    **dict.fromkeys(("val", "amp", "trust", "int8", "distill", "full"), (None, "True or False")),
+    **{f"{name} as a number": (0.5, "True or False") for name in ("val", "val_steps", "front", "cache_half")},
+    **{f"{name} as a tensor": (torch.zeros(2), "True or False") for name in ("val", "distill")},
+    "blocks": (3, "a list of whole numbers"),
+    "blocks of texts": (["3"], "a list of whole numbers"),
+    "layers": (0.5, "a whole number, or a list of texts"),
+    "layers as a text": ("model.3", "a whole number, or a list of texts"),
+    "classes as a text": ("person", "a list of names or numbers"),
+    "mean": (0.5, "a list of numbers"),
+    "std of truth": ([True], "a list of numbers"),
+    "weights": (3, "the path of a file"),
+    "evaluate": ("top1", "a function"),
+    "training": (OBJECT, "a dictionary"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_values_of_another_kind(name: str) -> None:
+    """They ended in Python's own errors, some of them an hour later."""
+    value, wanted = OTHERS[name]
+    keyword = name.split()[0]
+    with pytest.raises(InputError, match=rf"^{keyword}=.* is a {type(value).__name__}: give {wanted}"):
+        settings_of({keyword: value})
+
+
+def test_numpys_values_are_plain_ones() -> None:
+    """A folder of a run could not be written of them."""
+    options: dict[str, Any] = {"seed": np.int64(3), "images": np.int32(4), "threads": np.int64(1), "val": np.bool_(1)}
+    look, choose, train, _ = settings_of(options | {"blocks": np.arange(2), "finetune": np.int64(1)})
+    plain = as_plain(look, choose, train)
+    assert json.loads(json.dumps(plain)) == plain
+    assert (plain["seed"], plain["images"], plain["threads"], plain["blocks"]) == (3, 4, 1, [0, 1])
+
+
+CALLS: list[Callable[..., object]] = [seqprune.prune, seqprune.sensitivity, partial(seqprune.compare, targets=[0.5])]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("listener", [3, print, torch.zeros(2)])
+def test_a_listener_that_is_none(call: Callable[..., object], listener: object) -> None:
+    more = {"methods": ["l1"]} if isinstance(call, partial) else {}
+    with pytest.raises(InputError, match=f"the listener is a {type(listener).__name__}: give a seqprune.Listener"):
+        call(NETWORK, DATA, listener=listener, **more)
+
+
+def test_a_listener_without_functions() -> None:
+    with pytest.raises(InputError, match="stage of a Listener is a int: give a function"):
+        seqprune.Listener(stage=3)
+
+
+def compared(**options: Any) -> object:
+    return seqprune.compare(NETWORK, DATA, **{"targets": [0.5], "methods": ["l1"], **options})
+
+
+prune: Callable[..., object] = seqprune.prune
+REFUSED: dict[str, tuple[Callable[[], object], str]] = {
+    "a folder": (lambda: prune(NETWORK, DATA, folder=3), "folder=3 is a int: give the path"),
+    "data of one tensor": (lambda: prune(NETWORK, DATA[0], preset="accurate"), "data is a Tensor: give a load"),
+    "data of a number": (lambda: seqprune.inspect(NETWORK, np.float64(1)), "data is a float64: give a loader"),
+    "a method": (lambda: compared(methods=3), "methods=3 is a int: give a list of texts"),
+    "a runtime": (lambda: compared(runtimes="torch"), "runtimes='torch' is a str: give a list of texts"),
+    "subsets": (lambda: compared(subsets="a"), "subsets=a, finetune=0: give the number"),
+    "a state": (lambda: compared(state=3), "the state is a int: give a seqprune.engine.state.State"),
+    "what is counted": (lambda: compared(count=[1]), "at equal parameters or operations, not"),
+    "layers": (lambda: seqprune.sensitivity(NETWORK, DATA, layers="0"), "layers='0' is a str: give a list"),
+    "accuracy": (
+        lambda: prune(NETWORK, DATA, preset="fast", evaluate=lambda _: 0.5),
+        "evaluate returned 0.5: let it return a dictionary of numbers",
+    ),
+}
+
+
+def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
+    """It was told to make room on its disk."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file is a file: give the name of a folder"):
+        prune(NETWORK, DATA, preset="fast", folder=tmp_path / "file")
+
+
+def test_a_network_without_weights() -> None:
+    with pytest.raises(InputError, match="lies on the meta device, without weights"):
+        prune(nn.Sequential(nn.Conv2d(3, 8, 1, device="meta")), DATA, preset="fast")
+
+
+def test_layers_in_eight_bits_have_a_fingerprint() -> None:
+    """What they hold of weights is a pair: AttributeError."""
+    layers = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten(), nn.Linear(8, 2))
+    small = torch.ao.quantization.quantize_dynamic(layers, {nn.Linear})
+    other = torch.ao.quantization.quantize_dynamic(layers, {nn.Linear})
+    assert fingerprint(small) == fingerprint(other) != fingerprint(layers)
+    layers.insert(0, nn.Conv2d(3, 3, 1))
+    result = seqprune.prune(
+        torch.ao.quantization.quantize_dynamic(layers, {nn.Linear}),
+        [torch.zeros(1, 3, 1, 1)] * 2,
+        preset="fast",
+        target="params=0.9",
+        round_to=1,
+    )
+    with pytest.raises(InputError, match="is no plain tensor, as of layers in eight bits"):
+        result.save("nowhere.safetensors")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_arguments_of_another_kind(name: str) -> None:
+    call, message = REFUSED[name]
+    with pytest.raises(InputError, match=message):
+        call()
 
 
 @pytest.mark.parametrize("call", [seqprune.prune, seqprune.inspect, seqprune.sensitivity, seqprune.compare])

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from seqprune import PrunePlan, compact, mask, trace, verify
-from seqprune.errors import ModelError, SeqPruneError, VerificationError
+from seqprune.errors import ModelError, PlanError, SeqPruneError, VerificationError
 from seqprune.graph import ChannelGraph
 from seqprune.graph.copying import copied
 from seqprune.testing.networks import random_plan, randomise
@@ -229,6 +229,55 @@ def test_a_scriptmodule_that_shares_its_weights_keeps_its_own() -> None:
     assert [small.scripted.weight.requires_grad, small.scripted.bias.requires_grad] == [False, True]
 
 
+class Written(nn.Module):
+    """Runs on its own size of images alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), nn.Linear(144, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.second(self.first(x).relu()).view(x.shape[0], 144))
+
+
+def test_torch_fx_prints_nothing_of_what_is_tried(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its tracebacks of passes that fail on another size or mode stood on the standard error of a fine trace."""
+    model = torch.fx.symbolic_trace(Written().double()).eval()
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"first": [0, 5]})
+    verify(mask(model, plan, graph), compact(model, plan, graph), X)
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(RuntimeError):
+        model(X[..., :3])
+    assert "FX-traced Module" in capfd.readouterr().err  # the caller's own failures are told as ever
+
+
+class Slotted(nn.Module):
+    """What its slots hold is not in its ``__dict__``."""
+
+    __slots__ = ("rows", "unset")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.rows = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1), [6]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return self.last(y.view(len(x), -1, self.rows[0], 6))
+
+
+def test_a_module_with_slots_is_copied_whole() -> None:
+    """Its copy had none of what they hold: ``AttributeError`` in its own code, said to be of the input size."""
+    model = Slotted().double().eval()
+    copy = copied(model)
+    assert copy.rows == [6]
+    assert copy.rows is not model.rows
+    assert not hasattr(copy, "unset")
+    graph = trace(model, X)
+    plan = PrunePlan.from_keep(graph, {"first": [0, 5]})
+    verify(mask(model, plan), compact(model, plan), X)
+
+
 class Anew(nn.Conv2d):
     """Copies itself by making another."""
 
@@ -348,7 +397,45 @@ def test_inputs_in_lists_need_the_graph() -> None:
     plan = random_plan(graph, 0)
     verify(mask(model := Joined(), plan, graph), compact(model, plan, graph), images)
     for act in (mask, compact):
-        with pytest.raises(ModelError, match=r"give the graph that trace returned"):
+        with pytest.raises(ModelError, match=r"^without its graph .* give the graph that trace returned"):
+            act(model, plan)
+
+
+class Experts(nn.Module):
+    """Of four layers the two run that the input asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.last = nn.Linear(3, 4), nn.Conv2d(4, 2, 1)
+        self.experts = nn.ModuleList(nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1)) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        chosen = self.gate(x.mean((2, 3))).topk(2, 1).indices
+        out = x.new_zeros(len(x), 4, *x.shape[2:])
+        for number, expert in enumerate(self.experts):
+            at = (chosen == number).any(1).nonzero().flatten()
+            if len(at):
+                out = out.index_add(0, at, expert(x[at]))
+        return self.last(out)
+
+
+def test_layers_that_the_data_choose_need_the_graph() -> None:
+    """The plan was said to be another model's."""
+    model = Experts().eval()
+    with torch.no_grad():
+        model.gate.weight.copy_(torch.tensor([[1.0, 1, 1], [1, 1, 1], [0, 0, 0], [0, 0, 0]]))
+        model.gate.bias.copy_(torch.tensor([0.0, 0, 0.1, 0.1]))
+    x = torch.rand(2, 3, 4, 4) + 1
+    with pytest.raises(ModelError, match=r"^experts.2.0, .* never ran, and which layers run .* a larger batch"):
+        trace(model, x)  # those that read what another layer loses would have failed on other data
+    x[1] *= -1
+    graph = trace(model, x)
+    plan = PrunePlan.from_keep(graph, {"experts.1.0": [0, 3]})
+    verify(mask(model, plan, graph), compact(model, plan, graph), x)
+    for act in (mask, compact):
+        with pytest.raises(
+            PlanError, match=r"^without its graph .* experts.0.0, .* never ran, .* give the graph that trace"
+        ):
             act(model, plan)
 
 

@@ -38,6 +38,11 @@ def of_inputs(shape: list[int], dtype: str = "float32") -> PrunePlan:
     return PrunePlan.from_json(json.dumps(json.loads(PLAN.to_json()) | {"inputs": [{"shape": shape, "dtype": dtype}]}))
 
 
+def legal(**given: Any) -> object:
+    none = np.zeros(GRAPH.group_count, bool)
+    return GRAPH.legalise(**{"removed": none, "scores": np.zeros(len(none)), "decided": ~none, **given})
+
+
 CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
     "compact without a plan": (lambda: compact(NET, None), PlanError, "the plan is a NoneType: give a PrunePlan"),
     "compact by keep sets": (lambda: compact(NET, {"0": [1]}), PlanError, "the plan is a dict: give a PrunePlan"),
@@ -109,6 +114,11 @@ CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
         "the plan is for inputs",
     ),
     "beyond all numbers": (lambda: compact(NET, of_inputs([9999999] * 8)), PlanError, "the plan is for inputs of"),
+    "a layer that there is not": (lambda: GRAPH.coupled("1"), PlanError, "the model has no layer 1"),
+    "no layer": (lambda: GRAPH.bundles(None), PlanError, "the model has no layer None"),
+    "made legal without truth": (lambda: legal(removed=[1]), PlanError, "removed is a list of [1]: give an array"),
+    "made legal by texts": (lambda: legal(scores="a"), PlanError, "scores is a str of []: give an array of"),
+    "made legal to nothing": (lambda: legal(round_to=0), PlanError, "rounded to multiples of 0: give 1 or more"),
     "restore from nothing": (lambda: restore(NET, None), ModelError, "None: is no path"),
     "load nothing": (lambda: PrunePlan.load(None), PlanError, "cannot read the plan None (is no path)"),
     "load a number": (lambda: PrunePlan.load(3), PlanError, "cannot read the plan 3 (is no path)"),

@@ -236,7 +236,7 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
     ("between", "reason"),
     [
         (lambda x: nn.functional.pad(x, (1, 1), value=1.0), "not zero once removed"),
-        (lambda x: x.cumsum(1), "no rule for this operator"),
+        (lambda x: x.cumprod(1), "mixes channels"),
         (lambda x: x.softmax(1), "mixes channels"),
         (lambda x: x[:, [0, 1, 2, 3]], "indexed by a tensor"),
         (lambda x: torch.cat([x[:, :2], x[:, 2:]], 1), "picks channels by number"),
@@ -246,11 +246,11 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (lambda x: x.select(1, 0)[:, None].expand(-1, 4, -1, -1), "picks channels by number"),
         (lambda x: x.view(2, 4, 6, 6), "written out"),
         (lambda x: x.flip(1), "turns the channels round"),
-        (lambda x: 1 / x, "no rule for this operator"),
         (lambda x: x**-1.0, "zero to a negative power is infinite"),
         (lambda x: x.unbind(1)[0][:, None].repeat(1, 4, 1, 1), "takes the channels apart one by one"),
-        (lambda x: x.flatten(0, 1).sum(0)[None, None].repeat(2, 4, 1, 1), "reduces over channels"),
-        (lambda x: x / x.exp(), "divides by channels"),
+        (lambda x: x.flatten(0, 1).mean(0)[None, None].repeat(2, 4, 1, 1), "reduces over channels"),
+        (lambda x: 1 / x, "divides by channels that may be zero"),
+        (lambda x: x / x.cosh().floor(), "divides by channels"),
         (lambda x: nn.functional.layer_norm(x, x.shape[1:]), "reads their number"),
         (lambda x: nn.functional.group_norm(x, 2), "number of groups is written out"),
         (lambda x: nn.functional.normalize(x, p=float("inf")), "takes the norm of channels in another way"),
@@ -287,7 +287,8 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (nn.Linear(6, 6), "reads dimension 3 while the channels lie in dimension 1"),
         (lambda x: x.clamp(max=torch.ones((), dtype=x.dtype)), "limits are tensors"),
         (lambda x: x.clamp(None, torch.ones((), dtype=x.dtype)), "limits are tensors"),
-        (lambda x: x.view(2, -1, 72).view(2, 4, 6, 6), "cuts the channels into heads or groups"),
+        (lambda x: x.view(2, -1, 72).view(2, 4, 6, 6), "written out in the new shape"),
+        (lambda x: x.view(2, -1, 48).view(2, 4, 6, 6), "cuts the channels into heads or groups"),
         (lambda x: nn.functional.pad(x, (0, 0, 0, 0, 1, 0))[:, :4], "pads channels"),
         (lambda x: nn.functional.pad(x, (0, 0, 0, 0, 0, 1))[:, :4], "pads channels"),
         (lambda x: nn.functional.pad(x.transpose(1, 3), (1, 0))[..., :4].transpose(1, 3), "pads channels"),
@@ -296,7 +297,7 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (lambda x: x.flatten(2).view_as(torch.zeros(2, 4, 6, 6)), "a tensor with its channels elsewhere"),
         (lambda x: x.flatten(2).view_as(x.transpose(1, 2).relu()).transpose(1, 2), "with its channels elsewhere"),
         (lambda x: x.view_as(torch.cat(x.chunk(2, 1)[:1] * 2, 2)).repeat(1, 2, 1, 1)[:, :, :6], "other channels"),
-        (lambda x: x / x.sum(1, keepdim=True), "reduces over channels"),
+        (lambda x: x / x.mean(1, keepdim=True), "reduces over channels"),
         (lambda x: x * x.mean(()), "reduces over channels"),
         (lambda x: x * x.shape[1], "reads their number"),
         (lambda x: x * max(x.shape), "reads their number"),
@@ -305,7 +306,7 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (lambda x: x + torch.zeros(x.shape, dtype=x.dtype), "reads their number"),
         (
             lambda x: torch.cat([x, torch.zeros_like(x)], 1).relu().mean((2, 3), keepdim=True).flip(1)[:, :4],
-            "reads their number",
+            "turns the channels round",
         ),
         (lambda x: torch.cat([x, x.new_zeros(x.shape)], 1)[:, 1:5], "reads their number"),
         (lambda x: torch.cat([x, x.new_zeros(2, 4, 6, 6)], 1)[:, 1:5], "picks channels by number"),
@@ -339,7 +340,7 @@ def test_on_how_many_dimensions_an_operator_is_known_is_said(operator: str, dims
     ("between", "reason"),
     [
         (lambda x: x.flatten(1).view(2, x.shape[1], 6, 6), "another number of channels takes their place"),
-        (lambda x: torch.cat([x.flip(1), x.flip(1)], 1)[:, :4], "joins channels that were not followed"),
+        (lambda x: torch.cat([x.flip(1), x.flip(1)], 1)[:, :4], "picks channels by number"),
         (
             lambda x: torch.swapaxes(x, axis0=2, axis1=3),
             "called in a way that its rule does not know: missing a required argument: 'dim0'",
@@ -385,16 +386,30 @@ def test_channels_that_were_lost_stay_where_others_are_followed_beside_them() ->
     assert exact(Beside(torch.relu, 7), {"first": [0, 3]}).by_name["first"].free.all()
 
 
-def test_what_meets_channels_that_were_lost_stays() -> None:
+def test_one_channel_that_was_lost_holds_no_others() -> None:
+    """Whatever reached a barrier stays, so that nothing of its results leaves, spread over others or not."""
+
     class Meets(Between):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.last(self.first(x) * self.beside(x).flip(1).sum(3, keepdim=True)[:, :1])
 
     model = Meets(torch.relu)
     model.beside = nn.Conv2d(3, 4, 1).double()
+    randomise(model, 0)
+    layers = exact(model, {"first": [0, 3]}).by_name
+    assert layers["first"].free.all()
+    assert not layers["beside"].free.any()
+
+
+def test_as_many_channels_that_were_lost_hold_others() -> None:
+    class Meets(Between):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.first(x) * self.beside(x).flip(1))
+
+    model = Meets(torch.relu, beside=nn.Conv2d(3, 4, 1).double())
     layer = trace(model, X).by_name["first"]
     assert not layer.free.any()
-    assert "joins channels that were lost at an earlier barrier" in layer.reason
+    assert "joined element-wise in the network with channels that cannot be removed" in layer.reason
 
 
 @pytest.mark.parametrize(
@@ -614,6 +629,41 @@ def test_a_half_pruned_model_is_named() -> None:
     model.last = nn.Conv2d(3, 2, 1).double()
     with pytest.raises(ModelError, match="last takes 3 channels, but 4 reach it from first:"):
         trace(model, X)
+
+
+def test_an_input_of_other_channels_is_no_half_pruned_model() -> None:
+    with pytest.raises(ModelError, match="first takes 3 channels, but the input has 2: give inputs as it takes them"):
+        trace(Between(torch.relu), X[:, :2])
+
+
+class Tries(Between):
+    """Goes on with another layer where the first one fails."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        try:
+            return self.narrow(y)
+        except RuntimeError:
+            return self.last(y.view(*y.shape[:2], -1).view_as(y))
+
+
+def test_what_the_network_catches_is_no_half_pruned_model() -> None:
+    """It was refused as pruned by halves; of fewer channels the first layer would have run, so they stay."""
+    model = Tries(torch.relu, narrow=nn.Conv2d(2, 2, 1).double())
+    graph = trace(model, X)
+    assert graph.by_name["first"].reason == "conv2d in narrow: it fails, with RuntimeError"
+    assert [(each.op, each.module) for each in graph.barriers] == [("conv2d", "narrow")]
+
+
+def test_code_behind_an_error_that_was_caught_is_the_modules_own() -> None:
+    """What ran behind it was told as of the module that had failed."""
+
+    class Behind(Tries):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).cumprod(1)
+
+    barriers = trace(Behind(torch.relu, narrow=nn.Conv2d(2, 2, 1).double()), X).barriers
+    assert [each.module for each in barriers if each.op == "cumprod"] == [""]
 
 
 def test_a_layer_that_only_training_reads_is_seen() -> None:

@@ -11,8 +11,8 @@ from detectors import Detector, Images
 from torch import nn
 
 from seqprune import compact, mask, trace, verify
+from seqprune.graph.active import active_channels
 from seqprune.repair.recover import Nowhere, Repair, recover, restate
-from seqprune.surgery import active_channels
 from seqprune.testing.networks import random_plan
 
 INPUT = torch.zeros(1, 3, 32, 32)

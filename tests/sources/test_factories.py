@@ -90,6 +90,21 @@ def test_timm_is_not_needed_until_it_is_asked_for(monkeypatch: pytest.MonkeyPatc
         built("timm:resnet18")
 
 
+@pytest.mark.parametrize("library", ["timm", "torchvision"])
+def test_what_a_library_needs_is_named(library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm was said to be missing where torchvision was."""
+    (tmp_path / library).mkdir()
+    (tmp_path / library / "__init__.py").write_text("import needed_by_it.inside\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(InputError, match=f"{library} does not work without needed_by_it .*: pip install needed_by_it"):
+        built(f"{library}:resnet18")
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(InputError, match=f"{library} is missing: pip install"):
+        built(f"{library}:resnet18")
+
+
 def test_nobodys_code_runs_unasked(mine: str, tmp_path: Path) -> None:
     for ask in (built, lambda name: called(name, trust=False)):
         with pytest.raises(UntrustedError, match="its code would run: give --trust"):

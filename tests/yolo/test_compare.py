@@ -60,6 +60,7 @@ def test_all_methods_keep_as_many_parameters_and_a_failure_stops_nobody(
     told: list[Row] = []
     found = compare(weights_path(), digits, targets=[0.8], methods=["l1", "refuses"], imgsz=SIZE, on_row=told.append)
     whole, *rows = found.rows
+    assert whole.file_bytes == weights_path().stat().st_size, "the file's own size, not what it would be saved as"
     assert [row.method for row in told] == ["unpruned", "l1", "refuses"]
     by_name = {row.method: row for row in rows}
     assert by_name["refuses"].reason == "not today"

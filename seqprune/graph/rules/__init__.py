@@ -1,6 +1,6 @@
 """Per-operator channel rules, one file a kind; importing this package fills the table."""
 
-from seqprune.graph.rules import elementwise, heads, joining, reshaping, spatial, weighted
+from seqprune.graph.rules import choosing, contracting, elementwise, heads, joining, reshaping, spatial, weighted
 from seqprune.graph.rules.table import RULES, TAKES_OPAQUE, Rule, check_dims, misfit, rule
 from seqprune.graph.values import NoRule
 
@@ -10,6 +10,8 @@ __all__ = [
     "NoRule",
     "Rule",
     "check_dims",
+    "choosing",
+    "contracting",
     "elementwise",
     "heads",
     "joining",

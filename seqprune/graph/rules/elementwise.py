@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Number
 from typing import Any
 
@@ -13,11 +14,12 @@ from seqprune.graph.rules.table import ANY, require, rule
 from seqprune.graph.values import NoRule, Value
 
 KEEPS_ZERO = (
-    "abs celu clone contiguous detach double elu float gelu half "
-    "hardshrink hardswish leaky_relu mish neg bfloat16 relu relu6 selu sign silu softshrink softsign "
-    "sqrt square tanh tanhshrink requires_grad cpu cuda "
-    "data positive erf sin asinh atan trunc floor round nan_to_num to type type_as"
+    "celu elu gelu hardshrink hardswish leaky_relu mish relu relu6 selu sign silu softshrink softsign square tanh "
+    "tanhshrink requires_grad erf sin asinh atan trunc floor round nan_to_num ceil frac expm1 log1p sinh tan asin atanh"
 ).split()
+KEEPS_NUMBER = (
+    "abs clone contiguous detach double float half bfloat16 neg sqrt cpu cuda data positive to type type_as".split()
+)
 DROPOUT = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout".split()
 LOSES_ZERO = "sigmoid hardsigmoid softplus logsigmoid exp cos cosh".split()
 KEEPS_ZERO_LIMITED = ("clamp", "clip", "hardtanh")
@@ -25,10 +27,20 @@ KEEPS_ZERO_LIMITED = ("clamp", "clip", "hardtanh")
 
 @rule(*KEEPS_ZERO, dims=ANY)
 def keeps_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
-    """f(0) = 0, channel by channel. ``type_as`` takes a second tensor for its type only."""
-    value = r.followed(x)
+    """f(0) = 0, channel by channel."""
+    return replace(_kept(r, out, x), nonzero=False)
+
+
+@rule(*KEEPS_NUMBER, dims=ANY)
+def keeps_number(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
+    """The same, and of another number never zero, but where few bits hold it. ``type_as`` takes a type only."""
+    value = _kept(r, out, x)
+    return replace(value, nonzero=value.nonzero and out.dtype in (torch.float32, torch.float64))
+
+
+def _kept(r: Recorder, out: torch.Tensor, x: torch.Tensor) -> Value:
     require(out.shape == x.shape, "spreads over another shape")
-    return value
+    return r.followed(x)
 
 
 @rule(*DROPOUT, dims=ANY)
@@ -73,7 +85,15 @@ def expand_as(r: Recorder, out: torch.Tensor, x: torch.Tensor, other: torch.Tens
 @rule(*LOSES_ZERO, dims=ANY)
 def loses_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     value = r.followed(x)
-    return Value(value.known(), value.dim, zero=False, constant=value.steady)
+    return Value(value.known(), value.dim, zero=False, constant=value.steady, nonzero=value.zero)
+
+
+@rule("rsqrt", "reciprocal", "log", "log2", "log10", dims=ANY)
+def without_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor) -> Value:
+    """Infinite at zero; of a number that is one number as well, whose logarithm may be zero."""
+    value = r.followed(x)
+    require(value.nonzero, "is infinite at zero")
+    return Value(value.known(), value.dim, zero=False, constant=value.constant)
 
 
 @rule(*KEEPS_ZERO_LIMITED, dims=ANY)
@@ -89,8 +109,14 @@ def limited(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwarg
 
 @rule("pow", dims=ANY)
 def power(r: Recorder, out: torch.Tensor, x: Any, exponent: Any) -> Value:
-    require(isinstance(x, torch.Tensor) and isinstance(exponent, int | float), "only tensor ** number is followed")
+    require(isinstance(x, torch.Tensor), "only tensor ** number is followed")
     value = r.followed(x)
+    if isinstance(exponent, torch.Tensor):  # one for all channels, which may be another in another pass
+        require(exponent.numel() == 1 and r.value(exponent) is None, "only tensor ** number is followed")
+        positive = r.steady(r.parameter(exponent)) and not exponent.is_meta and float(exponent) > 0
+        require(positive or not value.zero, "zero to the power of what may be negative")
+        return Value(value.known(), value.dim, value.zero)
+    require(isinstance(exponent, int | float), "only tensor ** number is followed")
     require(exponent >= 0 or not value.zero, "zero to a negative power is infinite")
     return Value(value.known(), value.dim, value.zero and exponent > 0, value.steady)
 
@@ -117,22 +143,65 @@ def normalize(
 @rule("add", "sub", "rsub", "maximum", "minimum", dims=ANY)
 def addition(r: Recorder, out: torch.Tensor, x: Any, other: Any = None, *args: Any, **kwargs: Any) -> Value:
     require(other is not None and isinstance(out, torch.Tensor), "reduces over channels")
-    return _join(r, out, x, other, product=False)
+    return joined(r, out, x, other, product=False)
 
 
 @rule("mul", dims=ANY)
 def product(r: Recorder, out: torch.Tensor, x: Any, other: Any, **kwargs: Any) -> Value:
-    return _join(r, out, x, other, product=True)
+    return joined(r, out, x, other, product=True)
 
 
 @rule("div", "true_divide", dims=ANY)
 def quotient(r: Recorder, out: torch.Tensor, x: Any, other: Any, **kwargs: Any) -> Value:
+    return _divided(r, out, x, other)
+
+
+@rule("rdiv", "rtruediv", dims=ANY)
+def turned_quotient(r: Recorder, out: torch.Tensor, x: Any, other: Any) -> Value:
+    return _divided(r, out, other, x)
+
+
+def _divided(r: Recorder, out: torch.Tensor, x: Any, other: Any) -> Value:
     value = r.value(other) if isinstance(other, torch.Tensor) else None
-    require(value is None or value.fixed, "divides by channels that may be zero")
-    return _join(r, out, x, other, product=True)
+    require(value is None or value.fixed or value.nonzero, "divides by channels that may be zero")
+    return joined(r, out, x, other, product=True)
 
 
-def _join(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> Value:
+@rule("addcmul", dims=ANY)
+def product_added(
+    r: Recorder, out: torch.Tensor, x: torch.Tensor, one: Any, other: Any, *, value: float = 1.0
+) -> Value:
+    """``x + value * one * other``."""
+    return _added(r, out, x, joined(r, out, one, other, product=True))
+
+
+@rule("addcdiv", dims=ANY)
+def quotient_added(
+    r: Recorder, out: torch.Tensor, x: torch.Tensor, one: Any, other: Any, *, value: float = 1.0
+) -> Value:
+    return _added(r, out, x, _divided(r, out, one, other))
+
+
+def _added(r: Recorder, out: torch.Tensor, x: torch.Tensor, other: Value) -> Value:
+    return joined(r, out, x, stand_in(r, out, other), product=False)
+
+
+def stand_in(r: Recorder, out: torch.Tensor, value: Value) -> torch.Tensor:
+    """A tensor of the shape of ``out`` with channels of its own, for what a call computes on its way."""
+    way = out.detach()
+    r.set_value(way, value)
+    return way
+
+
+@rule("lerp", dims=ANY)
+def between(r: Recorder, out: torch.Tensor, x: Any, end: Any, weight: Any) -> Value:
+    """``x + weight * (end - x)``: zero where both are."""
+    value = joined(r, out, x, end, product=False)
+    weighed = joined(r, out, stand_in(r, out, value), weight, product=True)
+    return Value(weighed.known(), weighed.dim, value.zero)
+
+
+def joined(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> Value:
     """Of two operands at least one is tracked; the other may be a number, a constant or a parameter."""
     left = r.value(x) if isinstance(x, torch.Tensor) else None
     right = r.value(y) if isinstance(y, torch.Tensor) else None
@@ -158,7 +227,8 @@ def _join(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> V
     # A tensor that no module holds may be another one in every pass, and one with rows and columns is no one number.
     number = isinstance(other, int | float)
     one = number or (isinstance(other, torch.Tensor) and other.numel() == 1 and r.steady(r.parameter(other)))
-    return Value(atoms, dim, value.zero and not adds, value.steady and one)
+    nonzero = number and other != 0 and (value.nonzero if product else value.zero)
+    return Value(atoms, dim, value.zero and not adds, value.steady and one, nonzero)
 
 
 def _is_spread(value: Value, tensor: torch.Tensor, other: torch.Tensor, out: torch.Tensor) -> bool:

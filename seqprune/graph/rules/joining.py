@@ -10,7 +10,7 @@ import torch
 
 from seqprune.graph import widths
 from seqprune.graph.channels import IntArray
-from seqprune.graph.counts import counts_in, is_count, plain
+from seqprune.graph.counts import counts_in, is_count, plain, sizes_of
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import FIXED, Value
@@ -60,6 +60,28 @@ def _side_by_side(
     if len(followed) < len(values):
         r.pin(first, reason)
     return Value(first, dim, zero)
+
+
+@rule("repeat", "tile", dims=ANY)
+def repeat(r: Recorder, out: torch.Tensor, x: torch.Tensor, *times: Any, **kwargs: Any) -> Value:
+    """Side by side, the channels one after the other as often; new dimensions come in front."""
+    value = r.followed(x)
+    asked = sizes_of(kwargs.get("repeats", kwargs.get("dims", times)))
+    dim = value.dim + out.dim() - x.dim()
+    at = len(asked) - (x.dim() - value.dim)  # tile may name fewer, the last ones
+    return Value(np.tile(value.known(), asked[at] if at >= 0 else 1), dim, value.zero)
+
+
+@rule("repeat_interleave", dims=ANY)
+def repeat_interleave(
+    r: Recorder, out: torch.Tensor, x: torch.Tensor, repeats: Any, dim: int | None = None, **kwargs: Any
+) -> Value:
+    value = r.followed(x)
+    require(dim is not None, "makes one dimension of all")
+    if positive(dim or 0, x.dim()) != value.dim:
+        return Value(value.known(), value.dim, value.zero)
+    require(isinstance(repeats, int), "repeats channels by a tensor of numbers")
+    return Value(np.repeat(value.known(), repeats), value.dim, value.zero)
 
 
 @rule("chunk", dims=ANY)

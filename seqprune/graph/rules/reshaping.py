@@ -14,6 +14,7 @@ from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import NoRule, Value
 
+_WRITTEN = "the channel count is written out in the new shape"
 VIEWS = frozenset("view reshape unsqueeze getitem".split())
 # Their rules know what becomes of a number of channels that the code hands to them.
 FOLLOWS_COUNTS = frozenset(
@@ -52,25 +53,61 @@ def flatten(r: Recorder, out: torch.Tensor, x: torch.Tensor, start_dim: int = 0,
 
 @rule("view", "reshape", dims=ANY)
 def view(r: Recorder, out: torch.Tensor, x: torch.Tensor, *shape: Any, **kwargs: Any) -> Value:
+    return _viewed(r, out, x, sizes_of(kwargs.get("shape", shape)))
+
+
+def _viewed(r: Recorder, out: torch.Tensor, x: torch.Tensor, asked: Sequence[Any]) -> Value:
     """Followed where the network leaves the channels to be worked out with -1, or hands their own number on.
 
     What lies before the channels in memory stays before them, and what lies behind them behind.
     """
     value = r.followed(x)
-    asked = sizes_of(kwargs.get("shape", shape))
     require(asked, "changes the type, not the shape")
     before, inner = (math.prod(sizes) for sizes in (x.shape[: value.dim], x.shape[value.dim + 1 :]))
-    at = next((at for at in range(out.dim()) if is_place(asked[at]) and math.prod(out.shape[:at]) == before), None)
+    sizes = [math.prod(out.shape[:at]) for at in range(out.dim() + 1)]
+    places = [at for at in range(out.dim()) if asked[at] == -1 or (is_count(asked[at]) and _ends(sizes, at, inner))]
+    at = next((at for at in places if sizes[at] == before), None)
     if at is None:
-        raise NoRule("the channel count is written out in the new shape")
-    behind = math.prod(out.shape[at + 1 :])
+        return _grouped(r, value, sizes, asked, places, before, inner)
+    behind = sizes[-1] // sizes[at + 1]
     use_others(asked, at)
     if is_count(asked[at]):
-        require(behind == inner, "another number of channels takes their place")
         r.tie_counted(value.known(), asked[at].source)
         return Value(value.known(), at, value.zero)
+    if behind > inner and behind % inner == 0:  # [B, -1, D]: groups of D channels, which stay or go as a whole
+        groups = value.known().reshape(-1, behind // inner)
+        for each in groups.T[1:]:
+            r.tie(groups[:, 0], each, f"in one group that {r.module or 'the network'} makes of them")
+        return Value(groups[:, 0], at, value.zero)
     require(inner % behind == 0, "cuts the channels into heads or groups")
     return Value(np.repeat(value.known(), inner // behind), at, value.zero)
+
+
+def _ends(sizes: Sequence[int], at: int, inner: int) -> bool:
+    """Whether as much lies behind a place of a new shape as behind the channels before."""
+    return sizes[-1] == sizes[at + 1] * inner
+
+
+def _grouped(
+    r: Recorder, value: Value, sizes: Sequence[int], asked: Sequence[Any], places: Sequence[int], *around: int
+) -> Value:
+    """``[B, G, -1, ...]``: groups one after the other, as heads of attention, which lose the same; or back again."""
+    before, inner = around
+    fits = [at for at in places if _ends(sizes, at, inner) and 0 in (sizes[at] % before, before % sizes[at])]
+    if not fits:
+        other = any(is_count(size) for size in asked)
+        raise NoRule("another number of channels takes their place" if other else _WRITTEN)
+    at = fits[0]
+    use_others(asked, at)
+    if sizes[at] < before:
+        atoms = np.tile(value.known(), before // sizes[at])
+    else:
+        atoms, *others = value.known().reshape(sizes[at] // before, -1)
+        for group in others:
+            r.tie(atoms, group, f"in one of the groups that {r.module or 'the network'} makes of them")
+    if is_count(asked[at]):
+        r.tie_counted(atoms, asked[at].source)
+    return Value(atoms, at, value.zero)
 
 
 def is_place(size: Any) -> bool:
@@ -230,6 +267,15 @@ def pixel_unshuffle(r: Recorder, out: torch.Tensor, x: torch.Tensor, downscale_f
     value = r.followed(x)
     require(value.dim == x.dim() - 3, "makes channels of what are none")
     return Value(np.repeat(value.known(), downscale_factor**2), value.dim, value.zero, value.constant)
+
+
+@rule("unflatten", dims=ANY)
+def unflatten(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int, sizes: Sequence[int]) -> Value:
+    """Another dimension taken apart, or the channels into groups, of which one number is left to be worked out."""
+    value, dim = r.followed(x), positive(dim, x.dim())
+    if dim == value.dim:
+        return _viewed(r, out, x, (*x.shape[:dim], *sizes, *x.shape[dim + 1 :]))
+    return Value(value.known(), value.dim + (len(sizes) - 1) * (dim < value.dim), value.zero)
 
 
 @rule("unbind", dims=ANY)

@@ -50,11 +50,107 @@ def _reach(pad: Sequence[int], x: torch.Tensor, dim: int) -> Sequence[int]:
     return pad[start : start + 2]
 
 
-@rule("mean", "sum", "amax", "amin", dims=ANY)
+@rule("mean", "amax", "amin", "nansum", "nanmean", dims=ANY)
 def reduction(
     r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any
 ) -> Value:
     return _reduced(r, x, dim, keepdim)
+
+
+@rule("sum", dims=ANY)
+def total(
+    r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any
+) -> Value:
+    """Over channels too: those that are zero add nothing, and no channel lies in what comes of it."""
+    value = r.followed(x)
+    if dim is None or not out.dim() or not value.zero:
+        return _reduced(r, x, dim, keepdim)
+    dims = {positive(d, x.dim()) for d in ([dim] if isinstance(dim, int) else dim)}
+    return r.without_channels(out) if value.dim in dims else _reduced(r, x, dim, keepdim)
+
+
+@rule("std", "var", "std_mean", "var_mean", dims=ANY)
+def deviation(
+    r: Recorder, out: Any, x: torch.Tensor, dim: Any = None, *args: Any, **kwargs: Any
+) -> Value | list[Value]:
+    """Over space; a first argument that is true or false says that it is over all dimensions."""
+    require(not isinstance(dim, bool), "reduces over channels")
+    made = [out] if isinstance(out, torch.Tensor) else list(out)
+    return [_reduced(r, x, dim, each.dim() == x.dim()) for each in made]
+
+
+@rule("norm", dims=ANY)
+def norm(
+    r: Recorder, out: torch.Tensor, x: torch.Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, **_: Any
+) -> Value:
+    return _normed(r, x, p, dim, keepdim)
+
+
+@rule("linalg_vector_norm", "vector_norm", dims=ANY)
+def vector_norm(
+    r: Recorder,
+    out: torch.Tensor,
+    x: torch.Tensor,
+    ord: Any = 2,  # noqa: A002 - torch's own name
+    dim: Any = None,
+    keepdim: bool = False,
+    **kwargs: Any,
+) -> Value:
+    return _normed(r, x, ord, dim, keepdim)
+
+
+def _normed(r: Recorder, x: torch.Tensor, p: Any, dim: Any, keepdim: bool) -> Value:
+    require(p in ("fro", None) or (isinstance(p, int | float) and p > 0), "is no norm that is zero at zero")
+    return _reduced(r, x, dim, keepdim)
+
+
+@rule("logsumexp", dims=ANY)
+def logsumexp(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> Value:
+    value = _reduced(r, x, dim, keepdim)
+    return Value(value.known(), value.dim, zero=False)
+
+
+@rule("cumsum", "cumprod", "cummax", "cummin", dims=ANY)
+def running(r: Recorder, out: Any, x: torch.Tensor, dim: int, **kwargs: Any) -> Value | list[Value]:
+    """Sums and products so far along another dimension, or extremes and where they lie."""
+    value = r.followed(x)
+    require(positive(dim, x.dim()) != value.dim, "mixes channels")
+    kept = Value(value.known(), value.dim, value.zero)
+    return kept if isinstance(out, torch.Tensor) else [kept, Value(value.known(), value.dim, zero=False)]
+
+
+@rule("sort", dims=ANY)
+def ordered(r: Recorder, out: Any, x: torch.Tensor, dim: int = -1, *args: Any, **kwargs: Any) -> list[Value]:
+    """Along another dimension, and where they lay."""
+    return running(r, out, x, dim)  # type: ignore[return-value]
+
+
+@rule("topk", dims=ANY)
+def greatest(r: Recorder, out: Any, x: torch.Tensor, k: int, dim: int = -1, *args: Any, **kwargs: Any) -> list[Value]:
+    return running(r, out, x, dim)  # type: ignore[return-value]
+
+
+@rule("median", dims=ANY)
+def median(r: Recorder, out: Any, x: torch.Tensor, dim: Any = None, keepdim: bool = False) -> list[Value]:
+    value = _reduced(r, x, dim, keepdim)
+    return [value, Value(value.known(), value.dim, zero=False)]
+
+
+@rule("layer_norm", dims=ANY)
+def layer_norm(
+    r: Recorder,
+    out: torch.Tensor,
+    input: torch.Tensor,  # noqa: A002 - torch's own name
+    normalized_shape: Sequence[int],
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
+    eps: float = 1e-5,
+) -> Value:
+    """Over space alone: of each channel by itself."""
+    value = r.followed(input)
+    require(value.dim < input.dim() - len(normalized_shape), "normalises all channels as one")
+    r.foreign((weight, bias), "layer_norm")
+    return Value(value.known(), value.dim, value.zero and bias is None)
 
 
 def _reduced(r: Recorder, x: torch.Tensor, dim: Any, keepdim: bool) -> Value:

@@ -19,9 +19,9 @@ from typing import Any
 from torch import nn
 
 from seqprune.errors import ModelError
+from seqprune.graph.active import weight_rows
 from seqprune.graph.leaving import placed
 from seqprune.plan import PrunePlan
-from seqprune.surgery import weight_rows
 from seqprune.yolo.files.networks import by_queries
 
 TRAINERS = {

@@ -1,0 +1,185 @@
+"""Operators beyond layers, pooling and arithmetic: those that leave channels where they are free all of them, exactly;
+across channels the same operators pin them or, where removed ones add nothing, are exact too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
+from seqprune import compact, mask, trace, verify
+from seqprune.graph import ChannelGraph
+from seqprune.testing.networks import random_plan, randomise
+
+X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+WIDTH = 8
+Call = Callable[["Net", torch.Tensor], torch.Tensor]
+
+
+class Net(nn.Module):
+    """What is tried, between two layers, beside layers of its own, a parameter a channel and a map of truth."""
+
+    def __init__(self, between: Call) -> None:
+        super().__init__()
+        self.between = between
+        self.first, self.last, self.other = nn.Conv2d(3, WIDTH, 1), nn.Conv2d(WIDTH, 2, 1), nn.Conv2d(WIDTH, WIDTH, 1)
+        self.third, self.wide = nn.Conv2d(WIDTH, WIDTH, 1), nn.Conv2d(WIDTH, 2 * WIDTH, 1)
+        self.slope, self.power = nn.Parameter(torch.rand(1, WIDTH, 1, 1)), nn.Parameter(torch.full((1,), 3.0))
+        self.register_buffer("asks", torch.rand(2, 1, 36))
+        self.register_buffer("inside", torch.arange(36).reshape(6, 6) % 3 > 0)
+        randomise(self, 0)
+        with torch.no_grad():
+            self.power.fill_(3.0)
+        self.double().eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.between(self, self.first(x).relu()))
+
+
+def exact(model: nn.Module) -> ChannelGraph:
+    graph = trace(model, X)
+    for seed in range(3):
+        plan = random_plan(graph, seed)
+        verify(mask(model, plan, graph), compact(model, plan, graph), X)
+    return graph
+
+
+def heads(n: Any, x: torch.Tensor, *shape: int) -> torch.Tensor:
+    """Attention among places by heads of that shape."""
+    q, k, v = (f(x).flatten(2).transpose(1, 2) for f in (n.other, n.third, n.other))
+    q, k, v = (each.view(*each.shape[:-1], *shape).transpose(1, 2) for each in (q, k, v))
+    y = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+    return y.transpose(1, 2).flatten(2).transpose(1, 2).reshape(x.shape[0], -1, 6, 6)
+
+
+def single(n: Any, x: torch.Tensor, **options: Any) -> torch.Tensor:
+    parts = (f(x).flatten(2).transpose(1, 2) for f in (n.other, n.third, n.other))
+    return F.scaled_dot_product_attention(*parts, **options).transpose(1, 2).unflatten(2, (6, 6))
+
+
+FOLLOWED: dict[str, Call] = {
+    "a mask of its own": lambda n, x: x * (x > 0.1).to(x.dtype),
+    "a mask of another's": lambda n, x: x * (n.other(x) <= x).type_as(x),
+    "a mask of both": lambda n, x: x * ((x > 0.1) & ~(n.other(x) > 1)),
+    "a mask of sums over channels": lambda n, x: x * (x.sum(1, keepdim=True) > 1),
+    "where, place by place": lambda n, x: torch.where(x > 0.2, x, n.other(x)),
+    "where, or zero": lambda n, x: torch.where(x.isnan(), torch.zeros_like(x), x) + torch.where(x > 1, 0.0, x),
+    "where of a map": lambda n, x: torch.where(n.inside, x, n.other(x)),
+    "a map filled": lambda n, x: x.masked_fill(n.inside, 0.0),
+    "a map filled in place": lambda n, x: n.other(x).masked_fill_(n.inside, 0.0),
+    "a map filled with less": lambda n, x: x * n.other(x).masked_fill(n.inside, -1e4).flatten(2).softmax(-1).view_as(x),
+    "ones": lambda n, x: x * torch.ones_like(x) * torch.full_like(x, 2.0),
+    "addcmul": lambda n, x: torch.addcmul(x, n.other(x), n.third(x)),
+    "addcmul of a parameter": lambda n, x: torch.addcmul(x, n.slope, n.other(x), value=0.5),
+    "addcmul in place": lambda n, x: n.other(x).addcmul_(x, n.slope),
+    "addcdiv": lambda n, x: torch.addcdiv(x, n.other(x), x.abs() + 1),
+    "lerp": lambda n, x: torch.lerp(x, n.other(x), n.slope) + torch.lerp(x, n.other(x), 0.3),
+    "deviations": lambda n, x: (x - x.mean((2, 3), keepdim=True)) / (x.std((2, 3), keepdim=True) + 1e-5),
+    "deviations without a dimension": lambda n, x: x * x.flatten(2).var(-1, correction=0)[..., None, None],
+    "deviations and means": lambda n, x: x * torch.std_mean(x, (2, 3), keepdim=True)[0],
+    "root mean squares": lambda n, x: x * (x.pow(2).mean((2, 3), keepdim=True) + 1e-6).rsqrt(),
+    "turned root mean squares": lambda n, x: x * (1 / (x.square().mean((2, 3), keepdim=True) + 1e-6).sqrt()),
+    "norms": lambda n, x: x / (x.norm(dim=(2, 3), keepdim=True) + 1e-6),
+    "norms of vectors": lambda n, x: x * torch.linalg.vector_norm(x, 3, dim=(2, 3), keepdim=True),
+    "sums so far": lambda n, x: x.cumsum(3) + x.cummax(2)[0],
+    "logarithms of sums": lambda n, x: x * x.logsumexp((2, 3), keepdim=True),
+    "in order": lambda n, x: x.sort(-1)[0] * x.flatten(2).topk(4, -1).values.mean(-1)[..., None, None],
+    "the middle": lambda n, x: x * x.flatten(2).median(-1, keepdim=True)[0][..., None],
+    "a norm over space": lambda n, x: F.layer_norm(x, (6, 6)),
+    "generalised means": lambda n, x: x * F.adaptive_avg_pool2d(x.clamp(min=1e-6).pow(n.power), 1).pow(1.0 / n.power),
+    "einsum, element by element": lambda n, x: torch.einsum("bchw,bchw->bchw", x, n.other(x)),
+    "einsum with gates": lambda n, x: torch.einsum("bchw, bc -> bchw", x, n.other(x).mean((2, 3))),
+    "einsum with dots": lambda n, x: torch.einsum("...hw,...hw->...hw", x, n.other(x)),
+    "einsum over space": lambda n, x: x * torch.einsum("bchw->bc", n.other(x))[..., None, None],
+    "einsum over channels": lambda n, x: x * torch.einsum("bchw,bchw->bhw", x, n.other(x))[:, None],
+    "einsum turned": lambda n, x: torch.einsum("bchw->bwhc", x).transpose(1, 3),
+    "attention by einsum": lambda n, x: torch.einsum(
+        "bnm,bcm->bcn",
+        torch.einsum("bcn,bcm->bnm", n.other(x).flatten(2), n.third(x).flatten(2)).softmax(-1),
+        x.flatten(2),
+    ).view_as(x),
+    "attention by products": lambda n, x: (
+        x.flatten(2) @ (n.other(x).flatten(2).mT @ n.third(x).flatten(2)).softmax(-1)
+    ).view_as(x),
+    "products over space": lambda n, x: x @ n.inside.to(x.dtype),
+    "attention by channels": lambda n, x: x * single(n, x, scale=0.3),
+    "attention by heads": lambda n, x: heads(n, x, 2, -1),
+    "attention by whole heads": lambda n, x: heads(n, x, -1, 4),
+    "groups apart and together": lambda n, x: n.wide(x).view(2, 2, -1, 6, 6).amax(1) + x,
+    "groups in the batch": lambda n, x: (x.view(2 * 4, -1, 6, 6) * 2).view(2, -1, 6, 6) if len(x) == 2 else x * 2,
+    "pairs": lambda n, x: n.wide(x).unflatten(1, (-1, 2)).amax(2) + x,
+    "space taken apart": lambda n, x: x.flatten(2).unflatten(2, (6, 6)),
+    "repeated over space": lambda n, x: x + n.other(x).mean((2, 3), keepdim=True).repeat(1, 1, 6, 6),
+    "tiled": lambda n, x: x + n.other(x).mean((2, 3)).unsqueeze(-1).unsqueeze(-1).tile(6, 6),
+    "repeated": lambda n, x: x.repeat(1, 2, 1, 1).view(2, 2, -1, 6, 6).sum(1) if len(x) == 2 else x * 2,
+    "places repeated": lambda n, x: x.repeat_interleave(2, dim=2),
+    "shares of all": lambda n, x: x / (x.sum(1, keepdim=True) + 1),
+    "divided by what is never zero": lambda n, x: x / x.exp(),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_channels_are_free_and_followed_exactly(name: str) -> None:
+    graph = exact(Net(FOLLOWED[name]))
+    assert all(layer.free.all() for layer in graph.all_layers if layer.name != "last"), graph.barriers
+
+
+PINNED: dict[str, tuple[Call, str]] = {
+    "sums so far": (lambda n, x: x.cumsum(1), "mixes channels"),
+    "in order": (lambda n, x: x.sort(1)[0], "mixes channels"),
+    "the greatest": (lambda n, x: x * x.topk(2, 1)[0].mean(1, keepdim=True), "mixes channels"),
+    "the middle": (lambda n, x: x * x.median(1, keepdim=True)[0], "reduces over channels"),
+    "deviations": (lambda n, x: x * x.std(1, keepdim=True), "reduces over channels"),
+    "deviations of all": (lambda n, x: x * x.var(False), "reduces over channels"),
+    "logarithms": (lambda n, x: x * x.logsumexp(1, keepdim=True), "reduces over channels"),
+    "norms": (lambda n, x: x * x.norm(dim=1, keepdim=True), "reduces over channels"),
+    "no norm": (lambda n, x: x * x.norm(-1, dim=(2, 3), keepdim=True), "is no norm that is zero at zero"),
+    "sums of constants": (lambda n, x: x * x.sigmoid().sum(1, keepdim=True), "reduces over channels"),
+    "a norm of channels": (
+        lambda n, x: F.layer_norm(x.movedim(1, -1), (WIDTH,)).movedim(-1, 1),
+        "normalises all channels as one",
+    ),
+    "a power that may be negative": (lambda n, x: x ** (n.power - 1), "zero to the power of what may be negative"),
+    "turned": (lambda n, x: x * n.other(x).reciprocal(), "is infinite at zero"),
+    "turned numbers": (lambda n, x: x * (1 / n.other(x)), "divides by channels that may be zero"),
+    "numbers that may be zero": (lambda n, x: x / (x + 0.5).relu(), "divides by channels that may be zero"),
+    "numbers in few bits": (lambda n, x: x / (x + 0.1).half().double(), "divides by channels that may be zero"),
+    "einsum with a constant": (
+        lambda n, x: torch.einsum("bchw,c->bchw", x, torch.arange(WIDTH).double()),
+        "has a constant with one entry per channel",
+    ),
+    "einsum of squares": (lambda n, x: torch.einsum("bchw,bdhw->bcd", x, x)[..., None], "lie in different dimensions"),
+    "einsum without an arrow": (lambda n, x: torch.einsum("bchw,bchw", x, x).view(1, 1, 1, 1) * x, "does not say"),
+    "einsum of constants": (lambda n, x: x * torch.einsum("bchw->bhw", x.sigmoid())[:, None], "not zero once removed"),
+    "scaled attention": (lambda n, x: x * single(n, x), "scales attention by their number"),
+    "attention to channels": (
+        lambda n, x: x * F.scaled_dot_product_attention(n.asks, x.flatten(2), x.flatten(2)).view(2, 1, 6, 6),
+        "attends to channels",
+    ),
+    "products with a constant": (
+        lambda n, x: (torch.eye(WIDTH).double() @ x.flatten(2)).view_as(x),
+        "has a constant with one entry per channel",
+    ),
+    "a constant of channels": (
+        lambda n, x: torch.where(torch.arange(WIDTH)[:, None, None] > 3, x, n.other(x)),
+        "constant that has one entry per channel",
+    ),
+    "filled with a number": (lambda n, x: x.masked_fill(n.inside, 1.0), "not zero once removed"),
+    "chosen of constants": (lambda n, x: torch.where(x > 0, n.slope, -n.slope), "chooses among constants"),
+    "places": (lambda n, x: x * torch.where(x > 0)[0].double().mean(), "returns places"),
+    "groups by numbers": (lambda n, x: x.unflatten(1, (4, 2)).flatten(1, 2), "written out in the new shape"),
+    "drawn": (lambda n, x: x + 0 * torch.rand_like(x), "reads their number"),
+}
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_across_channels_they_stay_with_the_reason(name: str) -> None:
+    between, reason = PINNED[name]
+    layer = exact(Net(between)).by_name["first"]
+    assert not layer.free.any()
+    reasons = "; ".join(each.reason for each in trace(Net(between), X).all_layers)
+    assert reason in reasons
