@@ -433,9 +433,7 @@ def test_layers_that_the_data_choose_need_the_graph() -> None:
     plan = PrunePlan.from_keep(graph, {"experts.1.0": [0, 3]})
     verify(mask(model, plan, graph), compact(model, plan, graph), x)
     for act in (mask, compact):
-        with pytest.raises(
-            PlanError, match=r"^without its graph .* experts.0.0, .* never ran, .* give the graph that trace"
-        ):
+        with pytest.raises(PlanError, match=r"^without its graph .* never ran, .* give the graph that trace"):
             act(model, plan)
 
 
