@@ -133,7 +133,7 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "second batch": (lambda: [(X, KINDS, PLACES), (X, KINDS, -PLACES - 1)], DataError, "batch 1 has a place"),
     "a number": (5, InputError, "data is a int: give a loader"),
     "no numbers": (lambda: [X, X * float("nan")], DataError, "batch 1 of the data holds NaN or infinite numbers"),
-    "another shape": (lambda: [(X[:, :2], KINDS, PLACES)], ModelError, "takes 3 channels, but 2 reach it"),
+    "another shape": (lambda: [(X[:, :2], KINDS, PLACES)], ModelError, "takes 3 channels, but the input has 2"),
 }
 
 
