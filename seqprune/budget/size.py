@@ -100,7 +100,7 @@ def candidates(
     return found
 
 
-def best(found: Sequence[Candidate], worth: Callable[[Candidate], float], images: int) -> Candidate:
+def best(found: Sequence[Candidate], worth: Callable[[Candidate], float], chance: float) -> Candidate:
     """The one worth most; where nothing can be measured, the one that leaves the middle to others.
 
     The smallest is tried first: a larger one, with more done to the network, has to be better than by chance, and none
@@ -109,18 +109,18 @@ def best(found: Sequence[Candidate], worth: Callable[[Candidate], float], images
     Args:
         found: the largest first.
         worth: NaN where it cannot be measured, ``-inf`` where it is not possible.
-        images: on how many the other moves are measured.
+        chance: part of what one is worth by which another has to be better.
 
     Raises:
         InputError: none is possible.
     """
-    taken, most, clear = None, math.nan, 1 + CHANCE / images**0.5
+    taken, most = None, math.nan
     possible = []
     for each in reversed(found):
         value = worth(each)
         if value != -math.inf:
             possible.append(each)
-        if math.isfinite(value) and (taken is None or value > clear * most):
+        if math.isfinite(value) and (taken is None or value > (1 + chance) * most):
             taken, most = each, value
         elif value < HOPELESS * most:
             break
@@ -179,6 +179,14 @@ def folds(files: Sequence[Path], labelled: Collection[Path]) -> list[Fold]:
     odd, even = every[::2], every[1::2]
     both = ((mine, [file for file in rest if file in known]) for mine, rest in ((even, odd), (odd, even)))
     return [Fold(evenly(sorted(mine), MOST_FITTED), evenly(sorted(rest), MOST_HELD)) for mine, rest in both if rest]
+
+
+def chance(apart: Sequence[Fold]) -> float:
+    """Part of an accuracy that is put down to chance where a network with more done to it seems better.
+
+    Nothing in two folds: what they were fitted to is half of what the last network is, so that they lose more than it.
+    """
+    return CHANCE / len(apart[0].held) ** 0.5 if len(apart) == 1 else 0.0
 
 
 def evenly(files: Sequence[Path], most: int) -> list[Path]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from ultralytics.data.utils import img2label_paths
 
-from seqprune.budget.size import MOST_HELD, MOST_KNOWN, Candidate, along, best, candidates, curve, evenly, folds
+from seqprune.budget.size import MOST_HELD, MOST_KNOWN, Candidate, along, best, candidates, chance, curve, evenly, folds
 from seqprune.engine.engine import Engine, streams_for
 from seqprune.engine.listener import Listener, within
 from seqprune.engine.moves import decide
@@ -80,11 +80,11 @@ def sized(
         measure = partial(_by_objects, batch=batch, device=device)
         alone = _alone(detector.model, made(evenly(labelled, MOST_HELD)), along(found, imgsz, step), measure, told)
         tests = [(made(fold.fitted), made(fold.held)) for fold in apart]
-        images = sum(len(fold.held) for fold in apart)
-        told.note(f"other moves are judged on {images} train images by fits to others")
+        judged = sum(len(fold.held) for fold in apart)
+        told.note(f"other moves are judged on {judged} train images by fits to others")
         how = {"round_to": round_to, "protect": protect, "seed": seed}
         trial = _Trial(detector, way, watch, tests, batch, device, told, how, alone, measure)
-        chosen = best(found, trial, images)
+        chosen = best(found, trial, chance(apart))
     return chosen.imgsz, chosen.left
 
 
