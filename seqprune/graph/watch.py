@@ -151,7 +151,7 @@ class CallWatch(TorchFunctionMode):
                     r.tie_counted(self.sources(args[0])[0], count.source)
                 return True
             if name in LENDS_SHAPE:
-                r.pin_counted((args[1:], kwargs))
+                r.pin_counted((args, kwargs))
             r.foreign((args, kwargs), name)
             return False
         results = tensors_in(out)
