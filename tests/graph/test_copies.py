@@ -78,6 +78,13 @@ def test_tensors_beside_the_parameters_keep_what_they_are(history: bool) -> None
     assert all(getattr(twin, name) is not getattr(model, name) for name in ("leaf", "turned", "grown", "named"))
 
 
+def test_what_stands_in_the_place_of_a_tensor() -> None:
+    model, other = Keeping(), nn.Parameter(torch.zeros(8))
+    twin = copied(model, {id(model.first.bias): other})
+    assert twin.first.bias is other
+    assert torch.equal(twin.first.weight, model.first.weight)
+
+
 def test_a_circle_of_objects_beside_what_has_no_copy() -> None:
     model = Keeping()
     model.lock, model.ring = threading.Lock(), Ring()
