@@ -58,8 +58,8 @@ class Constants:
         numbers = [leaf for leaf in leaves_of(given) if isinstance(leaf, NUMBER)]
         if numbers != self._numbers.setdefault((module, op, self._calls[module, op]), numbers):
             for value in made:
-                if value.constant and not value.zero and value.atoms is not None:
-                    yield value.atoms
+                if value.constant and not value.zero:
+                    yield value.known()
 
     def read_twice(self) -> Iterator[IntArray]:
         """Constants of layers that read more than once in a pass, maybe others each time."""

@@ -83,7 +83,7 @@ def _outputs(facts: Facts, layer: str) -> IntArray | None:
 
 
 def _attributes(sources: Iterable[Source]) -> set[tuple[str, str]]:
-    return {(s.module, s.attribute) for s in sources if isinstance(s, Held) and not s.tensors}
+    return {(s.module, s.attribute) for s in sources if isinstance(s, Held)}
 
 
 def _balance(facts: Facts) -> Callable[[IntArray, IntArray, str], None]:

@@ -43,7 +43,7 @@ def check_belongs(graph: ChannelGraph, model: nn.Module) -> None:
     Raises:
         PlanError: the graph is another network's.
     """
-    modules = dict(model.named_modules(remove_duplicate=False))
+    modules = dict(model.named_modules())
     for cut in graph.slices:
         tensor = getattr(modules.get(cut.module), cut.tensor, None)
         name = f"{cut.module}.{cut.tensor}".lstrip(".")

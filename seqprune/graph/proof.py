@@ -274,9 +274,13 @@ def _difference(reference: Sequence[torch.Tensor], result: Sequence[torch.Tensor
         if a.numel():
             error = float((a.double() - b.double()).abs().max())
             scale = float(a.double().abs().max())
-            max_abs = max(max_abs, error) if not math.isnan(error) else math.nan
-            max_rel = max(max_rel, error / scale if scale else error) if not math.isnan(error) else math.nan
+            max_abs, max_rel = _larger(max_abs, error), _larger(max_rel, error / scale if scale else error)
     return Difference(max_abs, max_rel)
+
+
+def _larger(one: float, other: float) -> float:
+    """Where either is no number neither is the larger: that is no number, and within no tolerance."""
+    return other if math.isnan(other) or other > one else one
 
 
 def _outputs(model: nn.Module, inputs: tuple[Any, ...]) -> list[torch.Tensor]:

@@ -43,7 +43,7 @@ class Recorder(Written):
 
     def keep_apart(self, model: nn.Module) -> None:
         """Of these tensors a copy that is traced has its own."""
-        held = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+        held = (*model.named_parameters(), *model.named_buffers())
         self._originals = {id(tensor): (name, tensor) for name, tensor in held}
 
     def check_own(self, tree: Any) -> None:

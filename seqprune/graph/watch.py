@@ -85,7 +85,7 @@ class CallWatch(TorchFunctionMode):
             if name in COUNTS:
                 return self.counted(name, args, kwargs, out)
             if name in LIKE and not (name in RULES and self.recorder.knows(args)):
-                self.recorder.pin_counted(args)
+                self.recorder.pin_counted((args, kwargs))
             elif name not in NEW or self.recorder.tracked((args[1:], kwargs)):
                 seen = given if name in FOLLOWS_COUNTS else (args, kwargs)
                 in_place = writes_in_place(func, kwargs)
@@ -151,13 +151,13 @@ class CallWatch(TorchFunctionMode):
         _refuse_transforms(r, tensors)
         tracked = r.reaching(tensors, name)
         if not tracked or (name in LENDS_SECOND and r.value(args[0]) is None):
-            if name in VIEWS and views_one_dimension(args, kwargs, out) and r.owners(args[0]):
+            if name in VIEWS and args and views_one_dimension(args, kwargs, out) and r.owners(args[0]):
                 r.adopt_view(out, args[0])
                 for count in counts_in(args):
                     r.tie_counted(self.sources(args[0])[0], count.source)
                 return True
             if name in LENDS_SHAPE:
-                r.pin_counted((args[1:], kwargs))
+                r.pin_counted((args, kwargs))
             r.foreign((args, kwargs), name)
             return False
         results = tensors_in(out)
@@ -171,10 +171,11 @@ class CallWatch(TorchFunctionMode):
         found = self.values(name, tracked, results, args, kwargs, out)
         values = r.lost(results) if found is None else found
         if in_place:
-            target = args[0]
-            if found is None or any(v.opaque or not v.zero for v in values):
-                r.pin_storage(target, name)
-            r.set_value(target, values[0] if values else OPAQUE)
+            first = args[0] if args else kwargs.get("input", tensors[0])
+            for target in tensors_in(kwargs.get("out")) or [first]:
+                if found is None or any(v.opaque or not v.zero for v in values):
+                    r.pin_storage(target, name)
+                r.set_value(target, values[0] if values else OPAQUE)
         for tensor, value in zip(results, values, strict=True):
             r.set_value(tensor, value)
         return found is not None

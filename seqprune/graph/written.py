@@ -93,8 +93,7 @@ class Written(Tensors):
             atoms = np.arange(self._atom_count, self._atom_count + channels)
             self._atom_count += channels
             found = self._layers[id(weight)] = _LayerAtoms(name, kind, atoms)
-        if len(found.atoms) != channels:
-            self.pin(found.atoms, "its weight is used in two ways")
+        if len(found.atoms) != channels:  # the barrier leaves all that is known of the weight whole
             raise NoRule("its weight is used in two ways")
         return found.atoms
 

@@ -27,6 +27,7 @@ CASES: dict[str, tuple[nn.Module, tuple[torch.Tensor, ...]]] = {
     "AAttn": (AAttn(64, 2), (image(64),)),
     "AAttn, areas": (AAttn(64, 2, area=4), (image(64),)),
     "A2C2f": (A2C2f(64, 64, residual=True), (image(64),)),
+    "A2C2f, two branches": (A2C2f(64, 64, n=2), (image(64),)),
     "A2C2f, plain": (A2C2f(64, 64, a2=False), (image(64),)),
     "MaxSigmoidAttnBlock": (MaxSigmoidAttnBlock(32, 32, nh=2, ec=32, gc=16), (image(32), torch.rand(3, 5, 16))),
     "MaxSigmoidAttnBlock, embedded": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,6 +13,8 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.graph import ChannelGraph
+from seqprune.graph.constants import Constants
+from seqprune.graph.values import Value
 from seqprune.testing.networks import random_plan, randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -227,6 +230,20 @@ def test_inputs_that_are_no_plain_tensors() -> None:
     layer = trace(Takes(FOLDED["sigmoid"]), ({"image": X},)).by_name["first"]
     assert not layer.free.any()
     assert "no plain tensors" in layer.reason
+
+
+def test_what_a_pass_that_failed_saw_of_constants_is_forgotten() -> None:
+    seen, value = Constants(), Value(np.arange(2), zero=False, constant=True)
+    seen.begin()
+    kept = seen.copy()
+    for _ in range(2):
+        seen.reads(1)
+    seen.fold(1, np.arange(2))
+    assert [*seen.unsteady("", "add", [value], (1,))] == []
+    assert len([*seen.read_twice()]) == 1
+    assert kept.folds == {}
+    assert [*kept.read_twice()] == []
+    assert [*kept.unsteady("", "add", [value], (2,))] == []
 
 
 def test_the_unpruned_network_and_what_is_kept_are_not_touched() -> None:

@@ -19,6 +19,7 @@ from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, PlanError, SeqPruneError, VerificationError
 from seqprune.graph import ChannelGraph
 from seqprune.graph.copying import copied
+from seqprune.graph.unwatched import wrap_scripted
 from seqprune.testing.networks import random_plan, randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -55,6 +56,66 @@ def test_a_network_that_keeps_an_activation() -> None:
     model.train()(X).mean().backward()
     assert exact(model.eval()).by_name["first"].free.all()
     assert torch.equal(copied(model).seen["last"][0], model.seen["last"][0])
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_tensors_beside_the_parameters_keep_what_they_are(history: bool) -> None:
+    """A sparse one has no memory to look at; what needs a gradient still does, what is laid out turned still is."""
+    model = Keeping()
+    model.sparse, model.leaf = torch.eye(3).to_sparse(), torch.ones(2, requires_grad=True)
+    model.turned, model.grown, model.named = torch.rand(3, 4).T, torch.ones(2, requires_grad=True), torch.ones(2)
+    model.grown.grad, model.named.about = torch.ones(2), "kept"
+    model.strange = torch.rand(4).as_strided((2, 2), (0, 1))
+    model.seen = model.leaf * 2 if history else None
+    twin = copied(model)
+    assert twin.strange.stride() == (0, 1)
+    assert torch.equal(twin.sparse.to_dense(), torch.eye(3))
+    assert twin.leaf.requires_grad
+    assert twin.leaf.is_leaf
+    assert twin.turned.stride() == model.turned.stride()
+    assert twin.grown.grad is not None
+    assert twin.named.about == "kept"
+    assert all(getattr(twin, name) is not getattr(model, name) for name in ("leaf", "turned", "grown", "named"))
+
+
+def test_what_stands_in_the_place_of_a_tensor() -> None:
+    model, other = Keeping(), nn.Parameter(torch.zeros(8))
+    twin = copied(model, {id(model.first.bias): other})
+    assert twin.first.bias is other
+    assert torch.equal(twin.first.weight, model.first.weight)
+
+
+def test_a_circle_of_objects_beside_what_has_no_copy() -> None:
+    model = Keeping()
+    model.lock, model.ring = threading.Lock(), Ring()
+    twin = copied(model)
+    assert twin.lock is model.lock
+    assert twin.ring.ring is twin.ring is not model.ring
+
+
+class Reduced(nn.ReLU):
+    """Says itself how it is made again."""
+
+    def __init__(self, number: int, *state: dict[str, Any]) -> None:
+        super().__init__()
+        self.number, self.state = number, state
+
+    def __reduce__(self) -> Any:
+        return Reduced, (self.number,), *self.state
+
+
+@pytest.mark.parametrize("state", [(), ({"more": 1},)])
+def test_a_module_that_says_how_it_is_made(state: tuple[dict[str, Any], ...]) -> None:
+    twin = copied(nn.Sequential(Reduced(7, *state), nn.ReLU()))
+    assert twin[0].number == 7
+    assert getattr(twin[0], "more", 0) == len(state)
+
+
+class Ring:
+    """Knows itself."""
+
+    def __init__(self) -> None:
+        self.ring = self
 
 
 class Itself(nn.ReLU):
@@ -542,3 +603,15 @@ def test_the_copy_that_a_trace_runs_is_gone_when_it_ends() -> None:
 def test_what_is_no_network_is_said(given: Any, said: str) -> None:
     with pytest.raises(ModelError, match=f"a network is a torch.nn.Module, {said}(Type)?: give the built module"):
         trace(given, X)
+
+
+def test_script_modules_are_wrapped_wherever_they_lie() -> None:
+    script = torch.jit.script(nn.ReLU())
+    model = nn.Sequential(nn.Sequential(nn.Identity(), nn.Sequential(script)), script)
+    model.register_module("none", None)
+    for _ in range(2):
+        wrap_scripted(model)
+        assert [type(each).__name__ for each in (model[0][1][0], model[1], model[0][0])] == [
+            *("Scripted", "Scripted", "Identity")
+        ]
+    assert model[1].wrapped is script

@@ -490,3 +490,11 @@ def test_eager_shapes_hand_out_plain_numbers(count: Count, told: list[str]) -> N
     assert [type(size) for size in shape] == [int] * 4
     assert [type(size) for size in shape[1:]] == [int] * 3
     assert told == ["used"] * 3
+
+
+def test_after_a_trace_nothing_is_kept_of_who_asks(count: Count, told: list[str]) -> None:
+    count.reader.end()
+    assert [*range(count)] == [*range(8)]
+    count.use()
+    assert count.reader._peeks == []
+    assert told == []

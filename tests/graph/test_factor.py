@@ -17,6 +17,7 @@ from seqprune.graph import sole
 from seqprune.graph.factor import (
     Factor,
     First,
+    _replace,
     aligned,
     approximation,
     as_matrix,
@@ -163,3 +164,14 @@ def test_a_block_at_two_places_is_left_alone() -> None:
     unit = Unit(4, 4)
     model = nn.Sequential(unit, Unit(4, 4), unit)
     assert factorable(model) == {"1": "1.conv"}
+
+
+def test_what_a_top_level_block_reads_stays_with_the_pair() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 3)).eval()
+    for name, value in {"i": 4, "f": [-1, 2], "type": "Conv", "np": 7}.items():
+        setattr(model[0], name, value)
+    block, before = model[0], nn.Identity()
+    _replace(model, "0", before)
+    assert [*model[0]] == [before, block]
+    assert (model[0].i, model[0].f, model[0].type, model[0].np) == (4, [-1, 2], "Conv", 7)
+    assert not model[0].training

@@ -15,6 +15,7 @@ from torch import nn
 
 from seqprune import PrunePlan, compact, count_active_channels, keep_masked, mask, restore, trace, verify
 from seqprune.errors import InputError, ModelError, PlanError, SeqPruneError
+from seqprune.graph import given
 from seqprune.surgery import fill
 from seqprune.testing.networks import randomise
 
@@ -168,3 +169,10 @@ def test_a_network_is_filled_whole_or_not_at_all() -> None:
         fill(net, state | {"2.bias": torch.zeros(9)})
     assert net[0].out_channels == 8
     torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+
+
+def test_inputs_up_to_the_most_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(given, "_MOST", 12)
+    assert given.zeros(nn.Linear(2, 2), (((3, 4), "float32"),))[0].shape == (3, 4)
+    with pytest.raises(PlanError, match="no network takes"):
+        given.zeros(nn.Linear(2, 2), (((13,), "float32"),))

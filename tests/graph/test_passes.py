@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +17,9 @@ from seqprune import compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
 from seqprune.graph.capture import _elsewhere
+from seqprune.graph.modes import uncompiled
 from seqprune.graph.remembered import Storages
+from seqprune.graph.sizes import other_batches, other_sizes
 from seqprune.graph.values import Value
 from seqprune.testing.networks import random_plan, randomise
 
@@ -83,6 +87,24 @@ def test_other_inputs_are_other_batches_then_other_sizes(batch: int, side: int, 
         (batch, 3, large, large),
     ]
     assert [tuple(given[0].shape) for given in _elsewhere((torch.zeros(1, 4),))] == [(5, 4), (3, 4)]
+
+
+def test_a_batch_of_two_is_three_at_half_the_size_and_as_large() -> None:
+    assert [tuple(made[0].shape) for made in other_batches((images(2),))] == [(3, 3, 4, 4), (3, 3, 8, 8)]
+    assert [*other_batches((images(1),)), *other_batches((images(3),))] == []
+
+
+def test_what_holds_no_number_has_no_size() -> None:
+    assert [[tuple(t.shape) for t in made] for made in other_sizes((torch.zeros(0, 4, 4), torch.zeros(1, 3)))] == [
+        [(0, 4, 4), (1, 3)]
+    ]
+
+
+def test_whole_numbers_are_no_images() -> None:
+    """A mask beside an image has other sides, and may be one for many."""
+    given = torch.zeros(5, 1, 20, 20, dtype=torch.int64), images(1)
+    assert [tuple(made[1].shape) for made in other_sizes(given)][:2] == [(3, 3, 4, 4), (1, 3, 4, 4)]
+    assert [len(made[0]) for made in other_sizes(given)][:2] == [5, 5]
 
 
 def test_a_branch_that_nothing_takes_is_noted() -> None:
@@ -217,3 +239,41 @@ def test_inputs_of_one_dimension_and_of_whole_numbers() -> None:
     graph = trace(model := Words().double(), numbers)
     assert graph.by_name["first"].free.all()
     pruned(model, numbers, graph)
+
+
+def test_training_that_runs_without_gradients_alone_is_traced() -> None:
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        if m.training:
+            assert not torch.is_grad_enabled()
+            return x + m.beside(x).mean()
+        return x
+
+    assert trace(Net(code), images()).notes == ()
+
+
+def test_training_code_that_takes_plain_numbers_alone_gets_them() -> None:
+    """JSON's encoder, in C, knows no number but Python's own."""
+
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return x * len(json.dumps([m.beside.in_channels])) if m.training else x
+
+    assert not [note for note in trace(Net(code), images()).notes if "training" in note]
+
+
+def test_other_calls_of_one_operator_in_one_module_add_other_numbers() -> None:
+    model = Net(lambda m, x: ((x + 0.5).relu() + 0.25) * 2 * 3)
+    assert trace(model, images()).by_name["first"].free.all()
+
+
+def test_without_a_compiler_nothing_is_said_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older ones of torch cannot be told; one that was never imported is not for that."""
+    ran = []
+    monkeypatch.setattr(torch.compiler, "set_stance", ran.append, raising=False)
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    with uncompiled():
+        assert ran == []
+    monkeypatch.setitem(sys.modules, "torch._dynamo", torch)
+    monkeypatch.delattr(torch.compiler, "set_stance")
+    with uncompiled():
+        ran.append("asked")
+    assert ran == ["asked"]

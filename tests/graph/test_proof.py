@@ -18,6 +18,7 @@ from seqprune.graph import proof
 
 X = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0)) + 1
 ZERO = torch.zeros((), dtype=torch.int64)
+INF, NAN = float("inf"), float("nan")
 FORWARD = ("as exported", "gradients on", "another size", "training step")
 
 
@@ -235,6 +236,59 @@ def test_a_form_that_others_state() -> None:
     assert verify(Bare(), Bare(), X).tried == FORWARD
     with pytest.raises(VerificationError, match=r"^exported: the compact model differs"):
         verify(Net(), Net(exported=2), X)
+
+
+@pytest.mark.usefixtures("forms")
+def test_a_form_that_the_masked_network_does_not_take_leaves_the_others() -> None:
+    def fails(model: nn.Module) -> nn.Module | None:
+        raise RuntimeError
+
+    proof.FORMS.clear()
+    proof.register_form("fails", fails)
+    proof.register_form("none", lambda model: None)
+    proof.register_form("same", lambda model: model)
+    assert verify(Net(), Net(), X).tried == ("same", *FORWARD[-len(FORWARD) :])
+
+
+def test_how_far_two_outputs_are_apart() -> None:
+    """In all, and tensor by tensor of its largest value; where that is zero, as it is."""
+    one, other = torch.tensor([3.0, -8.0]), torch.tensor([3.0, -6.0])
+    assert proof._difference([one], [other]) == proof.Difference(2.0, 0.25)
+    assert proof._difference([one, torch.zeros(2)], [one, torch.full((2,), -0.5)]) == proof.Difference(0.5, 0.5)
+    found = proof._difference([100 * one, one, torch.empty(0)], [100 * one + 4, one + 1, torch.empty(0)])
+    assert found == proof.Difference(4.0, 0.125)
+
+
+@pytest.mark.parametrize(
+    "values", [(INF, 1.0), (1.0, INF), (INF, INF), (-INF, 1.0), (NAN, 1.0), (1.0, NAN), (INF, -INF)]
+)
+@pytest.mark.parametrize("later", [0.0, 0.5])
+def test_what_is_not_finite_is_within_no_tolerance(values: tuple[float, float], later: float) -> None:
+    """Infinite in the masked network alone, infinitely far of infinitely large was no number, and passed for zero."""
+    one, other = ([torch.tensor([value, 2.0]), torch.tensor([1.0, 2.0])] for value in values)
+    found = proof._difference(one, [other[0], other[1] + later])
+    assert not found.max_rel <= 1e9
+    assert not found.max_abs <= 1e9
+
+    class Gives(nn.Module):
+        def __init__(self, value: float) -> None:
+            super().__init__()
+            self.value = value
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.value
+
+    with pytest.raises(VerificationError, match="differs from the masked one"):
+        verify(*map(Gives, values), X)
+
+
+def test_what_the_masked_network_returns_is_refused_as_it_is() -> None:
+    class Yields(nn.Module):
+        def forward(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
+            return iter([x])
+
+    with pytest.raises(ModelError, match=r"^the network returns a list_iterator"):
+        verify(Yields(), Yields(), X)
 
 
 def test_random_numbers_and_modes_are_left_as_they_were() -> None:

@@ -99,10 +99,9 @@ def without_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor) -> Value:
 @rule(*KEEPS_ZERO_LIMITED, dims=ANY)
 def limited(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     value = r.followed(x)
-    names = ("min_val", "max_val") if "min_val" in kwargs or "max_val" in kwargs else ("min", "max")
-    limits = dict(zip(names, args, strict=False)) | {k: v for k, v in kwargs.items() if k in names}
-    require(all(v is None or isinstance(v, int | float) for v in limits.values()), "limits are tensors")
-    low, high = limits.get(names[0]), limits.get(names[1])
+    named = {name.removesuffix("_val"): limit for name, limit in kwargs.items()}  # hardtanh has its own names
+    low, high = (args[at] if at < len(args) else named.get(name) for at, name in enumerate(("min", "max")))
+    require(all(v is None or isinstance(v, int | float) for v in (low, high)), "limits are tensors")
     # hardtanh without arguments limits to [-1, 1], which keeps zero as no limits would.
     return Value(value.known(), value.dim, value.zero and (low or 0) <= 0 <= (high or 0), value.steady)
 

@@ -28,7 +28,7 @@ FOLLOWS_COUNTS = frozenset(
 def views_one_dimension(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
     """Whether a tensor with one dimension is put into others of size one, in a way that holds for any length."""
     x, shape = args[0], sizes_of(args[1:])
-    if kwargs or not isinstance(x, torch.Tensor) or x.dim() != 1 or out.numel() != len(x):
+    if kwargs or x.dim() != 1 or out.numel() != len(x):
         return False
     parts = args[1] if isinstance(args[1], tuple) else (args[1],)
     if all(p is None or p == slice(None) for p in parts):  # x[None, :, None]
@@ -202,7 +202,7 @@ def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
         parts[at : at + 1] = [slice(None)] * (x.dim() - used)
-    parts += [slice(None)] * (x.dim() - sum(p is not None for p in parts))
+    parts += [slice(None)] * x.dim()  # and more, of which nothing is asked
     source = target = 0
     for part in parts:
         if source == value.dim and part is not None:

@@ -53,11 +53,11 @@ def _no_fold(r: Recorder, weight: torch.Tensor, bias: torch.Tensor | None, paddi
     own = r.own
     if bias is None:
         return "it has no bias to take up a constant"
-    if not isinstance(own, _FOLDING) or type(own).forward not in _OWN_FORWARDS or own.weight is not weight:
+    if type(own).forward not in _OWN_FORWARDS or own.weight is not weight:
         return "its code is not that of torch's own layer"
     if len(r.owners(weight)) > 1 or len(r.owners(bias)) > 1:
         return "it shares its weights with another"
-    pads = plain(padding, read=False)
+    pads = plain(padding)
     pads = (pads,) if isinstance(pads, int | str) else tuple(pads)
     if any(pad not in (0, "valid") for pad in pads):
         return "its border of zeros is no part of a constant"
@@ -65,8 +65,7 @@ def _no_fold(r: Recorder, weight: torch.Tensor, bias: torch.Tensor | None, paddi
 
 
 _WRITTEN_OUT = "the number of groups is written out in the code"
-_FOLDING = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
-_OWN_FORWARDS = tuple(kind.forward for kind in _FOLDING)
+_OWN_FORWARDS = tuple(kind.forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
 
 
 def convolution(

@@ -1,0 +1,350 @@
+"""What a parameter, the input or another layer gives to an operator: exact where it is followed, whole elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 - its usual name
+
+from seqprune import PrunePlan, compact, mask, trace, verify
+from seqprune.errors import ModelError
+from seqprune.graph import ChannelGraph
+from seqprune.graph.names import writes_in_place
+from seqprune.graph.standins.ultralytics import prompted_head
+from seqprune.graph.values import OPAQUE, NoRule, Value
+from seqprune.graph.watch import _check_values
+from seqprune.testing.networks import random_plan, randomise
+
+X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+Code = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Net(nn.Module):
+    """Two convolutions and a reader, with code between that may take the input as well."""
+
+    def __init__(self, code: Code, reads: int = 4, last: nn.Module | None = None) -> None:
+        super().__init__()
+        self.first, self.other, self.twin = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 2, 1), nn.Conv2d(3, 4, 1)
+        self.last = last or nn.Conv2d(reads, 2, 1)
+        self.scale, self.square = nn.Parameter(torch.rand(4) + 0.5), nn.Parameter(torch.rand(2, 2) + 0.5)
+        self.grouped = nn.Conv2d(4, 4, 1, groups=2)
+        self.transposed = nn.ConvTranspose2d(4, 4, 1, groups=2)
+        self.code = code
+        randomise(self, 0)
+        self.bare = nn.BatchNorm2d(4, affine=False)
+        self.double().eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.code(self, self.first(x), x))
+
+
+def exact(model: nn.Module) -> ChannelGraph:
+    graph = trace(model, X)
+    for seed in range(2):
+        plan = random_plan(graph, seed)
+        verify(mask(model, plan, graph), compact(model, plan, graph), X)
+    return graph
+
+
+def tokens(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(0, 2, 3, 1)
+
+
+def image(x: torch.Tensor) -> torch.Tensor:
+    return x.permute(0, 3, 1, 2)
+
+
+FOLLOWED: dict[str, Code] = {
+    "a number for each place, of the input": lambda m, x, given: x * given.mean(1, keepdim=True),
+    "a map of the input": lambda m, x, given: x * given.mean((0, 1)),
+    "the input's number before it": lambda m, x, given: given.mean(1, keepdim=True) * x,
+    "a scale with a dimension before it": lambda m, x, given: image(tokens(x) * m.scale[None]),
+    "a scale taken whole": lambda m, x, given: image(tokens(x) * m.scale[:]),
+    "a scale reshaped by name": lambda m, x, given: x * torch.reshape(m.scale, (-1, 1, 1)),
+    "dimensions before all others": lambda m, x, given: image(tokens(x)[None, None, None][0, 0, 0]),
+    "a norm without weights": lambda m, x, given: m.bare(x),
+    "a new tensor of its type": lambda m, x, given: x * x.new_ones(1),
+    "what is zero times what is not": lambda m, x, given: x.sigmoid() * x,
+    "what is not zero times what is": lambda m, x, given: x * x.sigmoid(),
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWED)
+def test_what_is_followed_is_free_and_exact(name: str) -> None:
+    graph = exact(Net(FOLLOWED[name]))
+    assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
+    assert graph.folds == ()
+
+
+def constant(x: torch.Tensor) -> torch.Tensor:
+    return x.sigmoid()
+
+
+def varied(x: torch.Tensor) -> torch.Tensor:
+    """Not zero once removed, nor one number: a mean over a border of zeros."""
+    return F.avg_pool2d(x.sigmoid(), 3, 1, 1)
+
+
+def four(given: torch.Tensor) -> torch.Tensor:
+    return torch.cat([given, given.mean(1, True)], 1)
+
+
+WHOLE: dict[str, tuple[Code, str]] = {
+    "a sum with the input": (lambda m, x, given: x + given.mean(1, keepdim=True), "not zero once removed"),
+    "no zero times the input": (lambda m, x, given: x.sigmoid() * given.mean(1, keepdim=True), "not zero once removed"),
+    "the input's own channels": (lambda m, x, given: x * four(given)[0], "cannot be removed"),
+    "the input's own channels before it": (lambda m, x, given: four(given)[0] * x, "cannot be removed"),
+    "a constant as long as channels": (
+        lambda m, x, given: x * torch.ones(1).double().expand(x.shape[1]).sum(),
+        "reads their number",
+    ),
+    "a scale that what was lost has met": (
+        lambda m, x, given: [m.twin(given).flip(1) * m.scale.view(-1, 1, 1), x * m.scale.view(-1, 1, 1)][1],
+        "reads the parameter",
+    ),
+    "a parameter of rows and columns": (lambda m, x, given: x * m.square.view(-1, 1, 1), "no rule|parameter|constant"),
+    "one entry of a scale": (lambda m, x, given: x * m.scale.view(-1, 1, 1) * m.scale[-1], "reads the parameter"),
+    "a constant and what is none": (lambda m, x, given: constant(x) + varied(x), "not zero once removed"),
+    "what is no constant and one": (lambda m, x, given: varied(x) + constant(x), "not zero once removed"),
+    "a norm of a constant": (lambda m, x, given: m.bare(constant(x)), "not zero once removed"),
+    "one channel by number": (lambda m, x, given: x[:, 0][:, None].repeat(1, 4, 1, 1), "picks channels by number"),
+    "the largest of all": (lambda m, x, given: x + x.max(), "reduces over channels"),
+    "a limit by name": (lambda m, x, given: torch.clamp(x, max=torch.ones(()).double()), "limits are tensors"),
+    "groups as many as channels elsewhere": (
+        lambda m, x, given: F.conv2d(x, m.grouped.weight, None, groups=m.other(given).shape[1]),
+        "the number of groups is a number of channels",
+    ),
+    "transposed groups as many as channels elsewhere": (
+        lambda m, x, given: F.conv_transpose2d(x, m.transposed.weight, None, groups=m.other(given).shape[1]),
+        "the number of groups is a number of channels",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_is_not_followed_stays_whole(name: str) -> None:
+    code, reason = WHOLE[name]
+    layer = trace(Net(code), X).by_name["first"]
+    assert not layer.free.any()
+    assert any(each in layer.reason for each in reason.split("|")), layer.reason
+
+
+def test_a_constant_beside_what_is_none() -> None:
+    """All that one reader takes up must be one number: the other stays."""
+    for code in (
+        lambda m, x, given: torch.cat([constant(x), varied(x)], 1),
+        lambda m, x, given: torch.cat([varied(x), constant(x)], 1),
+    ):
+        assert not trace(Net(code, 8), X).by_name["first"].free.any()
+
+
+@pytest.mark.parametrize("tensor", ["weight", "bias"])
+def test_a_constant_read_by_a_layer_that_shares_a_tensor(tensor: str) -> None:
+    model = Net(lambda m, x, given: x.sigmoid())
+    model.twin = nn.Conv2d(4, 2, 1).double()  # which never runs
+    setattr(model.twin, tensor, getattr(model.last, tensor))
+    layer = trace(model, X).by_name["first"]
+    assert not layer.free.any()
+    assert "it shares its weights with another" in layer.reason
+
+
+def test_the_input_turned_is_read_in_any_dimension() -> None:
+    model = Net(lambda m, x, given: x, last=nn.Conv2d(4, 2, 1))
+    model.first = nn.Conv2d(6, 4, 1).double()
+    turned = nn.Sequential(Turn(), model.first, nn.ReLU(), model.last)
+    assert exact(turned.double().eval()).by_name["1"].free.all()
+
+
+class Turn(nn.Module):
+    """Rows for channels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.transpose(1, 2)
+
+
+class Flat(nn.Module):
+    """Channels behind the last dimension but one, merged into it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return tokens(x).flatten(2)
+
+
+def test_channels_at_the_end_of_what_is_merged() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Flat(), nn.Linear(24, 2)).double().eval()
+    randomise(model, 0)
+    graph = exact(model)
+    assert graph.by_name["0"].free.all()
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_number_of_channels_for_a_stride_is_read(kind: type[nn.Module]) -> None:
+    call = F.conv2d if kind is nn.Conv2d else F.conv_transpose2d
+
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        return call(x, m.extra.weight, m.extra.bias, stride=m.other(given).shape[1])
+
+    model = Net(code)
+    model.extra = kind(4, 4, 1).double()
+    layer = trace(model, X).by_name["other"]
+    assert not layer.free.any()
+    assert "reads their number" in layer.reason
+
+
+@pytest.mark.parametrize("kind", ["max", "avg", "lp", "adaptive_max", "adaptive_avg"])
+@pytest.mark.parametrize("space", [1, 2, 3])
+def test_pooling_over_any_space_keeps_channels(kind: str, space: int) -> None:
+    pool = getattr(F, f"{kind}_pool{space}d")
+    arguments = {"lp": (2.0, 2), "max": (2,), "avg": (2,)}.get(kind, (1,))
+
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            conv = getattr(nn, f"Conv{space}d")
+            self.first, self.last = conv(3, 4, 1), conv(4, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(pool(self.first(x), *arguments))
+
+    x = torch.rand(1, 3, *[4] * space, dtype=torch.float64)
+    assert trace(Pooled().double().eval(), x).by_name["first"].free.all()
+
+
+@pytest.mark.parametrize("reshaped", [torch.reshape, torch.unsqueeze])
+def test_a_parameter_reshaped_by_name_alone(reshaped: Callable[..., torch.Tensor]) -> None:
+    """Its tensor lies among the keywords: the trace ended in an IndexError of its own."""
+    how = {"shape": (-1, 1, 1)} if reshaped is torch.reshape else {"dim": 0}
+    graph = trace(Net(lambda m, x, given: x * reshaped(input=m.scale, **how).view(-1, 1, 1)), X)
+    assert not graph.by_name["first"].free.any()
+
+
+@pytest.mark.parametrize("like", [torch.zeros_like, torch.rand_like, torch.empty_like])
+def test_a_tensor_made_in_the_shape_of_channels_that_are_named(like: Callable[..., torch.Tensor]) -> None:
+    """``zeros_like(input=x)``: what is as wide as the channels was taken for a constant."""
+    layer = trace(Net(lambda m, x, given: torch.cat([x, 0 * like(input=x)], 1), 8), X).by_name["first"]
+    assert not layer.free.any()
+    assert "reads their number" in layer.reason
+
+
+def test_an_operator_in_place_on_what_is_named() -> None:
+    """As before: an IndexError."""
+    assert exact(Net(lambda m, x, given: torch.relu_(input=x))).by_name["first"].free.all()
+
+
+def empty(*shape: int) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        lambda x: torch.cat((x, x), 1, out=empty(len(x), 8, *x.shape[2:])),
+        lambda x: torch.cat(tensors=(x, x), dim=1, out=empty(len(x), 8, *x.shape[2:])),
+        lambda x: torch.cat((torch.add(input=x, other=x, out=empty(len(x), 4, *x.shape[2:])), x), 1),
+    ],
+)
+def test_what_is_written_where_the_code_says(code: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """The list of parts was taken for what is written: the trace ended in an AttributeError of its own."""
+    layer = exact(Net(lambda m, x, given: code(x), 8)).by_name["first"]
+    assert not layer.free.any()
+    assert "no rule for this operator" in layer.reason
+
+
+@pytest.mark.parametrize(("shape", "right"), [((2, 3), True), ((2, 4), False), ((3,), False), ((3, 2), False)])
+def test_what_a_rule_says_is_held_against_what_there_is(shape: tuple[int, ...], right: bool) -> None:
+    _check_values([OPAQUE], [torch.zeros(shape)])
+    with nullcontext() if right else pytest.raises(NoRule, match="leaves another number of channels"):
+        _check_values([Value(np.arange(3), 1)], [torch.zeros(shape)])
+
+
+@pytest.mark.parametrize("made", [lambda x: torch.zeros_like(X), lambda x: x.flip(1)[:, :3]], ids=["constant", "lost"])
+def test_a_layer_of_another_width_than_what_reaches_it_from_no_layer(made: Callable[..., torch.Tensor]) -> None:
+    model = Net(lambda m, x, given: made(torch.cat([x, x], 1)))
+    with pytest.raises(ModelError, match=r"^last takes 4 channels, but 3 reach it: the model was pruned by halves"):
+        trace(model, X)
+
+
+@torch.jit.script
+def made_unwatched() -> torch.Tensor:
+    return torch.ones([1], dtype=torch.float64)
+
+
+def test_what_is_made_where_nobody_watches_is_made_as_it_says() -> None:
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        assert made_unwatched().dtype is torch.float64
+        return x * made_unwatched()
+
+    assert trace(Net(code), X).by_name["first"].free.all()
+
+
+def test_what_was_lost_beside_the_input_is_lost() -> None:
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        return torch.where(given.mean(1, True) > 0, x, 2 * x) + m.twin(given)
+
+    graph = trace(Net(code), X)
+    assert not graph.by_name["first"].free.any()
+    assert "joins channels that were lost at an earlier barrier" in graph.by_name["twin"].reason
+
+
+def test_a_width_that_a_layer_of_torch_holds_is_stated_nowhere_else() -> None:
+    graph = exact(Net(lambda m, x, given: x.flatten(2).view(2, m.last.in_channels, 6, 6) if len(x) == 2 else x))
+    assert graph.by_name["first"].free.all()
+    assert graph.widths == ()
+
+
+def test_who_splits_is_said() -> None:
+    graph = trace(Net(lambda m, x, given: torch.cat(x.split(m.other(given).shape[1], 1), 1)), X)
+    assert "the network splits them by a width it holds" in {balance.reason for balance in graph.balances}
+
+
+def test_what_layers_read_is_told_of_weights_alone() -> None:
+    graph = trace(Net(FOLLOWED["a scale taken whole"]), X)
+    first = graph.by_name["first"].groups
+    assert {name: groups.tolist() for name, groups in graph.weight_inputs.items()} == {
+        "first": [0, 0, 0],
+        "last": first.tolist(),
+    }
+    assert graph.weight_outputs.keys() == {"first", "last"}
+    assert (graph.weight_outputs["first"] == first).all()
+
+
+def test_a_depthwise_convolution_of_two_channels() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1, groups=2), nn.ReLU(), nn.Conv2d(2, 2, 1)).double()
+    graph = trace(model.eval(), X)
+    plan = PrunePlan.from_keep(graph, {"0": [1]})
+    small = compact(model, plan, graph)
+    verify(mask(model, plan, graph), small, X)
+    assert (small[1].groups, small[1].in_channels, small[1].out_channels) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("function", "kwargs", "writes"),
+    [
+        *((getattr(torch.Tensor, f"__{name}__"), {}, True) for name in ("iadd", "imul", "ipow", "setitem", "ior")),
+        *((getattr(torch.Tensor, f"__{name}__"), {}, False) for name in ("add", "invert", "getitem", "radd")),
+        *((torch.relu_, {}, True), (torch.relu, {}, False), (torch.ops.aten.add_.Tensor, {}, True)),
+        *((F.relu, {"inplace": True}, True), (F.relu, {"inplace": False}, False)),
+        *((torch.add, {"out": torch.empty(0)}, True), (torch.add, {"out": None}, False)),
+    ],
+)
+def test_what_a_call_writes_into(function: Callable[..., object], kwargs: dict[str, Any], writes: bool) -> None:
+    assert writes_in_place(function, kwargs) is writes
+
+
+def test_a_stand_in_of_yoloe_runs_what_reads_the_visual_prompts() -> None:
+    """As many maps as the head has levels, and a mask for one prompt as large as the first."""
+
+    class Head(nn.Module):
+        def forward(self, x: list[torch.Tensor], more: int, *, named: int) -> tuple[int, int, int]:
+            return len(x), more, named
+
+    head, maps, seen = Head(), [torch.zeros(2, 4, 6, 5), torch.zeros(2, 4, 3, 3), torch.zeros(2, 1, 1, 1)], []
+    assert prompted_head(head, maps, 7, named=8) == (3, 7, 8)
+    head.nl, head.savpe = 2, lambda given, mask: seen.append((len(given), mask.shape, float(mask.min())))
+    assert prompted_head(head, maps, 7, named=8) == (3, 7, 8)
+    assert seen == [(2, (2, 1, 6, 5), 1.0)]
