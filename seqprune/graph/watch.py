@@ -262,7 +262,7 @@ def _why_no_fit(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[str
     value = r.value(x)
     sources = (
         ""
-        if value is None or value.atoms is None
+        if value is None or value.atoms is None or value.fixed
         else " from " + ", ".join(dict.fromkeys(r.layer_of(a) for a in value.atoms.tolist()))
     )
     if value is not None and value.fixed and not r.has_layers:

@@ -106,7 +106,7 @@ WHOLE: dict[str, tuple[Code, str]] = {
     ),
     "a scale that what was lost has met": (
         lambda m, x, given: [m.twin(given).flip(1) * m.scale.view(-1, 1, 1), x * m.scale.view(-1, 1, 1)][1],
-        "reads the parameter",
+        "held by one tensor that is used twice",
     ),
     "a parameter of rows and columns": (lambda m, x, given: x * m.square.view(-1, 1, 1), "no rule|parameter|constant"),
     "one entry of a scale": (lambda m, x, given: x * m.scale.view(-1, 1, 1) * m.scale[-1], "reads the parameter"),
@@ -282,13 +282,13 @@ def test_what_is_made_where_nobody_watches_is_made_as_it_says() -> None:
     assert trace(Net(code), X).by_name["first"].free.all()
 
 
-def test_what_was_lost_beside_the_input_is_lost() -> None:
+def test_what_was_lost_stays_and_what_it_chooses_among_is_followed() -> None:
     def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
-        return torch.where(given.mean(1, True) > 0, x, 2 * x) + m.twin(given)
+        return torch.where(m.twin(given).mean(1, True) > 0, x, 2 * x)
 
-    graph = trace(Net(code), X)
-    assert not graph.by_name["first"].free.any()
-    assert "joins channels that were lost at an earlier barrier" in graph.by_name["twin"].reason
+    graph = exact(Net(code))
+    assert graph.by_name["first"].free.all()
+    assert "reduces over channels" in graph.by_name["twin"].reason
 
 
 def test_a_width_that_a_layer_of_torch_holds_is_stated_nowhere_else() -> None:
