@@ -19,7 +19,7 @@ from seqprune.budget.cost import gflops, latencies_ms, parameters
 from seqprune.budget.factoring import share_left
 from seqprune.budget.meet import FAR
 from seqprune.budget.price import Price, operations
-from seqprune.budget.size import LEAST_LEFT, MOST_LEFT, Candidate, best, candidates, split
+from seqprune.budget.size import LEAST_LEFT, MOST_LEFT, Candidate, best, candidates, folds
 from seqprune.budget.spread import TOLERANCE, Budget, _within_floor, order_of, pools, prefix_for
 from seqprune.budget.target import Target, measured_share, meeting, price_of
 from seqprune.budget.units import Units
@@ -367,17 +367,17 @@ def test_no_size_below_one_that_is_enough_is_looked_at() -> None:
 
 def test_where_nothing_is_known_the_middle_is_taken() -> None:
     found = [Candidate(96, 0.7), Candidate(80, 0.86), Candidate(64, 0.99)]
-    assert best(found, lambda _: math.nan, 256).imgsz == 80
-    assert best(found, lambda each: math.nan if each.imgsz == 80 else each.left, 256).imgsz == 64
+    assert best(found, lambda _: math.nan, 0.0).imgsz == 80
+    assert best(found, lambda each: math.nan if each.imgsz == 80 else each.left, 0.0).imgsz == 64
 
 
-def test_one_image_in_four_is_held_out_evenly_by_name() -> None:
+def test_either_half_of_few_images_judges_by_turns_of_their_names() -> None:
     files = [Path(f"{number}.jpg") for number in range(8)]
-    fitted, held = split(files[::-1])
-    assert [file.stem for file in held] == ["2", "6"]
-    assert [file.stem for file in fitted] == ["0", "1", "3", "4", "5", "7"]
-    with pytest.raises(InputError, match="7 train images are too few to choose a size by: give 8"):
-        split(files[:7])
+    first, second = folds(files[::-1], files)
+    assert first.held == second.fitted == files[::2]
+    assert second.held == first.fitted == files[1::2]
+    with pytest.raises(InputError, match="7 train images are too few to choose a size by: give 8 or leave size out"):
+        folds(files[:7], files)
 
 
 def test_savings_are_what_one_more_would_save() -> None:
