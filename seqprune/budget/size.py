@@ -100,7 +100,7 @@ def candidates(
     return found
 
 
-def best(found: Sequence[Candidate], worth: Callable[[Candidate], float], chance: float) -> Candidate:
+def best(found: Sequence[Candidate], worth: Callable[[Candidate], float], margin: float) -> Candidate:
     """The one worth most; where nothing can be measured, the one that leaves the middle to others.
 
     The smallest is tried first: a larger one, with more done to the network, has to be better than by chance, and none
@@ -109,7 +109,7 @@ def best(found: Sequence[Candidate], worth: Callable[[Candidate], float], chance
     Args:
         found: the largest first.
         worth: NaN where it cannot be measured, ``-inf`` where it is not possible.
-        chance: part of what one is worth by which another has to be better.
+        margin: part of what one is worth by which another has to be better, see :func:`chance`.
 
     Raises:
         InputError: none is possible.
@@ -120,7 +120,7 @@ def best(found: Sequence[Candidate], worth: Callable[[Candidate], float], chance
         value = worth(each)
         if value != -math.inf:
             possible.append(each)
-        if math.isfinite(value) and (taken is None or value > (1 + chance) * most):
+        if math.isfinite(value) and (taken is None or value > (1 + margin) * most):
             taken, most = each, value
         elif value < HOPELESS * most:
             break

@@ -100,7 +100,7 @@ class Bench:
 
     def recall(self, of: Sequence[tuple[float, str]]) -> None:
         """Every process gets the unpruned network's row, and those of an earlier comparison of these methods."""
-        names = [name for target, method in of for name in self._names(target, method)]
+        names = [name for target, method in of for name in (*self._runs(target, method), _small(target, method))]
         known = self.ranks.first(lambda: {name: self.state.read_plain(f"row-{name}") for name in names})
         self._found.update({name: row["found"] for name, row in known.items() if row is not None})
         self._found[UNPRUNED] = self.unpruned.plain()  # here, where all of them ask for it
@@ -113,15 +113,14 @@ class Bench:
                 self.state.write_plain(f"row-{name}", {"found": found[name]})
         self._found.update(found)
 
-    def _names(self, target: float, method: str) -> list[str]:
-        """Under which the rows of a method are kept."""
-        runs = [f"{target!r}-{method}-{number}" for number in range(len(self.samples))]
-        return [*runs, f"{target!r}-{_in_eight_bits(method)}"]
+    def _runs(self, target: float, method: str) -> list[str]:
+        """Names under which the rows of a method are kept, one a sample."""
+        return [f"{target!r}-{method}-{number}" for number in range(len(self.samples))]
 
     def pruned(self, row: Row, prune: Method, tell: Callable[[Row], None]) -> Row:
         """The row's mean over all samples; with its reason where one of them failed."""
         runs: list[Row] = []
-        for number, name in zip(range(len(self.samples)), self._names(row.target, row.method), strict=False):
+        for number, name in enumerate(self._runs(row.target, row.method)):
             run = self.kept(name, partial(self.run, row, prune, number))
             if run.reason:
                 return run
@@ -157,7 +156,7 @@ class Bench:
     def quantised(self, row: Row, prune: Method | None = None) -> Row:
         """The same network in eight bits, calibrated on the first sample; pruned again if an earlier run did."""
         name = _in_eight_bits(row.method)
-        return self.kept(f"{row.target!r}-{name}", partial(self._quantised, row, name, prune))
+        return self.kept(_small(row.target, row.method), partial(self._quantised, row, name, prune))
 
     def _quantised(self, row: Row, name: str, prune: Method | None) -> Row:
         assert self.tool is not None  # noqa: S101 - whoever asks for it has one
@@ -218,3 +217,8 @@ class Bench:
 
 def _in_eight_bits(method: str) -> str:
     return EIGHT_BITS if method == UNPRUNED else f"{method}+{EIGHT_BITS}"
+
+
+def _small(target: float, method: str) -> str:
+    """The name under which the row of a method in eight bits is kept."""
+    return f"{target!r}-{_in_eight_bits(method)}"

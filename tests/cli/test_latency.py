@@ -12,7 +12,7 @@ from clocks import OF_EIGHT_BITS, OVERHEAD, count_time
 import seqprune.runtimes.where as where
 from seqprune.engine.listener import Listener
 from seqprune.engine.settings import Choose, Look
-from seqprune.errors import InputError, ModelError
+from seqprune.errors import InputError, LostError, ModelError
 from seqprune.plan import PrunePlan
 from seqprune.yolo.task import sized
 from seqprune.yolo.task.subject import _eight_bits_for
@@ -72,6 +72,23 @@ def test_a_size_at_which_the_target_cannot_be_met_is_not_chosen(
     report = prune(run, data, tmp_path, *asked)
     assert len(tried) == 1
     assert report["settings"]["size"] == 32
+
+
+@pytest.mark.slow
+def test_images_that_are_gone_are_no_size_at_which_the_target_cannot_be_met(
+    run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever failed in a trial passed for that, and another size was taken without a word."""
+    count_time(monkeypatch)
+
+    def gone(*_given: object) -> None:
+        raise LostError("an image is gone")
+
+    monkeypatch.setattr(sized.Engine, "repair", gone)
+    asked = ("--by", "factors,size", "--target", "latency=0.5", "--no-val", "--imgsz", "96", "--project", tmp_path)
+    code, _, err = run("prune", "yolov8n.yaml", "--data", data, *QUICK, *asked)
+    assert code != 0
+    assert "an image is gone" in err
 
 
 @pytest.mark.long

@@ -7,17 +7,18 @@ import threading
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 from weakref import ref
 
 import pytest
 import torch
+from exactness import exact_on
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, PlanError, SeqPruneError, VerificationError
-from seqprune.graph import ChannelGraph
 from seqprune.graph.copying import copied
 from seqprune.graph.unwatched import wrap_scripted
 from seqprune.testing.networks import random_plan, randomise
@@ -42,12 +43,7 @@ class Keeping(nn.Module):
         return self.last(y)
 
 
-def exact(model: nn.Module) -> ChannelGraph:
-    graph = trace(model, X)
-    for seed in range(3):
-        plan = random_plan(graph, seed)
-        verify(mask(model, plan, graph), compact(model, plan, graph), X)
-    return graph
+exact = partial(exact_on, X)
 
 
 def test_a_network_that_keeps_an_activation() -> None:

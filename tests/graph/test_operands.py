@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from exactness import exact_on
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError
-from seqprune.graph import ChannelGraph
 from seqprune.graph.names import writes_in_place
 from seqprune.graph.standins.ultralytics import prompted_head
 from seqprune.graph.values import OPAQUE, NoRule, Value
 from seqprune.graph.watch import _check_values
-from seqprune.testing.networks import random_plan, randomise
+from seqprune.testing.networks import randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 Code = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -44,12 +45,7 @@ class Net(nn.Module):
         return self.last(self.code(self, self.first(x), x))
 
 
-def exact(model: nn.Module) -> ChannelGraph:
-    graph = trace(model, X)
-    for seed in range(2):
-        plan = random_plan(graph, seed)
-        verify(mask(model, plan, graph), compact(model, plan, graph), X)
-    return graph
+exact = partial(exact_on, X, plans=2)
 
 
 def tokens(x: torch.Tensor) -> torch.Tensor:

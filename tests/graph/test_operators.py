@@ -4,16 +4,17 @@ across channels the same operators pin them or, where removed ones add nothing, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from exactness import exact_on
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from seqprune import compact, mask, trace, verify
-from seqprune.graph import ChannelGraph
-from seqprune.testing.networks import random_plan, randomise
+from seqprune import trace
+from seqprune.testing.networks import randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 WIDTH = 8
@@ -40,12 +41,7 @@ class Net(nn.Module):
         return self.last(self.between(self, self.first(x).relu()))
 
 
-def exact(model: nn.Module) -> ChannelGraph:
-    graph = trace(model, X)
-    for seed in range(3):
-        plan = random_plan(graph, seed)
-        verify(mask(model, plan, graph), compact(model, plan, graph), X)
-    return graph
+exact = partial(exact_on, X)
 
 
 def heads(n: Any, x: torch.Tensor, *shape: int) -> torch.Tensor:

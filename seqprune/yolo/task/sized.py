@@ -43,13 +43,14 @@ def sized(
     *,
     imgsz: int,
     batch: int,
-    images: int | None,
+    looked_at: Sequence[Path],
     device: torch.device,
     seed: int,
 ) -> tuple[int, float]:
     """The size, and the share of the cost there that is left to the other moves; 1 where they have nothing to do.
 
-    Accuracy counts classes by their objects, which moves least for nothing. ``watch`` measures time.
+    Accuracy counts classes by their objects, which moves least for nothing. ``watch`` measures time; ``looked_at`` are
+    the train images of the run.
 
     Raises:
         InputError: a target that no size helps to meet, or a network whose accuracy cannot be measured by boxes.
@@ -66,11 +67,9 @@ def sized(
     found = candidates(imgsz, target.share, cost, step, others=way.by != ("size",))
     if len(found) == 1:
         return found[0].imgsz, found[0].left
-    how: dict[str, Any] = {"imgsz": imgsz, "batch": batch, "names": detector.names, "seed": seed, "labelled": False}
-    about_images = partial(DetectionImages, data, **how)
-    looked_at = about_images(images=images).files
-    known = sorted({*looked_at, *about_images(images=MOST_KNOWN).files})
-    labelled = _labelled(known)
+    how: dict[str, Any] = {"batch": batch, "names": detector.names, "seed": seed}
+    others = DetectionImages(data, imgsz=imgsz, images=MOST_KNOWN, labelled=False, **how)
+    labelled = _labelled(sorted({*looked_at, *others.files}))
     apart = folds(looked_at, labelled)
     with ExitStack() as stack:
 
@@ -136,10 +135,8 @@ class _Trial:
             return alone
         before = after = 0.0
         for fit, test in self.tests:
-            try:
-                pruned = self._pruned(each, fit)
-            except InputError as why:
-                self.told.note(f"at {each.imgsz} pixels the target cannot be met: {why}")
+            pruned = self._pruned(each, fit)
+            if pruned is None:
                 return -math.inf
             both = [self.measure(network, test, imgsz=each.imgsz) for network in (self.detector.model, pruned)]
             before, after = before + both[0], after + both[1]
@@ -150,11 +147,8 @@ class _Trial:
         )
         return found
 
-    def _pruned(self, each: Candidate, images: Path) -> nn.Module:
-        """
-        Raises:
-            InputError: the target cannot be met.
-        """
+    def _pruned(self, each: Candidate, images: Path) -> nn.Module | None:
+        """The network as it would be there; ``None``, and a note, where the target cannot be met."""
         detector, model, watch = self.detector, self.detector.model, self.watch
         about_images: dict[str, Any] = {"imgsz": each.imgsz, "batch": self.batch, "names": detector.names}
         seen = DetectionImages(images, stride=detector.stride, labelled=False, **about_images)
@@ -165,7 +159,12 @@ class _Trial:
             if watch is not None:
                 engine = replace(engine, watch=replace(watch, task=task))
             left = left_to_others(self.way, each.left)
-            decided = decide(engine, left, **self.how, relevance=engine.weigh_errors(), compared=False)
+            relevance = engine.weigh_errors()
+            try:
+                decided = decide(engine, left, **self.how, relevance=relevance, compared=False)
+            except InputError as why:
+                self.told.note(f"at {each.imgsz} pixels the target cannot be met: {why}")
+                return None
             with closing(decided.engine):
                 repaired, _ = decided.engine.repair(decided.chosen, self.way.recover, decided.relevance)
                 inside.stage("measure", None)

@@ -161,6 +161,7 @@ def _best_size(
 ) -> tuple[int, float]:
     """The size of the images, and the share that is left to the other moves; found now or by an earlier run."""
     watch = Stopwatch(look.where, task, state) if way.by_time else None
+    looked_at = task.images.files if isinstance(task.images, FileImages) else ()
 
     def find() -> list[float]:
         return list(
@@ -176,7 +177,7 @@ def _best_size(
                 ),
                 imgsz=look.imgsz or detector.imgsz,
                 batch=look.batch,
-                images=look.images,
+                looked_at=looked_at,
                 device=device,
                 seed=choose.seed,
             )
