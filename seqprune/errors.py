@@ -34,6 +34,10 @@ class LostError(DataError):
     """Images that were there when a run began are gone: the work failed (exit code 1), and what was found stays."""
 
 
+class TargetError(InputError):
+    """A target cannot be met by what may leave: with other moves, or on smaller images, it may be."""
+
+
 class PlanError(InputError):
     """A keep set is impossible, or a plan belongs to another model."""
 

@@ -22,7 +22,7 @@ from seqprune.budget.price import operations
 from seqprune.budget.second_order import scaled_weight
 from seqprune.budget.target import Target
 from seqprune.budget.timed import STEP, Times, times_of
-from seqprune.errors import InputError
+from seqprune.errors import TargetError
 from seqprune.graph.factor import Factor, First, Weights, aligned, factorable, factored
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
@@ -96,7 +96,7 @@ class Factoring:
             ranks: processes that come to the same; the first of them decides.
 
         Raises:
-            InputError: the target cannot be met by factors alone.
+            TargetError: the target cannot be met by factors alone.
         """
         factors, weights = ranks.first(partial(self._decided, target, inputs, step, nearest))
         model = factored(self.model, factors, weights)
@@ -112,7 +112,7 @@ class Factoring:
         def choose(share: float) -> Chosen:
             found = cheapest(self.curves, lambda each: whole - saved(each) <= share * whole, step, nearest=nearest)
             if found is None:
-                raise InputError(
+                raise TargetError(
                     f"factors alone do not bring this network to {target.kind}={target.share:g}: let channels go too, "
                     "take a greater target or protect less"
                 )

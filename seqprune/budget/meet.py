@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from seqprune.errors import InputError
+from seqprune.errors import TargetError
 
 T = TypeVar("T")
 NEAR, FAR = 0.02, 0.05
@@ -30,16 +30,16 @@ def meet(
         nearest: whether it may be far above.
 
     Raises:
-        InputError: nothing can be chosen or, without ``nearest``, whatever was tried leaves more than ``FAR`` above
+        TargetError: nothing can be chosen or, without ``nearest``, whatever was tried leaves more than ``FAR`` above
             the target.
     """
     found: list[tuple[float, T]] = []
     share, low, high = target, 0.0, 1.0
-    refused: InputError | None = None
+    refused: TargetError | None = None
     for _ in range(rounds):
         try:
             made = choose(share)
-        except InputError as error:
+        except TargetError as error:
             refused, low = error, max(low, share)
             share = (low + high) / 2
             continue
@@ -55,7 +55,7 @@ def meet(
         raise refused
     left, made = min(found, key=lambda each: abs(each[0] / target - 1))
     if left > target * (1 + FAR) and not nearest:
-        raise InputError(
+        raise TargetError(
             f"latency={target:g} cannot be met, {left:.3f} of the time stays at the least: take a greater target "
             "(--target), protect less (--protect), or allow more moves (--by)"
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.polynomial import Polynomial
 
-from seqprune.errors import InputError
+from seqprune.errors import InputError, TargetError
 
 STEP = 32
 LEAST_LEFT, MOST_LEFT = 0.7, 0.95
@@ -82,7 +82,7 @@ def candidates(
         other moves.
 
     Raises:
-        InputError: no size that leaves enough of the network would do.
+        TargetError: no size that leaves enough of the network would do.
     """
     whole = cost(imgsz)
     found = []
@@ -94,7 +94,7 @@ def candidates(
         if others and LEAST_LEFT <= left <= MOST_LEFT:
             found.append(Candidate(size, left))
     if not found:
-        raise InputError(
+        raise TargetError(
             f"no multiple of {step} below {imgsz} pixels brings the cost to {target:g}: take a greater target"
         )
     return found
@@ -112,7 +112,7 @@ def best(found: Sequence[Candidate], worth: Callable[[Candidate], float], margin
         margin: part of what one is worth by which another has to be better, see :func:`chance`.
 
     Raises:
-        InputError: none is possible.
+        TargetError: none is possible.
     """
     taken, most = None, math.nan
     possible = []
@@ -127,7 +127,7 @@ def best(found: Sequence[Candidate], worth: Callable[[Candidate], float], margin
     if taken is not None:
         return taken
     if not possible:
-        raise InputError("at none of the sizes that were tried the target can be met: take a greater target (--target)")
+        raise TargetError("at none of the sizes tried the target can be met: take a greater target (--target)")
     return min(possible, key=lambda each: abs(each.left - (LEAST_LEFT + 1) / 2))
 
 

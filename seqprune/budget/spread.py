@@ -11,7 +11,7 @@ import numpy as np
 
 from seqprune.budget.price import FloatArray, Price
 from seqprune.budget.surgeon import RIDGE
-from seqprune.errors import InputError
+from seqprune.errors import InputError, TargetError
 from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
 
 Spread = Literal["uniform", "global", "absolute"]
@@ -69,7 +69,7 @@ def prefix_for(
         ``[group_count]``, what is removed: legal.
 
     Raises:
-        InputError: not even all of the order meets it.
+        TargetError: not even all of the order meets it.
     """
     # What leaves late is given back first.
     scores: FloatArray = np.full(graph.group_count, float(len(order)))
@@ -97,7 +97,7 @@ def prefix_for(
     # A shorter beginning met it already, and is not asked again: time would tell something else every time.
     left = 0.0 if low < len(order) else share(found)
     if left > budget.target * (1 + TOLERANCE):
-        raise InputError(
+        raise TargetError(
             f"a target of {budget.target * budget.of:g} cannot be met, {left * budget.of:.3f} stays at the least, "
             f"with it {budget.floor:g} of every layer: take a greater target (--target), protect less "
             "(--protect), or round counts up by less (--round-to 1)"
@@ -154,8 +154,8 @@ def by_scores(
         ``[group_count]``, what is removed: legal, and as near below the target as steps of the constraints are small.
 
     Raises:
-        InputError: a number out of range, an unknown path, scores of another shape or not finite, or a target that
-            cannot be reached.
+        InputError: a number out of range, an unknown path, or scores of another shape or not finite.
+        TargetError: the target cannot be reached.
     """
     budget = Budget(target, floor, tuple(protect), round_to)
     if scores.shape != (graph.group_count,) or not np.isfinite(scores).all():

@@ -21,7 +21,7 @@ from seqprune.engine.held import judge_of
 from seqprune.engine.presets import Way
 from seqprune.engine.steps import StepReport
 from seqprune.engine.task import Judge
-from seqprune.errors import InputError, SeqPruneError
+from seqprune.errors import LostError, SeqPruneError, TargetError
 from seqprune.graph.channels import ChannelGraph
 from seqprune.graph.factor import aligned
 from seqprune.graph.leaving import left_out, merge, removable
@@ -57,7 +57,8 @@ def without_blocks(engine: Engine, way: Way, rest: Rest, protect: Sequence[str],
     """The network to the target of ``way``, with those blocks left out that are worth it.
 
     Raises:
-        InputError: blocks alone do not meet the target, or nothing of a path to protect.
+        InputError: nothing of a path to protect.
+        TargetError: blocks alone do not meet the target.
     """
     return _Leaving(engine, way, rest, relevance).best(protect)
 
@@ -119,6 +120,8 @@ class _Leaving:
             try:
                 saved = 1 - self._share((block,))
                 loss = self._number((block,), "alone", partial(self._alone_loss, block, judge)) - whole
+            except LostError:
+                raise
             except (SeqPruneError, *NETWORK_FAILS):
                 continue  # code of its own asks for it
             if saved > 0:
@@ -139,7 +142,7 @@ class _Leaving:
                 if self._share(out) <= self.target.share:
                     return self._told(self._with(out, 1.0))
         left = self._share(out)
-        raise InputError(
+        raise TargetError(
             f"blocks alone do not bring this network to {self.target.kind}={self.target.share:g}: without the "
             f"{len(out)} that may be left out {left:.0%} remain; let channels go too, or take a greater target"
         )
@@ -149,6 +152,8 @@ class _Leaving:
         self.engine.told.stage(f"try without {len(blocks)} blocks: {number}", None)
         try:
             left = self._with(blocks, self.target.share / self._share(blocks))
+        except LostError:
+            raise
         except SeqPruneError:
             return None
         return left, self._loss(left, judge)

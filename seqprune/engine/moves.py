@@ -20,7 +20,7 @@ from seqprune.engine.leaving import without_blocks
 from seqprune.engine.presets import Way
 from seqprune.engine.steps import StepReport, reports
 from seqprune.engine.task import Judge
-from seqprune.errors import InputError
+from seqprune.errors import TargetError
 from seqprune.graph.factor import Factor, factorable, factored, full_rank
 from seqprune.observe.relevance import Relevance
 from seqprune.plan import PrunePlan
@@ -72,7 +72,8 @@ def decide(
             on the runtime: in one that starts slowly it may save nothing, however few channels are between.
 
     Raises:
-        InputError: the target cannot be met by them, or nothing of a path to protect.
+        InputError: nothing of a path to protect.
+        TargetError: the target cannot be met by them.
     """
     assert way.target is not None  # noqa: S101 - the other ways are front to back
     if way.target.share >= 1:  # the size of the images does it
@@ -127,19 +128,19 @@ class _Pairs:
     def best(self, judge: Judge) -> Decided:
         """With as many pairs as there may be, with half of what they save, or with none: what changes outputs least."""
         found: list[tuple[float, Decided]] = []
-        refused: InputError | None = None
+        refused: TargetError | None = None
         for share in (self.most, (1 + self.most) / 2, 1.0):
             self.engine.told.stage(f"try pairs that leave {share:.0%} of the time", None)
             try:
                 made = self.to(share, self.engine.aside())
-            except InputError as error:
+            except TargetError as error:
                 refused = error
                 continue
             loss = partial(self._loss, judge, made)
             name = f"pairs-to-{share:.4f}"
             found.append((self.engine.ranks.first(partial(self.engine.state.number, name, loss)), made))
         if not found:
-            raise refused or InputError("nothing meets the target")
+            raise refused or TargetError("nothing meets the target")
         _, made = min(found, key=lambda each: each[0])
         for step in made.chosen.steps:
             self.engine.told.step(step)

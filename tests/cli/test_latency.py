@@ -75,18 +75,17 @@ def test_a_size_at_which_the_target_cannot_be_met_is_not_chosen(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("where", [(sized, "decide"), (sized.Engine, "repair")], ids=["choice", "repair"])
 def test_images_that_are_gone_are_no_size_at_which_the_target_cannot_be_met(
-    run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: tuple[Any, str]
 ) -> None:
     """Whatever failed in a trial passed for that, and another size was taken without a word."""
     count_time(monkeypatch)
 
-    def gone(_engine: Any, chosen: Any, recover: str, *_relevance: object) -> Any:
-        if recover != "none":  # at the size that is enough alone nothing is repaired
-            raise LostError("an image is gone")
-        return chosen.masked, ()
+    def gone(*_given: object, **_more: object) -> Any:
+        raise LostError("an image is gone")
 
-    monkeypatch.setattr(sized.Engine, "repair", gone)
+    monkeypatch.setattr(*where, gone)
     asked = ("--by", "factors,size", "--target", "latency=0.5", "--no-val", "--imgsz", "96", "--project", tmp_path)
     code, _, err = run("prune", "yolov8n.yaml", "--data", data, *QUICK, *asked)
     assert code != 0

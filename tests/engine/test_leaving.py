@@ -13,7 +13,7 @@ from torch import nn
 
 from seqprune.engine import leaving
 from seqprune.engine.modules import restore
-from seqprune.errors import InputError, ModelError
+from seqprune.errors import InputError, LostError, ModelError
 from seqprune.run import PruneResult, prune
 from seqprune.surgery import compact
 from seqprune.testing.networks import Unit, randomise
@@ -100,6 +100,21 @@ def test_where_every_block_adds_much_channels_go_alone(images: Any, monkeypatch:
     result = pruned(images, by=("channels", "blocks"), target="flops=0.9")
     assert result.plan.blocks == ()
     assert result.plan.layers
+
+
+@pytest.mark.parametrize("trial", ["_alone_loss", "_with"])
+def test_images_that_are_gone_are_told(images: Any, monkeypatch: pytest.MonkeyPatch, trial: str) -> None:
+    """They passed for a block that cannot leave, and whatever else there was to try was taken."""
+    real = getattr(leaving._Leaving, trial)
+
+    def gone(self: Any, blocks: Any, *about: Any) -> Any:
+        if blocks:
+            raise LostError("an image is gone")
+        return real(self, blocks, *about)
+
+    monkeypatch.setattr(leaving._Leaving, trial, gone)
+    with pytest.raises(LostError):
+        pruned(images, by=("blocks", "channels"))
 
 
 class Killed(BaseException):

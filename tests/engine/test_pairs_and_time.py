@@ -12,7 +12,7 @@ from seqprune.engine.listener import Listener
 from seqprune.engine.moves import Decided, _Pairs
 from seqprune.engine.state import State
 from seqprune.engine.steps import StepReport
-from seqprune.errors import InputError
+from seqprune.errors import TargetError
 from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.plan import PrunePlan
 
@@ -33,12 +33,12 @@ class Engine:
 class Pairs(_Pairs):
     """What each share of the pairs loses, or why it cannot be; told of as one step."""
 
-    def __init__(self, losses: dict[float, float | InputError], told: Listener) -> None:
+    def __init__(self, losses: dict[float, float | TargetError], told: Listener) -> None:
         self.losses, self.engine, self.relevance, self.most = losses, Engine(told), None, min(losses)  # type: ignore[assignment]
 
     def to(self, share: float, engine: Any = None) -> Decided:
         loss = self.losses[share]
-        if isinstance(loss, InputError):
+        if isinstance(loss, TargetError):
             raise loss
         step = StepReport(str(share), 0, 1, 1, 1)
         engine.told.step(step)
@@ -51,7 +51,7 @@ class Pairs(_Pairs):
         ({0.8: 3.0, 0.9: 2.0, 1.0: 1.0}, "1.0"),
         ({0.8: 3.0, 0.9: 1.0, 1.0: 2.0}, "0.9"),
         ({0.8: 1.0, 0.9: 1.0, 1.0: 1.0}, "0.8"),  # as it would be without trying
-        ({0.8: InputError("too narrow"), 0.9: InputError("too narrow"), 1.0: 9.0}, "1.0"),
+        ({0.8: TargetError("too narrow"), 0.9: TargetError("too narrow"), 1.0: 9.0}, "1.0"),
     ],
 )
 def test_what_changes_the_outputs_least_is_kept_and_told_once(losses: dict[float, Any], kept: str) -> None:
@@ -64,8 +64,8 @@ def test_what_changes_the_outputs_least_is_kept_and_told_once(losses: dict[float
 
 
 def test_where_nothing_meets_the_target_the_last_reason_is_said() -> None:
-    reasons = {share: InputError(f"at {share}") for share in (0.8, 0.9, 1.0)}
-    with pytest.raises(InputError, match=r"at 1\.0"):
+    reasons = {share: TargetError(f"at {share}") for share in (0.8, 0.9, 1.0)}
+    with pytest.raises(TargetError, match=r"at 1\.0"):
         Pairs(dict(reasons), Listener()).best(lambda _: 0.0)
 
 

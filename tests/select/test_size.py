@@ -55,7 +55,7 @@ def test_the_best_is_taken_and_what_cannot_be_measured_is_not() -> None:
     assert best(found, lambda each: worths[each.imgsz], CHANCE / 16).imgsz == 608
     assert best(found, lambda each: math.nan, CHANCE / 16).left == 0.8  # nothing to choose by: the middle
     assert best(found, lambda each: math.nan if each.left > 0.9 else -math.inf, CHANCE / 16).left > 0.9
-    with pytest.raises(InputError, match="at none of the sizes that were tried the target can be met"):
+    with pytest.raises(InputError, match="at none of the sizes tried the target can be met"):
         best(found, lambda each: -math.inf, CHANCE / 16)
 
 

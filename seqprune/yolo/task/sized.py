@@ -20,7 +20,7 @@ from seqprune.engine.listener import Listener, within
 from seqprune.engine.moves import decide
 from seqprune.engine.presets import Way
 from seqprune.engine.stopwatch import Stopwatch
-from seqprune.errors import InputError
+from seqprune.errors import InputError, TargetError
 from seqprune.graph.copying import copied
 from seqprune.surgery import compact
 from seqprune.yolo.data.images import DetectionImages
@@ -162,7 +162,7 @@ class _Trial:
             relevance = engine.weigh_errors()
             try:
                 decided = decide(engine, left, **self.how, relevance=relevance, compared=False)
-            except InputError as why:
+            except TargetError as why:
                 self.told.note(f"at {each.imgsz} pixels the target cannot be met: {why}")
                 return None
             with closing(decided.engine):
