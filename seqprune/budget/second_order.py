@@ -116,7 +116,7 @@ def _sources(
     names = [name for name in names if name in leader]
     known = np.ones(graph.group_count, bool)
     for cut in graph.slices:
-        if cut.dead is None and cut.module not in names:
+        if cut.dead is None and cut.module in graph.by_name and cut.module not in names:  # a PReLU reads no channel
             known[cut.groups.ravel()] = False
     covariances = {name: seen.products[0].div_(seen.count) for name, seen in moments.items()}
     read = {name: covariances[leader[name]] for name in names}

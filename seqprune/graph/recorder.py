@@ -142,7 +142,7 @@ class Recorder(Written):
 
     def foreign(self, args: Any, op: str) -> None:
         """Remembers parameters that an operator without a rule reads: their shape must not change."""
-        for tensor in map(self.parameter, tensors_in(args)):
+        for tensor in (held for each in tensors_in(args) for held in self.held_in(each)):
             if id(tensor) in self._owners:
                 self._foreign.setdefault(id(tensor), f"{op} in {self.module or 'the network'} reads the parameter")
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from seqprune.graph.computed import Computed, one_for_each
 from seqprune.graph.remembered import Remembered, Storages
 from seqprune.graph.values import NoRule, Value, tensors_in
 
@@ -32,6 +33,7 @@ class Tensors:
         self._owners: dict[int, list[Owner]] = {}
         self._versions: dict[int, int] = {}
         self._views: Remembered[torch.Tensor] = Remembered()
+        self._computed: Remembered[Computed] = Remembered()
         self.modules: dict[str, nn.Module] = dict(self.model.named_modules())
         for path, module in self.modules.items():
             tensors = (*module._parameters.items(), *module._buffers.items())
@@ -72,13 +74,38 @@ class Tensors:
         return bool(self.owners(tensor)) and self._versions[id(tensor)] == _version(tensor)
 
     def adopt_view(self, view: torch.Tensor, parameter: torch.Tensor) -> None:
-        """Takes ``view`` for ``parameter``: the same numbers, with dimensions of size one around them."""
-        self._views.set(view, parameter)
+        """Takes ``view`` for ``parameter``: the same numbers, with dimensions of size one around them.
+
+        ``parameter`` may also be what was worked out from some.
+        """
+        if (found := self._computed.get(parameter)) is not None:
+            self._computed.set(view, found)
+        else:
+            self._views.set(view, parameter)
 
     def parameter(self, tensor: torch.Tensor) -> torch.Tensor:
         """The parameter or buffer that ``tensor`` is a view of, else ``tensor`` itself."""
         found = self._views.get(tensor)
         return tensor if found is None else found
+
+    def set_computed(self, tensor: torch.Tensor, found: Computed) -> None:
+        self._computed.set(tensor, found)
+
+    def computed(self, tensor: torch.Tensor) -> Computed | None:
+        """What a tensor with one number for each channel was worked out from; a parameter or buffer from itself."""
+        if (found := self._computed.get(tensor)) is not None:
+            return found
+        held = self.parameter(tensor)
+        return Computed((held,), (held,)) if self.owners(held) and one_for_each(held) else None
+
+    def is_computed(self, tensor: torch.Tensor) -> bool:
+        """Whether it is worked out, and no parameter or buffer itself."""
+        return self._computed.get(tensor) is not None
+
+    def held_in(self, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The parameters and buffers that a tensor is a view of, or was worked out from."""
+        found = self._computed.get(tensor)
+        return (self.parameter(tensor),) if found is None else found.parts
 
     def shares_memory(self, tree: Any) -> bool:
         """Whether a tensor in ``tree`` lies in memory that depends on the network's input."""

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from seqprune.errors import ModelError
 from seqprune.graph.below import OperatorWatch
+from seqprune.graph.computed import JOINS, computed
 from seqprune.graph.counts import (
     Count,
     Held,
@@ -128,13 +129,14 @@ class CallWatch(TorchFunctionMode):
         value = self.recorder.value(tensor)
         if value is not None:
             return {} if value.atoms is None else {value.dim: value.atoms}
-        parameter = self.recorder.parameter(tensor)
+        parameter = self.recorder.held_in(tensor)[0]
         owners = self.recorder.owners(parameter)
         if not owners:
             return {}
         name = owners[0]
-        if parameter is not tensor:  # a view with dimensions of size one around the only one
-            return {at: Held(name.module, ((name.tensor, 0),)) for at, n in enumerate(tensor.shape) if n > 1}
+        if parameter is not tensor:  # with dimensions of size one around the only one
+            dim = next(at for at, n in enumerate(parameter.shape) if n > 1)
+            return {at: Held(name.module, ((name.tensor, dim),)) for at, n in enumerate(tensor.shape) if n > 1}
         return {at: Held(name.module, ((name.tensor, at),)) for at in range(tensor.dim())}
 
     def record(
@@ -151,15 +153,7 @@ class CallWatch(TorchFunctionMode):
         _refuse_transforms(r, tensors)
         tracked = r.reaching(tensors, name)
         if not tracked or (name in LENDS_SECOND and r.value(args[0]) is None):
-            if name in VIEWS and args and views_one_dimension(args, kwargs, out) and r.owners(args[0]):
-                r.adopt_view(out, args[0])
-                for count in counts_in(args):
-                    r.tie_counted(self.sources(args[0])[0], count.source)
-                return True
-            if name in LENDS_SHAPE:
-                r.pin_counted((args, kwargs))
-            r.foreign((args, kwargs), name)
-            return False
+            return self.untracked(name, in_place, args, kwargs, out)
         results = tensors_in(out)
         if not results and name != "setitem":
             raise ModelError(
@@ -170,6 +164,8 @@ class CallWatch(TorchFunctionMode):
             r.sized_by_data = name
         found = self.values(name, tracked, results, args, kwargs, out)
         values = r.lost(results) if found is None else found
+        if name not in JOINS:
+            r.foreign(list(filter(r.is_computed, tensors)), name)
         if in_place:
             first = args[0] if args else kwargs.get("input", tensors[0])
             for target in tensors_in(kwargs.get("out")) or [first]:
@@ -179,6 +175,24 @@ class CallWatch(TorchFunctionMode):
         for tensor, value in zip(results, values, strict=True):
             r.set_value(tensor, value)
         return found is not None
+
+    def untracked(self, name: str, in_place: bool, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
+        """Writes down what a call does with tensors of the network's own; whether that is followed."""
+        r = self.recorder
+        if name in VIEWS and args and r.owners(r.held_in(args[0])[0]) and views_one_dimension(args, kwargs, out):
+            r.adopt_view(out, args[0])
+            for count in counts_in(args):
+                r.tie_counted(self.sources(args[0])[0], count.source)
+            return True
+        found = None if in_place else computed(name, args, kwargs, out, r.computed)
+        if found is not None:
+            if not r.owners(out):
+                r.set_computed(out, found)
+            return True
+        if name in LENDS_SHAPE:
+            r.pin_counted((args, kwargs))
+        r.foreign((args, kwargs), name)
+        return False
 
     def values(
         self,

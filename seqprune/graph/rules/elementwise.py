@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqprune.graph.channels import IntArray
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, require, rule
 from seqprune.graph.values import NoRule, Value
@@ -217,10 +218,7 @@ def joined(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> 
     atoms = value.known()
     require(out.shape[dim] == len(atoms), "broadcasts one channel over many")
     if isinstance(other, torch.Tensor) and other.dim() >= -axis and other.shape[axis] > 1:
-        held = r.parameter(other)
-        require(r.owners(held), "combines channels with a constant that has one entry per channel")
-        require(other.numel() == len(atoms), "a parameter with more than one entry per channel")
-        r.cut(held, held.shape.index(len(atoms)), atoms, None if product else 0.0)
+        _cut_beside(r, other, atoms, product=product)
         return Value(atoms, dim, value.zero, value.constant)
     adds = not product and not (isinstance(other, int | float) and other == 0)
     # A tensor that no module holds may be another one in every pass, and one with rows and columns is no one number.
@@ -228,6 +226,18 @@ def joined(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> 
     one = number or (isinstance(other, torch.Tensor) and other.numel() == 1 and r.steady(r.parameter(other)))
     nonzero = number and other != 0 and (value.nonzero if product else value.zero)
     return Value(atoms, dim, value.zero and not adds, value.steady and one, nonzero)
+
+
+def _cut_beside(r: Recorder, other: torch.Tensor, atoms: IntArray, *, product: bool) -> None:
+    """States that a constant with one number for each channel is cut with them; where it is added, it is zero then."""
+    held = r.computed(other)
+    require(held is not None or not r.owners(r.parameter(other)), "a parameter with more than one entry per channel")
+    require(held is not None, "combines channels with a constant that has one entry per channel")
+    assert held is not None  # noqa: S101 - as required
+    require(product or held.can_be_zero, "adds what is not zero where channels are")
+    zero = () if product else {id(part) for part in held.zero}
+    for part in held.parts:
+        r.cut(part, part.shape.index(len(atoms)), atoms, 0.0 if id(part) in zero else None)
 
 
 def _is_spread(value: Value, tensor: torch.Tensor, other: torch.Tensor, out: torch.Tensor) -> bool:

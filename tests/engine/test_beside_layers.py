@@ -1,0 +1,47 @@
+"""Preset accurate takes channels also where a number for each stands between two layers: that reads none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchvision.ops.misc import FrozenBatchNorm2d
+
+import seqprune
+
+
+class Scale(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(channels) + 0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight.view(1, -1, 1, 1)
+
+
+class Frozen(FrozenBatchNorm2d):
+    """As code of its own, which the class of torchvision is known without."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        bias = self.bias - self.running_mean * scale
+        return x * scale.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize("between", [nn.PReLU, Scale, Frozen, FrozenBatchNorm2d])
+@pytest.mark.parametrize(
+    "how", [{"preset": "accurate"}, {"preset": "fast", "criterion": "obs"}], ids=["accurate", "obs"]
+)
+def test_channels_behind_it_leave(between: Callable[[int], nn.Module], how: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    head = (nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), between(16), nn.Conv2d(16, 8, 3), *head).eval()
+    images = [(torch.randn(4, 3, 16, 16), torch.randint(0, 4, (4,))) for _ in range(4)]
+    result = seqprune.prune(model, images, target="flops=0.6", protect=("2",), **how)
+    small: Any = result.model
+    assert small[0].out_channels == 8
+    assert small[1].weight.numel() == 8
+    assert result.record.verify.max_rel < 1e-4
