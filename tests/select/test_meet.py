@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from seqprune.budget.meet import FAR, NEAR, ROUNDS, meet
 from seqprune.budget.timed import Line
-from seqprune.errors import InputError
+from seqprune.errors import TargetError
 
 
 def tried(
@@ -21,7 +21,7 @@ def tried(
 
     def choose(share: float) -> float:
         if share < least:
-            raise InputError(refused)
+            raise TargetError(refused)
         return share
 
     def measure(share: float) -> float:
@@ -77,9 +77,9 @@ def test_steps_that_are_coarse_end_at_the_nearest() -> None:
 
 
 def test_what_cannot_be_met_is_said_with_what_can() -> None:
-    with pytest.raises(InputError, match=r"latency=0\.5 cannot be met, 0\.6\d+ of the time stays at the least"):
+    with pytest.raises(TargetError, match=r"latency=0\.5 cannot be met, 0\.6\d+ of the time stays at the least"):
         tried(lambda share: 0.6 + 0.4 * share, 0.5)
-    with pytest.raises(InputError, match="too little"):
+    with pytest.raises(TargetError, match="too little"):
         tried(lambda share: share, 0.5, least=1.0)
     assert tried(lambda share: max(share, 0.5 * (1 + FAR / 2)), 0.5)[0] <= 0.5 * (1 + FAR)
 
@@ -104,12 +104,12 @@ def test_every_share_lies_between_what_left_too_much_and_what_left_too_little(
     def choose(share: float) -> float:
         asked.append(share)
         if share < least:
-            raise InputError("too little")
+            raise TargetError("too little")
         return share
 
     try:
         found = meet(choose, left, target, rounds, nearest=True)
-    except InputError:
+    except TargetError:
         assert all(share < least for share in asked)
     else:
         assert abs(left(found) - target) == min(abs(left(share) - target) for share in asked if share >= least)
@@ -126,12 +126,12 @@ def test_every_share_lies_between_what_left_too_much_and_what_left_too_little(
 def test_the_nearest_may_be_far_where_that_is_said() -> None:
     assert meet(lambda share: share, lambda share: 0.6 + 0.4 * share, 0.5, nearest=True) < 0.1
     for far in (False, True):
-        with pytest.raises(InputError, match="too little"):
+        with pytest.raises(TargetError, match="too little"):
             meet(lambda share: refuse(), lambda share: share, 0.5, nearest=far)
 
 
 def refuse() -> float:
-    raise InputError("too little")
+    raise TargetError("too little")
 
 
 @settings(deadline=None)
