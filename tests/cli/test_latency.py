@@ -12,7 +12,7 @@ from clocks import OF_EIGHT_BITS, OVERHEAD, count_time
 import seqprune.runtimes.where as where
 from seqprune.engine.listener import Listener
 from seqprune.engine.settings import Choose, Look
-from seqprune.errors import InputError, LostError, ModelError
+from seqprune.errors import InputError, LostError, ModelError, TargetError
 from seqprune.plan import PrunePlan
 from seqprune.yolo.task import sized
 from seqprune.yolo.task.subject import _eight_bits_for
@@ -65,7 +65,7 @@ def test_a_size_at_which_the_target_cannot_be_met_is_not_chosen(
 
     def decided(engine: Any, way: Any, **how: Any) -> Any:
         tried.append(way.target.share)
-        raise InputError("latency cannot be met")
+        raise TargetError("latency cannot be met")
 
     monkeypatch.setattr(sized, "decide", decided)
     asked = ("--by", "factors,size", "--target", "latency=0.5", "--no-val", "--imgsz", "96")
