@@ -12,7 +12,7 @@ from clocks import OF_EIGHT_BITS, OVERHEAD, count_time
 import seqprune.runtimes.where as where
 from seqprune.engine.listener import Listener
 from seqprune.engine.settings import Choose, Look
-from seqprune.errors import InputError, LostError, ModelError, TargetError
+from seqprune.errors import LostError, ModelError, TargetError
 from seqprune.plan import PrunePlan
 from seqprune.yolo.task import sized
 from seqprune.yolo.task.subject import _eight_bits_for
