@@ -15,9 +15,14 @@ is removed, the less a cost for small errors says."""
 
 
 def variances(model: nn.Module, name: str, covariance: torch.Tensor) -> torch.Tensor:
-    """``[outputs]``, of a convolution's outputs where its input patches have ``covariance`` ``[K, K]``."""
+    """``[outputs]``, of a convolution's outputs where its input patches have ``covariance``.
+
+    That is ``[K, K]``, or ``[groups, K, K]`` of a convolution in groups.
+    """
     weight = cast(nn.Conv2d, model.get_submodule(name)).weight.detach().to(covariance).flatten(1)
-    return ((weight @ covariance) * weight).sum(1)
+    covariances = covariance.reshape(-1, *covariance.shape[-2:])
+    parts = zip(weight.chunk(len(covariances)), covariances, strict=True)
+    return torch.cat([((rows @ its) * rows).sum(1) for rows, its in parts])
 
 
 def importance_of_layers(

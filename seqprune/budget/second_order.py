@@ -16,7 +16,7 @@ from seqprune.budget.importance import importance_of_layers, variances
 from seqprune.budget.price import Price
 from seqprune.budget.spread import Budget, Meet, prefix_met, protected
 from seqprune.budget.surgeon import removal_order
-from seqprune.graph.channels import BoolArray, ChannelGraph
+from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
@@ -111,14 +111,14 @@ def _sources(
     """What every layer reads, and the groups all of whose readers are known."""
     reading = reading or reading_of(model, next(iter(images)))
     inputs, outputs = graph.weight_inputs, graph.weight_outputs
-    names = [n for n in inputs if n in reading.names and getattr(model.get_submodule(n), "groups", 1) == 1]
+    names = [name for name in inputs if name in reading.names]
     moments, leader = second_moments(model, names, images, sampler, progress, forward, relevance, ranks)
     names = [name for name in names if name in leader]
     known = np.ones(graph.group_count, bool)
     for cut in graph.slices:
         if cut.dead is None and cut.module in graph.by_name and cut.module not in names:  # a PReLU reads no channel
             known[cut.groups.ravel()] = False
-    covariances = {name: seen.products[0].div_(seen.count) for name, seen in moments.items()}
+    covariances = {name: seen.products.div_(seen.count) for name, seen in moments.items()}
     read = {name: covariances[leader[name]] for name in names}
     relevance = relevance or Relevance()
     varies = {name: variances(model, name, covariance) for name, covariance in read.items()}
@@ -132,7 +132,21 @@ def _sources(
         weight = scaled_weight(model, name, scale, varies[name], *about)
         groups = outputs.get(name, np.full(len(weight), pinned))
         readers.setdefault(leader[name], []).append(Reader(weight, groups, samples.get(name, math.inf)))
-    return [Source(covariances[name], inputs[name], tuple(found)) for name, found in readers.items()], known
+    return [each for name, found in readers.items() for each in _split(covariances[name], inputs[name], found)], known
+
+
+def _split(covariances: torch.Tensor, inputs: IntArray, readers: list[Reader]) -> Iterator[Source]:
+    """One source for each group of the convolutions that read ``covariances``, ``[groups, K, K]``."""
+    count = len(covariances)
+    parts = [
+        [
+            Reader(weight, groups, each.samples)
+            for weight, groups in zip(each.weight.chunk(count), np.split(each.groups, count), strict=True)
+        ]
+        for each in readers
+    ]
+    for covariance, channels, *found in zip(covariances, np.atleast_2d(inputs), *parts, strict=True):
+        yield Source(covariance, channels, tuple(found))
 
 
 def scaled_weight(

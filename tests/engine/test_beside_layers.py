@@ -45,3 +45,23 @@ def test_channels_behind_it_leave(between: Callable[[int], nn.Module], how: dict
     assert small[0].out_channels == 8
     assert small[1].weight.numel() == 8
     assert result.record.verify.max_rel < 1e-4
+
+
+@pytest.mark.parametrize(
+    "how", [{"preset": "accurate"}, {"preset": "fast", "criterion": "obs"}], ids=["accurate", "obs"]
+)
+def test_channels_that_a_convolution_in_groups_reads_leave_by_what_each_of_its_groups_loses(
+    how: dict[str, Any],
+) -> None:
+    """Half of a ResNeXt or a RegNet could not be seen, and stayed."""
+    torch.manual_seed(0)
+    head = (nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    model: Any = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 3, groups=2), *head).eval()
+    unread = [1, 5, 8 + 2, 8 + 7]
+    with torch.no_grad():
+        model[2].weight[:4, [1, 5]] = 0
+        model[2].weight[4:, [2, 7]] = 0
+    images = [(torch.randn(4, 3, 16, 16), torch.randint(0, 4, (4,))) for _ in range(4)]
+    result = seqprune.prune(model, images, target="flops=0.76", protect=("2",), round_to=1, recover="none", **how)
+    assert sorted(set(range(16)) - set(result.plan.keep["0"])) == unread
+    assert result.record.verify.max_rel < 1e-4
