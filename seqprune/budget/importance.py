@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from statistics import median
-from typing import cast
 
 import torch
 from torch import nn
+
+from seqprune.observe.maps import weight_rows
 
 DAMPING = 0.75
 """Costs are raised to this power: later layers are fitted to make up for some of what earlier ones lose, and the more
@@ -19,7 +20,7 @@ def variances(model: nn.Module, name: str, covariance: torch.Tensor) -> torch.Te
 
     That is ``[K, K]``, or ``[groups, K, K]`` of a convolution in groups.
     """
-    weight = cast(nn.Conv2d, model.get_submodule(name)).weight.detach().to(covariance).flatten(1)
+    weight = weight_rows(model.get_submodule(name)).to(covariance)
     covariances = covariance.reshape(-1, *covariance.shape[-2:])
     parts = zip(weight.chunk(len(covariances)), covariances, strict=True)
     return torch.cat([((rows @ its) * rows).sum(1) for rows, its in parts])

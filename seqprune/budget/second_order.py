@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import cast
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
+from seqprune.observe.maps import weight_rows
 from seqprune.observe.patches import Sampler
 from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.observe.reading import Reading, reading_of
@@ -131,6 +131,7 @@ def _sources(
         about = (importance[name], relevance.slope.get(name), relevance.together.get(name))
         weight = scaled_weight(model, name, scale, varies[name], *about)
         groups = outputs.get(name, np.full(len(weight), pinned))
+        groups = np.repeat(groups, len(weight) // len(groups))  # of a transposed convolution every place in a block
         readers.setdefault(leader[name], []).append(Reader(weight, groups, samples.get(name, math.inf)))
     return [each for name, found in readers.items() for each in _split(covariances[name], inputs[name], found)], known
 
@@ -164,7 +165,6 @@ def scaled_weight(
     BatchNorm multiplies with. ``slope`` is ``[outputs]``, the mean squared derivative of the activation. Where it is
     known what each output costs as a whole, ``together`` ``[outputs]``, rows are of that variance instead.
     """
-    conv = cast(nn.Conv2d, model.get_submodule(name))
     factor = scale.to(varies)[:, 0]
     if slope is not None:
         factor = factor * slope.to(varies).sqrt()
@@ -174,7 +174,7 @@ def scaled_weight(
         variance = together.to(varies)
     total = float(variance.sum())
     factor = factor * (importance / total) ** 0.5 if total > 0 else factor * 0
-    return factor[:, None] * conv.weight.detach().to(varies).flatten(1)
+    return factor[:, None] * weight_rows(model.get_submodule(name)).to(varies)
 
 
 def readings_of(model: nn.Module, graph: ChannelGraph, images: LabelledImages) -> Readings:

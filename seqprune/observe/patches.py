@@ -19,9 +19,8 @@ from torch.nn import functional
 
 from seqprune.observe.batch import Batch
 from seqprune.observe.inputs import height_width
+from seqprune.observe.maps import TRANSPOSED, Positions, read_at, weight_rows
 
-Positions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Image, row and column of every sampled position, ``[N]`` int64 each."""
 POSITIONS = 400
 """Drawn from every image and feature map; smaller maps are taken whole."""
 LEAST = 1 << 13
@@ -111,7 +110,7 @@ class Sampler:
 
 def enough(layer: nn.Module, images: int, each: int) -> int:
     """Positions of each of so many images that are enough for a layer, ``each`` for a column; at least one."""
-    return ceil(max(each * cast(torch.Tensor, layer.weight)[0].numel(), LEAST) / max(images, 1))
+    return ceil(max(each * weight_rows(layer).shape[1], LEAST) / max(images, 1))
 
 
 def _inside_boxes(batch: Batch, hw: tuple[int, int]) -> torch.Tensor:
@@ -136,42 +135,14 @@ def shares(maps: torch.Tensor) -> torch.Tensor:
     return torch.where(total > 0, maps / total.clamp(min=1e-30), torch.full_like(maps, 1 / maps[0].numel()))
 
 
-def readable(module: nn.Module) -> bool:
-    """Whether :func:`patches` can show what a module reads: a linear layer, or a convolution of zero padding."""
-    if isinstance(module, nn.Linear):
-        return True
-    is_conv = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    return is_conv and module.padding_mode == "zeros"
-
-
-def as_map(layer: nn.Module, output: torch.Tensor) -> torch.Tensor:
-    """What a layer returned as ``[B, channels, H, W]``: all dimensions between but the last are rows."""
-    if isinstance(layer, nn.Linear):
-        output = output.movedim(-1, 1)
-    if output.dim() == 4:
-        return output
-    return output.reshape(*output.shape[:2], -1, output.shape[-1] if output.dim() > 2 else 1)
-
-
-def map_size(layer: nn.Module, output: torch.Tensor) -> tuple[int, int]:
-    """Height and width of :func:`as_map`."""
-    height, width = as_map(layer, output).shape[-2:]
-    return height, width
-
-
-def values_at(layer: nn.Module, output: torch.Tensor, where: Positions) -> torch.Tensor:
-    """Of :func:`as_map` at these positions, ``[N, channels]``."""
-    image, row, column = (index.to(output.device) for index in where)
-    return as_map(layer, output)[image, :, row, column]
-
-
 def patches(layer: nn.Module, x: torch.Tensor, where: Positions, output: torch.Tensor) -> torch.Tensor:
-    """What a layer reads for positions of its :func:`as_map`, ``[groups, N, channels / groups * kernel]``.
+    """What a layer reads for positions of its map, see :func:`seqprune.observe.maps.as_map`:
+    ``[groups, N, channels / groups * kernel]``.
 
     ``output`` is what it made of ``x``: its size says how a convolution padded that pads in its own way.
     """
-    if isinstance(layer, nn.Linear):
-        return values_at(layer, x, where)[None]
+    if isinstance(layer, (nn.Linear, *TRANSPOSED)):
+        return read_at(layer, x, where)[None]
     image, row, column = (index.to(x.device) for index in where)
     conv = cast(nn.Conv2d, layer)
     if conv.padding_mode != "zeros":

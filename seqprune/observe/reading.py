@@ -17,11 +17,12 @@ from torch import nn
 from seqprune.graph.values import tensors_in
 from seqprune.observe.batch import Batch
 from seqprune.observe.inputs import call, with_gradients
-from seqprune.observe.patches import as_map, patches, readable
+from seqprune.observe.maps import TRANSPOSED, as_map, readable, taps, weight_rows
+from seqprune.observe.patches import patches
 from seqprune.observe.unit import Unit, affine
 from seqprune.observe.watching import entering, recording, watching
 
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 LOOKED_AT = 64
 """Positions of every layer's output that are computed anew."""
 TOLERANCE = 1e-3
@@ -61,7 +62,7 @@ def reading_of(model: nn.Module, batch: Batch) -> Reading:
     copy = recording(model).eval()
     layers = {name: module for name, module in copy.named_modules() if isinstance(module, LAYERS)}
     norms = [name for name, m in copy.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    left_out = {name: "its padding is not of zeros" for name, module in layers.items() if not readable(module)}
+    left_out = {name: _why_not(module) for name, module in layers.items() if not readable(module)}
     made: dict[str, _Seen] = {}
     read: dict[tuple[Node, int], str] = {}
     before: dict[str, dict[tuple[Node, int], str]] = {}
@@ -93,9 +94,14 @@ def reading_of(model: nn.Module, batch: Batch) -> Reading:
     ):
         out = call(copy, with_gradients(batch.input(copy, slice(1))))
     readers = _readers(out)
-    units = {name: _unit(copy, name, seen, readers, normed, before[name]) for name, seen in made.items()}
+    whole = {name: seen for name, seen in made.items() if taps(layers[name]) == 1}  # one map for each channel
+    units = {name: _unit(copy, name, seen, readers, normed, before[name]) for name, seen in whole.items()}
     known = tuple(name for name in layers if name not in left_out)
     return Reading(known, left_out, {name: unit for name, unit in units.items() if unit != Unit()})
+
+
+def _why_not(layer: nn.Module) -> str:
+    return "its kernel is not its stride" if isinstance(layer, TRANSPOSED) else "its padding is not of zeros"
 
 
 def _difference(layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> str:
@@ -110,10 +116,10 @@ def _difference(layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> str:
         read = patches(layer, x, (torch.zeros_like(cells), cells // width, cells % width), output)
     except ValueError:  # no padding makes an output of that size
         return strange
-    rows = cast(torch.Tensor, layer.weight).detach().flatten(1).chunk(len(read))
+    rows = weight_rows(layer).chunk(len(read))
     found = torch.cat([part @ its.T for part, its in zip(read, rows, strict=True)], 1)
     if layer.bias is not None:
-        found = found + cast(torch.Tensor, layer.bias).detach()
+        found = found + cast(torch.Tensor, layer.bias).detach().repeat_interleave(taps(layer))
     return "" if _alike(found, _some(shown)) else strange
 
 

@@ -20,7 +20,8 @@ from seqprune.observe.batch import Batch, LabelledImages, images_in
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
 from seqprune.observe.inputs import Inputs, with_gradients
-from seqprune.observe.patches import RELEVANT_SHARE, Drawn, Sampler, as_map, enough, shares
+from seqprune.observe.maps import as_map
+from seqprune.observe.patches import RELEVANT_SHARE, Drawn, Sampler, enough, shares
 from seqprune.observe.ranks import ALONE, Pieces, Ranks
 from seqprune.observe.reading import Reading, reading_of
 from seqprune.observe.unit import Curve, slope_of

@@ -21,7 +21,7 @@ from seqprune.graph.copying import copied
 from seqprune.graph.values import leaves
 from seqprune.observe.batch import Batch
 from seqprune.observe.inputs import call, count_of, mapped, tensors, with_gradients
-from seqprune.observe.patches import readable
+from seqprune.observe.maps import readable
 from seqprune.observe.shelf import Outputs
 from seqprune.observe.watching import recording
 

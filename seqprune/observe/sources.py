@@ -12,7 +12,8 @@ from torch import nn
 from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward, Once
-from seqprune.observe.patches import Drawn, Sampler, SecondMoments, map_size, patches
+from seqprune.observe.maps import map_size
+from seqprune.observe.patches import Drawn, Sampler, SecondMoments, patches
 from seqprune.observe.ranks import ALONE, Pieces, Ranks
 from seqprune.observe.relevance import Relevance
 from seqprune.observe.watching import watching

@@ -9,7 +9,7 @@ from torch import nn
 
 from seqprune.graph.values import cloned
 from seqprune.observe.inputs import Inputs, call, with_gradients
-from seqprune.observe.patches import readable
+from seqprune.observe.maps import readable
 from seqprune.observe.watching import recording, watching
 from seqprune.select.layers import block_of
 

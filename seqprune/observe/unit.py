@@ -9,6 +9,8 @@ from typing import cast
 import torch
 from torch import nn
 
+from seqprune.observe.maps import weight_rows
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -29,7 +31,7 @@ class Unit:
         """What the BatchNorm multiplies with in inference, and what it adds: ``[outputs]`` float64 each; 1 and 0."""
         if self.norm is not None:
             return affine(cast(nn.BatchNorm2d, model.get_submodule(self.norm)))
-        weight = cast(torch.Tensor, model.get_submodule(layer).weight)
+        weight = weight_rows(model.get_submodule(layer))
         ones = torch.ones(len(weight), dtype=torch.float64, device=weight.device)
         return ones, torch.zeros_like(ones)
 

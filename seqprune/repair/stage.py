@@ -14,7 +14,8 @@ from torch import nn
 
 from seqprune.graph.channels import BoolArray
 from seqprune.observe.forward import Forward, Once
-from seqprune.observe.patches import Drawn, Positions, SecondMoments, enough, map_size, patches, values_at
+from seqprune.observe.maps import TRANSPOSED, Positions, as_weight, map_size, taps, values_at, weight_rows
+from seqprune.observe.patches import Drawn, SecondMoments, enough, patches
 from seqprune.observe.ranks import ALONE, Pieces, Ranks
 from seqprune.observe.reading import Reading
 from seqprune.observe.sources import Places
@@ -166,8 +167,8 @@ class Stage:
         conv = cast(nn.Conv2d, self.pruned.get_submodule(name))
         offset = conv.bias is not None or self.reading.unit(name).norm is not None
         whole = cast(nn.Conv2d, self.original.get_submodule(name))
-        weight = (conv if is_other(conv, whole) else whole).weight.detach().double().flatten(1)
-        weight = weight * conv.weight.detach().flatten(1).any(0)  # nothing is kept of what a block made that left
+        weight = weight_rows(conv if is_other(conv, whole) else whole).double()
+        weight = weight * weight_rows(conv).any(0)  # nothing is kept of what a block made that left
         found = solve(weight, self.moments[name], inputs, ridge, offset)
         if ridge is None or name not in self.samples:
             return found
@@ -195,9 +196,11 @@ def write(
     """Gives one convolution the fitted weights, and its bias or BatchNorm the fitted offset."""
     conv = cast(nn.Conv2d, masked.get_submodule(name))
     fitted, offset = fit
-    live = torch.from_numpy(np.ones(len(fitted), bool) if outputs is None else outputs).to(fitted.device)
+    offset = offset.reshape(-1, taps(conv)).mean(1)  # a channel has one
+    live = torch.from_numpy(np.ones(len(offset), bool) if outputs is None else outputs).to(fitted.device)
     with torch.no_grad():
-        conv.weight[live] = fitted.reshape(conv.weight.shape)[live].to(conv.weight.dtype)
+        its = (slice(None), live) if isinstance(conv, TRANSPOSED) else live
+        conv.weight[its] = as_weight(conv, fitted)[its].to(conv.weight.dtype)
         if conv.bias is not None:
             conv.bias[live] = offset[live].to(conv.bias.dtype)
         elif norm is not None:

@@ -56,12 +56,11 @@ class UNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.one, self.two, self.three = block(3, 24), block(24, 48, 2), block(48, 48)
-        self.up, self.last = block(72, 24), nn.Conv2d(24, CLASSES + 1, 1)
+        self.rise, self.up, self.last = nn.ConvTranspose2d(48, 48, 2, 2), block(72, 24), nn.Conv2d(24, CLASSES + 1, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         fine = self.one(x)
-        coarse = functional.interpolate(self.three(self.two(fine)), scale_factor=2)
-        return self.last(self.up(torch.cat([fine, coarse], 1)))
+        return self.last(self.up(torch.cat([fine, self.rise(self.three(self.two(fine)))], 1)))
 
 
 def trained(net: nn.Module, targets: int) -> nn.Module:

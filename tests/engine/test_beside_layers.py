@@ -65,3 +65,23 @@ def test_channels_that_a_convolution_in_groups_reads_leave_by_what_each_of_its_g
     result = seqprune.prune(model, images, target="flops=0.76", protect=("2",), round_to=1, recover="none", **how)
     assert sorted(set(range(16)) - set(result.plan.keep["0"])) == unread
     assert result.record.verify.max_rel < 1e-4
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_channels_that_a_transposed_convolution_reads_leave_and_it_makes_up_for_them(bias: bool) -> None:
+    """Half of the channels of a U-Net could not be seen, and stayed."""
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 5, 2, 2, bias=bias), nn.Conv2d(5, 4, 1)
+    )
+    with torch.no_grad():  # half of them are the others once more
+        model[0].weight[4:], model[0].bias[4:] = model[0].weight[:4], model[0].bias[:4]
+    images = [(torch.randn(8, 3, 16, 16), torch.zeros(8)) for _ in range(4)]
+    how: dict[str, Any] = {"preset": "accurate", "target": "flops=0.6", "protect": ("2",), "round_to": 1}
+    fitted, plain = (seqprune.prune(model.eval(), images, recover=way, **how) for way in ("ls", "none"))
+    assert fitted.plan == plain.plan
+    assert fitted.model[0].out_channels == 4
+    with torch.no_grad():
+        wanted = model(images[0][0])
+        errors = [float((each.model(images[0][0]) - wanted).norm() / wanted.norm()) for each in (fitted, plain)]
+    assert errors[0] < 0.05 < 0.3 < errors[1]  # the ridge holds back the rest

@@ -19,7 +19,7 @@ from seqprune.budget.price import Price
 from seqprune.budget.second_order import choose_globally
 from seqprune.budget.spread import Budget
 from seqprune.engine.stopwatch import Stopwatch
-from seqprune.errors import InputError
+from seqprune.errors import TargetError
 from seqprune.observe.inputs import Inputs
 from seqprune.observe.ranks import ALONE, Pieces, connect
 from seqprune.observe.reading import reading_of
@@ -122,7 +122,7 @@ def test_what_the_first_process_refuses_all_refuse() -> None:
     code = "from test_ranks_accurate import weights_of_this_process as w; print(w(False, 0.01))"
     both = processes(2, code)
     said = [process.communicate(timeout=120) for process in both]
-    assert all(InputError.__name__ in error and "cannot be met" in error for _, error in said), said
+    assert all(TargetError.__name__ in error and "cannot be met" in error for _, error in said), said
 
 
 def test_alone_nothing_is_kept_until_the_end_of_a_round() -> None:

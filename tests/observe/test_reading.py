@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from seqprune.observe.batch import Batch
-from seqprune.observe.patches import as_map, patches
+from seqprune.observe.maps import as_map
+from seqprune.observe.patches import patches
 from seqprune.observe.reading import reading_of
 from seqprune.observe.unit import Unit
 
