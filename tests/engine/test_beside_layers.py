@@ -84,4 +84,4 @@ def test_channels_that_a_transposed_convolution_reads_leave_and_it_makes_up_for_
     with torch.no_grad():
         wanted = model(images[0][0])
         errors = [float((each.model(images[0][0]) - wanted).norm() / wanted.norm()) for each in (fitted, plain)]
-    assert errors[0] < 0.05 < 0.3 < errors[1]  # the ridge holds back the rest
+    assert errors[0] < 0.05 < 0.15 < errors[1]  # the ridge holds the rest back
