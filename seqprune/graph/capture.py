@@ -175,6 +175,7 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
     returned = list(leaves(outputs.read(model, out)))
     for count in counts_in(returned):
         count.use()
+    recorder.foreign(returned, "what it returns")
     for tensor in recorder.reaching(tensors_in(returned), "what it returns"):
         value = recorder.value(tensor)
         if value is not None and value.atoms is not None:

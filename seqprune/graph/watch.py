@@ -135,7 +135,7 @@ class CallWatch(TorchFunctionMode):
             return {}
         name = owners[0]
         if parameter is not tensor:  # with dimensions of size one around the only one
-            dim = next(at for at, n in enumerate(parameter.shape) if n > 1)
+            dim = next((at for at, n in enumerate(parameter.shape) if n > 1), 0)
             return {at: Held(name.module, ((name.tensor, dim),)) for at, n in enumerate(tensor.shape) if n > 1}
         return {at: Held(name.module, ((name.tensor, at),)) for at in range(tensor.dim())}
 

@@ -15,7 +15,7 @@ from seqprune import compact, trace
 from seqprune.testing.networks import random_plan
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-Code = Callable[[Any, torch.Tensor], torch.Tensor]
+Code = Callable[[Any, torch.Tensor], Any]
 exact = partial(exact_on, X, plans=3)
 
 
@@ -33,8 +33,9 @@ class Net(nn.Module):
         self.one = nn.Parameter(torch.rand(1, generator=generator) + 0.5)
         self.double().eval()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.last(self.code(self, self.conv(x)))  # type: ignore[no-any-return]
+    def forward(self, x: torch.Tensor) -> Any:
+        made = self.code(self, self.conv(x))
+        return (self.last(made[0]), made[1]) if isinstance(made, tuple) else self.last(made)
 
 
 def along(t: torch.Tensor) -> torch.Tensor:
@@ -75,6 +76,7 @@ FOLLOWED: dict[str, Code] = {
     "sum of two shapes": lambda m, x: x + (m.shift - along(m.bias).neg()),
     "quotient that is added": lambda m, x: x + along(m.bias) / m.gain,
     "by the other's number": lambda m, x: x * (m.weight * 2).view(1, m.weight.shape[0], 1, 1),
+    "beside one number's own shape": lambda m, x: x * m.gain * m.one.view(1, -1, 1, 1).shape[1],
     "by its own number": lambda m, x: x * (s := m.weight * 2).view(1, s.shape[0], 1, 1),
     "copied": lambda m, x: x * m.gain.clone().detach().contiguous(),
     "multiplied where the other is wanted whole": lambda m, x: x / m.gain + m.gain * along(m.weight) * m.shift,
@@ -107,6 +109,8 @@ WHOLE: dict[str, Code] = {
     "an operator that knows nothing of it": lambda m, x: torch.where(x > 0, x, along(m.weight * 2)),
     "beside a constant": lambda m, x: x * along(m.weight * torch.arange(6.0).double()),
     "with an argument of its own": lambda m, x: x + torch.add(m.gain, m.shift, alpha=2),
+    "returned": lambda m, x: (x * m.gain, m.gain),
+    "returned and worked out": lambda m, x: (x * m.gain, m.gain.exp()),
     "a power of its own": lambda m, x: x * m.gain**m.shift,
 }
 
