@@ -12,7 +12,7 @@ from torch import nn
 from seqprune.observe.batch import Batch, LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward, Once
-from seqprune.observe.maps import map_size
+from seqprune.observe.maps import TRANSPOSED, map_size
 from seqprune.observe.patches import Drawn, Sampler, SecondMoments, patches
 from seqprune.observe.ranks import ALONE, Pieces, Ranks
 from seqprune.observe.relevance import Relevance
@@ -104,7 +104,7 @@ def _leaders(model: nn.Module, names: Sequence[str], batch: Batch) -> dict[str, 
 
     def look(name: str, layer: nn.Module, x: torch.Tensor, _output: torch.Tensor) -> None:
         alive.append(x)
-        key = (id(x), *(getattr(layer, each, None) for each in GEOMETRY))
+        key = (id(x), isinstance(layer, TRANSPOSED), *(getattr(layer, each, None) for each in GEOMETRY))
         leader[name] = first.setdefault(key, name)
 
     with torch.no_grad(), watching(model, names, look):

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from seqprune.observe.batch import Noise
 from seqprune.observe.maps import as_map, as_weight, map_size, readable, taps, values_at, weight_rows
-from seqprune.observe.patches import patches
+from seqprune.observe.patches import Sampler, patches
+from seqprune.observe.sources import second_moments
 
 LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "1d": (nn.ConvTranspose1d(3, 2, 4, 4), (5,)),
@@ -51,6 +53,23 @@ def test_rows_times_what_is_read_give_the_output(layer: Any, size: tuple[int, ..
 )
 def test_others_are_not_read(layer: nn.Module) -> None:
     assert not readable(layer)
+
+
+class Both(nn.Module):
+    """One tensor, read by layers that differ in nothing but their direction."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 2, 2, 2), nn.ConvTranspose2d(3, 2, 2, 2)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.down(x), self.up(x)
+
+
+def test_one_that_reads_the_same_tensor_in_the_other_direction_has_moments_of_its_own() -> None:
+    moments, leader = second_moments(Both().eval(), ["down", "up"], Noise(8), Sampler())
+    assert leader == {"down": "down", "up": "up"}
+    assert [moments[name].products.shape for name in leader] == [(1, 12, 12), (1, 3, 3)]
 
 
 def test_what_is_no_transposed_convolution_has_one_row_for_a_channel() -> None:
