@@ -15,7 +15,7 @@ from seqprune.budget.importance import importance_of_layers, variances
 from seqprune.budget.price import Price
 from seqprune.budget.spread import Budget, Meet, prefix_met, protected
 from seqprune.budget.surgeon import removal_order
-from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray
+from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray, Slice
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
@@ -111,12 +111,12 @@ def _sources(
     """What every layer reads, and the groups all of whose readers are known."""
     reading = reading or reading_of(model, next(iter(images)))
     inputs, outputs = graph.weight_inputs, graph.weight_outputs
-    names = [name for name in inputs if name in reading.names]
+    names = [name for name in inputs if name in reading.names and _in_its_groups(model, name, inputs[name])]
     moments, leader = second_moments(model, names, images, sampler, progress, forward, relevance, ranks)
     names = [name for name in names if name in leader]
     known = np.ones(graph.group_count, bool)
     for cut in graph.slices:
-        if cut.dead is None and cut.module in graph.by_name and cut.module not in names:  # a PReLU reads no channel
+        if cut.dead is None and cut.module not in names and _reads(model, graph, cut):
             known[cut.groups.ravel()] = False
     covariances = {name: seen.products.div_(seen.count) for name, seen in moments.items()}
     read = {name: covariances[leader[name]] for name in names}
@@ -134,6 +134,17 @@ def _sources(
         groups = np.repeat(groups, len(weight) // len(groups))  # of a transposed convolution every place in a block
         readers.setdefault(leader[name], []).append(Reader(weight, groups, samples.get(name, math.inf)))
     return [each for name, found in readers.items() for each in _split(covariances[name], inputs[name], found)], known
+
+
+def _in_its_groups(model: nn.Module, name: str, inputs: IntArray) -> bool:
+    """Whether the channels lie in its weight as it reads them: of one that several share it may be another's way."""
+    return len(np.atleast_2d(inputs)) == getattr(model.get_submodule(name), "groups", 1)
+
+
+def _reads(model: nn.Module, graph: ChannelGraph, cut: Slice) -> bool:
+    """Whether what is cut weighs channels against each other; a PReLU has a number for each, and reads none."""
+    tensor = getattr(model.get_submodule(cut.module), cut.tensor)
+    return cut.module in graph.by_name or tensor.numel() > tensor.shape[cut.dim]
 
 
 def _split(covariances: torch.Tensor, inputs: IntArray, readers: list[Reader]) -> Iterator[Source]:

@@ -31,6 +31,11 @@ def found(out: Any) -> list[torch.Tensor]:
     return [t for t in leaves(out) if isinstance(t, torch.Tensor) and t.is_floating_point() and t.numel()]
 
 
+def _places(y: torch.Tensor) -> int:
+    """Numbers of one image; a number without dimensions, as a total over the images, is one."""
+    return y[0].numel() if y.dim() else 1
+
+
 def kinds_of(model: nn.Module, images: LabelledImages, outputs: Outputs) -> list[bool]:
     """For every output, whether it is logits.
 
@@ -66,7 +71,7 @@ def probe_of(logits: Sequence[bool], variances: Sequence[float]) -> Probe:
                 terms = signs * (known.detach() / 2).exp() * known
                 places = y[0, 0].numel()
             else:
-                terms, places = signs * y / variance**0.5, y[0].numel()
+                terms, places = signs * y / variance**0.5, _places(y)
             part = terms.sum() / max(places, 1) ** 0.5
             total = part if total is None else total + part
         return cast(torch.Tensor, total)
@@ -104,7 +109,7 @@ def judge_of(
                         p, q = functional.log_softmax(a, 1), functional.log_softmax(b, 1)
                         total += float((p.exp() * (p - q)).sum()) / max(a[0, 0].numel(), 1)
                     else:
-                        total += float((a - b).double().square().sum()) / variance / max(a[0].numel(), 1)
+                        total += float((a - b).double().square().sum()) / variance / max(_places(a), 1)
         return total / max(images, 1)
 
     return distance

@@ -180,6 +180,8 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
         value = recorder.value(tensor)
         if value is not None and value.atoms is not None:
             recorder.pin(value.atoms, outputs.OUTPUT)
+    del out, returned
+    recorder.foreign(recorder.kept(), "a tensor that is kept after a pass")
 
 
 def _run_training(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> tuple[str, ...]:

@@ -122,7 +122,8 @@ class Recorder(Written):
 
     def computed_with(self, op: str, made: Iterable[Value], given: Any) -> None:
         """Pins what is constant once removed, where the numbers that made it are others in another pass."""
-        for atoms in self.constants.unsteady(self.module, op, made, given):
+        held = [id(part) for tensor in tensors_in(given) for part in self.held_in(tensor) if self.owners(part)]
+        for atoms in self.constants.unsteady(self.module, op, made, (given, held)):
             self.pin(atoms, f"{op} in {self.module or 'the network'} adds another number in another pass")
 
     def keeps_gradients(self, required: bool) -> bool:

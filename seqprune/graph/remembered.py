@@ -27,6 +27,10 @@ class Remembered(Generic[Fact]):
         # The id of a tensor that is gone may be another's by now.
         return None if known is None or known[0]() is not tensor else known[1]
 
+    def alive(self) -> list[torch.Tensor]:
+        """Tensors of which something is known, and that something else still holds."""
+        return [tensor for known, _ in self._facts.values() if (tensor := known()) is not None]
+
 
 class Storages:
     """The channels of all tensors that lie, or lay, in one memory, as long as anything holds that memory."""

@@ -102,6 +102,10 @@ class Tensors:
         """Whether it is worked out, and no parameter or buffer itself."""
         return self._computed.get(tensor) is not None
 
+    def kept(self) -> list[torch.Tensor]:
+        """What was worked out and is there when a pass is over: code keeps it, as in an attribute."""
+        return self._computed.alive()
+
     def held_in(self, tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The parameters and buffers that a tensor is a view of, or was worked out from."""
         found = self._computed.get(tensor)

@@ -179,7 +179,7 @@ class CallWatch(TorchFunctionMode):
     def untracked(self, name: str, in_place: bool, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
         """Writes down what a call does with tensors of the network's own; whether that is followed."""
         r = self.recorder
-        if name in VIEWS and args and r.owners(r.held_in(args[0])[0]) and views_one_dimension(args, kwargs, out):
+        if name in VIEWS and args and r.owners(r.held_in(args[0])[0]) and views_one_dimension(name, args, kwargs, out):
             r.adopt_view(out, args[0])
             for count in counts_in(args):
                 r.tie_counted(self.sources(args[0])[0], count.source)

@@ -67,6 +67,12 @@ def _gathered(output: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tensor:
     return output.reshape(*output.shape[:2], *split).permute(order).flatten(1, 1 + dims)
 
 
+def blocks_of(layer: nn.Module, x: torch.Tensor) -> tuple[int, ...]:
+    """The size of what a transposed convolution makes of ``x`` where it makes a block of every cell, and no more."""
+    kernel = cast(nn.ConvTranspose2d, layer).kernel_size
+    return tuple(size * k for size, k in zip(x.shape[2:], kernel, strict=True))
+
+
 def map_size(layer: nn.Module, output: torch.Tensor) -> tuple[int, int]:
     """Height and width of :func:`as_map`."""
     height, width = as_map(layer, output).shape[-2:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ from torch import nn
 from seqprune.graph.values import tensors_in
 from seqprune.observe.batch import Batch
 from seqprune.observe.inputs import call, with_gradients
-from seqprune.observe.maps import TRANSPOSED, as_map, readable, taps, weight_rows
+from seqprune.observe.maps import TRANSPOSED, as_map, blocks_of, readable, taps, weight_rows
 from seqprune.observe.patches import patches
 from seqprune.observe.unit import Unit, affine
 from seqprune.observe.watching import entering, recording, watching
@@ -85,6 +86,12 @@ def reading_of(model: nn.Module, batch: Batch) -> Reading:
         if name in layers:
             before.setdefault(name, dict(read))
 
+    def check(name: str, _layer: nn.Module, _given: Any, output: Any) -> None:
+        if not isinstance(output, torch.Tensor):
+            left_out.setdefault(name, f"it returns a {type(output).__name__}")
+
+    for name, layer in layers.items():
+        layer.register_forward_hook(partial(check, name))
     names = [name for name, _ in copy.named_modules() if name]
     with (
         torch.enable_grad(),
@@ -109,6 +116,8 @@ def _difference(layer: nn.Module, x: torch.Tensor, output: torch.Tensor) -> str:
     if len(x) != 1 or len(output) != 1:
         return f"it reads {len(x)} entries for one image"
     strange = f"this {type(layer).__name__} computes something else than its weights say: it may pad in its own way"
+    if isinstance(layer, TRANSPOSED) and output.shape[2:] != blocks_of(layer, x):
+        return strange
     shown = as_map(layer, output)
     width = shown.shape[-1]
     cells = _cells(shown[0, 0].numel()).to(x.device)

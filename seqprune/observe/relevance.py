@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from seqprune.errors import ModelError
+from seqprune.graph.values import first_line
 from seqprune.observe.batch import Batch, LabelledImages, images_in
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
@@ -218,7 +220,7 @@ def _look(
         # What no image reaches, as the words of a prompt, has no gradient.
         outputs = {name: y for name, y in outputs.items() if name not in again and y.requires_grad}
         wanted = list(outputs.values())  # none of a network all of whose layers are read in no way that is known
-        gradients = torch.autograd.grad(value, wanted, allow_unused=True) if wanted else ()
+        gradients = _gradients(value, wanted) if wanted else ()
     seen = _Seen({}, {}, {}, {})
     for (name, output), gradient in zip(outputs.items(), gradients, strict=True):
         layer = model.get_submodule(name)
@@ -238,6 +240,25 @@ def _look(
             chance = RELEVANT_SHARE * shares(maps) + (1 - RELEVANT_SHARE) / maps[0].numel()
             seen.slopes[name] = (slopes * chance[:, None]).sum((0, 2, 3)).double()
     return seen.on_cpu()
+
+
+def _gradients(value: torch.Tensor, of: Sequence[torch.Tensor]) -> Sequence[torch.Tensor | None]:
+    """
+    Raises:
+        ModelError: the network's code lets none through.
+    """
+    why = "its code detaches what it computes, or runs it under no_grad"
+    if value.requires_grad:
+        try:
+            return torch.autograd.grad(value, of, allow_unused=True)
+        except RuntimeError as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError):  # the part is run again in halves
+                raise
+            why = first_line(error)
+    raise ModelError(
+        f"errors are weighed by gradients of what the network returns, and there are none: {why}; let them through, or "
+        "take preset fast"
+    )
 
 
 def _add(totals: dict[str, torch.Tensor], name: str, more: torch.Tensor) -> None:

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from seqprune.graph.copying import copied
+from seqprune.graph.values import tensors_in
 
 Looks = Callable[[str, nn.Module, torch.Tensor, torch.Tensor], None]
-"""Given the name of a module, itself, its input and its output."""
+"""Given the name of a module, itself, its input and its output; of several the first that is a tensor."""
 
 
 def recording(model: nn.Module) -> nn.Module:
@@ -28,10 +29,12 @@ def recording(model: nn.Module) -> nn.Module:
 def watching(model: nn.Module, names: Sequence[str], look: Looks) -> Iterator[None]:
     """Calls ``look`` whenever one of the modules has run."""
 
-    def hook(name: str, module: nn.Module, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        look(name, module, inputs[0], output)
+    def hook(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        given, made = tensors_in((inputs, named)), tensors_in(output)
+        if given and made:
+            look(name, module, given[0], made[0])
 
-    handles = [model.get_submodule(name).register_forward_hook(partial(hook, name)) for name in names]
+    handles = [model.get_submodule(name).register_forward_hook(partial(hook, name), with_kwargs=True) for name in names]
     try:
         yield
     finally:
@@ -43,7 +46,7 @@ def watching(model: nn.Module, names: Sequence[str], look: Looks) -> Iterator[No
 def idle(model: nn.Module, made: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """Lets modules return zeros of the size and type that ``made`` has by their names, and compute nothing."""
 
-    def nothing(like: torch.Tensor, *_inputs: Any) -> torch.Tensor:
+    def nothing(like: torch.Tensor, *_inputs: Any, **_named: Any) -> torch.Tensor:
         return like.new_zeros(like.shape)
 
     modules = {name: model.get_submodule(name) for name in made}
@@ -63,11 +66,14 @@ def idle(model: nn.Module, made: Mapping[str, torch.Tensor]) -> Iterator[None]:
 def entering(model: nn.Module, names: Iterable[str], look: Callable[[str, torch.Tensor], None]) -> Iterator[None]:
     """Calls ``look`` with the name of a module and its first input, if that is a tensor, before the module runs."""
 
-    def hook(name: str, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if inputs and isinstance(inputs[0], torch.Tensor):
-            look(name, inputs[0])
+    def hook(name: str, _module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        first = next(iter((*inputs, *named.values())), None)
+        if isinstance(first, torch.Tensor):
+            look(name, first)
 
-    handles = [model.get_submodule(name).register_forward_pre_hook(partial(hook, name)) for name in names]
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(partial(hook, name), with_kwargs=True) for name in names
+    ]
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import seqprune
+from seqprune.errors import ModelError
 
 CLASSES, SIDE = 6, 20
 
@@ -167,3 +168,38 @@ def test_a_masked_network_stays_masked_in_a_loop_of_ones_own(residual: nn.Module
     handle.remove()
     small = seqprune.compact(model.eval(), result.plan)
     assert seqprune.verify(model, small, data[0][:2]).max_rel <= 1e-4
+
+
+class Returning(nn.Module):
+    """Two layers, and what code makes of them."""
+
+    def __init__(self, code: Any) -> None:
+        super().__init__()
+        self.one, self.two, self.code = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 1), code
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.code(self, x)
+
+
+def small(code: Any) -> seqprune.PruneResult:
+    images = [(torch.rand(4, 3, 12, 12), torch.zeros(4)) for _ in range(8)]
+    return seqprune.prune(Returning(code).eval(), images, preset="accurate", target="params=0.7", round_to=1)
+
+
+def test_a_number_beside_the_outputs_counts_as_one() -> None:
+    """As the log-determinant of a flow: it ended in an error of torch's."""
+    result = small(lambda m, x: (m.two(m.one(x).relu()), x.mean()))
+    assert result.after.params <= 0.7 * result.before.params
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        lambda m, x: m.two(m.one(x).relu()).detach(),
+        lambda m, x: torch.utils.checkpoint.checkpoint(lambda y: m.two(m.one(y).relu()), x, use_reentrant=True),
+    ],
+    ids=["detached", "reentrant"],
+)
+def test_a_network_that_lets_no_gradient_through_is_told(code: Any) -> None:
+    with pytest.raises(ModelError, match=r"errors are weighed by gradients .* take preset fast"):
+        small(code)

@@ -85,3 +85,75 @@ def test_channels_that_a_transposed_convolution_reads_leave_and_it_makes_up_for_
         wanted = model(images[0][0])
         errors = [float((each.model(images[0][0]) - wanted).norm() / wanted.norm()) for each in (fitted, plain)]
     assert errors[0] < 0.05 < 0.15 < errors[1]  # the ridge holds the rest back
+
+
+class Padding(nn.ConvTranspose2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(nn.functional.pad(x, (1, 1, 1, 1)))
+
+
+class Cropping(nn.ConvTranspose2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(x)[..., :-1]
+
+
+class Flat(nn.ConvTranspose2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return super().forward(x).flatten(2)
+
+
+class Pair(nn.ConvTranspose2d):
+    def forward(self, x: torch.Tensor) -> Any:  # type: ignore[override]
+        return super().forward(x), x
+
+
+class Ends(nn.Module):
+    """A convolution, an upsampling that is called as it comes, and a reader."""
+
+    def __init__(self, up: nn.Module, code: Callable[[Any, torch.Tensor], Any]) -> None:
+        super().__init__()
+        self.first, self.up, self.last, self.code = nn.Conv2d(3, 8, 3), up, nn.Linear(6, 4), code
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.code(self.up, self.first(x).relu())
+        return self.last((made[0] if isinstance(made, tuple) else made).flatten(2).mean(2))  # type: ignore[no-any-return]
+
+
+UPS: dict[str, Callable[[], Ends]] = {
+    "one cell more": lambda: Ends(
+        nn.ConvTranspose2d(8, 6, 2, 2), lambda up, x: up(x, output_size=[2 * x.shape[2] + 1] * 2)
+    ),
+    "its own size": lambda: Ends(nn.ConvTranspose2d(8, 6, 2, 2), lambda up, x: up(x, output_size=[2 * x.shape[2]] * 2)),
+    "by name": lambda: Ends(nn.Conv2d(8, 6, 1), lambda up, x: up(input=x)),
+    "pads": lambda: Ends(Padding(8, 6, 2, 2), lambda up, x: up(x)),
+    "crops": lambda: Ends(Cropping(8, 6, 2, 2), lambda up, x: up(x)),
+    "flattens": lambda: Ends(Flat(8, 6, 2, 2), lambda up, x: up(x)),
+    "two tensors": lambda: Ends(Pair(8, 6, 2, 2), lambda up, x: up(x)),
+}
+
+
+@pytest.mark.parametrize("made", UPS.values(), ids=UPS)
+def test_a_layer_that_is_called_in_its_own_way_is_read_or_left(made: Callable[[], Ends]) -> None:
+    """They ended in errors of Python's and torch's."""
+    images = [(torch.randn(4, 3, 10, 10), torch.randint(0, 4, (4,))) for _ in range(4)]
+    for how in ({"preset": "accurate"}, {"preset": "fast", "recover": "ls"}):
+        result = seqprune.prune(made().eval(), images, target="flops=0.7", round_to=1, **how)  # type: ignore[arg-type]
+        assert result.record.verify.max_rel < 1e-4
+
+
+def test_of_a_weight_that_two_layers_read_in_their_own_ways_the_channels_stay() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.rest = nn.Conv2d(3, 12, 1), nn.Conv2d(3, 12, 1)
+            self.groups, self.dense = nn.Conv2d(12, 8, 3, groups=4), nn.Conv2d(3, 8, 3)
+            self.dense.weight = self.groups.weight
+            self.last = nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            return self.last(self.groups(y) + self.dense(y[:, :3])) + self.rest(x)[:, :4, 1:-1, 1:-1]  # type: ignore[no-any-return]
+
+    images = [(torch.randn(4, 3, 8, 8), torch.zeros(4)) for _ in range(4)]
+    result = seqprune.prune(Shared().eval(), images, preset="accurate", target="flops=0.95", round_to=1)
+    assert "first" not in result.plan.keep

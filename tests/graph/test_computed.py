@@ -11,10 +11,10 @@ import torch
 from exactness import exact_on
 from torch import nn
 
-from seqprune import compact, trace
+from seqprune import compact, mask, trace
 from seqprune.testing.networks import random_plan
 
-X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+X = torch.randn(2, 3, 9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 Code = Callable[[Any, torch.Tensor], Any]
 exact = partial(exact_on, X, plans=3)
 
@@ -97,6 +97,25 @@ def double_in_place(m: Net, x: torch.Tensor) -> torch.Tensor:
     return x * along(scale)
 
 
+def kept(m: Net, x: torch.Tensor) -> torch.Tensor:
+    if "scale" not in vars(m):
+        m.scale = along(m.gain.exp()).detach()
+    return x * m.scale
+
+
+def kept_in_a_buffer(m: Net, x: torch.Tensor) -> torch.Tensor:
+    if "scale" not in m._buffers:
+        m.register_buffer("scale", m.gain.exp().detach())
+    return x * m.scale
+
+
+def updated(m: Net, x: torch.Tensor) -> torch.Tensor:
+    y = x + along(m.bias)
+    if m.training:
+        m.bias = (m.bias + 1).detach()
+    return y
+
+
 WHOLE: dict[str, Code] = {
     "mixes numbers of channels": lambda m, x: x * along(m.weight.softmax(0)),
     "mixes them and keeps zero": lambda m, x: x * along((m.weight * 2).cumsum(0)),
@@ -109,6 +128,11 @@ WHOLE: dict[str, Code] = {
     "an operator that knows nothing of it": lambda m, x: torch.where(x > 0, x, along(m.weight * 2)),
     "beside a constant": lambda m, x: x * along(m.weight * torch.arange(6.0).double()),
     "with an argument of its own": lambda m, x: x + torch.add(m.gain, m.shift, alpha=2),
+    "along a dimension of equal length": lambda m, x: x[..., :6] * (m.weight * 2) * along(m.weight * 2),
+    "itself along a dimension of equal length": lambda m, x: x[..., :6] * m.weight * along(m.weight),
+    "kept in an attribute": kept,
+    "kept in a buffer": kept_in_a_buffer,
+    "written back in training": updated,
     "returned": lambda m, x: (x * m.gain, m.gain),
     "returned and worked out": lambda m, x: (x * m.gain, m.gain.exp()),
     "a power of its own": lambda m, x: x * m.gain**m.shift,
@@ -135,3 +159,37 @@ def test_what_is_worked_out_and_not_used_pins_nothing_but_what_is_read_does() ->
     assert exact(Net(code)).layer("conv").free.all()
     read = Net(lambda m, x: x * along(m.weight) * (m.weight * 2).sum())
     assert not trace(read, X).layer("conv").free.any()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        lambda m, x: x.sigmoid() * (m.gain * x.shape[-1] ** -0.5),
+        lambda m, x: x.sigmoid() * m.gain.clamp(max=0.1 * x.shape[-1]),
+        lambda m, x: x.sigmoid() * (m.gain * len(x)),
+        lambda m, x: x.sigmoid() * (m.gain * (2 if m.training else 3)),
+        lambda m, x: x.sigmoid() * (m.gain if m.training else along(m.weight)),
+    ],
+)
+def test_a_constant_that_is_another_in_another_pass_is_none(code: Code) -> None:
+    """It went into the next layer's bias as it was in one."""
+    net = Net(code)
+    graph = exact(net)
+    plan = random_plan(graph, 0)
+    both = (mask(net, plan, graph).train(), compact(net, plan, graph).train())
+    assert torch.allclose(*(model(X) for model in both))
+
+
+def test_an_index_is_no_shape() -> None:
+    """``(w * 2)[[1, -1]]`` passed for a view of two numbers."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.last, self.weight = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1), nn.Parameter(torch.rand(2))
+            self.double().eval()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.conv(x) * along((self.weight * 2)[[1, -1]]))  # type: ignore[no-any-return]
+
+    assert not exact(Two()).layer("conv").free.any()

@@ -219,7 +219,10 @@ def joined(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> 
     require(out.shape[dim] == len(atoms), "broadcasts one channel over many")
     if isinstance(other, torch.Tensor) and other.dim() >= -axis and other.shape[axis] > 1:
         _cut_beside(r, other, atoms, product=product)
-        return Value(atoms, dim, value.zero, value.constant)
+        # What is worked out may be worked out with other numbers in another pass.
+        return Value(atoms, dim, value.zero, value.constant and not r.is_computed(other))
+    if isinstance(other, torch.Tensor) and other.numel() > 1:  # held, it has numbers along other dimensions
+        r.foreign(other, "what combines it with channels")
     adds = not product and not (isinstance(other, int | float) and other == 0)
     # A tensor that no module holds may be another one in every pass, and one with rows and columns is no one number.
     number = isinstance(other, int | float)

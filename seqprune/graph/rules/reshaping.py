@@ -25,14 +25,14 @@ FOLLOWS_COUNTS = frozenset(
 )
 
 
-def views_one_dimension(args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
+def views_one_dimension(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
     """Whether a tensor with one dimension is put into others of size one, in a way that holds for any length."""
     x, shape = args[0], sizes_of(args[1:])
     if kwargs or x.dim() != 1 or out.numel() != len(x):
         return False
     parts = args[1] if isinstance(args[1], tuple) else (args[1],)
-    if all(p is None or p == slice(None) for p in parts):  # x[None, :, None]
-        return True
+    if name == "getitem":  # x[None, :, None]
+        return all(p is None or (isinstance(p, slice) and p == slice(None)) for p in parts)
     lengths = [size for size in shape if is_count(size) or size == -1]
     return len(lengths) == 1 and all(size == 1 for size in shape if size is not lengths[0])
 
