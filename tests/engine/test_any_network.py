@@ -196,7 +196,7 @@ def test_a_number_beside_the_outputs_counts_as_one() -> None:
     "code",
     [
         lambda m, x: m.two(m.one(x).relu()).detach(),
-        lambda m, x: torch.utils.checkpoint.checkpoint(lambda y: m.two(m.one(y).relu()), x, use_reentrant=True),
+        lambda m, x: torch.utils.checkpoint.checkpoint(m.two, m.one(x).relu(), use_reentrant=True),
     ],
     ids=["detached", "reentrant"],
 )
