@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import gc
 import threading
 import warnings
@@ -105,6 +106,27 @@ def test_a_module_that_says_how_it_is_made(state: tuple[dict[str, Any], ...]) ->
     twin = copied(nn.Sequential(Reduced(7, *state), nn.ReLU()))
     assert twin[0].number == 7
     assert getattr(twin[0], "more", 0) == len(state)
+
+
+def test_what_a_tuple_holds_is_copied_too() -> None:
+    model = Keeping()
+    model.pair, model.numbers = ([1], model.first), (1, "two")
+    twin = copied(model)
+    assert twin.pair[0] == [1]
+    assert twin.pair[0] is not model.pair[0]
+    assert twin.pair[1] is twin.first
+    assert twin.numbers == (1, "two")
+
+
+def test_a_module_whose_copies_are_made_as_copyreg_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(copyreg.dispatch_table, Ringed, lambda module: (Ringed, (module.rings + 1,)))
+    assert copied(nn.Sequential(Ringed(1)))[0].rings == 2
+
+
+class Ringed(nn.ReLU):
+    def __init__(self, rings: int) -> None:
+        super().__init__()
+        self.rings = rings
 
 
 class Ring:

@@ -25,6 +25,7 @@ from seqprune.graph.factor import (
     factored,
     factors_of,
     full_rank,
+    shaped,
 )
 from seqprune.testing.networks import SplitBlock, Unit, randomise
 
@@ -91,6 +92,15 @@ def test_below_it_the_product_is_the_nearest_there_is(first: First) -> None:
         ones, twos = (one[..., 0], two[:, :, 0]) if first == "column" else (one[:, :, 0], two[..., 0])
         near = torch.einsum("rih,orx->oihx" if first == "column" else "rix,orh->oihx", ones, twos)
         assert float((near - weight).square().sum()) == pytest.approx(float(values[rank:].square().sum()))
+
+
+def test_a_network_that_has_its_factors_is_itself() -> None:
+    model, one, two = network(), Factor("0", "column", 7), Factor("2.m.0.1", "row", 9)
+    pair = shaped(model, [one])
+    assert factors_of(model, pair) == (one,)
+    assert shaped(pair, [one]) is pair
+    assert factors_of(model, shaped(pair, [one, two])) == (one, two)
+    assert factors_of(model, pair) == (one,)
 
 
 def test_channels_between_are_removed_like_all_others() -> None:

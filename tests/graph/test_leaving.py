@@ -158,6 +158,24 @@ def test_a_block_that_is_alone_in_such_a_list_may_leave_too() -> None:
     assert "1.m.0" in removable(model, (INPUT,))
 
 
+class Picky(Residual):
+    """Takes maps of more than ten rows alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[2] <= 10:
+            raise LookupError
+        return super().forward(x)
+
+
+@pytest.mark.usefixtures("together")
+def test_a_block_that_cannot_be_asked_is_taken_for_a_residual_one() -> None:
+    """What reads it beside others stays as it is: the block's branch may have been at zero."""
+    model: Any = nn.Sequential(Unit(3, 6), Together(6, 8, Picky(4, 4), nn.Sequential(Unit(4, 4), Unit(4, 4))))
+    for block, changes in (("1.m.0", False), ("1.m.1", True)):
+        other: Any = left_out(model, [block])
+        assert torch.equal(other[1].cv2.conv.weight, model[1].cv2.conv.weight) is not changes
+
+
 def test_plans_without_blocks_are_written_as_before() -> None:
     graph = trace(network(), INPUT)
     assert json.loads(PrunePlan((), graph.inputs).to_json())["format"] == 1

@@ -39,6 +39,7 @@ class Net(nn.Module):
         self.code = code
         randomise(self, 0)
         self.bare = nn.BatchNorm2d(4, affine=False)
+        self.register_buffer("total", torch.zeros(()))
         self.double().eval()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -46,6 +47,13 @@ class Net(nn.Module):
 
 
 exact = partial(exact_on, X, plans=2)
+
+
+def written(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """A buffer that holds a number of the input, by a name that torch counts no changes of."""
+    m.total.data.zero_().add_(x.sum(1).mean((0, 1, 2)))
+    total: torch.Tensor = m.total
+    return total
 
 
 def tokens(x: torch.Tensor) -> torch.Tensor:
@@ -68,6 +76,8 @@ FOLLOWED: dict[str, Code] = {
     "a new tensor of its type": lambda m, x, given: x * x.new_ones(1),
     "what is zero times what is not": lambda m, x, given: x.sigmoid() * x,
     "what is not zero times what is": lambda m, x, given: x * x.sigmoid(),
+    "ones for a number of the input": lambda m, x, given: x * torch.ones_like(given.sum()),
+    "a number of all channels in a buffer": lambda m, x, given: x * written(m, x),
 }
 
 
@@ -110,6 +120,11 @@ WHOLE: dict[str, tuple[Code, str]] = {
     "what is no constant and one": (lambda m, x, given: varied(x) + constant(x), "not zero once removed"),
     "a norm of a constant": (lambda m, x, given: m.bare(constant(x)), "not zero once removed"),
     "one channel by number": (lambda m, x, given: x[:, 0][:, None].repeat(1, 4, 1, 1), "picks channels by number"),
+    "a sum with what a buffer holds of the input": (lambda m, x, given: x + written(m, x), "not zero once removed"),
+    "a sum with what a buffer counts": (
+        lambda m, x, given: [m.total.data.add_(1), x + m.total][1],
+        "not zero once removed",
+    ),
     "the largest of all": (lambda m, x, given: x + x.max(), "reduces over channels"),
     "a limit by name": (lambda m, x, given: torch.clamp(x, max=torch.ones(()).double()), "limits are tensors"),
     "groups as many as channels elsewhere": (
@@ -285,6 +300,25 @@ def test_what_was_lost_stays_and_what_it_chooses_among_is_followed() -> None:
     graph = exact(Net(code))
     assert graph.by_name["first"].free.all()
     assert "reduces over channels" in graph.by_name["twin"].reason
+
+
+def test_a_constant_is_not_taken_for_a_buffer_that_was_replaced() -> None:
+    """It was known by its id, which the next tensor may get: the constant would have lost channels with the buffer."""
+
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        if m.made is None:
+            known = {id(each) for each in m.norms.buffers()}
+            for norm in m.norms:
+                norm.running_mean = norm.running_mean + 1
+            made = [torch.ones(4, 1, 1) for _ in range(3000)]
+            m.made = next((each for each in made if id(each) in known), made[0])
+        return x * m.made
+
+    model = Net(code)
+    model.made, model.norms = None, nn.ModuleList(nn.BatchNorm2d(4) for _ in range(20))
+    layer = trace(model, X).by_name["first"]
+    assert not layer.free.any()
+    assert "constant that has one entry per channel" in layer.reason
 
 
 def test_a_width_that_a_layer_of_torch_holds_is_stated_nowhere_else() -> None:

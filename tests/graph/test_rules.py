@@ -636,6 +636,49 @@ def test_an_input_of_other_channels_is_no_half_pruned_model() -> None:
         trace(Between(torch.relu), X[:, :2])
 
 
+@pytest.mark.parametrize(
+    ("between", "takes"),
+    [
+        (lambda x: F.conv2d(input=x, weight=torch.ones(2, 3, 1, 1).double()), 3),
+        (lambda x: F.conv2d(x, torch.ones(2, 1, 1, 1).double(), None, 1, 0, 1, 2), 2),
+        (lambda x: F.conv2d(x, torch.ones(2, 3, 1, 1).double(), groups=2), 6),
+        (lambda x: F.linear(x.movedim(1, -1), torch.ones(2, 5).double()), 5),
+        (lambda x: F.linear(x.flatten(2).mT, weight=torch.ones(2, 5).double()), 5),
+        (lambda x: F.conv2d(x[0], torch.ones(2, 3, 1, 1).double()), 3),
+    ],
+)
+def test_how_many_channels_a_call_takes_is_said_however_it_is_written(
+    between: Callable[[torch.Tensor], torch.Tensor], takes: int
+) -> None:
+    with pytest.raises(ModelError, match=f"^a layer takes {takes} channels, but 4 reach it from first:"):
+        trace(Between(between), X)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: F.linear(x, torch.ones(5).double()),
+        lambda x: F.conv2d(x[0, 0], torch.ones(2, 3, 1, 1).double()),
+        lambda x: F.conv2d(x[0, 0], torch.ones(2, 6, 1, 1).double()),
+        lambda x: F.conv2d(x, torch.ones(2, 4, 9, 9).double()),
+    ],
+)
+def test_a_call_that_fails_for_another_reason_is_no_half_pruned_model(
+    between: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    with pytest.raises(ModelError, match="does not run on inputs of shape .*: the network raised RuntimeError"):
+        trace(Between(between), X)
+
+
+def test_the_innermost_module_that_fails_is_named() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise KeyError("no such size")
+
+    with pytest.raises(ModelError, match="does not run on .*: between.1 raised KeyError"):
+        trace(Between(nn.Sequential(nn.ReLU(), Fails())), X)
+
+
 class Tries(Between):
     """Goes on with another layer where the first one fails."""
 

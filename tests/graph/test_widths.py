@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import InputError, PlanError
 from seqprune.graph import ChannelGraph, operator, register_rule, register_standin, register_widths, widths
+from seqprune.graph.numbers import numbers, put
 from seqprune.graph.rules.table import DIMS, RULES
 from seqprune.graph.standins import STANDINS
 from seqprune.graph.standins.operators import split_sizes
@@ -525,6 +526,21 @@ def test_lists_by_which_code_cuts_are_right_or_pin() -> None:
     graph, _, small = exact(net(Cuts()))
     assert small[2].dims == [2, 6]
     assert not graph.by_name["2.make"].free.any()
+
+
+def test_in_which_containers_a_number_may_be_a_width() -> None:
+    """By the name of a list, and in a dictionary by that of the entry, or its own where entries are numbered."""
+    module = nn.Module()
+    held = {"planes": [8], "sides": (8,), "cfg": {"width": 8, "depth": 8, 3: 8}, "chs": {3: 8, "depth": 8, None: 8}}
+    vars(module).update(held, stride=8)
+    assert [(name, number) for name, number in numbers(module) if number == 8] == [
+        *(("planes[0]", 8), ("cfg['width']", 8), ("chs[3]", 8), ("stride", 8))
+    ]
+    for name in ("planes[0]", "cfg['width']", "chs[3]", "stride"):
+        put(module, name, 5)
+    assert (module.planes, module.sides, module.stride) == ([5], (8,), 5)
+    assert (module.cfg, module.chs) == ({"width": 5, "depth": 8, 3: 8}, {3: 5, "depth": 8, None: 8})
+    assert held["planes"] == [8]
 
 
 def test_widths_in_lists_and_numbers_of_no_known_meaning_are_named(caplog: pytest.LogCaptureFixture) -> None:
