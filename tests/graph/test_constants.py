@@ -224,12 +224,13 @@ def test_a_constant_in_training_alone() -> None:
 
 def test_inputs_that_are_no_plain_tensors() -> None:
     class Takes(Net):
-        def forward(self, given: dict[str, torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
+        def forward(self, given: dict[str, torch.Tensor], *more: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
             return super().forward(given["image"])
 
-    layer = trace(Takes(FOLDED["sigmoid"]), ({"image": X},)).by_name["first"]
-    assert not layer.free.any()
-    assert "no plain tensors" in layer.reason
+    for more in ((), (X,)):
+        layer = trace(Takes(FOLDED["sigmoid"]), ({"image": X}, *more)).by_name["first"]
+        assert not layer.free.any()
+        assert "no plain tensors" in layer.reason
 
 
 def test_what_a_pass_that_failed_saw_of_constants_is_forgotten() -> None:

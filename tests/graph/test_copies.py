@@ -110,12 +110,23 @@ def test_a_module_that_says_how_it_is_made(state: tuple[dict[str, Any], ...]) ->
 
 def test_what_a_tuple_holds_is_copied_too() -> None:
     model = Keeping()
-    model.pair, model.numbers = ([1], model.first), (1, "two")
+    model.pair, model.numbers, model.named = ([1], model.first), (1, "two"), {model.first: 1}
     twin = copied(model)
     assert twin.pair[0] == [1]
     assert twin.pair[0] is not model.pair[0]
     assert twin.pair[1] is twin.first
     assert twin.numbers == (1, "two")
+    assert [*twin.named] == [twin.first]
+
+
+def test_tensors_of_one_memory_share_it_whichever_comes_first() -> None:
+    model, whole = Keeping(), torch.arange(4.0)
+    model.part, model.whole = whole[1:3], whole
+    twin = copied(model)
+    assert torch.equal(twin.whole, whole)
+    twin.whole += 1
+    assert twin.part.tolist() == [2, 3]
+    assert model.part.tolist() == [1, 2]
 
 
 def test_a_module_whose_copies_are_made_as_copyreg_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -493,7 +493,9 @@ def test_eager_shapes_hand_out_plain_numbers(count: Count, told: list[str]) -> N
 
 
 def test_after_a_trace_nothing_is_kept_of_who_asks(count: Count, told: list[str]) -> None:
+    assert len(range(count)) == 8
     count.reader.end()
+    assert count.reader._peeks == []
     assert [*range(count)] == [*range(8)]
     count.use()
     assert count.reader._peeks == []

@@ -74,7 +74,7 @@ def test_any_whole_number_is_a_seed(seed: int) -> None:
     assert drawn == (
         torch.rand(1, generator=generator).item(),
         random.Random(seed).random(),  # noqa: S311
-        float(np.random.RandomState(seed % 4294967296).rand()),  # noqa: NPY002
+        float(np.random.RandomState(seed % 4294967296).rand()),
     )
 
 

@@ -72,6 +72,7 @@ CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
         PlanError,
         "something else",
     ),
+    "truth among channels": (lambda: PrunePlan.from_keep(GRAPH, {"0": [0, True]}), PlanError, "something else than"),
     "a dictionary of channels": (
         lambda: PrunePlan.from_keep(GRAPH, {"0": {0: 1}}),
         PlanError,
@@ -119,6 +120,21 @@ CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
     "no layer": (lambda: GRAPH.bundles(None), PlanError, "the model has no layer None"),
     "made legal without truth": (lambda: legal(removed=[1]), PlanError, "removed is a list of [1]: give an array"),
     "made legal by texts": (lambda: legal(scores="a"), PlanError, "scores is a str of []: give an array of"),
+    "made legal by numbers for truth": (
+        lambda: legal(removed=np.zeros(GRAPH.group_count)),
+        PlanError,
+        "removed is a ndarray",
+    ),
+    "made legal by truth for numbers": (
+        lambda: legal(scores=np.zeros(GRAPH.group_count, bool)),
+        PlanError,
+        "scores is a ndarray",
+    ),
+    "a layer with an endless name": (
+        lambda: GRAPH.coupled("0" * 99),
+        PlanError,
+        f"the model has no layer {'0' * 79}…; `seqprune inspect` lists the layers",
+    ),
     "made legal to nothing": (lambda: legal(round_to=0), PlanError, "rounded to multiples of 0: give 1 or more"),
     "restore from nothing": (lambda: restore(NET, None), ModelError, "None: is no path"),
     "load nothing": (lambda: PrunePlan.load(None), PlanError, "cannot read the plan None (is no path)"),

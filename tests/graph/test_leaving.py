@@ -64,6 +64,29 @@ def test_what_keeps_its_shape_and_is_read_in_turn_may_be_left_out() -> None:
     assert removable(network(), (INPUT,)) == BLOCKS
 
 
+def test_what_is_wired_by_number_or_given_more_than_a_tensor_stays() -> None:
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.two, self.named, self.one = (nn.ModuleList([Weighed(4, 4), Weighed(4, 4)]) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for number in range(2):
+                x = self.one[number](self.named[number](self.two[number](x, 2), by=1))
+            return x
+
+    class Weighed(Residual):
+        def forward(self, x: torch.Tensor, by: int = 1) -> torch.Tensor:
+            return by * super().forward(x)
+
+    wired = nn.Sequential(Residual(4, 4), Residual(4, 4))
+    wired[0].f = -1
+    model = nn.Sequential(Unit(3, 4), Calls(), wired).double().eval()
+    assert removable(model, (INPUT,)) == ("1", "2", "2.1")
+    with pytest.raises(PlanError, match=r"2\.0 is no block that can be left out here"):
+        left_out(model, ["2.0"])
+
+
 @settings(max_examples=6, deadline=None)
 @given(st.lists(st.sampled_from([b for b in BLOCKS if b != "2"]), unique=True), st.integers(0, 99))
 def test_a_block_that_adds_nothing_is_left_out_exactly(blocks: list[str], seed: int) -> None:

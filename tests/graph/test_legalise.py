@@ -29,7 +29,7 @@ def graph_of(
         slices=(),
         balances=tuple(Balance(tuple(np.array(s) for s in sections), "halves") for sections in balances),
         barriers=(),
-        pinned=np.zeros(count, bool),
+        pinned=np.isin(np.arange(count), pinned),
         inputs=(((1, 3, 4, 4), "float32"),),
     )
 
@@ -149,6 +149,9 @@ def test_bundles_follow_balances_as_far_as_they_reach() -> None:
     graph = graph_of([[0, 1], [2, 3], [4, 5], [6]], ([[0, 1], [2, 3]], [[2, 3], [4, 5]]))
     assert [bundle.groups.tolist() for bundle in graph.bundles("layer0")] == [[0, 1], [2, 3], [4, 5]]
     assert [bundle.groups.tolist() for bundle in graph.bundles("layer3")] == [[6]]
+    held = graph_of([[0, 1], [2, 3], [4, 5]], ([[0, 1], [2, 3]], [[2, 3], [4, 5]]), pinned=(1, 2, 3))
+    assert {0} <= {group for bundle in held.bundles("layer0") for group in bundle.groups.tolist()} <= {0, 4, 5}
+    assert held.bundles("layer1") == ()
     twice = graph_of([[0, 1], [1, 1, 0]]).bundles("layer0")
     assert [bundle.groups.tolist() for bundle in twice] == [[0], [1]]
     assert {name: at.tolist() for name, at in twice[1].columns.items()} == {"layer0": [[1]], "layer1": [[0, 1]]}

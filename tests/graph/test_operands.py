@@ -76,6 +76,7 @@ FOLLOWED: dict[str, Code] = {
     "a new tensor of its type": lambda m, x, given: x * x.new_ones(1),
     "what is zero times what is not": lambda m, x, given: x.sigmoid() * x,
     "what is not zero times what is": lambda m, x, given: x * x.sigmoid(),
+    "the ones around a scale": lambda m, x, given: x * m.scale.view(1, -1, 1, 1) / m.scale.view(1, -1, 1, 1).shape[2],
     "ones for a number of the input": lambda m, x, given: x * torch.ones_like(given.sum()),
     "a number of all channels in a buffer": lambda m, x, given: x * written(m, x),
 }
@@ -86,6 +87,12 @@ def test_what_is_followed_is_free_and_exact(name: str) -> None:
     graph = exact(Net(FOLLOWED[name]))
     assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
     assert graph.folds == ()
+
+
+def row_written(x: torch.Tensor) -> torch.Tensor:
+    y = x.clone()
+    y[:, :, 0] = 1.0
+    return y
 
 
 def constant(x: torch.Tensor) -> torch.Tensor:
@@ -125,6 +132,7 @@ WHOLE: dict[str, tuple[Code, str]] = {
         lambda m, x, given: [m.total.data.add_(1), x + m.total][1],
         "not zero once removed",
     ),
+    "a row that is written": (lambda m, x, given: row_written(x), "setitem in the network: no rule"),
     "the largest of all": (lambda m, x, given: x + x.max(), "reduces over channels"),
     "a limit by name": (lambda m, x, given: torch.clamp(x, max=torch.ones(()).double()), "limits are tensors"),
     "groups as many as channels elsewhere": (

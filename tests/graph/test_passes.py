@@ -100,6 +100,17 @@ def test_what_holds_no_number_has_no_size() -> None:
     ]
 
 
+def test_no_side_is_halved_to_nothing() -> None:
+    shapes = [tuple(made[0].shape) for made in other_sizes((torch.zeros(1, 3, 1, 3),))]
+    assert shapes[:2] == [(3, 3, 1, 1), (1, 3, 1, 1)]
+
+
+def test_a_batch_of_one_is_doubled_for_norms_of_one_pixel() -> None:
+    model = Net(lambda m, x: m.beside(F.adaptive_avg_pool2d(x, 1)))
+    model.beside = nn.BatchNorm2d(WIDTH).double()
+    assert trace(model, images()).notes == ()
+
+
 def test_whole_numbers_are_no_images() -> None:
     """A mask beside an image has other sides, and may be one for many."""
     given = torch.zeros(5, 1, 20, 20, dtype=torch.int64), images(1)
@@ -119,6 +130,8 @@ def test_lists_of_parameters_do_not_run(gamma: Any) -> None:
     """They were noted as modules that never ran, and so were layers whose weights the code hands to a function."""
     model = Net(lambda m, x: F.conv2d(x * next(m.gamma.parameters()).view(1, -1, 1, 1), m.beside.weight))
     model.gamma = gamma.double()
+    assert trace(model, images()).notes == ()
+    model.code = lambda m, x: x * next(m.gamma.parameters()).exp().view(1, -1, 1, 1) + m.beside.weight.sum()
     assert trace(model, images()).notes == ()
 
 
@@ -189,6 +202,8 @@ def test_what_runs_only_where_gradients_are_kept_is_seen(asks: Callable[[Any, to
 def test_a_network_is_told_the_truth_of_what_it_makes_itself() -> None:
     def code(_m: Any, x: torch.Tensor) -> torch.Tensor:
         assert torch.ones(1, requires_grad=True).requires_grad
+        with torch.no_grad():
+            assert not (2 * x).requires_grad
         return x
 
     assert trace(Net(code), images()).by_name["first"].free.all()

@@ -151,6 +151,17 @@ def test_what_the_masked_network_cannot_do_is_left_out() -> None:
     assert verify(net, net, X).tried == ("as exported", "gradients on", "training step")
 
 
+def test_the_training_step_is_one_of_the_smallest_inputs_that_were_tried() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def see(y: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(y.shape))
+        return y
+
+    verify(Net(training=see), Net(), X)
+    assert seen == [(3, 1, 3, 3)]
+
+
 def double(y: torch.Tensor) -> torch.Tensor:
     return 2 * y
 

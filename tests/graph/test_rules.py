@@ -641,6 +641,7 @@ def test_an_input_of_other_channels_is_no_half_pruned_model() -> None:
     [
         (lambda x: F.conv2d(input=x, weight=torch.ones(2, 3, 1, 1).double()), 3),
         (lambda x: F.conv2d(x, torch.ones(2, 1, 1, 1).double(), None, 1, 0, 1, 2), 2),
+        (lambda x: F.conv2d(x, torch.ones(2, 3, 1, 1).double(), None, 1, 0, 1), 3),
         (lambda x: F.conv2d(x, torch.ones(2, 3, 1, 1).double(), groups=2), 6),
         (lambda x: F.linear(x.movedim(1, -1), torch.ones(2, 5).double()), 5),
         (lambda x: F.linear(x.flatten(2).mT, weight=torch.ones(2, 5).double()), 5),
@@ -666,7 +667,7 @@ def test_how_many_channels_a_call_takes_is_said_however_it_is_written(
 def test_a_call_that_fails_for_another_reason_is_no_half_pruned_model(
     between: Callable[[torch.Tensor], torch.Tensor],
 ) -> None:
-    with pytest.raises(ModelError, match="does not run on inputs of shape .*: the network raised RuntimeError"):
+    with pytest.raises(ModelError, match=r"does not run on inputs of shape .*: the network raised RuntimeError"):
         trace(Between(between), X)
 
 
@@ -675,7 +676,7 @@ def test_the_innermost_module_that_fails_is_named() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             raise KeyError("no such size")
 
-    with pytest.raises(ModelError, match="does not run on .*: between.1 raised KeyError"):
+    with pytest.raises(ModelError, match=r"does not run on .*: between\.1 raised KeyError"):
         trace(Between(nn.Sequential(nn.ReLU(), Fails())), X)
 
 
@@ -707,6 +708,22 @@ def test_code_behind_an_error_that_was_caught_is_the_modules_own() -> None:
 
     barriers = trace(Behind(torch.relu, narrow=nn.Conv2d(2, 2, 1).double()), X).barriers
     assert [each.module for each in barriers if each.op == "cumprod"] == [""]
+
+
+def test_a_module_that_did_not_start_is_not_left() -> None:
+    """A hook of its own stopped it: what ran behind it was told as of the module around."""
+
+    class Behind(Tries):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).cumprod(1)
+
+    def refuses(module: nn.Module, given: object) -> None:
+        raise RuntimeError
+
+    model = Behind(torch.relu, narrow=nn.Conv2d(4, 2, 1).double())
+    model.narrow.register_forward_pre_hook(refuses)
+    barriers = trace(nn.Sequential(model), X).barriers
+    assert {each.module for each in barriers if each.op == "cumprod"} == {"0"}
 
 
 def test_a_layer_that_only_training_reads_is_seen() -> None:

@@ -22,7 +22,7 @@ from seqprune.graph.numbers import numbers, put
 from seqprune.graph.rules.table import DIMS, RULES
 from seqprune.graph.standins import STANDINS
 from seqprune.graph.standins.operators import split_sizes
-from seqprune.graph.values import Value
+from seqprune.graph.values import OPAQUE, Value
 from seqprune.testing.networks import SplitBlock, random_plan, randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -112,6 +112,22 @@ def test_subclasses_inherit_what_their_base_states_where_it_holds(kind: type[Hal
     small = compact(model, plan, graph)
     verify(mask(model, plan, graph), small, X)
     assert small[2].half == half
+
+
+def test_what_is_stated_of_a_transposed_layer_and_computed_with_keeps_what_it_makes() -> None:
+    class Upwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.width = nn.ConvTranspose2d(8, 8, 1), 8
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.up(x) * self.width**-0.5
+
+    register_widths(Upwards, width=("up", 1))
+    graph, _, small = exact(net(Upwards()))
+    assert not graph.by_name["2.up"].free.any()
+    assert graph.by_name["0"].free.all()
+    assert small[2].width == 8
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -679,6 +695,25 @@ def test_a_rule_of_ones_own() -> None:
         return Value(torch.as_tensor(value.known()).repeat(2).numpy(), 1, value.zero)
 
     assert exact(net(Doubled(), 16))[0].by_name["0"].free.all()
+
+
+def test_a_rule_of_ones_own_that_loses_channels_in_place() -> None:
+    @operator
+    def wiped_(x: torch.Tensor) -> torch.Tensor:
+        return x.cumsum_(1)
+
+    @register_rule("wiped", dims=4)
+    def rule(r: Any, out: torch.Tensor, x: torch.Tensor) -> Value:
+        return OPAQUE
+
+    class Wipes(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            wiped_(x.chunk(2, 1)[0])
+            return x
+
+    layer = trace(net(Wipes()), X).by_name["0"]
+    assert not layer.free[:4].any()
+    assert "shares its memory in a way that is not followed" in layer.reason
 
 
 def test_the_page_says_what_holds() -> None:
