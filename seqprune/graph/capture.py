@@ -176,9 +176,9 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
     for count in counts_in(returned):
         count.use()
     for tensor in recorder.reaching(tensors_in(returned), "what it returns"):
-        value = recorder.value(tensor)
-        if value is not None and value.atoms is not None:
-            recorder.pin(value.atoms, outputs.OUTPUT)
+        atoms = recorder.followed(tensor).atoms
+        if atoms is not None:
+            recorder.pin(atoms, outputs.OUTPUT)
 
 
 def _run_training(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> tuple[str, ...]:

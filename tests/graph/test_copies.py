@@ -80,6 +80,7 @@ def test_what_stands_in_the_place_of_a_tensor() -> None:
     twin = copied(model, {id(model.first.bias): other})
     assert twin.first.bias is other
     assert torch.equal(twin.first.weight, model.first.weight)
+    assert copied(model, {id(model.first.bias): model.first.bias}).first.bias is model.first.bias
 
 
 def test_a_circle_of_objects_beside_what_has_no_copy() -> None:

@@ -133,6 +133,7 @@ WHOLE: dict[str, tuple[Code, str]] = {
         "not zero once removed",
     ),
     "a row that is written": (lambda m, x, given: row_written(x), "setitem in the network: no rule"),
+    "a diagonal": (lambda m, x, given: x * torch.diagonal(x[0, 0]).mean(), "picks channels by number"),
     "the largest of all": (lambda m, x, given: x + x.max(), "reduces over channels"),
     "a limit by name": (lambda m, x, given: torch.clamp(x, max=torch.ones(()).double()), "limits are tensors"),
     "groups as many as channels elsewhere": (
@@ -327,6 +328,16 @@ def test_a_constant_is_not_taken_for_a_buffer_that_was_replaced() -> None:
     layer = trace(model, X).by_name["first"]
     assert not layer.free.any()
     assert "constant that has one entry per channel" in layer.reason
+
+
+def test_the_length_of_a_view_of_two_numbers_is_one_of_channels() -> None:
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        scale = m.scale.view(1, -1, 1, 1)
+        return x * scale / scale.shape[1]
+
+    model = Net(code, 2)
+    model.first, model.scale = nn.Conv2d(3, 2, 1).double(), nn.Parameter(torch.rand(2).double())
+    assert "reads their number" in trace(model, X).by_name["first"].reason
 
 
 def test_a_width_that_a_layer_of_torch_holds_is_stated_nowhere_else() -> None:

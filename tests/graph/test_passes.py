@@ -103,6 +103,7 @@ def test_what_holds_no_number_has_no_size() -> None:
 def test_no_side_is_halved_to_nothing() -> None:
     shapes = [tuple(made[0].shape) for made in other_sizes((torch.zeros(1, 3, 1, 3),))]
     assert shapes[:2] == [(3, 3, 1, 1), (1, 3, 1, 1)]
+    assert [tuple(made[0].shape) for made in other_batches((torch.zeros(2, 3, 1, 3),))] == [(3, 3, 1, 1), (3, 3, 1, 3)]
 
 
 def test_a_batch_of_one_is_doubled_for_norms_of_one_pixel() -> None:
@@ -215,7 +216,10 @@ def test_of_memory_that_is_another_tensors_by_now_nothing_is_known() -> None:
     known.add(tensor, Value(np.arange(4)))
     assert len(known.of(tensor[1:])) == len(known.of(tensor)) == 1
     del tensor
-    assert known.of(torch.from_numpy(memory)) == []
+    other, value = torch.from_numpy(memory), Value(np.arange(2))
+    assert known.of(other) == []
+    known.add(other, value)
+    assert known.of(other) == [value]
 
 
 def test_hooks_on_gradients_do_not_stop_a_trace() -> None:

@@ -392,6 +392,24 @@ def test_what_a_network_runs_by_chance_is_run(changed: str, draw: Callable[[], f
         verify(model, other, X)
 
 
+def test_how_much_one_of_several_draws_takes_is_no_matter_to_the_next() -> None:
+    """Noise for each channel, say, of which a compact network has fewer."""
+
+    class Chance(nn.Module):
+        def __init__(self, more: int) -> None:
+            super().__init__()
+            self.one, self.two, self.more = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1), more
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = (self.one if torch.rand(()) < 0.5 else self.two)(x)
+            torch.rand(self.more)
+            return found
+
+    model, other = Chance(1), Chance(2)
+    other.load_state_dict(model.state_dict())
+    assert "other random numbers" in verify(model, other, X).tried
+
+
 def test_networks_that_draw_at_random_draw_the_same() -> None:
     """A variational autoencoder samples in inference: whatever was removed, it differed from itself."""
 

@@ -623,6 +623,11 @@ def test_a_tensor_from_an_autograd_function_is_never_taken_for_a_constant() -> N
     assert not removed.any() or (readers[0].groups == graph.by_name["first"].groups).all()
 
 
+def test_what_no_watched_call_made_is_no_constant() -> None:
+    reasons = [barrier.reason for barrier in trace(Between(lambda x: Handed.apply(x).abs()), X).barriers]
+    assert not [reason for reason in reasons if "constant" in reason]
+
+
 def test_a_half_pruned_model_is_named() -> None:
     """Another tool narrowed the reader and left the producer: the layer, its width and what reaches it are said."""
     model = Between(torch.relu)

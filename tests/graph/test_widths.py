@@ -250,7 +250,7 @@ def test_statements_that_name_no_class_or_no_layer() -> None:
         register_widths("pkg.C2f", c="cv1")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="is no class of modules"):
         register_standin(dict, lambda self, x: x)  # type: ignore[arg-type]
-    for fact in (3, ("cv1",), ("cv1", 2.0), (2, "cv1")):
+    for fact in (3, ("cv1",), ("cv1", 2.0), (2, "cv1"), (2, 2), ("cv1", 2, 3)):
         with pytest.raises(InputError, match=r"c=.* names no layer: give its path, or \(path, divisor\)"):
             register_widths(Halves, c=fact)  # type: ignore[arg-type]
 
@@ -336,6 +336,26 @@ def test_as_many_groups_as_an_attribute_says() -> None:
     graph, _, small = exact(net(Kernel()))
     assert graph.by_name["0"].free.all()
     assert small[2].width == small[2].blur.shape[0] < 8
+
+
+def test_a_number_that_counts_two_layers_ties_none_of_them() -> None:
+    """As many channels of both must stay, not the same ones."""
+
+    class Compares(Kernel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.beside = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.beside(x)
+            assert y.shape[1] == self.width
+            return torch.cat([super().forward(x), y], 1)
+
+    graph, _, small = exact(net(Compares(), 16))
+    groups = [set(graph.by_name[name].groups.tolist()) for name in ("0", "2.beside")]
+    assert [len(each) for each in groups] == [8, 8]
+    assert not groups[0] & groups[1]
+    assert small[2].width == small[2].beside.out_channels == small[2].blur.shape[0] < 8
 
 
 @pytest.mark.parametrize("also", ["factor", "rows", "stride", "shape"])
