@@ -66,6 +66,7 @@ def test_every_standin_is_for_a_class_that_is_there_and_is_tested() -> None:
 
 def test_an_operator_outside_a_trace_is_a_plain_function() -> None:
     assert watched(lambda x: x + 1)(torch.ones(1)).item() == 2
+    assert watched(lambda x, by, more=0: x * by + more)(torch.ones(1), 3, more=2).item() == 5
 
 
 class Inside(nn.Module):

@@ -382,6 +382,8 @@ def test_a_module_that_copies_itself_in_its_own_way_is_cut() -> None:
     model = nn.Sequential(Anew(3, 8, 1), nn.ReLU(), Anew(8, 2, 1)).double().eval()
     graph = exact(model)
     assert compact(model, PrunePlan.from_keep(graph, {"0": [1, 4]}), graph)[0].weight.shape == (2, 3, 1, 1)
+    model[0].weight.requires_grad_(False)
+    assert [p.requires_grad for p in copied(model).parameters()] == [False, True, True, True]
 
 
 def test_a_scriptmodule_may_be_called_by_names() -> None:
@@ -526,6 +528,27 @@ def test_layers_that_the_data_choose_need_the_graph() -> None:
     for act in (mask, compact):
         with pytest.raises(PlanError, match=r"^without its graph .* never ran, .* give the graph that trace"):
             act(model, plan)
+
+
+def test_layers_that_run_on_what_a_mask_picks_need_an_example_that_it_picks() -> None:
+    class Picks(Keeping):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            bright = y[x.mean((1, 2, 3)) > self.least]
+            return torch.cat([self.last(y), *([self.other(bright)] if len(bright) else [])])
+
+    model = Picks()
+    model.other, model.least = nn.Conv2d(8, 2, 1).double(), 9.0
+    with pytest.raises(ModelError, match=r"^other never ran, and which layers run may depend on how much getitem"):
+        trace(model, X)
+    model.least = -9.0
+    assert trace(model, X).by_name["other"]
+
+
+def test_an_index_into_a_mask_picks_as_much_of_any_data() -> None:
+    model = Keeping()
+    model.other, model.between.forward = nn.Conv2d(8, 2, 1).double(), lambda x: x * (x > 0)[:, :, :1]
+    assert trace(model, X).notes == ("1 modules with parameters never ran: other",)
 
 
 def test_a_scripted_function_is_named_for_what_it_is() -> None:

@@ -57,7 +57,9 @@ def test_at_full_rank_every_pair_is_its_layer(first: First) -> None:
     assert len(whole(model, first)) == 6  # 1x1 convolutions have nothing to split
     both = factored(model, whole(model, first))
     assert verify(model, both, INPUT, tolerance=1e-10).max_rel < 1e-12
-    assert verify(model, aligned(model, whole(model, first)), INPUT, tolerance=0.0).max_abs == 0
+    same = aligned(model, whole(model, first))
+    assert verify(model, same, INPUT, tolerance=0.0).max_abs == 0
+    assert [name for name, _ in same.named_modules()] == [name for name, _ in both.named_modules()]
 
 
 @pytest.mark.parametrize("first", WAYS)
@@ -101,6 +103,21 @@ def test_a_network_that_has_its_factors_is_itself() -> None:
     assert shaped(pair, [one]) is pair
     assert factors_of(model, shaped(pair, [one, two])) == (one, two)
     assert factors_of(model, pair) == (one,)
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        [nn.Conv2d(3, 8, 3)],
+        [nn.Conv2d(3, 3, (3, 1)), Unit(3, 8), nn.ReLU()],
+        [nn.Identity(), Unit(3, 8)],
+        [nn.Conv2d(3, 3, (3, 1)), nn.Conv2d(3, 8, 3)],
+    ],
+)
+def test_what_is_no_pair_is_no_factor(instead: list[nn.Module]) -> None:
+    other = network()
+    other[0] = nn.Sequential(*instead)
+    assert factors_of(network(), other) == ()
 
 
 def test_channels_between_are_removed_like_all_others() -> None:

@@ -52,6 +52,11 @@ CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
     "inputs for a graph": (lambda: compact(NET, PLAN, X), PlanError, "the graph is a Tensor: give what trace returned"),
     "another network's graph": (lambda: compact(network(4), PLAN, GRAPH), PlanError, "the graph is another network's"),
     "mask by another's": (lambda: mask(network(4), PLAN, GRAPH), PlanError, "0.weight is [4, 3, 3, 3]"),
+    "a graph of a layer that is a norm here": (
+        lambda: mask(nn.Sequential(nn.BatchNorm2d(8), *network()[1:]), PLAN, GRAPH),
+        PlanError,
+        "0.weight is [8] and not 3 along dimension 1",
+    ),
     "a graph with more layers": (lambda: mask(nn.Sequential(NET[0]), PLAN, GRAPH), PlanError, "there is no 2.weight"),
     "mask without a plan": (lambda: mask(NET, None), PlanError, "the plan is a NoneType"),
     "mask nothing": (lambda: mask(None, PLAN), ModelError, "not a NoneType"),

@@ -87,6 +87,11 @@ def test_what_is_wired_by_number_or_given_more_than_a_tensor_stays() -> None:
         left_out(model, ["2.0"])
 
 
+def test_blocks_of_linear_layers_may_be_left_out() -> None:
+    blocks = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)) for _ in range(2))
+    assert removable(nn.Sequential(*blocks, nn.Linear(4, 2)), (torch.rand(2, 4),)) == ("0", "1")
+
+
 @settings(max_examples=6, deadline=None)
 @given(st.lists(st.sampled_from([b for b in BLOCKS if b != "2"]), unique=True), st.integers(0, 99))
 def test_a_block_that_adds_nothing_is_left_out_exactly(blocks: list[str], seed: int) -> None:

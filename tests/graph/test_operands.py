@@ -133,6 +133,18 @@ WHOLE: dict[str, tuple[Code, str]] = {
         "not zero once removed",
     ),
     "a row that is written": (lambda m, x, given: row_written(x), "setitem in the network: no rule"),
+    "a constant to the power of channels": (
+        lambda m, x, given: torch.pow(torch.full((1,), 2.0).double(), x),
+        "a constant takes part where channels were expected",
+    ),
+    "a scale times a number of the input": (
+        lambda m, x, given: [given.sum() * m.scale, x * m.scale.view(-1, 1, 1)][1],
+        "reads the parameter",
+    ),
+    "a constant viewed by their number": (
+        lambda m, x, given: x * torch.ones(4).double().view(1, x.shape[1], 1, 1),
+        "reads their number",
+    ),
     "a diagonal": (lambda m, x, given: x * torch.diagonal(x[0, 0]).mean(), "picks channels by number"),
     "the largest of all": (lambda m, x, given: x + x.max(), "reduces over channels"),
     "a limit by name": (lambda m, x, given: torch.clamp(x, max=torch.ones(()).double()), "limits are tensors"),
@@ -277,6 +289,7 @@ def test_what_is_written_where_the_code_says(code: Callable[[torch.Tensor], torc
 
 @pytest.mark.parametrize(("shape", "right"), [((2, 3), True), ((2, 4), False), ((3,), False), ((3, 2), False)])
 def test_what_a_rule_says_is_held_against_what_there_is(shape: tuple[int, ...], right: bool) -> None:
+    assert not OPAQUE.fixed
     _check_values([OPAQUE], [torch.zeros(shape)])
     with nullcontext() if right else pytest.raises(NoRule, match="leaves another number of channels"):
         _check_values([Value(np.arange(3), 1)], [torch.zeros(shape)])

@@ -200,6 +200,23 @@ def test_what_runs_only_where_gradients_are_kept_is_seen(asks: Callable[[Any, to
     assert small.beside.in_channels == small.first.out_channels < WIDTH
 
 
+def test_code_that_fails_where_a_gradient_is_missing_is_seen_with_gradients_on() -> None:
+    """It is told of gradients that a trace does not keep, and runs again untold; not without gradients at once."""
+
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        if m.training and x.requires_grad:
+            raise RuntimeError("where is the gradient")
+        if torch.is_grad_enabled():
+            m.kept = m.beside(x)
+        return x
+
+    model = Net(code)
+    graph = trace(model, images())
+    assert graph.notes == ()
+    _, small = pruned(model, images(), graph)
+    assert small.beside.in_channels == small.first.out_channels < WIDTH
+
+
 def test_a_network_is_told_the_truth_of_what_it_makes_itself() -> None:
     def code(_m: Any, x: torch.Tensor) -> torch.Tensor:
         assert torch.ones(1, requires_grad=True).requires_grad

@@ -410,6 +410,28 @@ def test_how_much_one_of_several_draws_takes_is_no_matter_to_the_next() -> None:
     assert "other random numbers" in verify(model, other, X).tried
 
 
+def test_what_a_proof_draws_is_its_own() -> None:
+    """Whatever the caller drew before; and of inputs of another size something else."""
+    seen: list[tuple[int, float]] = []
+
+    class Draws(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not self.training:
+                seen.append((x.shape[2], torch.rand(()).item()))
+            return super().forward(x)
+
+    runs = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        seen.clear()
+        verify(Draws(), Draws(), X)
+        runs.append([*seen])
+    assert runs[0] == runs[1]
+    sizes = sorted(size for size, _ in set(seen))
+    assert sizes.count(3) == 1
+    assert len({drawn for _, drawn in seen}) == len(sizes)
+
+
 def test_networks_that_draw_at_random_draw_the_same() -> None:
     """A variational autoencoder samples in inference: whatever was removed, it differed from itself."""
 

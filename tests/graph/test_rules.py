@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
+from torch.overrides import handle_torch_function, has_torch_function
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
@@ -43,6 +44,11 @@ class Between(nn.Module):
 
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def kept_in(memory: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    memory[:] = x
+    return memory
 
 
 class Lent(nn.GroupNorm):
@@ -377,6 +383,18 @@ def test_channels_that_are_tied_to_more_or_fewer_stay() -> None:
     assert [layer.reason for layer in recorder.finish((), ()).all_layers] == ["unequal", "unequal"]
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_channels_that_are_tied_to_those_of_no_layer_stay(turned: bool) -> None:
+    recorder = Recorder(nn.ModuleList([nn.Conv2d(3, 4, 1)]))
+    atoms, none = recorder.new_layer(recorder.model[0].weight, 4), recorder.fixed(4)
+    none[1:3] = atoms[2], atoms[1]
+    recorder.tie(*((none, atoms) if turned else (atoms, none)), "beside")
+    layer = recorder.finish((), ()).all_layers[0]
+    assert layer.reason == "beside"
+    assert layer.free.tolist() == [False, True, True, False]
+    assert layer.groups[1] == layer.groups[2]
+
+
 def test_channels_that_were_lost_stay_where_others_are_followed_beside_them() -> None:
     class Beside(Between):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -410,6 +428,21 @@ def test_as_many_channels_that_were_lost_hold_others() -> None:
     layer = trace(model, X).by_name["first"]
     assert not layer.free.any()
     assert "joined element-wise in the network with channels that cannot be removed" in layer.reason
+
+
+def test_a_function_without_a_name_is_called_by_its_text() -> None:
+    """As objects that are called, which a library may show to ``torch.overrides``."""
+
+    class Swish:
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return handle_torch_function(self, (x,), x) if has_torch_function((x,)) else x * x.sigmoid()
+
+        def __str__(self) -> str:
+            return "library.swish"
+
+    assert op_name(Swish()) == "swish"
+    barriers = trace(Between(Swish()), X).barriers
+    assert [(barrier.op, barrier.reason) for barrier in barriers] == [("swish", "no rule for this operator")]
 
 
 @pytest.mark.parametrize(
@@ -568,6 +601,7 @@ def test_one_weight_in_two_modules_stays_one_weight() -> None:
         lambda x: x * float(x.max()),
         lambda x: x * x.max().item(),
         lambda x: x * torch.from_numpy(x.detach().numpy()),
+        lambda x: x * float(kept_in(torch.zeros(2, 4, 6, 6), x).sum()),
     ],
 )
 def test_control_flow_that_depends_on_data_is_an_error(
@@ -702,6 +736,16 @@ def test_what_the_network_catches_is_no_half_pruned_model() -> None:
     graph = trace(model, X)
     assert graph.by_name["first"].reason == "conv2d in narrow: it fails, with RuntimeError"
     assert [(each.op, each.module) for each in graph.barriers] == [("conv2d", "narrow")]
+
+
+def test_what_fails_after_an_error_that_was_caught_is_said() -> None:
+    class Behind(Tries):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            super().forward(x)
+            raise KeyError("no such size")
+
+    with pytest.raises(ModelError, match="the network raised KeyError"):
+        trace(Behind(torch.relu, narrow=nn.Conv2d(2, 2, 1).double()), X)
 
 
 def test_code_behind_an_error_that_was_caught_is_the_modules_own() -> None:
@@ -997,6 +1041,13 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
     with pytest.raises(ModelError, match="returns a set of tensors, without an order: return a list"):
         trace(Unordered(torch.relu), X)
+
+    class Mixed(Between):
+        def forward(self, x: torch.Tensor) -> object:  # type: ignore[override]
+            return {super().forward(x), "name"}
+
+    with pytest.raises(ModelError, match="returns a set of tensors"):
+        trace(Mixed(torch.relu), X)
 
     class Nothing(Between):
         def forward(self, x: torch.Tensor) -> object:  # type: ignore[override]

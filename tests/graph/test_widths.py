@@ -18,6 +18,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import InputError, PlanError
 from seqprune.graph import ChannelGraph, operator, register_rule, register_standin, register_widths, widths
+from seqprune.graph.beside import Repeated, repeated
 from seqprune.graph.numbers import numbers, put
 from seqprune.graph.rules.table import DIMS, RULES
 from seqprune.graph.standins import STANDINS
@@ -364,6 +365,20 @@ def test_an_attribute_that_is_used_for_more_does_not_change(also: str) -> None:
     assert small[2].width == 8
 
 
+def test_one_and_zero_are_no_widths() -> None:
+    """Of a count of channels code is told that it is above zero."""
+
+    class Flags(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.none, self.one, self.two = 0, 1, 2
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return -x if self.none else x
+
+    assert trace(net(Flags()), X).unread == (("2", "two"),)
+
+
 def test_code_that_takes_no_counts_runs_with_plain_numbers() -> None:
     """``chunk`` wants an int in C: its module alone loses what a count would tell."""
 
@@ -498,6 +513,31 @@ def test_names_that_people_give_widths(names: str) -> None:
     plan = PrunePlan.from_keep(graph, {"0": [0, 1, 2], "1.a.0": [0, 1, 2, 3, 4]})
     block: Any = compact(model, plan, graph)[1]
     assert (getattr(block, one), getattr(block, other)) == (3, 5)
+
+
+def test_a_norm_before_a_layer_is_no_layer_that_makes_channels() -> None:
+    class Before(Reparameterised):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(self.norm(x))
+
+    model = net(Before())
+    graph = trace(model, X)
+    block: Any = compact(model, PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2, 3, 4]}), graph)[2]
+    assert (block.in_channels, block.out_channels) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "named", "other"),
+    [("head_dim", True, False), ("kernel_size", False, True), ("kernel_dim", True, False), ("what", False, False)],
+)
+def test_what_a_name_says_of_a_number(name: str, named: bool, other: bool) -> None:
+    """That it is a width goes before that it is something else."""
+    found = Repeated("block", name, 8, (3,))
+    assert (found.named, found.other, found.clear) == (named, other, named)
 
 
 class Listed(Reparameterised):
@@ -667,6 +707,8 @@ def test_a_network_that_loses_nothing_beside_it_is_left() -> None:
     graph = trace(model, X)
     small = compact(model, PrunePlan.from_keep(graph, {"0": [0, 1]}), graph)
     assert (small[3].in_channels, small[3].out_channels) == (6, 8)
+    gone = np.isin(np.arange(graph.group_count), graph.by_name["0"].groups[2:])
+    assert repeated(model, graph, gone) == []
 
 
 # ---- rules and stand-ins of one's own -----------------------------------------------------------------------------
