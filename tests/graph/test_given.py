@@ -124,6 +124,7 @@ CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
     "a layer that there is not": (lambda: GRAPH.coupled("1"), PlanError, "the model has no layer 1"),
     "no layer": (lambda: GRAPH.bundles(None), PlanError, "the model has no layer None"),
     "made legal without truth": (lambda: legal(removed=[1]), PlanError, "removed is a list of [1]: give an array"),
+    "made legal by the truth of two": (lambda: legal(removed=np.zeros(2, bool)), PlanError, "a ndarray of [2]: give"),
     "made legal by texts": (lambda: legal(scores="a"), PlanError, "scores is a str of []: give an array of"),
     "made legal by numbers for truth": (
         lambda: legal(removed=np.zeros(GRAPH.group_count)),

@@ -145,6 +145,7 @@ WHOLE: dict[str, tuple[Code, str]] = {
         lambda m, x, given: x * torch.ones(4).double().view(1, x.shape[1], 1, 1),
         "reads their number",
     ),
+    "times a number of the input": (lambda m, x, given: x * given.sum(), "joins channels that were lost at an earlier"),
     "a diagonal": (lambda m, x, given: x * torch.diagonal(x[0, 0]).mean(), "picks channels by number"),
     "the largest of all": (lambda m, x, given: x + x.max(), "reduces over channels"),
     "a limit by name": (lambda m, x, given: torch.clamp(x, max=torch.ones(()).double()), "limits are tensors"),

@@ -490,6 +490,14 @@ def test_a_constant_written_into_a_view_pins_all_that_shares_its_memory() -> Non
     assert not trace(Between(between), X).by_name["first"].free[:2].any()
 
 
+def test_what_nobody_knows_written_into_a_view_pins_all_that_shares_its_memory() -> None:
+    def between(x: torch.Tensor) -> torch.Tensor:
+        x.chunk(2, 1)[0].cumsum_(1)
+        return x
+
+    assert not trace(Between(between), X).by_name["first"].free.any()
+
+
 def test_a_reused_activation_in_place_keeps_channels_apart() -> None:
     def between(x: torch.Tensor) -> torch.Tensor:
         for part in x.chunk(2, 1):
