@@ -62,6 +62,9 @@ def test_tensors_beside_the_parameters_keep_what_they_are(history: bool) -> None
     model.sparse, model.leaf = torch.eye(3).to_sparse(), torch.ones(2, requires_grad=True)
     model.turned, model.grown, model.named = torch.rand(3, 4).T, torch.ones(2, requires_grad=True), torch.ones(2)
     model.grown.grad, model.named.about = torch.ones(2), "kept"
+    model.frozen = torch.ones(2, requires_grad=True)
+    model.frozen.grad = torch.ones(2)
+    model.frozen.requires_grad_(False)
     model.strange = torch.rand(4).as_strided((2, 2), (0, 1))
     model.seen = model.leaf * 2 if history else None
     twin = copied(model)
@@ -71,6 +74,7 @@ def test_tensors_beside_the_parameters_keep_what_they_are(history: bool) -> None
     assert twin.leaf.is_leaf
     assert twin.turned.stride() == model.turned.stride()
     assert twin.grown.grad is not None
+    assert twin.frozen.grad is not None
     assert twin.named.about == "kept"
     assert all(getattr(twin, name) is not getattr(model, name) for name in ("leaf", "turned", "grown", "named"))
 

@@ -36,6 +36,19 @@ class Net(nn.Module):
         with torch.no_grad():
             self.power.fill_(3.0)
         self.double().eval()
+        self._keep_what_runs()
+
+    def _keep_what_runs(self) -> None:
+        """For a layer that never ran a trace tries large images, of which attention makes gigabytes."""
+        ran: set[str] = set()
+        hooks = [
+            layer.register_forward_hook(lambda *_, name=name: ran.add(name)) for name, layer in self.named_children()
+        ]
+        self(X)
+        for hook in hooks:
+            hook.remove()
+        for name in {name for name, _ in self.named_children()} - ran:
+            delattr(self, name)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.last(self.between(self, self.first(x).relu()))
