@@ -134,6 +134,23 @@ def test_tensors_of_one_memory_share_it_whichever_comes_first() -> None:
     assert model.part.tolist() == [1, 2]
 
 
+class Items(nn.ReLU, list[int]):
+    __hash__ = nn.Module.__hash__
+
+
+class Names(nn.ReLU, dict[str, int]):
+    __hash__ = nn.Module.__hash__
+
+
+def test_a_module_that_is_a_list_or_a_dictionary_keeps_what_it_holds() -> None:
+    model = nn.Sequential(Items(), Names())
+    model[0].extend([1, 2])
+    model[1]["one"] = 1
+    twin = copied(model)
+    assert [*twin[0]] == [1, 2]
+    assert {**twin[1]} == {"one": 1}
+
+
 def test_a_module_whose_copies_are_made_as_copyreg_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(copyreg.dispatch_table, Ringed, lambda module: (Ringed, (module.rings + 1,)))
     assert copied(nn.Sequential(Ringed(1)))[0].rings == 2

@@ -17,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import compact, mask, trace, verify
 from seqprune.graph import ChannelGraph
-from seqprune.graph.counts import Count, Reader, WatchedSize
+from seqprune.graph.counts import Count, Reader, WatchedSize, sizes_of
 from seqprune.testing.networks import random_plan, randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -479,6 +479,17 @@ def test_shapes(count: Count, told: list[str]) -> None:
     assert (shape + (1,)).numel() == 256
     assert hash(shape) == hash((2, 8, 4, 4))
     assert set(told[1:]) == {"used"}
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        *(((2, 3), (2, 3)), (((2, 3),), (2, 3)), (([2, 3],), (2, 3)), ((5,), (5,)), ((), ()), (((),), ())),
+        *(((torch.float64,), ()), ((2, torch.float64), ()), ((torch.Size([4, -1]),), (4, -1))),
+    ],
+)
+def test_a_shape_is_whole_numbers_in_a_list_or_not(given: tuple[Any, ...], sizes: tuple[int, ...]) -> None:
+    assert sizes_of(given) == sizes
 
 
 def test_eager_shapes_hand_out_plain_numbers(count: Count, told: list[str]) -> None:

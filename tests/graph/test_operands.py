@@ -76,6 +76,7 @@ FOLLOWED: dict[str, Code] = {
     "a new tensor of its type": lambda m, x, given: x * x.new_ones(1),
     "what is zero times what is not": lambda m, x, given: x.sigmoid() * x,
     "what is not zero times what is": lambda m, x, given: x * x.sigmoid(),
+    "a diagonal of the input": lambda m, x, given: x * torch.diagonal(given[0, 0])[None],
     "the ones around a scale": lambda m, x, given: x * m.scale.view(1, -1, 1, 1) / m.scale.view(1, -1, 1, 1).shape[2],
     "ones for a number of the input": lambda m, x, given: x * torch.ones_like(given.sum()),
     "a number of all channels in a buffer": lambda m, x, given: x * written(m, x),

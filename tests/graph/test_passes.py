@@ -119,6 +119,20 @@ def test_whole_numbers_are_no_images() -> None:
     assert [len(made[0]) for made in other_sizes(given)][:2] == [5, 5]
 
 
+def test_a_module_that_runs_without_its_parameter_ran() -> None:
+    class Spare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    model = Net(lambda m, x: m.beside(x))
+    model.beside = Spare()
+    assert trace(model, images()).notes == ()
+
+
 def test_a_branch_that_nothing_takes_is_noted() -> None:
     graph = trace(Net(lambda m, x: m.beside(x) if x.shape[2] == 12345 else x), images())
     assert [note.split(":")[0] for note in graph.notes] == ["1 modules with parameters never ran"]

@@ -759,6 +759,24 @@ def test_a_rule_of_ones_own() -> None:
     assert exact(net(Doubled(), 16))[0].by_name["0"].free.all()
 
 
+def test_a_rule_of_ones_own_that_is_wrong_about_the_shape() -> None:
+    @operator
+    def paired(x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(1, (4, 2)).sum(2)
+
+    @register_rule("paired", dims=4)
+    def rule(r: Any, out: torch.Tensor, x: torch.Tensor) -> Value:
+        return r.followed(x)
+
+    class Pairs(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return paired(x)
+
+    layer = trace(net(Pairs(), 4), X).by_name["0"]
+    assert not layer.free.any()
+    assert "leaves another number of channels than its rule expects" in layer.reason
+
+
 def test_a_rule_of_ones_own_that_loses_channels_in_place() -> None:
     @operator
     def wiped_(x: torch.Tensor) -> torch.Tensor:
