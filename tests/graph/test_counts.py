@@ -17,7 +17,8 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import compact, mask, trace, verify
 from seqprune.graph import ChannelGraph
-from seqprune.graph.counts import Count, Reader, WatchedSize, sizes_of
+from seqprune.graph.counts import Count, Held, Reader, WatchedSize, sizes_of
+from seqprune.graph.deferred import Deferred
 from seqprune.testing.networks import random_plan, randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -340,6 +341,26 @@ def test_a_number_that_is_kept_and_used_in_the_next_pass() -> None:
     assert not trace(Net(code), X).by_name["first"].free.any()
 
 
+def test_a_number_that_training_alone_reads_when_all_calls_are_made() -> None:
+    class Last(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            out: torch.Tensor = self.last(y)
+            return [out] * len(range(y.shape[1])) if self.training else out  # type: ignore[return-value]
+
+    assert not trace(Last(lambda m, x: x), X).by_name["first"].free.any()
+
+
+def test_what_is_known_of_counts_can_be_gone_back_to() -> None:
+    held = Held("module", (), "width", 8)
+    known = Deferred([(held, "used")], [(held, held, "equal")], [(held, held, "tied")], True)
+    kept = known.copy()
+    assert kept == known
+    for facts in (known.used, known.equal, known.tied):
+        facts.clear()
+    assert (len(kept.used), len(kept.equal), len(kept.tied)) == (1, 1, 1)
+
+
 def test_numbers_of_the_networks_input_bind_nothing() -> None:
     assert exact(Net(lambda m, x: x * m.x.shape[1])).by_name["first"].free.all()
 
@@ -410,6 +431,8 @@ def count(told: list[str]) -> Count:
         (lambda c: c == 8, True),
         (lambda c: c != 8, False),
         (lambda c: 8 == c, True),
+        (lambda c: c == "8", False),
+        (lambda c: c != (8,), True),
         (lambda c: 9 > c, True),
         (lambda c: copy.copy(c) + 1, 9),
         (lambda c: copy.deepcopy(c) + 1, 9),
@@ -485,7 +508,7 @@ def test_shapes(count: Count, told: list[str]) -> None:
     ("given", "sizes"),
     [
         *(((2, 3), (2, 3)), (((2, 3),), (2, 3)), (([2, 3],), (2, 3)), ((5,), (5,)), ((), ()), (((),), ())),
-        *(((torch.float64,), ()), ((2, torch.float64), ()), ((torch.Size([4, -1]),), (4, -1))),
+        *(((torch.float64,), ()), ((2, torch.float64), ()), (([2, 3], 5), ()), ((torch.Size([4, -1]),), (4, -1))),
     ],
 )
 def test_a_shape_is_whole_numbers_in_a_list_or_not(given: tuple[Any, ...], sizes: tuple[int, ...]) -> None:

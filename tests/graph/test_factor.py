@@ -186,6 +186,13 @@ def test_convolutions_that_two_plain_ones_cannot_stand_for_are_left_alone(odd: d
         assert factorable(model) == {"1": "1.conv"}
 
 
+@pytest.mark.parametrize("kernel", [2, (2, 3), (3, 2)])
+def test_kernels_of_two_are_factored(kernel: Any) -> None:
+    unit = Unit(4, 4)
+    unit.conv = nn.Conv2d(4, 4, kernel)
+    assert factorable(nn.Sequential(unit)) == {"0": "0.conv"}
+
+
 def test_a_block_at_two_places_is_left_alone() -> None:
     """Replaced at one of its paths only, it would be another module at the other."""
     unit = Unit(4, 4)

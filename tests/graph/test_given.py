@@ -196,5 +196,7 @@ def test_a_network_is_filled_whole_or_not_at_all() -> None:
 def test_inputs_up_to_the_most_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(given, "_MOST", 12)
     assert given.zeros(nn.Linear(2, 2), (((3, 4), "float32"),))[0].shape == (3, 4)
+    made = given.zeros(nn.Linear(2, 2).double(), (((2,), "int64"), ((2,), "float16")))
+    assert [each.dtype for each in made] == [torch.int64, torch.float64]
     with pytest.raises(PlanError, match="no network takes"):
         given.zeros(nn.Linear(2, 2), (((13,), "float32"),))

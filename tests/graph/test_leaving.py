@@ -91,6 +91,18 @@ def test_what_is_wired_by_number_or_given_more_than_a_tensor_stays() -> None:
         left_out(model, ["2.0"])
 
 
+def test_a_layer_beside_a_parameter_of_many_dimensions_is_no_block() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.gamma = nn.Conv2d(4, 4, 1), nn.Parameter(torch.ones(1, 4, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.gamma * self.layer(x)
+
+    assert removable(nn.Sequential(Scaled(), Scaled()), (torch.rand(1, 4, 3, 3),)) == ()
+
+
 def test_blocks_of_linear_layers_may_be_left_out() -> None:
     blocks = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)) for _ in range(2))
     assert removable(nn.Sequential(*blocks, nn.Linear(4, 2)), (torch.rand(2, 4),)) == ("0", "1")
@@ -188,6 +200,19 @@ def test_a_block_that_others_are_read_beside_is_left_out_exactly(together: nn.Mo
 def test_a_block_that_is_alone_in_such_a_list_may_leave_too() -> None:
     model = nn.Sequential(Unit(3, 6), Together(6, 8, Residual(4, 4))).double().eval()
     assert "1.m.0" in removable(model, (INPUT,))
+
+    class Otherwise(Together):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    model[1] = Otherwise(6, 8, Residual(4, 4)).double()
+    assert removable(model, (INPUT,)) == ()
+
+
+def test_a_sequence_that_is_shorter_is_another_network() -> None:
+    whole = nn.Sequential(*(nn.Sequential(Residual(4, 4), Residual(4, 4)) for _ in range(2)))
+    assert left_out_of(whole, nn.Sequential(whole[0])) == ()
+    assert left_out_of(whole, nn.Sequential(whole[0], nn.Sequential(nn.Identity(), whole[1][1]))) == ("1.0",)
 
 
 class Picky(Residual):

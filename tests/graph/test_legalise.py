@@ -173,6 +173,7 @@ def test_what_a_weight_reads_and_makes() -> None:
     assert graph.weight_inputs["2"].tolist() == graph.weight_outputs["0"].tolist() == graph.by_name["0"].groups.tolist()
     assert graph.weight_inputs.keys() == graph.weight_outputs.keys() == {"0", "2"}
     assert graph.weight_outputs["2"].tolist() == graph.by_name["2"].groups.tolist()
+    assert graph.group_count == 1 + 4 + 2  # one of all that is no layer's output
 
 
 def test_an_answer_cannot_be_changed() -> None:
@@ -212,6 +213,12 @@ def test_channels_given_back_together_are_those_given_back_one_by_one(seed: int,
     gone, scores = draw.random(20) < 0.6, draw.integers(0, 4, 20).astype(float)
     found = graph.legalise(gone, scores, np.ones(20, bool), round_to)
     assert (found == given_back_one_by_one(graph, gone, scores, round_to)).all()
+
+
+def test_before_any_choice_nothing_is_removed() -> None:
+    giving = graph_of([[0, 1, 2], [3, 4]]).giving(np.zeros(5), np.ones(5, bool))
+    assert not giving.removed.any()
+    assert (giving.kept.tolist(), giving.given) == ([3, 2], 0)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -103,6 +103,9 @@ def test_what_holds_no_number_has_no_size() -> None:
 def test_no_side_is_halved_to_nothing() -> None:
     shapes = [tuple(made[0].shape) for made in other_sizes((torch.zeros(1, 3, 1, 3),))]
     assert shapes[:2] == [(3, 3, 1, 1), (1, 3, 1, 1)]
+    assert [tuple(made[0].shape) for made in other_sizes((torch.zeros(1, 3, 4, 5, 1),))][:2] == [
+        *((3, 3, 2, 2, 1), (1, 3, 2, 2, 1))
+    ]
     assert [tuple(made[0].shape) for made in other_batches((torch.zeros(2, 3, 1, 3),))] == [(3, 3, 1, 1), (3, 3, 1, 3)]
 
 
@@ -129,7 +132,7 @@ def test_a_module_that_runs_without_its_parameter_ran() -> None:
             return x
 
     model = Net(lambda m, x: m.beside(x))
-    model.beside = Spare()
+    model.beside, model.idle = Spare(), nn.ReLU()
     assert trace(model, images()).notes == ()
 
 
@@ -289,6 +292,17 @@ def test_inputs_of_one_dimension_and_of_whole_numbers() -> None:
     graph = trace(model := Words().double(), numbers)
     assert graph.by_name["first"].free.all()
     pruned(model, numbers, graph)
+
+
+def test_whole_numbers_of_the_input_are_not_followed() -> None:
+    class Masked(Net):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            return self.last(self.first(x) * mask)
+
+    given = images(), torch.ones(1, 1, 8, 8, dtype=torch.int64)
+    layer = trace(Masked(lambda m, x: x), given).by_name["first"]
+    assert not layer.free.any()
+    assert "joins channels that were lost at an earlier barrier" in layer.reason
 
 
 def test_training_that_runs_without_gradients_alone_is_traced() -> None:

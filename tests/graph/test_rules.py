@@ -825,6 +825,9 @@ def test_outputs_handed_on_for_their_shape_alone_pin_nothing() -> None:
     assert not trace(model, X).by_name["first"].free.any()
     outputs.register({f"{__name__}.{Head.__qualname__}": frozenset({"feats"})})
     exact(model, {"first": [0, 3]})
+    tree = [({"feats": 1, "boxes": 2}, "feats"), {"inner": {"feats": 3}}]
+    assert outputs.read(model, tree) == [[{"boxes": 2}, "feats"], {"inner": {}}]
+    assert outputs.read(nn.ReLU(), tree) is tree
 
 
 @pytest.mark.parametrize(

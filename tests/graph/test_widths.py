@@ -329,6 +329,7 @@ def test_sections_by_numbers_that_a_module_holds(block: nn.Module, names: tuple[
 def test_a_section_of_a_written_size_stays_whole() -> None:
     graph, _, small = exact(net(Mixed(2, 6)))
     assert graph.by_name["2.make"].free.tolist() == [True] * 2 + [False] * 6
+    assert "2.make" in {layer.name for layer in graph.layers}
     assert "split sizes are numbers in the code" in graph.by_name["2.make"].reason
     assert (small[2].first, small[2].rest) == (1, 6)
 
