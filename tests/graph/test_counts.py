@@ -274,6 +274,55 @@ def test_a_transposed_layers_number_of_channels() -> None:
     assert "reads their number" in layer.reason
 
 
+HOLD: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "conv": (lambda: nn.Conv2d(WIDTH, 6, 1), "in_channels out_channels"),
+    "conv in groups": (lambda: nn.Conv2d(WIDTH, 6, 1, groups=2), "in_channels out_channels"),
+    "depthwise": (lambda: nn.Conv2d(WIDTH, WIDTH, 1, groups=WIDTH), "in_channels out_channels groups"),
+    "depthwise, twice": (lambda: nn.Conv2d(WIDTH, 2 * WIDTH, 1, groups=WIDTH), "in_channels out_channels groups"),
+    "transposed": (lambda: nn.ConvTranspose2d(WIDTH, 6, 1), "in_channels out_channels"),
+    "transposed without a bias": (lambda: nn.ConvTranspose2d(WIDTH, 6, 1, bias=False), "in_channels out_channels"),
+    "transposed in groups": (lambda: nn.ConvTranspose2d(WIDTH, 6, 1, groups=2), "in_channels out_channels"),
+    "transposed, depthwise": (
+        lambda: nn.ConvTranspose2d(WIDTH, WIDTH, 1, groups=WIDTH),
+        "in_channels out_channels groups",
+    ),
+    "transposed, depthwise, without a bias": (
+        lambda: nn.ConvTranspose2d(WIDTH, WIDTH, 1, groups=WIDTH, bias=False),
+        "in_channels out_channels groups",
+    ),
+    "linear": (lambda: nn.Linear(WIDTH, 6), "in_features out_features"),
+    "norm": (lambda: nn.BatchNorm2d(WIDTH), "num_features"),
+    "norm without weights": (lambda: nn.InstanceNorm2d(WIDTH, track_running_stats=True), "num_features"),
+    "norm of groups": (lambda: nn.GroupNorm(4, WIDTH), "num_groups num_channels"),
+    "slopes": (lambda: nn.PReLU(WIDTH), "num_parameters"),
+}
+
+
+@pytest.mark.parametrize(("name", "number"), [(name, each) for name in HOLD for each in HOLD[name][1].split()])
+def test_a_number_that_a_layer_of_torch_holds_is_that_of_its_channels(name: str, number: str) -> None:
+    """Code that computes with it is exact, whatever else is removed."""
+
+    class Divides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.layer, self.last = nn.Conv2d(3, WIDTH, 1), HOLD[name][0](), nn.LazyConv2d(2, 1)
+            self.double()(X)
+            randomise(self, 0)
+            self.double().eval()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            y = self.layer(y.movedim(1, -1)).movedim(-1, 1) if name == "linear" else self.layer(y)
+            return self.last(y / getattr(self.layer, number))
+
+    graph = exact(Divides())
+    reads, makes = graph.by_name["first"], graph.by_name.get("layer")
+    counted = makes if makes is not None and number.startswith("out") else reads
+    assert not counted.free.any()
+    assert makes is None or makes is counted or makes.free.any()
+    assert reads is counted or reads.free.any()
+
+
 def test_what_is_compared_stays_equal() -> None:
     graph = exact(Net(FOLLOWED["compared with another layer"]))
     assert [len(b.sections) for b in graph.balances] == [2]

@@ -200,3 +200,10 @@ def test_inputs_up_to_the_most_are_made(monkeypatch: pytest.MonkeyPatch) -> None
     assert [each.dtype for each in made] == [torch.int64, torch.float64]
     with pytest.raises(PlanError, match="no network takes"):
         given.zeros(nn.Linear(2, 2), (((13,), "float32"),))
+
+
+def test_two_hundred_images_are_no_endless_ones() -> None:
+    model = nn.Linear(2, 2, device="meta")
+    assert given.zeros(model, (((200, 3, 640, 640), "float32"),))[0].shape == (200, 3, 640, 640)
+    with pytest.raises(PlanError, match="no network takes"):
+        given.zeros(model, (((2**28 + 1,), "float32"),))

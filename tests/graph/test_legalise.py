@@ -219,6 +219,9 @@ def test_before_any_choice_nothing_is_removed() -> None:
     giving = graph_of([[0, 1, 2], [3, 4]]).giving(np.zeros(5), np.ones(5, bool))
     assert not giving.removed.any()
     assert (giving.kept.tolist(), giving.given) == ([3, 2], 0)
+    removed = np.array([True, False, False, True, False])
+    assert giving.legal(removed).tolist() == removed.tolist()
+    assert giving.legal(removed, 2).tolist() == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -122,6 +122,16 @@ def test_whole_numbers_are_no_images() -> None:
     assert [len(made[0]) for made in other_sizes(given)][:2] == [5, 5]
 
 
+def test_hooks_of_the_networks_own_run_in_a_trace_whatever_their_numbers() -> None:
+    seen = []
+    model = Net(lambda m, x: x)
+    for number in (0, 1):
+        model.first._forward_hooks[number] = lambda *_, number=number: seen.append(number)
+        model.first._forward_pre_hooks[number] = lambda *_, number=number: seen.append(number)
+    trace(model, images())
+    assert seen[:4] == [0, 1, 0, 1]
+
+
 def test_a_module_that_runs_without_its_parameter_ran() -> None:
     class Spare(nn.Module):
         def __init__(self) -> None:

@@ -64,6 +64,15 @@ def test_float64_has_no_second_chance() -> None:
     assert verify(one, one, X.double()).precision == "float64"
 
 
+@pytest.mark.parametrize(("kind", "limit"), [(torch.float16, 2e-2), (torch.bfloat16, 1e-1)])
+def test_few_bits_have_a_tolerance_of_their_own(kind: torch.dtype, limit: float) -> None:
+    one, near, far = (Bare(1 + share * limit).to(kind) for share in (0, 0.5, 1.5))
+    x = torch.ones(1, 3, 6, 6, dtype=kind)
+    assert verify(one, near, x).precision == str(kind).removeprefix("torch.")
+    with pytest.raises(VerificationError, match=f"{limit:.0e} is allowed"):
+        verify(one, far, x)
+
+
 class Net(nn.Module):
     """Multiplies by two, and does what it is told in one place."""
 
@@ -108,9 +117,9 @@ class Quiet(Fusing):
 class Bare(nn.Module):
     fuse = True  # no function
 
-    def __init__(self) -> None:
+    def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
+        self.weight = nn.Parameter(torch.full((1,), weight))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.weight
