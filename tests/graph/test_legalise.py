@@ -102,6 +102,13 @@ def test_rounds_go_on_until_a_chain_of_constraints_is_even(length: int) -> None:
     assert legal(graph, gone, [0.0] * graph.group_count) == []
 
 
+def test_what_a_section_has_by_another_it_is_not_given_again() -> None:
+    """Group 0, given back for the first section, lies in the second one twice: that has as many as it needs."""
+    sections = [[0, 1, 2], [0, 0, 3, 7], [4, 5, 6]]
+    graph = graph_of(sections, (sections,))
+    assert legal(graph, removed(graph, 0, 1, 7), [0.0] * 8) == [7]
+
+
 def test_what_may_not_be_decided_stays_as_it_is() -> None:
     graph = graph_of([[0, 1, 2, 3]])
     gone = removed(graph, 0, 1)

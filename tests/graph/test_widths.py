@@ -360,6 +360,21 @@ def test_a_number_that_counts_two_layers_ties_none_of_them() -> None:
     assert small[2].width == small[2].beside.out_channels == small[2].blur.shape[0] < 8
 
 
+def test_a_number_that_counts_what_nobody_follows_is_left() -> None:
+    class Table(Kernel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.entries, self.table = 5, nn.Parameter(torch.ones(5, 2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert self.table.shape[0] == self.entries
+            return super().forward(x)
+
+    graph, _, small = exact(net(Table()))
+    assert graph.by_name["0"].free.all()
+    assert (small[2].entries, [width.attribute for width in graph.widths]) == (5, ["width"])
+
+
 @pytest.mark.parametrize("also", ["factor", "rows", "stride", "shape"])
 def test_an_attribute_that_is_used_for_more_does_not_change(also: str) -> None:
     _, _, small = exact(net(Kernel(also)))
