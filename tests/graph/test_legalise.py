@@ -109,6 +109,12 @@ def test_what_a_section_has_by_another_it_is_not_given_again() -> None:
     assert legal(graph, removed(graph, 0, 1, 7), [0.0] * 8) == [7]
 
 
+def test_a_group_that_is_all_of_a_section_counts_as_often_as_it_lies_there() -> None:
+    sections = [[0, 0], [1, 2, 3, 4]]
+    graph = graph_of(sections, (sections,))
+    assert legal(graph, removed(graph, 0, 3, 4), [0.0] * 5) == [3, 4]
+
+
 def test_what_may_not_be_decided_stays_as_it_is() -> None:
     graph = graph_of([[0, 1, 2, 3]])
     gone = removed(graph, 0, 1)

@@ -345,6 +345,17 @@ def test_a_constant_is_not_taken_for_a_buffer_that_was_replaced() -> None:
     assert "constant that has one entry per channel" in layer.reason
 
 
+def test_a_constant_viewed_by_a_number_of_channels_pins_no_others() -> None:
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        y = m.twin(given)
+        y = y.view(len(y), y.shape[1], 6, 6)
+        return torch.cat([y, x * torch.ones(4).double().view(1, x.shape[1], 1, 1)], 1)
+
+    layers = exact(Net(code, 8)).by_name
+    assert layers["twin"].free.all()
+    assert not layers["first"].free.any()
+
+
 def test_the_length_of_a_view_of_two_numbers_is_one_of_channels() -> None:
     def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
         scale = m.scale.view(1, -1, 1, 1)
