@@ -162,6 +162,8 @@ def test_bundles_follow_balances_as_far_as_they_reach() -> None:
     graph = graph_of([[0, 1], [2, 3], [4, 5], [6]], ([[0, 1], [2, 3]], [[2, 3], [4, 5]]))
     assert [bundle.groups.tolist() for bundle in graph.bundles("layer0")] == [[0, 1], [2, 3], [4, 5]]
     assert [bundle.groups.tolist() for bundle in graph.bundles("layer3")] == [[6]]
+    across = graph_of([[0, 1], [2], [3, 4, 5]], ([[0, 1, 2], [3, 4, 5]],))
+    assert [bundle.groups.tolist() for bundle in across.bundles("layer0")] == [[0, 1], [2], [3, 4, 5]]
     held = graph_of([[0, 1], [2, 3], [4, 5]], ([[0, 1], [2, 3]], [[2, 3], [4, 5]]), pinned=(1, 2, 3))
     assert {0} <= {group for bundle in held.bundles("layer0") for group in bundle.groups.tolist()} <= {0, 4, 5}
     assert held.bundles("layer1") == ()
