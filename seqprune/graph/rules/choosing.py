@@ -32,7 +32,7 @@ def told(r: Recorder, out: torch.Tensor, x: torch.Tensor) -> Value:
 @rule("where", dims=ANY)
 def where(r: Recorder, out: torch.Tensor, condition: torch.Tensor, x: Any = None, other: Any = None) -> Value:
     """Zero where both that it takes from are."""
-    if x is None or other is None:
+    if x is None:  # and no other
         raise NoRule("returns places, as many as there are")
     return _taken(r, out, [x, other], condition)
 
@@ -46,8 +46,7 @@ def _taken(r: Recorder, out: torch.Tensor, parts: list[Any], condition: torch.Te
     known = [isinstance(part, torch.Tensor) and r.value(part) is not None for part in parts]
     if not any(known):
         raise NoRule("chooses among constants")
-    first, other = parts if known[0] else parts[::-1]
-    value = joined(r, out, first, other, product=False)
+    value = joined(r, out, *parts, product=False)
     chosen = joined(r, out, stand_in(r, out, value), condition, product=False)
     return Value(chosen.known(), chosen.dim, value.zero)
 

@@ -141,7 +141,7 @@ def normalize(
 
 @rule("add", "sub", "rsub", "maximum", "minimum", dims=ANY)
 def addition(r: Recorder, out: torch.Tensor, x: Any, other: Any = None, *args: Any, **kwargs: Any) -> Value:
-    require(other is not None and isinstance(out, torch.Tensor), "reduces over channels")
+    require(other is not None, "reduces over channels")
     return joined(r, out, x, other, product=False)
 
 
@@ -206,7 +206,7 @@ def joined(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> 
     right = r.value(y) if isinstance(y, torch.Tensor) else None
     if left is not None and right is not None:
         for value, tensor, other, beside in ((left, x, right, y), (right, y, left, x)):
-            if other.fixed and not value.fixed and _is_spread(value, tensor, beside, out):
+            if other.fixed and not value.fixed and _is_spread(value, tensor, beside):
                 return Value(value.known(), out.dim() + value.dim - tensor.dim(), value.zero and product)
         return _join_tracked(r, out, left, right, x.dim(), y.dim(), product=product)
     tensor, other = (x, y) if left is not None else (y, x)
@@ -230,10 +230,10 @@ def joined(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> 
     return Value(atoms, dim, value.zero and not adds, value.steady and one, nonzero)
 
 
-def _is_spread(value: Value, tensor: torch.Tensor, other: torch.Tensor, out: torch.Tensor) -> bool:
+def _is_spread(value: Value, tensor: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether the other operand has one number for all channels, at every place."""
     axis = value.dim - tensor.dim()  # counted from the end, where broadcasting aligns
-    return (other.dim() < -axis or other.shape[axis] == 1) and out.shape[axis] == len(value.known())
+    return other.dim() < -axis or other.shape[axis] == 1
 
 
 def _join_tracked(
