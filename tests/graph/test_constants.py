@@ -85,6 +85,19 @@ def test_the_bias_of_the_reader_takes_the_constant(name: str) -> None:
     assert graph.folds == ("last",)
 
 
+@pytest.mark.parametrize(
+    "like",
+    [
+        *(torch.ones_like, lambda x: torch.full_like(x, 0.5), lambda x: (x.relu() + 0.5).rsqrt()),
+        *(lambda x: (x.relu() + 0.5).log(), lambda x: (x.relu() + 0.5).reciprocal()),
+    ],
+)
+def test_the_bias_of_the_reader_takes_numbers_in_the_shape_of_channels(like: Callable[..., torch.Tensor]) -> None:
+    graph = exact(Net(lambda m, x: like(x)))
+    assert graph.by_name["first"].free.all()
+    assert graph.folds == ("last",)
+
+
 @pytest.mark.parametrize("name", FOLDED)
 def test_what_is_made_of_channels_that_are_not_one_number_is_not_one_either(name: str) -> None:
     """A border of zeros around the constant of a sigmoid, say: no bias is that."""

@@ -34,6 +34,7 @@ class Net(nn.Module):
         self.first, self.other, self.twin = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 2, 1), nn.Conv2d(3, 4, 1)
         self.last = last or nn.Conv2d(reads, 2, 1)
         self.scale, self.square = nn.Parameter(torch.rand(4) + 0.5), nn.Parameter(torch.rand(2, 2) + 0.5)
+        self.mixed = nn.Linear(4, 4)
         self.grouped = nn.Conv2d(4, 4, 1, groups=2)
         self.transposed = nn.ConvTranspose2d(4, 4, 1, groups=2)
         self.code = code
@@ -76,6 +77,10 @@ FOLLOWED: dict[str, Code] = {
     "a new tensor of its type": lambda m, x, given: x * x.new_ones(1),
     "what is zero times what is not": lambda m, x, given: x.sigmoid() * x,
     "what is not zero times what is": lambda m, x, given: x * x.sigmoid(),
+    "dropout in training": lambda m, x, given: F.dropout(x, 0.5, m.training),
+    "a product with one number for each place": lambda m, x, given: torch.einsum(
+        "bchw,bchw->bchw", x, given.mean(1, keepdim=True)
+    ),
     "a diagonal of the input": lambda m, x, given: x * torch.diagonal(given[0, 0])[None],
     "the ones around a scale": lambda m, x, given: x * m.scale.view(1, -1, 1, 1) / m.scale.view(1, -1, 1, 1).shape[2],
     "ones for a number of the input": lambda m, x, given: x * torch.ones_like(given.sum()),
@@ -147,6 +152,39 @@ WHOLE: dict[str, tuple[Code, str]] = {
         "reads their number",
     ),
     "times a number of the input": (lambda m, x, given: x * given.sum(), "joins channels that were lost at an earlier"),
+    "what the input makes for each channel, elsewhere": (
+        lambda m, x, given: torch.einsum("bchw,cbw->bchw", x, given.mean(1).permute(1, 0, 2)[:4]),
+        "with what has one entry per channel",
+    ),
+    "channels repeated by a number each": (
+        lambda m, x, given: x.repeat_interleave(torch.tensor([1, 2, 1, 0]), 1),
+        "repeats channels by a tensor of numbers",
+    ),
+    "a power by a number of NumPy's": (lambda m, x, given: x ** np.int64(2), "only tensor ** number is followed"),
+    "a norm over space of what is no constant": (
+        lambda m, x, given: F.layer_norm(varied(x), (6, 6)),
+        "not zero once removed",
+    ),
+    "pixels of what are no channels": (
+        lambda m, x, given: x * F.pixel_shuffle(x.permute(0, 2, 1, 3)[:, :4], 2).mean(),
+        "spreads over space what are no channels",
+    ),
+    "channels of what are none": (
+        lambda m, x, given: x * F.pixel_unshuffle(x.permute(0, 2, 1, 3), 2).mean(),
+        "makes channels of what are none",
+    ),
+    "a scale reshaped by a named shape": (
+        lambda m, x, given: x * torch.reshape(m.scale, shape=(-1, 1, 1)),
+        "constant that has one entry per channel",
+    ),
+    "a linear layer's bias that is computed": (
+        lambda m, x, given: image(F.linear(tokens(x), m.mixed.weight, 2 * m.mixed.bias)),
+        "the weight is computed",
+    ),
+    "a product by lists of numbers": (
+        lambda m, x, given: torch.einsum(x, [0, 1, 2, 3], x, [0, 1, 2, 3], [0, 1, 2, 3]),
+        "by capital letters",
+    ),
     "a diagonal": (lambda m, x, given: x * torch.diagonal(x[0, 0]).mean(), "picks channels by number"),
     "the largest of all": (lambda m, x, given: x + x.max(), "reduces over channels"),
     "a limit by name": (lambda m, x, given: torch.clamp(x, max=torch.ones(()).double()), "limits are tensors"),

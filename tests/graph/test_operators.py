@@ -125,6 +125,16 @@ FOLLOWED: dict[str, Call] = {
     "repeated over space": lambda n, x: x + n.other(x).mean((2, 3), keepdim=True).repeat(1, 1, 6, 6),
     "tiled": lambda n, x: x + n.other(x).mean((2, 3)).unsqueeze(-1).unsqueeze(-1).tile(6, 6),
     "repeated": lambda n, x: x.repeat(1, 2, 1, 1).view(2, 2, -1, 6, 6).sum(1) if len(x) == 2 else x * 2,
+    "stacked with another": lambda n, x: torch.stack([x, n.other(x)], 2).sum(2),
+    "channels tiled": lambda n, x: x.tile(2, 1, 1).unflatten(1, (2, -1)).sum(1),
+    "channels repeated one by one": lambda n, x: x.repeat_interleave(2, 1).unflatten(1, (-1, 2)).sum(2),
+    "einsum with what is not zero": lambda n, x: torch.einsum("bchw,bchw->bchw", x, n.other(x).sigmoid()),
+    "einsum with dots of fewer dimensions": lambda n, x: torch.einsum("...hw,...hw->...hw", x, n.other(x)[0]),
+    "expanded as another": lambda n, x: x.mean((2, 3), keepdim=True).expand_as(n.other(x)),
+    "einsum with a map first": lambda n, x: torch.einsum("hw,bchw,bchw->bchw", n.inside.to(x.dtype), x, n.other(x)),
+    "groups by another's number": lambda n, x: n.wide(x).view(len(x), 2, x.shape[1], 6, 6).amax(1) + x,
+    "numbers that are not zero": lambda n, x: x * x.norm(0, dim=(2, 3), keepdim=True),
+    "lerp by what scales too": lambda n, x: torch.lerp(x, n.other(x), n.slope) * n.slope,
     "places repeated": lambda n, x: x.repeat_interleave(2, dim=2),
     "shares of all": lambda n, x: x / (x.sum(1, keepdim=True) + 1),
     "divided by what is never zero": lambda n, x: x / x.exp(),
@@ -162,6 +172,35 @@ PINNED: dict[str, tuple[Call, str]] = {
         "has a constant with one entry per channel",
     ),
     "einsum of squares": (lambda n, x: torch.einsum("bchw,bdhw->bcd", x, x)[..., None], "lie in different dimensions"),
+    "turned multiples": (lambda n, x: x * (1 / (2 * n.other(x))), "divides by channels that may be zero"),
+    "einsum of a diagonal": (lambda n, x: torch.einsum("bchh,bchw->bchw", x, x), "takes a diagonal"),
+    "einsum of all": (lambda n, x: x * torch.einsum("bchw,bchw->", x, x), "sums all up"),
+    "sums of all with dimensions": (lambda n, x: x * x.sum(dim=None, keepdim=True), "reduces over channels"),
+    "a norm over space with a bias": (
+        lambda n, x: F.layer_norm(x, (6, 6), None, n.asks[0, 0].view(6, 6)),
+        "not zero once removed",
+    ),
+    "lerp to what is not zero": (lambda n, x: torch.lerp(x, n.other(x).sigmoid(), 0.3), "not zero once removed"),
+    "stacked with what is not zero": (
+        lambda n, x: torch.stack([x, n.other(x).sigmoid()], 2).sum(2),
+        "not zero once removed",
+    ),
+    "sums of all": (lambda n, x: x * x.sum((0, 1, 2, 3)), "reduces over channels"),
+    "products with a vector": (lambda n, x: x * (x @ torch.ones(6).double())[..., None], "multiplies by a vector"),
+    "products of a vector": (lambda n, x: x * (torch.ones(6).double() @ x)[:, :, None], "multiplies by a vector"),
+    "attention with a mask": (
+        lambda n, x: x * single(n, x, scale=0.3, attn_mask=torch.zeros(36, 36).double()),
+        "is masked, or shares keys among heads",
+    ),
+    "places of the greatest so far": (lambda n, x: x.cummax(2)[1].double(), "not zero once removed"),
+    "places of the greatest": (
+        lambda n, x: x.max(2, keepdim=True)[1].double().repeat(1, 1, 6, 1),
+        "not zero once removed",
+    ),
+    "places of the middle": (
+        lambda n, x: x.median(2, keepdim=True)[1].double().repeat(1, 1, 6, 1),
+        "not zero once removed",
+    ),
     "einsum without an arrow": (lambda n, x: torch.einsum("bchw,bchw", x, x).view(1, 1, 1, 1) * x, "does not say"),
     "einsum of constants": (lambda n, x: x * torch.einsum("bchw->bhw", x.sigmoid())[:, None], "not zero once removed"),
     "scaled attention": (lambda n, x: x * single(n, x), "scales attention by their number"),
@@ -192,3 +231,23 @@ def test_across_channels_they_stay_with_the_reason(name: str) -> None:
     assert not layer.free.any()
     reasons = "; ".join(each.reason for each in trace(Net(between), X).all_layers)
     assert reason in reasons
+
+
+def test_a_power_that_is_zero_makes_ones_of_zeros() -> None:
+    model = Net(lambda n, x: x**n.power)
+    with torch.no_grad():
+        model.power.zero_()
+    layer = exact(model).by_name["first"]
+    assert not layer.free.any()
+    assert "zero to the power of what may be negative" in layer.reason
+
+
+def test_a_network_without_memory_is_traced() -> None:
+    model = Net(lambda n, x: n.other(x) ** n.power).to("meta")
+    layers = trace(model, X.to("meta")).by_name
+    assert layers["first"].free.all()
+    assert "zero to the power of what may be negative" in layers["other"].reason
+
+
+def test_a_norm_that_code_computes_for_itself_is_no_width_of_its_module() -> None:
+    assert trace(Net(lambda n, x: F.batch_norm(x, None, None, training=True)), X).widths == ()

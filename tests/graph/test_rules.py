@@ -335,7 +335,8 @@ def test_what_cannot_be_followed_is_pinned_with_its_reason(
 
 
 @pytest.mark.parametrize(
-    ("operator", "dims", "known"), [("conv2d", 3, "of 4 its"), ("interpolate", 6, "of 3 to 5 its")]
+    ("operator", "dims", "known"),
+    [("conv2d", 3, "of 4 its"), ("interpolate", 6, "of 3 to 5 its"), ("upsample_nearest", 3, "of 4 to 5 its")],
 )
 def test_on_how_many_dimensions_an_operator_is_known_is_said(operator: str, dims: int, known: str) -> None:
     with pytest.raises(NoRule, match=f"^runs on a tensor of {dims} dimensions, {known} channels are known$"):

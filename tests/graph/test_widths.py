@@ -246,6 +246,22 @@ def test_sections_of_another_width_are_not() -> None:
     assert "numbers in the code" in layer.reason
 
 
+def test_sections_of_which_the_last_is_smaller_are_not() -> None:
+    class Thirds(Halves):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width, self.three = 3, nn.Conv2d(8, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert type(self.width) is int
+            return torch.cat([*self.cv1(x).split(self.width, 1), self.three(x)], 1)
+
+    register_widths(Thirds, width=("three", 1))
+    layer = trace(net(Thirds(), 11), X).by_name["2.cv1.conv"]
+    assert not layer.free.any()
+    assert "numbers in the code" in layer.reason
+
+
 def test_statements_that_name_no_class_or_no_layer() -> None:
     with pytest.raises(InputError, match="is no class of modules"):
         register_widths("pkg.C2f", c="cv1")  # type: ignore[arg-type]

@@ -206,7 +206,7 @@ def joined(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> 
     right = r.value(y) if isinstance(y, torch.Tensor) else None
     if left is not None and right is not None:
         for value, tensor, other, beside in ((left, x, right, y), (right, y, left, x)):
-            if other.fixed and not value.fixed and _is_spread(value, tensor, beside):
+            if other.fixed and _is_spread(value, tensor, beside):
                 return Value(value.known(), out.dim() + value.dim - tensor.dim(), value.zero and product)
         return _join_tracked(r, out, left, right, x.dim(), y.dim(), product=product)
     tensor, other = (x, y) if left is not None else (y, x)

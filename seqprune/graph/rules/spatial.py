@@ -100,7 +100,7 @@ def vector_norm(
 
 
 def _normed(r: Recorder, x: torch.Tensor, p: Any, dim: Any, keepdim: bool) -> Value:
-    require(p in ("fro", None) or (isinstance(p, int | float) and p > 0), "is no norm that is zero at zero")
+    require(p in ("fro", None) or (isinstance(p, int | float) and p >= 0), "is no norm that is zero at zero")
     return _reduced(r, x, dim, keepdim)
 
 
