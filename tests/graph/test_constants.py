@@ -174,6 +174,17 @@ def test_what_has_a_weight_a_channel_makes_zeros_of_constants(code: Code) -> Non
     assert graph.folds == ()
 
 
+class Borrows(nn.Conv2d):
+    """Runs with the weight of another layer, which does not run."""
+
+    def __init__(self) -> None:
+        super().__init__(WIDTH, 2, 1)
+        self.lender = nn.Conv2d(WIDTH, 2, 1)
+
+    def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return F.conv2d(x, self.lender.weight, self.lender.bias)
+
+
 class Own(nn.Conv2d):
     """A layer with code of its own."""
 
@@ -189,6 +200,7 @@ PINNED: dict[str, tuple[Code, nn.Module | None, str]] = {
     "no bias": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 1, bias=False), "no bias"),
     "groups": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 1, groups=2), "it has groups"),
     "transposed": (FOLDED["sigmoid"], nn.ConvTranspose2d(WIDTH, 2, 2, 2), "it is transposed"),
+    "another's weight": (FOLDED["sigmoid"], Borrows(), "its code is not that of torch's own layer"),
     "code of its own": (FOLDED["sigmoid"], Own(WIDTH, 2, 1), "its code is not that of torch's own layer"),
     "padded by zeros": (lambda m, x: F.pad(x.sigmoid(), (1, 1)), None, "not zero once removed"),
     "padded means": (lambda m, x: F.avg_pool2d(x.sigmoid(), 3, padding=1), None, "not zero once removed"),

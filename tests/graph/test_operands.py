@@ -34,7 +34,7 @@ class Net(nn.Module):
         self.first, self.other, self.twin = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 2, 1), nn.Conv2d(3, 4, 1)
         self.last = last or nn.Conv2d(reads, 2, 1)
         self.scale, self.square = nn.Parameter(torch.rand(4) + 0.5), nn.Parameter(torch.rand(2, 2) + 0.5)
-        self.mixed = nn.Linear(4, 4)
+        self.mixed, self.half = nn.Linear(4, 4), nn.Parameter(torch.tensor(0.5))
         self.grouped = nn.Conv2d(4, 4, 1, groups=2)
         self.transposed = nn.ConvTranspose2d(4, 4, 1, groups=2)
         self.code = code
@@ -77,6 +77,9 @@ FOLLOWED: dict[str, Code] = {
     "a new tensor of its type": lambda m, x, given: x * x.new_ones(1),
     "what is zero times what is not": lambda m, x, given: x.sigmoid() * x,
     "what is not zero times what is": lambda m, x, given: x * x.sigmoid(),
+    "a number of its own, viewed": lambda m, x, given: x * m.half.view(1, 1, 1) * m.half[None],
+    "the first power": lambda m, x, given: x**1,
+    "a root": lambda m, x, given: x.abs() ** 0.5,
     "dropout in training": lambda m, x, given: F.dropout(x, 0.5, m.training),
     "a product with one number for each place": lambda m, x, given: torch.einsum(
         "bchw,bchw->bchw", x, given.mean(1, keepdim=True)

@@ -31,6 +31,7 @@ class Net(nn.Module):
         self.third, self.wide = nn.Conv2d(WIDTH, WIDTH, 1), nn.Conv2d(WIDTH, 2 * WIDTH, 1)
         self.slope, self.power = nn.Parameter(torch.rand(1, WIDTH, 1, 1)), nn.Parameter(torch.full((1,), 3.0))
         self.register_buffer("asks", torch.rand(2, 1, 36))
+        self.register_buffer("chosen", torch.arange(WIDTH).view(-1, 1, 1) % 3 > 0)
         self.register_buffer("inside", torch.arange(36).reshape(6, 6) % 3 > 0)
         randomise(self, 0)
         with torch.no_grad():
@@ -135,6 +136,8 @@ FOLLOWED: dict[str, Call] = {
     "groups by another's number": lambda n, x: n.wide(x).view(len(x), 2, x.shape[1], 6, 6).amax(1) + x,
     "numbers that are not zero": lambda n, x: x * x.norm(0, dim=(2, 3), keepdim=True),
     "lerp by what scales too": lambda n, x: torch.lerp(x, n.other(x), n.slope) * n.slope,
+    "einsum of a list": lambda n, x: torch.einsum("bchw,bchw->bchw", [x, n.other(x)]),
+    "where of what scales too": lambda n, x: torch.where(n.chosen, x, n.other(x)) * n.chosen,
     "places repeated": lambda n, x: x.repeat_interleave(2, dim=2),
     "shares of all": lambda n, x: x / (x.sum(1, keepdim=True) + 1),
     "divided by what is never zero": lambda n, x: x / x.exp(),
@@ -183,6 +186,14 @@ PINNED: dict[str, tuple[Call, str]] = {
     "lerp to what is not zero": (lambda n, x: torch.lerp(x, n.other(x).sigmoid(), 0.3), "not zero once removed"),
     "stacked with what is not zero": (
         lambda n, x: torch.stack([x, n.other(x).sigmoid()], 2).sum(2),
+        "not zero once removed",
+    ),
+    "norms by singular values": (
+        lambda n, x: x * x.norm("nuc", dim=(2, 3), keepdim=True),
+        "is no norm that is zero at zero",
+    ),
+    "logarithms of sums alone": (
+        lambda n, x: x.logsumexp((2, 3), keepdim=True).repeat(1, 1, 6, 6),
         "not zero once removed",
     ),
     "sums of all": (lambda n, x: x * x.sum((0, 1, 2, 3)), "reduces over channels"),

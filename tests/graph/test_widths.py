@@ -789,6 +789,7 @@ def test_a_rule_of_ones_own() -> None:
         return Value(torch.as_tensor(value.known()).repeat(2).numpy(), 1, value.zero)
 
     assert exact(net(Doubled(), 16))[0].by_name["0"].free.all()
+    assert DIMS["doubled"] == range(4, 5)
 
 
 def test_a_rule_of_ones_own_that_is_wrong_about_the_shape() -> None:

@@ -47,7 +47,7 @@ def _taken(r: Recorder, out: torch.Tensor, parts: list[Any], condition: torch.Te
     if not any(known):
         raise NoRule("chooses among constants")
     value = joined(r, out, *parts, product=False)
-    chosen = joined(r, out, stand_in(r, out, value), condition, product=False)
+    chosen = joined(r, out, stand_in(r, out, value), condition, product=True)  # which adds nothing to them
     return Value(chosen.known(), chosen.dim, value.zero)
 
 

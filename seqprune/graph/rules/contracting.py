@@ -13,7 +13,7 @@ import torch
 
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, require, rule
-from seqprune.graph.values import Value
+from seqprune.graph.values import NoRule, Value
 
 Operand = tuple[torch.Tensor, Sequence[str]]
 _AXES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -113,8 +113,9 @@ def contracted(r: Recorder, out: torch.Tensor, parts: Sequence[Operand], stays: 
         if letter not in letters or tensor.shape[letters.index(letter)] == 1:
             continue
         at = letters.index(letter)
-        require(value is not None and (value.fixed or value.dim == at), "has a constant with one entry per channel")
-        if value is not None and value.dim == at:
+        if value is None:
+            raise NoRule("has a constant with one entry per channel")
+        if value.dim == at:
             r.tie(atoms, value.known(), f"multiplied in {r.module or 'the network'} with channels that stay")
         else:
             r.pin(atoms, f"multiplied in {r.module or 'the network'} with what has one entry per channel")
