@@ -34,12 +34,12 @@ class Net(nn.Module):
         self.first, self.other, self.twin = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 2, 1), nn.Conv2d(3, 4, 1)
         self.last = last or nn.Conv2d(reads, 2, 1)
         self.scale, self.square = nn.Parameter(torch.rand(4) + 0.5), nn.Parameter(torch.rand(2, 2) + 0.5)
-        self.mixed, self.half = nn.Linear(4, 4), nn.Parameter(torch.tensor(0.5))
+        self.mixed = nn.Linear(4, 4)
         self.grouped = nn.Conv2d(4, 4, 1, groups=2)
         self.transposed = nn.ConvTranspose2d(4, 4, 1, groups=2)
         self.code = code
         randomise(self, 0)
-        self.bare = nn.BatchNorm2d(4, affine=False)
+        self.bare, self.half = nn.BatchNorm2d(4, affine=False), nn.Parameter(torch.tensor(0.5))
         self.register_buffer("total", torch.zeros(()))
         self.double().eval()
 
@@ -187,6 +187,10 @@ WHOLE: dict[str, tuple[Code, str]] = {
     "a product by lists of numbers": (
         lambda m, x, given: torch.einsum(x, [0, 1, 2, 3], x, [0, 1, 2, 3], [0, 1, 2, 3]),
         "by capital letters",
+    ),
+    "a power by what the input makes": (
+        lambda m, x, given: x ** given[:1].mean((0, 1, 2, 3), keepdim=True),
+        "only tensor ** number is followed",
     ),
     "a diagonal": (lambda m, x, given: x * torch.diagonal(x[0, 0]).mean(), "picks channels by number"),
     "the largest of all": (lambda m, x, given: x + x.max(), "reduces over channels"),
@@ -429,8 +433,9 @@ def test_what_layers_read_is_told_of_weights_alone() -> None:
     assert (graph.weight_outputs["first"] == first).all()
 
 
-def test_a_depthwise_convolution_of_two_channels() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1, groups=2), nn.ReLU(), nn.Conv2d(2, 2, 1)).double()
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_depthwise_convolution_of_two_channels(kind: Callable[..., nn.Module]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), kind(2, 2, 1, groups=2), nn.ReLU(), nn.Conv2d(2, 2, 1)).double()
     graph = trace(model.eval(), X)
     plan = PrunePlan.from_keep(graph, {"0": [1]})
     small = compact(model, plan, graph)

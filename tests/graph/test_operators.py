@@ -138,6 +138,8 @@ FOLLOWED: dict[str, Call] = {
     "lerp by what scales too": lambda n, x: torch.lerp(x, n.other(x), n.slope) * n.slope,
     "einsum of a list": lambda n, x: torch.einsum("bchw,bchw->bchw", [x, n.other(x)]),
     "where of what scales too": lambda n, x: torch.where(n.chosen, x, n.other(x)) * n.chosen,
+    "addcmul of what is not zero": lambda n, x: torch.addcmul(x, n.other(x).sigmoid(), n.third(x)),
+    "products of fewer dimensions": lambda n, x: x @ n.other(x)[0],
     "places repeated": lambda n, x: x.repeat_interleave(2, dim=2),
     "shares of all": lambda n, x: x / (x.sum(1, keepdim=True) + 1),
     "divided by what is never zero": lambda n, x: x / x.exp(),
