@@ -39,7 +39,7 @@ class Net(nn.Module):
         self.transposed = nn.ConvTranspose2d(4, 4, 1, groups=2)
         self.code = code
         randomise(self, 0)
-        self.bare, self.half = nn.BatchNorm2d(4, affine=False), nn.Parameter(torch.tensor(0.5))
+        self.bare, self.portion = nn.BatchNorm2d(4, affine=False), nn.Parameter(torch.tensor(0.5))
         self.register_buffer("total", torch.zeros(()))
         self.double().eval()
 
@@ -77,7 +77,7 @@ FOLLOWED: dict[str, Code] = {
     "a new tensor of its type": lambda m, x, given: x * x.new_ones(1),
     "what is zero times what is not": lambda m, x, given: x.sigmoid() * x,
     "what is not zero times what is": lambda m, x, given: x * x.sigmoid(),
-    "a number of its own, viewed": lambda m, x, given: x * m.half.view(1, 1, 1) * m.half[None],
+    "a number of its own, viewed": lambda m, x, given: x * m.portion.view(1, 1, 1) * m.portion[None],
     "the first power": lambda m, x, given: x**1,
     "a root": lambda m, x, given: x.abs() ** 0.5,
     "dropout in training": lambda m, x, given: F.dropout(x, 0.5, m.training),

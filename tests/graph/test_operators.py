@@ -140,6 +140,7 @@ FOLLOWED: dict[str, Call] = {
     "where of what scales too": lambda n, x: torch.where(n.chosen, x, n.other(x)) * n.chosen,
     "addcmul of what is not zero": lambda n, x: torch.addcmul(x, n.other(x).sigmoid(), n.third(x)),
     "products of fewer dimensions": lambda n, x: x @ n.other(x)[0],
+    "expanded by another's number": lambda n, x: x.mean((2, 3), keepdim=True).expand(-1, n.other(x).shape[1], 6, 6),
     "places repeated": lambda n, x: x.repeat_interleave(2, dim=2),
     "shares of all": lambda n, x: x / (x.sum(1, keepdim=True) + 1),
     "divided by what is never zero": lambda n, x: x / x.exp(),
@@ -198,6 +199,7 @@ PINNED: dict[str, tuple[Call, str]] = {
         lambda n, x: x.logsumexp((2, 3), keepdim=True).repeat(1, 1, 6, 6),
         "not zero once removed",
     ),
+    "turned sums with nothing": (lambda n, x: x * (1 / (n.other(x) + 0)), "divides by channels that may be zero"),
     "sums of all": (lambda n, x: x * x.sum((0, 1, 2, 3)), "reduces over channels"),
     "products with a vector": (lambda n, x: x * (x @ torch.ones(6).double())[..., None], "multiplies by a vector"),
     "products of a vector": (lambda n, x: x * (torch.ones(6).double() @ x)[:, :, None], "multiplies by a vector"),
@@ -253,6 +255,9 @@ def test_a_power_that_is_zero_makes_ones_of_zeros() -> None:
     layer = exact(model).by_name["first"]
     assert not layer.free.any()
     assert "zero to the power of what may be negative" in layer.reason
+    with torch.no_grad():
+        model.power.fill_(0.5)
+    assert exact(model).by_name["first"].free.all()
 
 
 def test_a_network_without_memory_is_traced() -> None:

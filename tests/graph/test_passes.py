@@ -307,10 +307,13 @@ def test_inputs_of_one_dimension_and_of_whole_numbers() -> None:
 def test_whole_numbers_of_the_input_are_not_followed() -> None:
     class Masked(Net):
         def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            torch.cat([mask, mask], 1)
             return self.last(self.first(x) * mask)
 
     given = images(), torch.ones(1, 1, 8, 8, dtype=torch.int64)
-    layer = trace(Masked(lambda m, x: x), given).by_name["first"]
+    graph = trace(Masked(lambda m, x: x), given)
+    assert "joins channels that were not followed" in [barrier.reason for barrier in graph.barriers]
+    layer = graph.by_name["first"]
     assert not layer.free.any()
     assert "joins channels that were lost at an earlier barrier" in layer.reason
 

@@ -8,7 +8,7 @@ import torch
 
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.elementwise import joined, stand_in
-from seqprune.graph.rules.table import ANY, rule
+from seqprune.graph.rules.table import ANY, require, rule
 from seqprune.graph.values import NoRule, Value
 
 COMPARE = "gt lt ge le eq ne greater less greater_equal less_equal not_equal".split()
@@ -43,9 +43,7 @@ def masked_fill(r: Recorder, out: torch.Tensor, x: torch.Tensor, mask: torch.Ten
 
 
 def _taken(r: Recorder, out: torch.Tensor, parts: list[Any], condition: torch.Tensor) -> Value:
-    known = [isinstance(part, torch.Tensor) and r.value(part) is not None for part in parts]
-    if not any(known):
-        raise NoRule("chooses among constants")
+    require(any(r.value(part) is not None for part in parts), "chooses among constants")
     value = joined(r, out, *parts, product=False)
     chosen = joined(r, out, stand_in(r, out, value), condition, product=True)  # which adds nothing to them
     return Value(chosen.known(), chosen.dim, value.zero)

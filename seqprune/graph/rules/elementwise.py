@@ -28,19 +28,14 @@ KEEPS_ZERO_LIMITED = ("clamp", "clip", "hardtanh")
 @rule(*KEEPS_ZERO, dims=ANY)
 def keeps_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     """f(0) = 0, channel by channel."""
-    return replace(_kept(r, out, x), nonzero=False)
+    return replace(r.followed(x), nonzero=False)
 
 
 @rule(*KEEPS_NUMBER, dims=ANY)
 def keeps_number(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     """The same, and of another number never zero, but where few bits hold it. ``type_as`` takes a type only."""
-    value = _kept(r, out, x)
+    value = r.followed(x)
     return replace(value, nonzero=value.nonzero and out.dtype in (torch.float32, torch.float64))
-
-
-def _kept(r: Recorder, out: torch.Tensor, x: torch.Tensor) -> Value:
-    require(out.shape == x.shape, "spreads over another shape")
-    return r.followed(x)
 
 
 @rule(*DROPOUT, dims=ANY)
