@@ -80,6 +80,7 @@ FOLLOWED: dict[str, Code] = {
     "a number of its own, viewed": lambda m, x, given: x * m.portion.view(1, 1, 1) * m.portion[None],
     "the first power": lambda m, x, given: x**1,
     "a root": lambda m, x, given: x.abs() ** 0.5,
+    "a linear layer without a bias": lambda m, x, given: image(F.linear(tokens(x), m.mixed.weight)),
     "dropout in training": lambda m, x, given: F.dropout(x, 0.5, m.training),
     "a product with one number for each place": lambda m, x, given: torch.einsum(
         "bchw,bchw->bchw", x, given.mean(1, keepdim=True)
@@ -191,6 +192,10 @@ WHOLE: dict[str, tuple[Code, str]] = {
     "a power by what the input makes": (
         lambda m, x, given: x ** given[:1].mean((0, 1, 2, 3), keepdim=True),
         "only tensor ** number is followed",
+    ),
+    "a scale taken for rows": (
+        lambda m, x, given: (x * m.scale.view(-1, 1, 1))[:, :, :2, :2] * m.scale.view(2, -1),
+        "reads the parameter",
     ),
     "a diagonal": (lambda m, x, given: x * torch.diagonal(x[0, 0]).mean(), "picks channels by number"),
     "the largest of all": (lambda m, x, given: x + x.max(), "reduces over channels"),
