@@ -395,6 +395,14 @@ def test_a_constant_is_not_taken_for_a_buffer_that_was_replaced() -> None:
     assert "constant that has one entry per channel" in layer.reason
 
 
+def test_a_parameter_that_a_norm_over_space_reads_keeps_its_length() -> None:
+    model = Net(lambda m, x, given: F.layer_norm(x * m.scale.view(-1, 1, 1), (6,), m.scale), 6)
+    model.first, model.scale = nn.Conv2d(3, 6, 1).double(), nn.Parameter(torch.rand(6).double())
+    layer = exact(model).by_name["first"]
+    assert not layer.free.any()
+    assert "layer_norm in the network reads the parameter" in layer.reason
+
+
 def test_a_constant_viewed_by_a_number_of_channels_pins_no_others() -> None:
     def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
         y = m.twin(given)
@@ -444,7 +452,9 @@ def test_a_depthwise_convolution_of_two_channels(kind: Callable[..., nn.Module])
     graph = trace(model.eval(), X)
     plan = PrunePlan.from_keep(graph, {"0": [1]})
     small = compact(model, plan, graph)
-    verify(mask(model, plan, graph), small, X)
+    verify(masked := mask(model, plan, graph), small, X)
+    assert not masked[1].weight[0].any()
+    assert masked[1].weight[1].any()
     assert (small[1].groups, small[1].in_channels, small[1].out_channels) == (1, 1, 1)
 
 

@@ -143,6 +143,8 @@ FOLLOWED: dict[str, Call] = {
     "expanded by another's number": lambda n, x: x.mean((2, 3), keepdim=True).expand(-1, n.other(x).shape[1], 6, 6),
     "viewed as another": lambda n, x: x.flatten(2).view_as(n.other(x)),
     "attention with dropout": lambda n, x: x * single(n, x, scale=0.3, dropout_p=0.1 * n.training),
+    "compared with what scales too": lambda n, x: x * (x > n.slope) * n.slope,
+    "turned sums with one": lambda n, x: x * (1 / (n.other(x) + 1)),
     "places repeated": lambda n, x: x.repeat_interleave(2, dim=2),
     "shares of all": lambda n, x: x / (x.sum(1, keepdim=True) + 1),
     "divided by what is never zero": lambda n, x: x / x.exp(),
@@ -205,6 +207,10 @@ PINNED: dict[str, tuple[Call, str]] = {
     "expanded as channels elsewhere": (
         lambda n, x: x * x.mean((0, 2, 3)).expand_as(n.other(x)[..., :1].repeat(1, 1, 1, 8)).mean(),
         "takes the shape of a constant",
+    ),
+    "attention with dropout in inference": (
+        lambda n, x: x * single(n, x, scale=0.3, dropout_p=0.1),
+        "draws at random in inference",
     ),
     "sums of all": (lambda n, x: x * x.sum((0, 1, 2, 3)), "reduces over channels"),
     "products with a vector": (lambda n, x: x * (x @ torch.ones(6).double())[..., None], "multiplies by a vector"),
@@ -275,3 +281,16 @@ def test_a_network_without_memory_is_traced() -> None:
 
 def test_a_norm_that_code_computes_for_itself_is_no_width_of_its_module() -> None:
     assert trace(Net(lambda n, x: F.batch_norm(x, None, None, training=True)), X).widths == ()
+
+
+def test_heads_that_share_keys_are_not_followed() -> None:
+    if "enable_gqa" not in str(F.scaled_dot_product_attention.__doc__):
+        pytest.skip("this torch has no keys that heads share")
+
+    def shared(n: Any, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (each.flatten(2).mT[:, None] for each in (n.other(x), n.third(x), x))
+        return F.scaled_dot_product_attention(q, k, v, scale=0.3, enable_gqa=True)[:, 0].mT.unflatten(2, (6, 6))
+
+    layer = exact(Net(shared)).by_name["first"]
+    assert not layer.free.any()
+    assert "is masked, or shares keys among heads" in layer.reason

@@ -180,6 +180,7 @@ class Gated(Between):
         (lambda x, gate: gate * x, True),
         (lambda x, gate: x + gate * 0.5, False),
         (lambda x, gate: gate.sigmoid() * x, True),
+        (lambda x, gate: x.cos() * gate, False),
         (lambda x, gate: x - gate, False),
     ],
 )

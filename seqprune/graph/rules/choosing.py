@@ -19,7 +19,7 @@ ALONE = "logical_not bitwise_not invert isnan isinf isfinite".split()
 @rule(*COMPARE, *BOTH, dims=ANY)
 def compared(r: Recorder, out: torch.Tensor, x: Any, other: Any) -> Value:
     """What zero is compared to says what becomes of a removed channel: no zero is counted on."""
-    value = joined(r, out, x, other, product=False)
+    value = joined(r, out, x, other, product=True)  # a parameter that is compared stays as it is in a masked network
     return Value(value.known(), value.dim, False, value.steady)
 
 
