@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError
 from seqprune.graph.names import writes_in_place
+from seqprune.graph.standins.operators import gate_heads
 from seqprune.graph.standins.ultralytics import prompted_head
 from seqprune.graph.values import OPAQUE, NoRule, Value
 from seqprune.graph.watch import _check_values
@@ -194,7 +195,7 @@ WHOLE: dict[str, tuple[Code, str]] = {
         "only tensor ** number is followed",
     ),
     "a scale taken for rows": (
-        lambda m, x, given: (x * m.scale.view(-1, 1, 1))[:, :, :2, :2] * m.scale.view(2, -1),
+        lambda m, x, given: (x * m.scale.view(-1, 1, 1))[:, :, :2, :2] * m.scale.view(1, 2, -1),
         "reads the parameter",
     ),
     "a diagonal": (lambda m, x, given: x * torch.diagonal(x[0, 0]).mean(), "picks channels by number"),
@@ -393,6 +394,28 @@ def test_a_constant_is_not_taken_for_a_buffer_that_was_replaced() -> None:
     layer = trace(model, X).by_name["first"]
     assert not layer.free.any()
     assert "constant that has one entry per channel" in layer.reason
+
+
+def unwatched(x: torch.Tensor) -> torch.Tensor:
+    """The same, by no call that a trace sees."""
+    return torch.Tensor._make_subclass(torch.Tensor, x)
+
+
+def test_what_was_lost_stays_beside_what_is_followed() -> None:
+    """Wherever the channels lie."""
+
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        return image(torch.cat([tokens(x), unwatched(tokens(m.other(given)))], 3))
+
+    layers = exact(Net(code, 6)).by_name
+    assert layers["first"].free.all()
+    assert not layers["other"].free.any()
+
+
+def test_heads_whose_gates_were_lost_are_followed() -> None:
+    layers = exact(Net(lambda m, x, given: gate_heads(x, unwatched(m.other(given).sigmoid())))).by_name
+    assert layers["first"].free.all()
+    assert not layers["other"].free.any()
 
 
 def test_a_parameter_that_a_norm_over_space_reads_keeps_its_length() -> None:

@@ -145,6 +145,7 @@ FOLLOWED: dict[str, Call] = {
     "attention with dropout": lambda n, x: x * single(n, x, scale=0.3, dropout_p=0.1 * n.training),
     "compared with what scales too": lambda n, x: x * (x > n.slope) * n.slope,
     "turned sums with one": lambda n, x: x * (1 / (n.other(x) + 1)),
+    "turned products": lambda n, x: torch.Tensor.__rmatmul__(x, n.inside.to(x.dtype)),
     "places repeated": lambda n, x: x.repeat_interleave(2, dim=2),
     "shares of all": lambda n, x: x / (x.sum(1, keepdim=True) + 1),
     "divided by what is never zero": lambda n, x: x / x.exp(),
@@ -211,6 +212,10 @@ PINNED: dict[str, tuple[Call, str]] = {
     "attention with dropout in inference": (
         lambda n, x: x * single(n, x, scale=0.3, dropout_p=0.1),
         "draws at random in inference",
+    ),
+    "addcmul of no zeros": (
+        lambda n, x: torch.addcmul(x, n.other(x).sigmoid(), n.third(x).sigmoid()),
+        "not zero once removed",
     ),
     "sums of all": (lambda n, x: x * x.sum((0, 1, 2, 3)), "reduces over channels"),
     "products with a vector": (lambda n, x: x * (x @ torch.ones(6).double())[..., None], "multiplies by a vector"),

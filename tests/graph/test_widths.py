@@ -308,6 +308,24 @@ class Mixed(Splitting):
         return torch.cat([self.part(a), b], dim=1)
 
 
+def test_three_sections_by_numbers_that_a_module_holds() -> None:
+    class Three(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.three = 2, 4, 3
+            self.make, self.part = nn.Conv2d(8, 9, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b, c = self.make(x).split([self.one, self.two, self.three], 1)
+            return torch.cat([a, self.part(b), c], 1)
+
+    _, _, small = exact(net(Three(), 9))
+    assert (small[2].one + small[2].two + small[2].three, small[2].two) == (
+        small[2].make.out_channels,
+        small[2].part.in_channels,
+    )
+
+
 class Kernel(nn.Module):
     """A depthwise kernel of its own, with its number of groups in an attribute."""
 
