@@ -89,6 +89,7 @@ def test_the_bias_of_the_reader_takes_the_constant(name: str) -> None:
     "like",
     [
         *(torch.ones_like, lambda x: torch.full_like(x, 0.5), lambda x: (x.relu() + 0.5).rsqrt()),
+        *(lambda x: (x.relu() >= 0).double(), lambda x: (x.relu() <= 0).double()),
         *(lambda x: x.isfinite().double(), lambda x: x.logical_not().double()),
         *(lambda x: (x.relu() + 0.5).log(), lambda x: (x.relu() + 0.5).reciprocal()),
     ],

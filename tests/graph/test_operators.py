@@ -146,6 +146,7 @@ FOLLOWED: dict[str, Call] = {
     "compared with what scales too": lambda n, x: x * (x > n.slope) * n.slope,
     "turned sums with one": lambda n, x: x * (1 / (n.other(x) + 1)),
     "turned products": lambda n, x: torch.Tensor.__rmatmul__(x, n.inside.to(x.dtype)),
+    "shares of all by how many": lambda n, x: F.normalize(x, p=0.0),
     "places repeated": lambda n, x: x.repeat_interleave(2, dim=2),
     "shares of all": lambda n, x: x / (x.sum(1, keepdim=True) + 1),
     "divided by what is never zero": lambda n, x: x / x.exp(),

@@ -130,7 +130,7 @@ def normalize(
 ) -> Value:
     """Divides by a norm, to which channels that are zero add nothing."""
     value = r.followed(x)
-    require(value.zero and 0 < p < float("inf") and isinstance(dim, int), "takes the norm of channels in another way")
+    require(value.zero and 0 <= p < float("inf") and isinstance(dim, int), "takes the norm of channels in another way")
     return value
 
 
