@@ -147,6 +147,24 @@ FOLLOWED: dict[str, Call] = {
     "turned sums with one": lambda n, x: x * (1 / (n.other(x) + 1)),
     "turned products": lambda n, x: torch.Tensor.__rmatmul__(x, n.inside.to(x.dtype)),
     "shares of all by how many": lambda n, x: F.normalize(x, p=0.0),
+    **{
+        f"{name}, as short as may be": call
+        for name, call in {
+            "gates": lambda n, x: F.glu(n.wide(x).movedim(1, -1).unflatten(-1, (2, -1)).flatten(3)).movedim(-1, 1),
+            "gates over space": lambda n, x: F.glu(x).repeat(1, 1, 1, 2),
+            "in order": lambda n, x: x.sort()[0] + x.topk(6)[0],
+            "logarithms of sums": lambda n, x: x * x.logsumexp((2, 3))[..., None, None],
+            "the middle": lambda n, x: x + x.median(3)[0][..., None],
+            "the greatest": lambda n, x: x + x.max(3)[0][..., None] + x.amax(3)[..., None],
+            "sums": lambda n, x: x + x.sum(3)[..., None] + x.mean(3)[..., None],
+            "norms": lambda n, x: x + x.norm(dim=3)[..., None] + torch.linalg.vector_norm(x, dim=3)[..., None],
+            "random slopes": lambda n, x: F.rrelu(x),
+            "ones": lambda n, x: x * torch.ones_like(x),
+            "shares": lambda n, x: F.normalize(x),
+            "a border": lambda n, x: F.pad(x, (1, 1)),
+            "rows together": lambda n, x: x.movedim(1, 0).flatten(1).unflatten(1, (len(x), 6, 6)).movedim(0, 1),
+        }.items()
+    },
     "places repeated": lambda n, x: x.repeat_interleave(2, dim=2),
     "shares of all": lambda n, x: x / (x.sum(1, keepdim=True) + 1),
     "divided by what is never zero": lambda n, x: x / x.exp(),
@@ -217,6 +235,11 @@ PINNED: dict[str, tuple[Call, str]] = {
     "addcmul of no zeros": (
         lambda n, x: torch.addcmul(x, n.other(x).sigmoid(), n.third(x).sigmoid()),
         "not zero once removed",
+    ),
+    "channels moved on": (lambda n, x: x.roll(1), "moves the channels on"),
+    "all repeated": (
+        lambda n, x: x * x.repeat_interleave(2).mean(),
+        "makes one dimension of all",
     ),
     "sums of all": (lambda n, x: x * x.sum((0, 1, 2, 3)), "reduces over channels"),
     "products with a vector": (lambda n, x: x * (x @ torch.ones(6).double())[..., None], "multiplies by a vector"),

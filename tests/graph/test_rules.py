@@ -670,6 +670,8 @@ def test_what_no_watched_call_made_is_no_constant() -> None:
     graph = trace(Between(lambda x: torch.Tensor._make_subclass(torch.Tensor, x).abs()), X)
     assert "shares its memory in a way that is not followed" in graph.by_name["first"].reason
     assert not [barrier for barrier in graph.barriers if "constant" in barrier.reason]
+    read = trace(Between(lambda x: torch.Tensor._make_subclass(torch.Tensor, x)), X)
+    assert [layer.name for layer in read.all_layers] == ["first", "last"]
 
 
 def test_a_half_pruned_model_is_named() -> None:
