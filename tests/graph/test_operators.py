@@ -133,7 +133,7 @@ FOLLOWED: dict[str, Call] = {
     "einsum with dots of fewer dimensions": lambda n, x: torch.einsum("...hw,...hw->...hw", x, n.other(x)[0]),
     "expanded as another": lambda n, x: x.mean((2, 3), keepdim=True).expand_as(n.other(x)),
     "einsum with a map first": lambda n, x: torch.einsum("hw,bchw,bchw->bchw", n.inside.to(x.dtype), x, n.other(x)),
-    "groups by another's number": lambda n, x: n.wide(x).view(len(x), 2, x.shape[1], 6, 6).amax(1) + x,
+    "groups by another's number": lambda n, x: n.wide(x).view(len(x), 2, x.shape[1], 6, 6).amax(1),
     "numbers that are not zero": lambda n, x: x * x.norm(0, dim=(2, 3), keepdim=True),
     "lerp by what scales too": lambda n, x: torch.lerp(x, n.other(x), n.slope) * n.slope,
     "einsum of a list": lambda n, x: torch.einsum("bchw,bchw->bchw", [x, n.other(x)]),
@@ -145,6 +145,10 @@ FOLLOWED: dict[str, Call] = {
     "attention with dropout": lambda n, x: x * single(n, x, scale=0.3, dropout_p=0.1 * n.training),
     "compared with what scales too": lambda n, x: x * (x > n.slope) * n.slope,
     "turned sums with one": lambda n, x: x * (1 / (n.other(x) + 1)),
+    "addcmul of no zeros": lambda n, x: torch.addcmul(x, n.other(x).sigmoid(), n.third(x).sigmoid()),
+    "einsum with dots behind letters": lambda n, x: torch.einsum("bc...,bc...->...bc", x, n.other(x)).permute(
+        2, 3, 0, 1
+    ),
     "turned products": lambda n, x: torch.Tensor.__rmatmul__(x, n.inside.to(x.dtype)),
     "shares of all by how many": lambda n, x: F.normalize(x, p=0.0),
     **{
@@ -235,10 +239,6 @@ PINNED: dict[str, tuple[Call, str]] = {
     "attention with dropout in inference": (
         lambda n, x: x * single(n, x, scale=0.3, dropout_p=0.1),
         "draws at random in inference",
-    ),
-    "addcmul of no zeros": (
-        lambda n, x: torch.addcmul(x, n.other(x).sigmoid(), n.third(x).sigmoid()),
-        "not zero once removed",
     ),
     "channels moved on": (lambda n, x: x.roll(1), "moves the channels on"),
     "all repeated": (

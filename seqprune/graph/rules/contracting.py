@@ -22,7 +22,7 @@ _AXES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @rule("einsum", dims=ANY)
 def einsum(r: Recorder, out: torch.Tensor, equation: Any, *operands: Any) -> Value:
-    tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
+    tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
     left, arrow, right = equation.replace(" ", "").partition("->")
     require(arrow and not set(_AXES) & set(equation), "does not say what stays, or by capital letters")
     names = left.split(",")
