@@ -71,6 +71,15 @@ def single(n: Any, x: torch.Tensor, **options: Any) -> torch.Tensor:
     return F.scaled_dot_product_attention(*parts, **options).transpose(1, 2).unflatten(2, (6, 6))
 
 
+def smooth(x: torch.Tensor) -> torch.Tensor:
+    """Neither zero nor one number where channels are removed."""
+    return F.avg_pool2d(x.sigmoid(), 3, 1, 1)
+
+
+def attended(asks: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return F.scaled_dot_product_attention(asks, asks, x.flatten(2).mT).mT.unflatten(2, (6, 6))
+
+
 FOLLOWED: dict[str, Call] = {
     "a mask of its own": lambda n, x: x * (x > 0.1).to(x.dtype),
     "a mask of another's": lambda n, x: x * (n.other(x) <= x).type_as(x),
@@ -138,7 +147,8 @@ FOLLOWED: dict[str, Call] = {
     "lerp by what scales too": lambda n, x: torch.lerp(x, n.other(x), n.slope) * n.slope,
     "einsum of a list": lambda n, x: torch.einsum("bchw,bchw->bchw", [x, n.other(x)]),
     "where of what scales too": lambda n, x: torch.where(n.chosen, x, n.other(x)) * n.chosen,
-    "addcmul of what is not zero": lambda n, x: torch.addcmul(x, n.other(x).sigmoid(), n.third(x)),
+    "addcmul of what is not zero": lambda n, x: torch.addcmul(x, smooth(n.other(x)), n.third(x)),
+    "attention by others": lambda n, x: attended(x.new_ones(len(x), 36, 5), x),
     "products of fewer dimensions": lambda n, x: x @ n.other(x)[0],
     "expanded by another's number": lambda n, x: x.mean((2, 3), keepdim=True).expand(-1, n.other(x).shape[1], 6, 6),
     "viewed as another": lambda n, x: x.flatten(2).view_as(n.other(x)),

@@ -109,6 +109,13 @@ class TransposedDoubled(nn.ConvTranspose2d):
         return nn.functional.conv_transpose2d(x, self.weight, self.bias * 2)  # type: ignore[operator]
 
 
+class ByHeart(nn.Conv2d):
+    """A depthwise layer that knows its number of groups by heart."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(x, self.weight, self.bias, groups=4)
+
+
 class Add(nn.Module):
     """Adds a constant."""
 
@@ -267,6 +274,7 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (lambda x: x.T.permute(3, 2, 1, 0), "turns all dimensions round"),
         (lambda x: x.flatten(2).T.permute(2, 1, 0)[..., None], "turns all dimensions round"),
         (Doubled(4, 4, 1), "the weight is computed"),
+        (ByHeart(4, 4, 1, groups=4), "the number of groups is written out"),
         (TransposedDoubled(4, 4, 1), "the weight is computed"),
         (nn.Sequential(nn.Sigmoid(), nn.Conv2d(4, 4, 1, groups=2)), "it has groups"),
         (lambda x: nn.functional.normalize(x, dim=(1, 2)), "takes the norm of channels in another way"),
