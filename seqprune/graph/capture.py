@@ -177,9 +177,9 @@ def _run(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder) -> None:
         count.use()
     recorder.foreign(returned, "what it returns")
     for tensor in recorder.reaching(tensors_in(returned), "what it returns"):
-        value = recorder.value(tensor)
-        if value is not None and value.atoms is not None:
-            recorder.pin(value.atoms, outputs.OUTPUT)
+        atoms = recorder.followed(tensor).atoms
+        if atoms is not None:
+            recorder.pin(atoms, outputs.OUTPUT)
     del out, returned
     recorder.foreign(recorder.kept(), "a tensor that is kept after a pass")
 

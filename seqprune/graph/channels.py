@@ -188,9 +188,10 @@ class ChannelGraph:
             PlanError: there is none.
         """
         if not isinstance(name, str) or name not in self.by_name:
-            near = get_close_matches(printable(name, 80), self.by_name)
+            shown = printable(name, 80)
+            near = get_close_matches(shown, self.by_name)
             hint = f"did you mean {', '.join(near)}?" if near else "`seqprune inspect` lists the layers"
-            raise PlanError(f"the model has no layer {printable(name, 80)}; {hint}")
+            raise PlanError(f"the model has no layer {shown}; {hint}")
         return self.by_name[name]
 
     def coupled(self, name: str) -> tuple[str, ...]:

@@ -173,7 +173,7 @@ class Recorder(Written):
 
     def knows(self, args: Sequence[Any]) -> bool:
         """Whether the channels of what a call takes first are followed, and may leave."""
-        value = self.value(args[0]) if args and isinstance(args[0], torch.Tensor) else None
+        value = self.value(args[0]) if args else None
         return value is not None and not value.opaque and not value.fixed
 
     def pin_counted(self, tree: Any) -> None:

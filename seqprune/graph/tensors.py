@@ -32,6 +32,8 @@ class Tensors:
         self._storages = Storages()
         self._owners: dict[int, list[Owner]] = {}
         self._versions: dict[int, int] = {}
+        self._numbers: dict[int, torch.Tensor] = {}
+        self._kept: list[torch.Tensor] = []  # code may put others in their places, which got their ids then
         self._views: Remembered[torch.Tensor] = Remembered()
         self._computed: Remembered[Computed] = Remembered()
         self.modules: dict[str, nn.Module] = dict(self.model.named_modules())
@@ -41,6 +43,9 @@ class Tensors:
                 if tensor is not None:
                     self._owners.setdefault(id(tensor), []).append(Owner(path, name))
                     self._versions[id(tensor)] = _version(tensor)
+                    self._kept.append(tensor)
+                    if tensor.numel() == 1 and not tensor.is_meta:
+                        self._numbers[id(tensor)] = tensor.detach().clone()
 
     def value(self, tensor: torch.Tensor) -> Value | None:
         """Channels of ``tensor``, ``None`` where it does not depend on the network's input."""
@@ -70,8 +75,12 @@ class Tensors:
         return self._owners.get(id(tensor), [])
 
     def steady(self, tensor: torch.Tensor) -> bool:
-        """Whether it is a parameter or buffer that no pass wrote into so far."""
-        return bool(self.owners(tensor)) and self._versions[id(tensor)] == _version(tensor)
+        """Whether it is a parameter or buffer that no pass wrote into so far; of a number also by another name of its
+        memory, of which torch does not count the versions.
+        """
+        number = self._numbers.get(id(tensor))
+        same = number is None or torch.equal(number, tensor)
+        return same and bool(self.owners(tensor)) and self._versions[id(tensor)] == _version(tensor)
 
     def adopt_view(self, view: torch.Tensor, parameter: torch.Tensor) -> None:
         """Takes ``view`` for ``parameter``: the same numbers, with dimensions of size one around them.

@@ -279,7 +279,7 @@ def _why_no_fit(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[str
         if value is None or value.atoms is None or value.fixed
         else " from " + ", ".join(dict.fromkeys(r.layer_of(a) for a in value.atoms.tolist()))
     )
-    if value is not None and value.fixed and not r.has_layers:
+    if value is not None and not r.has_layers:
         return ModelError(
             f"{r.module or 'a layer'} takes {takes} channels, but the input has {gets}: give inputs as it takes them"
         )

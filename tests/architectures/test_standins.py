@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision.models.shufflenetv2 import InvertedResidual
 from torchvision.ops.misc import FrozenBatchNorm2d
-from ultralytics.nn.modules.block import A2C2f, AAttn, Attention, CBLinear, MaxSigmoidAttnBlock
+from ultralytics.nn.modules.block import PSA, A2C2f, AAttn, Attention, CBLinear, MaxSigmoidAttnBlock
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.graph.standins import STANDINS, standin_for
@@ -66,6 +66,7 @@ def test_every_standin_is_for_a_class_that_is_there_and_is_tested() -> None:
 
 def test_an_operator_outside_a_trace_is_a_plain_function() -> None:
     assert watched(lambda x: x + 1)(torch.ones(1)).item() == 2
+    assert watched(lambda x, by, more=0: x * by + more)(torch.ones(1), 3, more=2).item() == 5
 
 
 class Inside(nn.Module):
@@ -92,6 +93,17 @@ def test_what_a_standin_says_of_its_channels_holds_of_its_module(name: str) -> N
         plan = random_plan(graph, seed)
         assert plan.layers
         verify(mask(model, plan, graph), compact(model, plan, graph), x)
+
+
+def test_a_width_of_a_class_whose_code_was_read_is_no_count() -> None:
+    """What is stated of it holds: the number itself stays plain in a trace."""
+    model = Inside(PSA(64, 64), (image(64),)).double().eval()
+    model(image(3).double())
+    randomise(model, 0)
+    graph = trace(model.double().eval(), image(3).double())
+    assert graph.by_name["inner.cv1.conv"].free.all()
+    assert {width.attribute for width in graph.widths} == {"head_dim"}
+    assert not [name for path, name in graph.unread if path == "inner"]
 
 
 # Ultralytics 8.3 has no width of all heads.

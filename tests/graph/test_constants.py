@@ -85,6 +85,21 @@ def test_the_bias_of_the_reader_takes_the_constant(name: str) -> None:
     assert graph.folds == ("last",)
 
 
+@pytest.mark.parametrize(
+    "like",
+    [
+        *(torch.ones_like, lambda x: torch.full_like(x, 0.5), lambda x: (x.relu() + 0.5).rsqrt()),
+        *(lambda x: (x.relu() >= 0).double(), lambda x: (x.relu() <= 0).double()),
+        *(lambda x: x.isfinite().double(), lambda x: x.logical_not().double()),
+        *(lambda x: (x.relu() + 0.5).log(), lambda x: (x.relu() + 0.5).reciprocal()),
+    ],
+)
+def test_the_bias_of_the_reader_takes_numbers_in_the_shape_of_channels(like: Callable[..., torch.Tensor]) -> None:
+    graph = exact(Net(lambda m, x: like(x)))
+    assert graph.by_name["first"].free.all()
+    assert graph.folds == ("last",)
+
+
 @pytest.mark.parametrize("name", FOLDED)
 def test_what_is_made_of_channels_that_are_not_one_number_is_not_one_either(name: str) -> None:
     """A border of zeros around the constant of a sigmoid, say: no bias is that."""
@@ -161,6 +176,17 @@ def test_what_has_a_weight_a_channel_makes_zeros_of_constants(code: Code) -> Non
     assert graph.folds == ()
 
 
+class Borrows(nn.Conv2d):
+    """Runs with the weight of another layer, which does not run."""
+
+    def __init__(self) -> None:
+        super().__init__(WIDTH, 2, 1)
+        self.lender = nn.Conv2d(WIDTH, 2, 1)
+
+    def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return F.conv2d(x, self.lender.weight, self.lender.bias)
+
+
 class Own(nn.Conv2d):
     """A layer with code of its own."""
 
@@ -176,6 +202,7 @@ PINNED: dict[str, tuple[Code, nn.Module | None, str]] = {
     "no bias": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 1, bias=False), "no bias"),
     "groups": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 1, groups=2), "it has groups"),
     "transposed": (FOLDED["sigmoid"], nn.ConvTranspose2d(WIDTH, 2, 2, 2), "it is transposed"),
+    "another's weight": (FOLDED["sigmoid"], Borrows(), "its code is not that of torch's own layer"),
     "code of its own": (FOLDED["sigmoid"], Own(WIDTH, 2, 1), "its code is not that of torch's own layer"),
     "padded by zeros": (lambda m, x: F.pad(x.sigmoid(), (1, 1)), None, "not zero once removed"),
     "padded means": (lambda m, x: F.avg_pool2d(x.sigmoid(), 3, padding=1), None, "not zero once removed"),
@@ -224,12 +251,13 @@ def test_a_constant_in_training_alone() -> None:
 
 def test_inputs_that_are_no_plain_tensors() -> None:
     class Takes(Net):
-        def forward(self, given: dict[str, torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
+        def forward(self, given: dict[str, torch.Tensor], *more: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
             return super().forward(given["image"])
 
-    layer = trace(Takes(FOLDED["sigmoid"]), ({"image": X},)).by_name["first"]
-    assert not layer.free.any()
-    assert "no plain tensors" in layer.reason
+    for more in ((), (X,)):
+        layer = trace(Takes(FOLDED["sigmoid"]), ({"image": X}, *more)).by_name["first"]
+        assert not layer.free.any()
+        assert "no plain tensors" in layer.reason
 
 
 def test_what_a_pass_that_failed_saw_of_constants_is_forgotten() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import gc
 import threading
 import warnings
@@ -61,6 +62,9 @@ def test_tensors_beside_the_parameters_keep_what_they_are(history: bool) -> None
     model.sparse, model.leaf = torch.eye(3).to_sparse(), torch.ones(2, requires_grad=True)
     model.turned, model.grown, model.named = torch.rand(3, 4).T, torch.ones(2, requires_grad=True), torch.ones(2)
     model.grown.grad, model.named.about = torch.ones(2), "kept"
+    model.frozen = torch.ones(2, requires_grad=True)
+    model.frozen.grad = torch.ones(2)
+    model.frozen.requires_grad_(False)
     model.strange = torch.rand(4).as_strided((2, 2), (0, 1))
     model.seen = model.leaf * 2 if history else None
     twin = copied(model)
@@ -70,6 +74,7 @@ def test_tensors_beside_the_parameters_keep_what_they_are(history: bool) -> None
     assert twin.leaf.is_leaf
     assert twin.turned.stride() == model.turned.stride()
     assert twin.grown.grad is not None
+    assert twin.frozen.grad is not None
     assert twin.named.about == "kept"
     assert all(getattr(twin, name) is not getattr(model, name) for name in ("leaf", "turned", "grown", "named"))
 
@@ -79,6 +84,7 @@ def test_what_stands_in_the_place_of_a_tensor() -> None:
     twin = copied(model, {id(model.first.bias): other})
     assert twin.first.bias is other
     assert torch.equal(twin.first.weight, model.first.weight)
+    assert copied(model, {id(model.first.bias): model.first.bias}).first.bias is model.first.bias
 
 
 def test_a_circle_of_objects_beside_what_has_no_copy() -> None:
@@ -105,6 +111,55 @@ def test_a_module_that_says_how_it_is_made(state: tuple[dict[str, Any], ...]) ->
     twin = copied(nn.Sequential(Reduced(7, *state), nn.ReLU()))
     assert twin[0].number == 7
     assert getattr(twin[0], "more", 0) == len(state)
+
+
+def test_what_a_tuple_holds_is_copied_too() -> None:
+    model = Keeping()
+    model.pair, model.numbers, model.named = ([1], model.first), (1, "two"), {model.first: 1}
+    twin = copied(model)
+    assert twin.pair[0] == [1]
+    assert twin.pair[0] is not model.pair[0]
+    assert twin.pair[1] is twin.first
+    assert twin.numbers == (1, "two")
+    assert [*twin.named] == [twin.first]
+
+
+def test_tensors_of_one_memory_share_it_whichever_comes_first() -> None:
+    model, whole = Keeping(), torch.arange(4.0)
+    model.part, model.whole = whole[1:3], whole
+    twin = copied(model)
+    assert torch.equal(twin.whole, whole)
+    twin.whole += 1
+    assert twin.part.tolist() == [2, 3]
+    assert model.part.tolist() == [1, 2]
+
+
+class Items(nn.ReLU, list[int]):
+    __hash__ = nn.Module.__hash__
+
+
+class Names(nn.ReLU, dict[str, int]):
+    __hash__ = nn.Module.__hash__
+
+
+def test_a_module_that_is_a_list_or_a_dictionary_keeps_what_it_holds() -> None:
+    model = nn.Sequential(Items(), Names())
+    model[0].extend([1, 2])
+    model[1]["one"] = 1
+    twin = copied(model)
+    assert [*twin[0]] == [1, 2]
+    assert {**twin[1]} == {"one": 1}
+
+
+def test_a_module_whose_copies_are_made_as_copyreg_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(copyreg.dispatch_table, Ringed, lambda module: (Ringed, (module.rings + 1,)))
+    assert copied(nn.Sequential(Ringed(1)))[0].rings == 2
+
+
+class Ringed(nn.ReLU):
+    def __init__(self, rings: int) -> None:
+        super().__init__()
+        self.rings = rings
 
 
 class Ring:
@@ -348,6 +403,8 @@ def test_a_module_that_copies_itself_in_its_own_way_is_cut() -> None:
     model = nn.Sequential(Anew(3, 8, 1), nn.ReLU(), Anew(8, 2, 1)).double().eval()
     graph = exact(model)
     assert compact(model, PrunePlan.from_keep(graph, {"0": [1, 4]}), graph)[0].weight.shape == (2, 3, 1, 1)
+    model[0].weight.requires_grad_(False)
+    assert [p.requires_grad for p in copied(model).parameters()] == [False, True, True, True]
 
 
 def test_a_scriptmodule_may_be_called_by_names() -> None:
@@ -492,6 +549,27 @@ def test_layers_that_the_data_choose_need_the_graph() -> None:
     for act in (mask, compact):
         with pytest.raises(PlanError, match=r"^without its graph .* never ran, .* give the graph that trace"):
             act(model, plan)
+
+
+def test_layers_that_run_on_what_a_mask_picks_need_an_example_that_it_picks() -> None:
+    class Picks(Keeping):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            bright = y[x.mean((1, 2, 3)) > self.least]
+            return torch.cat([self.last(y), *([self.other(bright)] if len(bright) else [])])
+
+    model = Picks()
+    model.other, model.least = nn.Conv2d(8, 2, 1).double(), 9.0
+    with pytest.raises(ModelError, match=r"^other never ran, and which layers run may depend on how much getitem"):
+        trace(model, X)
+    model.least = -9.0
+    assert trace(model, X).by_name["other"]
+
+
+def test_an_index_into_a_mask_picks_as_much_of_any_data() -> None:
+    model = Keeping()
+    model.other, model.between.forward = nn.Conv2d(8, 2, 1).double(), lambda x: x * (x > 0)[:, :, :1]
+    assert trace(model, X).notes == ("1 modules with parameters never ran: other",)
 
 
 def test_a_scripted_function_is_named_for_what_it_is() -> None:

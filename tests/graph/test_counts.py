@@ -17,7 +17,8 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import compact, mask, trace, verify
 from seqprune.graph import ChannelGraph
-from seqprune.graph.counts import Count, Reader, WatchedSize
+from seqprune.graph.counts import Count, Held, Reader, WatchedSize, sizes_of
+from seqprune.graph.deferred import Deferred
 from seqprune.testing.networks import random_plan, randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -273,6 +274,55 @@ def test_a_transposed_layers_number_of_channels() -> None:
     assert "reads their number" in layer.reason
 
 
+HOLD: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "conv": (lambda: nn.Conv2d(WIDTH, 6, 1), "in_channels out_channels"),
+    "conv in groups": (lambda: nn.Conv2d(WIDTH, 6, 1, groups=2), "in_channels out_channels"),
+    "depthwise": (lambda: nn.Conv2d(WIDTH, WIDTH, 1, groups=WIDTH), "in_channels out_channels groups"),
+    "depthwise, twice": (lambda: nn.Conv2d(WIDTH, 2 * WIDTH, 1, groups=WIDTH), "in_channels out_channels groups"),
+    "transposed": (lambda: nn.ConvTranspose2d(WIDTH, 6, 1), "in_channels out_channels"),
+    "transposed without a bias": (lambda: nn.ConvTranspose2d(WIDTH, 6, 1, bias=False), "in_channels out_channels"),
+    "transposed in groups": (lambda: nn.ConvTranspose2d(WIDTH, 6, 1, groups=2), "in_channels out_channels"),
+    "transposed, depthwise": (
+        lambda: nn.ConvTranspose2d(WIDTH, WIDTH, 1, groups=WIDTH),
+        "in_channels out_channels groups",
+    ),
+    "transposed, depthwise, without a bias": (
+        lambda: nn.ConvTranspose2d(WIDTH, WIDTH, 1, groups=WIDTH, bias=False),
+        "in_channels out_channels groups",
+    ),
+    "linear": (lambda: nn.Linear(WIDTH, 6), "in_features out_features"),
+    "norm": (lambda: nn.BatchNorm2d(WIDTH), "num_features"),
+    "norm without weights": (lambda: nn.InstanceNorm2d(WIDTH, track_running_stats=True), "num_features"),
+    "norm of groups": (lambda: nn.GroupNorm(4, WIDTH), "num_groups num_channels"),
+    "slopes": (lambda: nn.PReLU(WIDTH), "num_parameters"),
+}
+
+
+@pytest.mark.parametrize(("name", "number"), [(name, each) for name in HOLD for each in HOLD[name][1].split()])
+def test_a_number_that_a_layer_of_torch_holds_is_that_of_its_channels(name: str, number: str) -> None:
+    """Code that computes with it is exact, whatever else is removed."""
+
+    class Divides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.layer, self.last = nn.Conv2d(3, WIDTH, 1), HOLD[name][0](), nn.LazyConv2d(2, 1)
+            self.double()(X)
+            randomise(self, 0)
+            self.double().eval()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x)
+            y = self.layer(y.movedim(1, -1)).movedim(-1, 1) if name == "linear" else self.layer(y)
+            return self.last(y / getattr(self.layer, number))
+
+    graph = exact(Divides())
+    reads, makes = graph.by_name["first"], graph.by_name.get("layer")
+    counted = makes if makes is not None and number.startswith("out") else reads
+    assert not counted.free.any()
+    assert makes is None or makes is counted or makes.free.any()
+    assert reads is counted or reads.free.any()
+
+
 def test_what_is_compared_stays_equal() -> None:
     graph = exact(Net(FOLLOWED["compared with another layer"]))
     assert [len(b.sections) for b in graph.balances] == [2]
@@ -338,6 +388,30 @@ def test_a_number_that_is_kept_and_used_in_the_next_pass() -> None:
         return x * scale
 
     assert not trace(Net(code), X).by_name["first"].free.any()
+
+
+def test_a_number_that_training_alone_reads_when_all_calls_are_made() -> None:
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, WIDTH, 1), nn.Conv2d(WIDTH, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            y = self.first(x)
+            out = self.last(y)
+            return [out] * len(range(y.shape[1])) if self.training else out
+
+    assert not trace(Last().double(), X).by_name["first"].free.any()
+
+
+def test_what_is_known_of_counts_can_be_gone_back_to() -> None:
+    held = Held("module", (), "width", 8)
+    known = Deferred([(held, "used")], [(held, held, "equal")], [(held, held, "tied")], True)
+    kept = known.copy()
+    assert kept == known
+    for facts in (known.used, known.equal, known.tied):
+        facts.clear()
+    assert (len(kept.used), len(kept.equal), len(kept.tied)) == (1, 1, 1)
 
 
 def test_numbers_of_the_networks_input_bind_nothing() -> None:
@@ -410,6 +484,8 @@ def count(told: list[str]) -> Count:
         (lambda c: c == 8, True),
         (lambda c: c != 8, False),
         (lambda c: 8 == c, True),
+        (lambda c: c == "8", False),
+        (lambda c: c != (8,), True),
         (lambda c: 9 > c, True),
         (lambda c: copy.copy(c) + 1, 9),
         (lambda c: copy.deepcopy(c) + 1, 9),
@@ -481,6 +557,17 @@ def test_shapes(count: Count, told: list[str]) -> None:
     assert set(told[1:]) == {"used"}
 
 
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        *(((2, 3), (2, 3)), (((2, 3),), (2, 3)), (([2, 3],), (2, 3)), ((5,), (5,)), ((), ()), (((),), ())),
+        *(((torch.float64,), ()), ((2, torch.float64), ()), (([2, 3], 5), ()), ((torch.Size([4, -1]),), (4, -1))),
+    ],
+)
+def test_a_shape_is_whole_numbers_in_a_list_or_not(given: tuple[Any, ...], sizes: tuple[int, ...]) -> None:
+    assert sizes_of(given) == sizes
+
+
 def test_eager_shapes_hand_out_plain_numbers(count: Count, told: list[str]) -> None:
     count.reader.eager = True
     shape = WatchedSize((2, count, 4, 4))
@@ -493,7 +580,9 @@ def test_eager_shapes_hand_out_plain_numbers(count: Count, told: list[str]) -> N
 
 
 def test_after_a_trace_nothing_is_kept_of_who_asks(count: Count, told: list[str]) -> None:
+    assert len(range(count)) == 8
     count.reader.end()
+    assert count.reader._peeks == []
     assert [*range(count)] == [*range(8)]
     count.use()
     assert count.reader._peeks == []

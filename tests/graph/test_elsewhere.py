@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
+from seqprune.graph.modes import begin_drawing
 from seqprune.testing.networks import random_plan, randomise
 
 X = torch.randn(1, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -62,6 +63,19 @@ def test_networks_that_draw_with_python_or_numpy_draw_the_same() -> None:
     """Of torch's numbers alone: a correct result was refused by chance."""
     net = Net(lambda m, x: x * random.uniform(1, 2) * float(np.random.uniform(1, 2)))  # noqa: S311, NPY002
     proved(net, X)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32 - 1, 2**32 + 1])
+def test_any_whole_number_is_a_seed(seed: int) -> None:
+    """Those of NumPy end at 2**32; a large batch of images has more numbers than that."""
+    begin_drawing(seed)
+    drawn = torch.rand(1).item(), random.random(), float(np.random.rand())  # noqa: S311, NPY002
+    generator = torch.Generator().manual_seed(seed)
+    assert drawn == (
+        torch.rand(1, generator=generator).item(),
+        random.Random(seed).random(),  # noqa: S311
+        float(np.random.RandomState(seed % 4294967296).rand()),
+    )
 
 
 def closure(net: Net) -> None:

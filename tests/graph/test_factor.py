@@ -25,6 +25,7 @@ from seqprune.graph.factor import (
     factored,
     factors_of,
     full_rank,
+    shaped,
 )
 from seqprune.testing.networks import SplitBlock, Unit, randomise
 
@@ -56,7 +57,9 @@ def test_at_full_rank_every_pair_is_its_layer(first: First) -> None:
     assert len(whole(model, first)) == 6  # 1x1 convolutions have nothing to split
     both = factored(model, whole(model, first))
     assert verify(model, both, INPUT, tolerance=1e-10).max_rel < 1e-12
-    assert verify(model, aligned(model, whole(model, first)), INPUT, tolerance=0.0).max_abs == 0
+    same = aligned(model, whole(model, first))
+    assert verify(model, same, INPUT, tolerance=0.0).max_abs == 0
+    assert [name for name, _ in same.named_modules()] == [name for name, _ in both.named_modules()]
 
 
 @pytest.mark.parametrize("first", WAYS)
@@ -91,6 +94,30 @@ def test_below_it_the_product_is_the_nearest_there_is(first: First) -> None:
         ones, twos = (one[..., 0], two[:, :, 0]) if first == "column" else (one[:, :, 0], two[..., 0])
         near = torch.einsum("rih,orx->oihx" if first == "column" else "rix,orh->oihx", ones, twos)
         assert float((near - weight).square().sum()) == pytest.approx(float(values[rank:].square().sum()))
+
+
+def test_a_network_that_has_its_factors_is_itself() -> None:
+    model, one, two = network(), Factor("0", "column", 7), Factor("2.m.0.1", "row", 9)
+    pair = shaped(model, [one])
+    assert factors_of(model, pair) == (one,)
+    assert shaped(pair, [one]) is pair
+    assert factors_of(model, shaped(pair, [one, two])) == (one, two)
+    assert factors_of(model, pair) == (one,)
+
+
+@pytest.mark.parametrize(
+    "instead",
+    [
+        [nn.Conv2d(3, 8, 3)],
+        [nn.Conv2d(3, 3, (3, 1)), Unit(3, 8), nn.ReLU()],
+        [nn.Identity(), Unit(3, 8)],
+        [nn.Conv2d(3, 3, (3, 1)), nn.Conv2d(3, 8, 3)],
+    ],
+)
+def test_what_is_no_pair_is_no_factor(instead: list[nn.Module]) -> None:
+    other = network()
+    other[0] = nn.Sequential(*instead)
+    assert factors_of(network(), other) == ()
 
 
 def test_channels_between_are_removed_like_all_others() -> None:
@@ -157,6 +184,13 @@ def test_convolutions_that_two_plain_ones_cannot_stand_for_are_left_alone(odd: d
     for other in (nn.Conv2d(4, 4, **({"kernel_size": 3} | odd)), nn.Identity()):
         unit.conv = other  # type: ignore[assignment]
         assert factorable(model) == {"1": "1.conv"}
+
+
+@pytest.mark.parametrize("kernel", [2, (2, 3), (3, 2)])
+def test_kernels_of_two_are_factored(kernel: Any) -> None:
+    unit = Unit(4, 4)
+    unit.conv = nn.Conv2d(4, 4, kernel)
+    assert factorable(nn.Sequential(unit)) == {"0": "0.conv"}
 
 
 def test_a_block_at_two_places_is_left_alone() -> None:

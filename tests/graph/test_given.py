@@ -52,6 +52,11 @@ CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
     "inputs for a graph": (lambda: compact(NET, PLAN, X), PlanError, "the graph is a Tensor: give what trace returned"),
     "another network's graph": (lambda: compact(network(4), PLAN, GRAPH), PlanError, "the graph is another network's"),
     "mask by another's": (lambda: mask(network(4), PLAN, GRAPH), PlanError, "0.weight is [4, 3, 3, 3]"),
+    "a graph of a layer that is a norm here": (
+        lambda: mask(nn.Sequential(nn.BatchNorm2d(8), *network()[1:]), PLAN, GRAPH),
+        PlanError,
+        "0.weight is [8] and not 3 along dimension 1",
+    ),
     "a graph with more layers": (lambda: mask(nn.Sequential(NET[0]), PLAN, GRAPH), PlanError, "there is no 2.weight"),
     "mask without a plan": (lambda: mask(NET, None), PlanError, "the plan is a NoneType"),
     "mask nothing": (lambda: mask(None, PLAN), ModelError, "not a NoneType"),
@@ -72,6 +77,7 @@ CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
         PlanError,
         "something else",
     ),
+    "truth among channels": (lambda: PrunePlan.from_keep(GRAPH, {"0": [0, True]}), PlanError, "something else than"),
     "a dictionary of channels": (
         lambda: PrunePlan.from_keep(GRAPH, {"0": {0: 1}}),
         PlanError,
@@ -118,7 +124,23 @@ CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
     "a layer that there is not": (lambda: GRAPH.coupled("1"), PlanError, "the model has no layer 1"),
     "no layer": (lambda: GRAPH.bundles(None), PlanError, "the model has no layer None"),
     "made legal without truth": (lambda: legal(removed=[1]), PlanError, "removed is a list of [1]: give an array"),
+    "made legal by the truth of two": (lambda: legal(removed=np.zeros(2, bool)), PlanError, "a ndarray of [2]: give"),
     "made legal by texts": (lambda: legal(scores="a"), PlanError, "scores is a str of []: give an array of"),
+    "made legal by numbers for truth": (
+        lambda: legal(removed=np.zeros(GRAPH.group_count)),
+        PlanError,
+        "removed is a ndarray",
+    ),
+    "made legal by truth for numbers": (
+        lambda: legal(scores=np.zeros(GRAPH.group_count, bool)),
+        PlanError,
+        "scores is a ndarray",
+    ),
+    "a layer with an endless name": (
+        lambda: GRAPH.coupled("0" * 99),
+        PlanError,
+        f"the model has no layer {'0' * 79}…; `seqprune inspect` lists the layers",
+    ),
     "made legal to nothing": (lambda: legal(round_to=0), PlanError, "rounded to multiples of 0: give 1 or more"),
     "restore from nothing": (lambda: restore(NET, None), ModelError, "None: is no path"),
     "load nothing": (lambda: PrunePlan.load(None), PlanError, "cannot read the plan None (is no path)"),
@@ -174,5 +196,14 @@ def test_a_network_is_filled_whole_or_not_at_all() -> None:
 def test_inputs_up_to_the_most_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(given, "_MOST", 12)
     assert given.zeros(nn.Linear(2, 2), (((3, 4), "float32"),))[0].shape == (3, 4)
+    made = given.zeros(nn.Linear(2, 2).double(), (((2,), "int64"), ((2,), "float16")))
+    assert [each.dtype for each in made] == [torch.int64, torch.float64]
     with pytest.raises(PlanError, match="no network takes"):
         given.zeros(nn.Linear(2, 2), (((13,), "float32"),))
+
+
+def test_two_hundred_images_are_no_endless_ones() -> None:
+    model = nn.Linear(2, 2, device="meta")
+    assert given.zeros(model, (((200, 3, 640, 640), "float32"),))[0].shape == (200, 3, 640, 640)
+    with pytest.raises(PlanError, match="no network takes"):
+        given.zeros(model, (((2**28 + 1,), "float32"),))

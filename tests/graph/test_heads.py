@@ -203,6 +203,24 @@ def test_gates_and_sections(heads: int, width: int, seed: int, share: float) -> 
     assert small[1].gates.out_channels == heads
 
 
+def test_a_section_that_a_module_splits_off_keeps_a_channel() -> None:
+    """A list of widths with a zero in it would be another number of branches."""
+
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sizes, self.wide = [3, 5], nn.Conv2d(4, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat(split_sizes(self.wide(x), self.sizes, "sizes"), 1)
+
+    graph = trace(between(4, Branches(), out=8), example())
+    for first, keep in ((0, range(3, 8)), (1, range(3))):
+        with pytest.raises(PlanError, match="a section that 1 splits off"):
+            PrunePlan.from_keep(graph, {"1.wide": keep})
+        assert PrunePlan.from_keep(graph, {"1.wide": sorted({*keep, 7 * first})})
+
+
 @pytest.mark.parametrize("make", [lambda: Attention(2, 3, 4), lambda: AreaAttention(5, 3, 4, 2)])
 def test_a_standin_computes_what_the_module_computes(make: Any) -> None:
     module = make().double().eval()

@@ -64,6 +64,50 @@ def test_what_keeps_its_shape_and_is_read_in_turn_may_be_left_out() -> None:
     assert removable(network(), (INPUT,)) == BLOCKS
 
 
+def test_what_is_wired_by_number_or_given_more_than_a_tensor_stays() -> None:
+    class Calls(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.two, self.named, self.one = (nn.ModuleList([Weighed(4, 4), Weighed(4, 4)]) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for number in range(2):
+                x = self.two[number](x, 2)
+            for block in self.named:
+                x = block(x, by=1)
+            for block in self.one:
+                x = block(x)
+            return x
+
+    class Weighed(Residual):
+        def forward(self, x: torch.Tensor, by: int = 1) -> torch.Tensor:
+            return by * super().forward(x)
+
+    wired = nn.Sequential(Residual(4, 4), Residual(4, 4))
+    wired[0].f = -1
+    model = nn.Sequential(Unit(3, 4), Calls(), wired).double().eval()
+    assert removable(model, (INPUT,)) == ("1", "2", "1.one.0", "1.one.1", "2.1")
+    with pytest.raises(PlanError, match=r"2\.0 is no block that can be left out here"):
+        left_out(model, ["2.0"])
+
+
+def test_a_layer_beside_a_parameter_of_many_dimensions_is_no_block() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.gamma = nn.Conv2d(4, 4, 1), nn.Parameter(torch.ones(1, 4, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.gamma * self.layer(x)
+
+    assert removable(nn.Sequential(Scaled(), Scaled()), (torch.rand(1, 4, 3, 3),)) == ()
+
+
+def test_blocks_of_linear_layers_may_be_left_out() -> None:
+    blocks = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)) for _ in range(2))
+    assert removable(nn.Sequential(*blocks, nn.Linear(4, 2)), (torch.rand(2, 4),)) == ("0", "1")
+
+
 @settings(max_examples=6, deadline=None)
 @given(st.lists(st.sampled_from([b for b in BLOCKS if b != "2"]), unique=True), st.integers(0, 99))
 def test_a_block_that_adds_nothing_is_left_out_exactly(blocks: list[str], seed: int) -> None:
@@ -156,6 +200,37 @@ def test_a_block_that_others_are_read_beside_is_left_out_exactly(together: nn.Mo
 def test_a_block_that_is_alone_in_such_a_list_may_leave_too() -> None:
     model = nn.Sequential(Unit(3, 6), Together(6, 8, Residual(4, 4))).double().eval()
     assert "1.m.0" in removable(model, (INPUT,))
+
+    class Otherwise(Together):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    model[1] = Otherwise(6, 8, Residual(4, 4)).double()
+    assert removable(model, (INPUT,)) == ()
+
+
+def test_a_sequence_that_is_shorter_is_another_network() -> None:
+    whole = nn.Sequential(*(nn.Sequential(Residual(4, 4), Residual(4, 4)) for _ in range(2)))
+    assert left_out_of(whole, nn.Sequential(whole[0])) == ()
+    assert left_out_of(whole, nn.Sequential(whole[0], nn.Sequential(nn.Identity(), whole[1][1]))) == ("1.0",)
+
+
+class Picky(Residual):
+    """Takes maps of more than ten rows alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[2] <= 10:
+            raise LookupError
+        return super().forward(x)
+
+
+@pytest.mark.usefixtures("together")
+def test_a_block_that_cannot_be_asked_is_taken_for_a_residual_one() -> None:
+    """What reads it beside others stays as it is: the block's branch may have been at zero."""
+    model: Any = nn.Sequential(Unit(3, 6), Together(6, 8, Picky(4, 4), nn.Sequential(Unit(4, 4), Unit(4, 4))))
+    for block, changes in (("1.m.0", False), ("1.m.1", True)):
+        other: Any = left_out(model, [block])
+        assert torch.equal(other[1].cv2.conv.weight, model[1].cv2.conv.weight) is not changes
 
 
 def test_plans_without_blocks_are_written_as_before() -> None:

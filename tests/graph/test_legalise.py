@@ -29,7 +29,7 @@ def graph_of(
         slices=(),
         balances=tuple(Balance(tuple(np.array(s) for s in sections), "halves") for sections in balances),
         barriers=(),
-        pinned=np.zeros(count, bool),
+        pinned=np.isin(np.arange(count), pinned),
         inputs=(((1, 3, 4, 4), "float32"),),
     )
 
@@ -102,6 +102,19 @@ def test_rounds_go_on_until_a_chain_of_constraints_is_even(length: int) -> None:
     assert legal(graph, gone, [0.0] * graph.group_count) == []
 
 
+def test_what_a_section_has_by_another_it_is_not_given_again() -> None:
+    """Group 0, given back for the first section, lies in the second one twice: that has as many as it needs."""
+    sections = [[0, 1, 2], [0, 0, 3, 7], [4, 5, 6]]
+    graph = graph_of(sections, (sections,))
+    assert legal(graph, removed(graph, 0, 1, 7), [0.0] * 8) == [7]
+
+
+def test_a_group_that_is_all_of_a_section_counts_as_often_as_it_lies_there() -> None:
+    sections = [[0, 0], [1, 2, 3, 4]]
+    graph = graph_of(sections, (sections,))
+    assert legal(graph, removed(graph, 0, 3, 4), [0.0] * 5) == [3, 4]
+
+
 def test_what_may_not_be_decided_stays_as_it_is() -> None:
     graph = graph_of([[0, 1, 2, 3]])
     gone = removed(graph, 0, 1)
@@ -149,6 +162,11 @@ def test_bundles_follow_balances_as_far_as_they_reach() -> None:
     graph = graph_of([[0, 1], [2, 3], [4, 5], [6]], ([[0, 1], [2, 3]], [[2, 3], [4, 5]]))
     assert [bundle.groups.tolist() for bundle in graph.bundles("layer0")] == [[0, 1], [2, 3], [4, 5]]
     assert [bundle.groups.tolist() for bundle in graph.bundles("layer3")] == [[6]]
+    across = graph_of([[0, 1], [2], [3, 4, 5]], ([[0, 1, 2], [3, 4, 5]],))
+    assert [bundle.groups.tolist() for bundle in across.bundles("layer0")] == [[0, 1], [2], [3, 4, 5]]
+    held = graph_of([[0, 1], [2, 3], [4, 5]], ([[0, 1], [2, 3]], [[2, 3], [4, 5]]), pinned=(1, 2, 3))
+    assert {0} <= {group for bundle in held.bundles("layer0") for group in bundle.groups.tolist()} <= {0, 4, 5}
+    assert held.bundles("layer1") == ()
     twice = graph_of([[0, 1], [1, 1, 0]]).bundles("layer0")
     assert [bundle.groups.tolist() for bundle in twice] == [[0], [1]]
     assert {name: at.tolist() for name, at in twice[1].columns.items()} == {"layer0": [[1]], "layer1": [[0, 1]]}
@@ -170,6 +188,7 @@ def test_what_a_weight_reads_and_makes() -> None:
     assert graph.weight_inputs["2"].tolist() == graph.weight_outputs["0"].tolist() == graph.by_name["0"].groups.tolist()
     assert graph.weight_inputs.keys() == graph.weight_outputs.keys() == {"0", "2"}
     assert graph.weight_outputs["2"].tolist() == graph.by_name["2"].groups.tolist()
+    assert graph.group_count == 1 + 4 + 2  # one of all that is no layer's output
 
 
 def test_an_answer_cannot_be_changed() -> None:
@@ -209,6 +228,15 @@ def test_channels_given_back_together_are_those_given_back_one_by_one(seed: int,
     gone, scores = draw.random(20) < 0.6, draw.integers(0, 4, 20).astype(float)
     found = graph.legalise(gone, scores, np.ones(20, bool), round_to)
     assert (found == given_back_one_by_one(graph, gone, scores, round_to)).all()
+
+
+def test_before_any_choice_nothing_is_removed() -> None:
+    giving = graph_of([[0, 1, 2], [3, 4]]).giving(np.zeros(5), np.ones(5, bool))
+    assert not giving.removed.any()
+    assert (giving.kept.tolist(), giving.given) == ([3, 2], 0)
+    removed = np.array([True, False, False, True, False])
+    assert giving.legal(removed).tolist() == removed.tolist()
+    assert giving.legal(removed, 2).tolist() == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError
 from seqprune.graph.names import writes_in_place
+from seqprune.graph.standins.operators import gate_heads
 from seqprune.graph.standins.ultralytics import prompted_head
 from seqprune.graph.values import OPAQUE, NoRule, Value
 from seqprune.graph.watch import _check_values
@@ -34,11 +35,13 @@ class Net(nn.Module):
         self.first, self.other, self.twin = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 2, 1), nn.Conv2d(3, 4, 1)
         self.last = last or nn.Conv2d(reads, 2, 1)
         self.scale, self.square = nn.Parameter(torch.rand(4) + 0.5), nn.Parameter(torch.rand(2, 2) + 0.5)
+        self.mixed = nn.Linear(4, 4)
         self.grouped = nn.Conv2d(4, 4, 1, groups=2)
         self.transposed = nn.ConvTranspose2d(4, 4, 1, groups=2)
         self.code = code
         randomise(self, 0)
-        self.bare = nn.BatchNorm2d(4, affine=False)
+        self.bare, self.portion = nn.BatchNorm2d(4, affine=False), nn.Parameter(torch.tensor(0.5))
+        self.register_buffer("total", torch.zeros(()))
         self.double().eval()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -46,6 +49,13 @@ class Net(nn.Module):
 
 
 exact = partial(exact_on, X, plans=2)
+
+
+def written(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """A buffer that holds a number of the input, by a name that torch counts no changes of."""
+    m.total.data.zero_().add_(x.sum(1).mean((0, 1, 2)))
+    total: torch.Tensor = m.total
+    return total
 
 
 def tokens(x: torch.Tensor) -> torch.Tensor:
@@ -68,6 +78,18 @@ FOLLOWED: dict[str, Code] = {
     "a new tensor of its type": lambda m, x, given: x * x.new_ones(1),
     "what is zero times what is not": lambda m, x, given: x.sigmoid() * x,
     "what is not zero times what is": lambda m, x, given: x * x.sigmoid(),
+    "a number of its own, viewed": lambda m, x, given: x * m.portion.view(1, 1, 1) * m.portion[None],
+    "the first power": lambda m, x, given: x**1,
+    "a root": lambda m, x, given: x.abs() ** 0.5,
+    "a linear layer without a bias": lambda m, x, given: image(F.linear(tokens(x), m.mixed.weight)),
+    "dropout in training": lambda m, x, given: F.dropout(x, 0.5, m.training),
+    "a product with one number for each place": lambda m, x, given: torch.einsum(
+        "bchw,bchw->bchw", x, given.mean(1, keepdim=True)
+    ),
+    "a diagonal of the input": lambda m, x, given: x * torch.diagonal(given[0, 0])[None],
+    "the ones around a scale": lambda m, x, given: x * m.scale.view(1, -1, 1, 1) / m.scale.view(1, -1, 1, 1).shape[2],
+    "ones for a number of the input": lambda m, x, given: x * torch.ones_like(given.sum()),
+    "a number of all channels in a buffer": lambda m, x, given: x * written(m, x),
 }
 
 
@@ -76,6 +98,12 @@ def test_what_is_followed_is_free_and_exact(name: str) -> None:
     graph = exact(Net(FOLLOWED[name]))
     assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
     assert graph.folds == ()
+
+
+def row_written(x: torch.Tensor) -> torch.Tensor:
+    y = x.clone()
+    y[:, :, 0] = 1.0
+    return y
 
 
 def constant(x: torch.Tensor) -> torch.Tensor:
@@ -110,6 +138,71 @@ WHOLE: dict[str, tuple[Code, str]] = {
     "what is no constant and one": (lambda m, x, given: varied(x) + constant(x), "not zero once removed"),
     "a norm of a constant": (lambda m, x, given: m.bare(constant(x)), "not zero once removed"),
     "one channel by number": (lambda m, x, given: x[:, 0][:, None].repeat(1, 4, 1, 1), "picks channels by number"),
+    "a sum with what a buffer holds of the input": (lambda m, x, given: x + written(m, x), "not zero once removed"),
+    "a sum with what a buffer counts": (
+        lambda m, x, given: [m.total.data.add_(1), x + m.total][1],
+        "not zero once removed",
+    ),
+    "a row that is written": (lambda m, x, given: row_written(x), "setitem in the network: no rule"),
+    "a constant to the power of channels": (
+        lambda m, x, given: torch.pow(torch.full((1,), 2.0).double(), x),
+        "a constant takes part where channels were expected",
+    ),
+    "a scale times a number of the input": (
+        lambda m, x, given: [given.sum() * m.scale, x * m.scale.view(-1, 1, 1)][1],
+        "reads the parameter",
+    ),
+    "a constant viewed by their number": (
+        lambda m, x, given: x * torch.ones(4).double().view(1, x.shape[1], 1, 1),
+        "reads their number",
+    ),
+    "times a number of the input": (lambda m, x, given: x * given.sum(), "joins channels that were lost at an earlier"),
+    "what the input makes for each channel, elsewhere": (
+        lambda m, x, given: torch.einsum("bchw,cbw->bchw", x, given.mean(1).permute(1, 0, 2)[:4]),
+        "with what has one entry per channel",
+    ),
+    "channels repeated by a number each": (
+        lambda m, x, given: x.repeat_interleave(torch.tensor([1, 2, 1, 0]), 1),
+        "repeats channels by a tensor of numbers",
+    ),
+    "a power by a number of NumPy's": (lambda m, x, given: x ** np.int64(2), "only tensor ** number is followed"),
+    "a norm over space of what is no constant": (
+        lambda m, x, given: F.layer_norm(varied(x), (6, 6)),
+        "not zero once removed",
+    ),
+    "pixels of what are no channels": (
+        lambda m, x, given: x * F.pixel_shuffle(x.permute(0, 2, 1, 3)[:, :4], 2).mean(),
+        "spreads over space what are no channels",
+    ),
+    "channels of what are none": (
+        lambda m, x, given: x * F.pixel_unshuffle(x.permute(0, 2, 1, 3), 2).mean(),
+        "makes channels of what are none",
+    ),
+    "a scale reshaped by a named shape": (
+        lambda m, x, given: x * torch.reshape(m.scale, shape=(-1, 1, 1)),
+        "constant that has one entry per channel",
+    ),
+    "a linear layer's bias that is computed": (
+        lambda m, x, given: image(F.linear(tokens(x), m.mixed.weight, 2 * m.mixed.bias)),
+        "the weight is computed",
+    ),
+    "a product by lists of numbers": (
+        lambda m, x, given: torch.einsum(x, [0, 1, 2, 3], x, [0, 1, 2, 3], [0, 1, 2, 3]),
+        "by capital letters",
+    ),
+    "a power by what the input makes": (
+        lambda m, x, given: x ** given[:1].mean((0, 1, 2, 3), keepdim=True),
+        "only tensor ** number is followed",
+    ),
+    "a scale taken for rows": (
+        lambda m, x, given: (x * m.scale.view(-1, 1, 1))[:, :, :2, :2] * m.scale.view(1, 2, -1),
+        "reads the parameter",
+    ),
+    "pooling with places": (
+        lambda m, x, given: F.interpolate(F.max_pool2d(x, 2, return_indices=True)[0], size=6),
+        "max_pool2d_with_indices in the network: no rule",
+    ),
+    "a diagonal": (lambda m, x, given: x * torch.diagonal(x[0, 0]).mean(), "picks channels by number"),
     "the largest of all": (lambda m, x, given: x + x.max(), "reduces over channels"),
     "a limit by name": (lambda m, x, given: torch.clamp(x, max=torch.ones(()).double()), "limits are tensors"),
     "groups as many as channels elsewhere": (
@@ -253,6 +346,7 @@ def test_what_is_written_where_the_code_says(code: Callable[[torch.Tensor], torc
 
 @pytest.mark.parametrize(("shape", "right"), [((2, 3), True), ((2, 4), False), ((3,), False), ((3, 2), False)])
 def test_what_a_rule_says_is_held_against_what_there_is(shape: tuple[int, ...], right: bool) -> None:
+    assert not OPAQUE.fixed
     _check_values([OPAQUE], [torch.zeros(shape)])
     with nullcontext() if right else pytest.raises(NoRule, match="leaves another number of channels"):
         _check_values([Value(np.arange(3), 1)], [torch.zeros(shape)])
@@ -287,6 +381,76 @@ def test_what_was_lost_stays_and_what_it_chooses_among_is_followed() -> None:
     assert "reduces over channels" in graph.by_name["twin"].reason
 
 
+def test_a_constant_is_not_taken_for_a_buffer_that_was_replaced() -> None:
+    """It was known by its id, which the next tensor may get: the constant would have lost channels with the buffer."""
+
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        if m.made is None:
+            known = {id(each) for each in m.norms.buffers()}
+            for norm in m.norms:
+                norm.running_mean = norm.running_mean + 1
+            made = [torch.ones(4, 1, 1) for _ in range(3000)]
+            m.made = next((each for each in made if id(each) in known), made[0])
+        return x * m.made
+
+    model = Net(code)
+    model.made, model.norms = None, nn.ModuleList(nn.BatchNorm2d(4) for _ in range(20))
+    layer = trace(model, X).by_name["first"]
+    assert not layer.free.any()
+    assert "constant that has one entry per channel" in layer.reason
+
+
+def unwatched(x: torch.Tensor) -> torch.Tensor:
+    """The same, by no call that a trace sees."""
+    return torch.Tensor._make_subclass(torch.Tensor, x)
+
+
+def test_what_was_lost_stays_beside_what_is_followed() -> None:
+    """Wherever the channels lie."""
+
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        return image(torch.cat([tokens(x), unwatched(tokens(m.other(given)))], 3))
+
+    layers = exact(Net(code, 6)).by_name
+    assert layers["first"].free.all()
+    assert not layers["other"].free.any()
+
+
+def test_heads_whose_gates_were_lost_are_followed() -> None:
+    layers = exact(Net(lambda m, x, given: gate_heads(x, unwatched(m.other(given).sigmoid())))).by_name
+    assert layers["first"].free.all()
+    assert not layers["other"].free.any()
+
+
+def test_a_parameter_that_a_norm_over_space_reads_keeps_its_length() -> None:
+    model = Net(lambda m, x, given: F.layer_norm(x * m.scale.view(-1, 1, 1), (6,), m.scale), 6)
+    model.first, model.scale = nn.Conv2d(3, 6, 1).double(), nn.Parameter(torch.rand(6).double())
+    layer = exact(model).by_name["first"]
+    assert not layer.free.any()
+    assert "layer_norm in the network reads the parameter" in layer.reason
+
+
+def test_a_constant_viewed_by_a_number_of_channels_pins_no_others() -> None:
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        y = m.twin(given)
+        y = y.view(len(y), y.shape[1], 6, 6)
+        return torch.cat([y, x * torch.ones(4).double().view(1, x.shape[1], 1, 1)], 1)
+
+    layers = exact(Net(code, 8)).by_name
+    assert layers["twin"].free.all()
+    assert not layers["first"].free.any()
+
+
+def test_the_length_of_a_view_of_two_numbers_is_one_of_channels() -> None:
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        scale = m.scale.view(1, -1, 1, 1)
+        return x * scale / scale.shape[1]
+
+    model = Net(code, 2)
+    model.first, model.scale = nn.Conv2d(3, 2, 1).double(), nn.Parameter(torch.rand(2).double())
+    assert "reads their number" in trace(model, X).by_name["first"].reason
+
+
 def test_a_width_that_a_layer_of_torch_holds_is_stated_nowhere_else() -> None:
     graph = exact(Net(lambda m, x, given: x.flatten(2).view(2, m.last.in_channels, 6, 6) if len(x) == 2 else x))
     assert graph.by_name["first"].free.all()
@@ -309,12 +473,15 @@ def test_what_layers_read_is_told_of_weights_alone() -> None:
     assert (graph.weight_outputs["first"] == first).all()
 
 
-def test_a_depthwise_convolution_of_two_channels() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1, groups=2), nn.ReLU(), nn.Conv2d(2, 2, 1)).double()
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_a_depthwise_convolution_of_two_channels(kind: Callable[..., nn.Module]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), kind(2, 2, 1, groups=2), nn.ReLU(), nn.Conv2d(2, 2, 1)).double()
     graph = trace(model.eval(), X)
     plan = PrunePlan.from_keep(graph, {"0": [1]})
     small = compact(model, plan, graph)
-    verify(mask(model, plan, graph), small, X)
+    verify(masked := mask(model, plan, graph), small, X)
+    assert not masked[1].weight[0].any()
+    assert masked[1].weight[1].any()
     assert (small[1].groups, small[1].in_channels, small[1].out_channels) == (1, 1, 1)
 
 

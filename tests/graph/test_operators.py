@@ -31,11 +31,25 @@ class Net(nn.Module):
         self.third, self.wide = nn.Conv2d(WIDTH, WIDTH, 1), nn.Conv2d(WIDTH, 2 * WIDTH, 1)
         self.slope, self.power = nn.Parameter(torch.rand(1, WIDTH, 1, 1)), nn.Parameter(torch.full((1,), 3.0))
         self.register_buffer("asks", torch.rand(2, 1, 36))
+        self.register_buffer("chosen", torch.arange(WIDTH).view(-1, 1, 1) % 3 > 0)
         self.register_buffer("inside", torch.arange(36).reshape(6, 6) % 3 > 0)
         randomise(self, 0)
         with torch.no_grad():
             self.power.fill_(3.0)
         self.double().eval()
+        self._keep_what_runs()
+
+    def _keep_what_runs(self) -> None:
+        """For a layer that never ran a trace tries large images, of which attention makes gigabytes."""
+        ran: set[str] = set()
+        hooks = [
+            layer.register_forward_hook(lambda *_, name=name: ran.add(name)) for name, layer in self.named_children()
+        ]
+        self(X)
+        for hook in hooks:
+            hook.remove()
+        for name in {name for name, _ in self.named_children()} - ran:
+            delattr(self, name)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.last(self.between(self, self.first(x).relu()))
@@ -55,6 +69,15 @@ def heads(n: Any, x: torch.Tensor, *shape: int) -> torch.Tensor:
 def single(n: Any, x: torch.Tensor, **options: Any) -> torch.Tensor:
     parts = (f(x).flatten(2).transpose(1, 2) for f in (n.other, n.third, n.other))
     return F.scaled_dot_product_attention(*parts, **options).transpose(1, 2).unflatten(2, (6, 6))
+
+
+def smooth(x: torch.Tensor) -> torch.Tensor:
+    """Neither zero nor one number where channels are removed."""
+    return F.avg_pool2d(x.sigmoid(), 3, 1, 1)
+
+
+def attended(asks: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    return F.scaled_dot_product_attention(asks, asks, x.flatten(2).mT).mT.unflatten(2, (6, 6))
 
 
 FOLLOWED: dict[str, Call] = {
@@ -112,6 +135,54 @@ FOLLOWED: dict[str, Call] = {
     "repeated over space": lambda n, x: x + n.other(x).mean((2, 3), keepdim=True).repeat(1, 1, 6, 6),
     "tiled": lambda n, x: x + n.other(x).mean((2, 3)).unsqueeze(-1).unsqueeze(-1).tile(6, 6),
     "repeated": lambda n, x: x.repeat(1, 2, 1, 1).view(2, 2, -1, 6, 6).sum(1) if len(x) == 2 else x * 2,
+    "stacked with another": lambda n, x: torch.stack([x, n.other(x)], 2).sum(2),
+    "channels tiled": lambda n, x: x.tile(2, 1, 1).unflatten(1, (2, -1)).sum(1),
+    "channels repeated one by one": lambda n, x: x.repeat_interleave(2, 1).unflatten(1, (-1, 2)).sum(2),
+    "einsum with what is not zero": lambda n, x: torch.einsum("bchw,bchw->bchw", x, n.other(x).sigmoid()),
+    "einsum with dots of fewer dimensions": lambda n, x: torch.einsum("...hw,...hw->...hw", x, n.other(x)[0]),
+    "expanded as another": lambda n, x: x.mean((2, 3), keepdim=True).expand_as(n.other(x)),
+    "einsum with a map first": lambda n, x: torch.einsum("hw,bchw,bchw->bchw", n.inside.to(x.dtype), x, n.other(x)),
+    "groups by another's number": lambda n, x: n.wide(x).view(len(x), 2, x.shape[1], 6, 6).amax(1),
+    "numbers that are not zero": lambda n, x: x * x.norm(0, dim=(2, 3), keepdim=True),
+    "lerp by what scales too": lambda n, x: torch.lerp(x, n.other(x), n.slope) * n.slope,
+    "einsum of a list": lambda n, x: torch.einsum("bchw,bchw->bchw", [x, n.other(x)]),
+    "where of what scales too": lambda n, x: torch.where(n.chosen, x, n.other(x)) * n.chosen,
+    "addcmul of what is not zero": lambda n, x: torch.addcmul(x, smooth(n.other(x)), n.third(x)),
+    "attention by others": lambda n, x: attended(x.new_ones(len(x), 36, 5), x),
+    "products of fewer dimensions": lambda n, x: x @ n.other(x)[0],
+    "expanded by another's number": lambda n, x: x.mean((2, 3), keepdim=True).expand(-1, n.other(x).shape[1], 6, 6),
+    "viewed as another": lambda n, x: x.flatten(2).view_as(n.other(x)),
+    "attention with dropout": lambda n, x: x * single(n, x, scale=0.3, dropout_p=0.1 * n.training),
+    "compared with what scales too": lambda n, x: x * (x > n.slope) * n.slope,
+    "turned sums with one": lambda n, x: x * (1 / (n.other(x) + 1)),
+    "addcmul of no zeros": lambda n, x: torch.addcmul(x, n.other(x).sigmoid(), n.third(x).sigmoid()),
+    "einsum with dots behind letters": lambda n, x: torch.einsum("bc...,bc...->...bc", x, n.other(x)).permute(
+        2, 3, 0, 1
+    ),
+    "turned products": lambda n, x: torch.Tensor.__rmatmul__(x, n.inside.to(x.dtype)),
+    "shares of all by how many": lambda n, x: F.normalize(x, p=0.0),
+    **{
+        f"{name}, as short as may be": call
+        for name, call in {
+            "gates": lambda n, x: F.glu(n.wide(x).movedim(1, -1).unflatten(-1, (2, -1)).flatten(3)).movedim(-1, 1),
+            "gates over space": lambda n, x: F.glu(x).repeat(1, 1, 1, 2),
+            "in order": lambda n, x: x.sort()[0] + x.topk(6)[0],
+            "logarithms of sums": lambda n, x: x * x.logsumexp((2, 3))[..., None, None],
+            "the middle": lambda n, x: x + x.median(3)[0][..., None],
+            "the greatest": lambda n, x: x + x.max(3)[0][..., None] + x.amax(3)[..., None],
+            "in order, behind the channels": lambda n, x: x.flatten(2).sort()[0].view_as(x),
+            "the greatest, behind the channels": lambda n, x: x.flatten(2).topk(36)[0].view_as(x),
+            "logarithms over images": lambda n, x: x * x.logsumexp(0)[None],
+            "images over each other": lambda n, x: torch.stack([x[0], n.other(x)[0]]).sum(0)[None],
+            "sums": lambda n, x: x + x.sum(3)[..., None] + x.mean(3)[..., None],
+            "norms": lambda n, x: x + x.norm(dim=3)[..., None] + torch.linalg.vector_norm(x, dim=3)[..., None],
+            "random slopes": lambda n, x: F.rrelu(x),
+            "ones": lambda n, x: x * torch.ones_like(x),
+            "shares": lambda n, x: F.normalize(x),
+            "a border": lambda n, x: F.pad(x, (1, 1)),
+            "rows together": lambda n, x: x.movedim(1, 0).flatten(1).unflatten(1, (len(x), 6, 6)).movedim(0, 1),
+        }.items()
+    },
     "places repeated": lambda n, x: x.repeat_interleave(2, dim=2),
     "shares of all": lambda n, x: x / (x.sum(1, keepdim=True) + 1),
     "divided by what is never zero": lambda n, x: x / x.exp(),
@@ -149,6 +220,57 @@ PINNED: dict[str, tuple[Call, str]] = {
         "has a constant with one entry per channel",
     ),
     "einsum of squares": (lambda n, x: torch.einsum("bchw,bdhw->bcd", x, x)[..., None], "lie in different dimensions"),
+    "turned multiples": (lambda n, x: x * (1 / (2 * n.other(x))), "divides by channels that may be zero"),
+    "einsum of a diagonal": (lambda n, x: torch.einsum("bchh,bchw->bchw", x, x), "takes a diagonal"),
+    "einsum of all": (lambda n, x: x * torch.einsum("bchw,bchw->", x, x), "sums all up"),
+    "sums of all with dimensions": (lambda n, x: x * x.sum(dim=None, keepdim=True), "reduces over channels"),
+    "a norm over space with a bias": (
+        lambda n, x: F.layer_norm(x, (6, 6), None, n.asks[0, 0].view(6, 6)),
+        "not zero once removed",
+    ),
+    "lerp to what is not zero": (lambda n, x: torch.lerp(x, n.other(x).sigmoid(), 0.3), "not zero once removed"),
+    "stacked with what is not zero": (
+        lambda n, x: torch.stack([x, n.other(x).sigmoid()], 2).sum(2),
+        "not zero once removed",
+    ),
+    "norms by singular values": (
+        lambda n, x: x * x.norm("nuc", dim=(2, 3), keepdim=True),
+        "is no norm that is zero at zero",
+    ),
+    "logarithms of sums alone": (
+        lambda n, x: x.logsumexp((2, 3), keepdim=True).repeat(1, 1, 6, 6),
+        "not zero once removed",
+    ),
+    "turned sums with nothing": (lambda n, x: x * (1 / (n.other(x) + 0)), "divides by channels that may be zero"),
+    "expanded as channels elsewhere": (
+        lambda n, x: x * x.mean((0, 2, 3)).expand_as(n.other(x)[..., :1].repeat(1, 1, 1, 8)).mean(),
+        "takes the shape of a constant",
+    ),
+    "attention with dropout in inference": (
+        lambda n, x: x * single(n, x, scale=0.3, dropout_p=0.1),
+        "draws at random in inference",
+    ),
+    "channels moved on": (lambda n, x: x.roll(1), "moves the channels on"),
+    "all repeated": (
+        lambda n, x: x * x.repeat_interleave(2).mean(),
+        "makes one dimension of all",
+    ),
+    "sums of all": (lambda n, x: x * x.sum((0, 1, 2, 3)), "reduces over channels"),
+    "products with a vector": (lambda n, x: x * (x @ torch.ones(6).double())[..., None], "multiplies by a vector"),
+    "products of a vector": (lambda n, x: x * (torch.ones(6).double() @ x)[:, :, None], "multiplies by a vector"),
+    "attention with a mask": (
+        lambda n, x: x * single(n, x, scale=0.3, attn_mask=torch.zeros(36, 36).double()),
+        "is masked, or shares keys among heads",
+    ),
+    "places of the greatest so far": (lambda n, x: x.cummax(2)[1].double(), "not zero once removed"),
+    "places of the greatest": (
+        lambda n, x: x.max(2, keepdim=True)[1].double().repeat(1, 1, 6, 1),
+        "not zero once removed",
+    ),
+    "places of the middle": (
+        lambda n, x: x.median(2, keepdim=True)[1].double().repeat(1, 1, 6, 1),
+        "not zero once removed",
+    ),
     "einsum without an arrow": (lambda n, x: torch.einsum("bchw,bchw", x, x).view(1, 1, 1, 1) * x, "does not say"),
     "einsum of constants": (lambda n, x: x * torch.einsum("bchw->bhw", x.sigmoid())[:, None], "not zero once removed"),
     "scaled attention": (lambda n, x: x * single(n, x), "scales attention by their number"),
@@ -179,3 +301,39 @@ def test_across_channels_they_stay_with_the_reason(name: str) -> None:
     assert not layer.free.any()
     reasons = "; ".join(each.reason for each in trace(Net(between), X).all_layers)
     assert reason in reasons
+
+
+def test_a_power_that_is_zero_makes_ones_of_zeros() -> None:
+    model = Net(lambda n, x: x**n.power)
+    with torch.no_grad():
+        model.power.zero_()
+    layer = exact(model).by_name["first"]
+    assert not layer.free.any()
+    assert "zero to the power of what may be negative" in layer.reason
+    with torch.no_grad():
+        model.power.fill_(0.5)
+    assert exact(model).by_name["first"].free.all()
+
+
+def test_a_network_without_memory_is_traced() -> None:
+    model = Net(lambda n, x: n.other(x) ** n.power).to("meta")
+    layers = trace(model, X.to("meta")).by_name
+    assert layers["first"].free.all()
+    assert "zero to the power of what may be negative" in layers["other"].reason
+
+
+def test_a_norm_that_code_computes_for_itself_is_no_width_of_its_module() -> None:
+    assert trace(Net(lambda n, x: F.batch_norm(x, None, None, training=True)), X).widths == ()
+
+
+def test_heads_that_share_keys_are_not_followed() -> None:
+    if "enable_gqa" not in str(F.scaled_dot_product_attention.__doc__):
+        pytest.skip("this torch has no keys that heads share")
+
+    def shared(n: Any, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (each.flatten(2).mT[:, None] for each in (n.other(x), n.third(x), x))
+        return F.scaled_dot_product_attention(q, k, v, scale=0.3, enable_gqa=True)[:, 0].mT.unflatten(2, (6, 6))
+
+    layer = exact(Net(shared)).by_name["first"]
+    assert not layer.free.any()
+    assert "is masked, or shares keys among heads" in layer.reason

@@ -100,11 +100,50 @@ def test_what_holds_no_number_has_no_size() -> None:
     ]
 
 
+def test_no_side_is_halved_to_nothing() -> None:
+    shapes = [tuple(made[0].shape) for made in other_sizes((torch.zeros(1, 3, 1, 3),))]
+    assert shapes[:2] == [(3, 3, 1, 1), (1, 3, 1, 1)]
+    assert [tuple(made[0].shape) for made in other_sizes((torch.zeros(1, 3, 4, 5, 1),))][:2] == [
+        *((3, 3, 2, 2, 1), (1, 3, 2, 2, 1))
+    ]
+    assert [tuple(made[0].shape) for made in other_batches((torch.zeros(2, 3, 1, 3),))] == [(3, 3, 1, 1), (3, 3, 1, 3)]
+
+
+def test_a_batch_of_one_is_doubled_for_norms_of_one_pixel() -> None:
+    model = Net(lambda m, x: m.beside(F.adaptive_avg_pool2d(x, 1)))
+    model.beside = nn.BatchNorm2d(WIDTH).double()
+    assert trace(model, images()).notes == ()
+
+
 def test_whole_numbers_are_no_images() -> None:
     """A mask beside an image has other sides, and may be one for many."""
     given = torch.zeros(5, 1, 20, 20, dtype=torch.int64), images(1)
     assert [tuple(made[1].shape) for made in other_sizes(given)][:2] == [(3, 3, 4, 4), (1, 3, 4, 4)]
     assert [len(made[0]) for made in other_sizes(given)][:2] == [5, 5]
+
+
+def test_hooks_of_the_networks_own_run_in_a_trace_whatever_their_numbers() -> None:
+    seen = []
+    model = Net(lambda m, x: x)
+    for number in (0, 1):
+        model.first._forward_hooks[number] = lambda *_, number=number: seen.append(number)
+        model.first._forward_pre_hooks[number] = lambda *_, number=number: seen.append(number)
+    trace(model, images())
+    assert seen[:4] == [0, 1, 0, 1]
+
+
+def test_a_module_that_runs_without_its_parameter_ran() -> None:
+    class Spare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    model = Net(lambda m, x: m.beside(x))
+    model.beside, model.idle = Spare(), nn.ReLU()
+    assert trace(model, images()).notes == ()
 
 
 def test_a_branch_that_nothing_takes_is_noted() -> None:
@@ -119,6 +158,8 @@ def test_lists_of_parameters_do_not_run(gamma: Any) -> None:
     """They were noted as modules that never ran, and so were layers whose weights the code hands to a function."""
     model = Net(lambda m, x: F.conv2d(x * next(m.gamma.parameters()).view(1, -1, 1, 1), m.beside.weight))
     model.gamma = gamma.double()
+    assert trace(model, images()).notes == ()
+    model.code = lambda m, x: x * next(m.gamma.parameters()).exp().view(1, -1, 1, 1) + m.beside.weight.sum()
     assert trace(model, images()).notes == ()
 
 
@@ -136,7 +177,9 @@ NUMBERS: dict[str, Code] = {
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_number_that_hangs_on_the_input_is_no_constant(name: str, batch: int) -> None:
     """It was folded into a bias as the example gave it: on two images the compact network was another, unnoticed."""
-    layer = trace(Net(NUMBERS[name]), images(batch)).by_name["first"]
+    model = Net(NUMBERS[name])
+    del model.beside  # for which other inputs would be tried in any case
+    layer = trace(model, images(batch)).by_name["first"]
     assert not layer.free.any()
     assert "adds another number" in layer.reason
 
@@ -186,9 +229,28 @@ def test_what_runs_only_where_gradients_are_kept_is_seen(asks: Callable[[Any, to
     assert small.beside.in_channels == small.first.out_channels < WIDTH
 
 
+def test_code_that_fails_where_a_gradient_is_missing_is_seen_with_gradients_on() -> None:
+    """It is told of gradients that a trace does not keep, and runs again untold; not without gradients at once."""
+
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        if m.training and x.requires_grad:
+            raise RuntimeError("where is the gradient")
+        if torch.is_grad_enabled():
+            m.kept = m.beside(x)
+        return x
+
+    model = Net(code)
+    graph = trace(model, images())
+    assert graph.notes == ()
+    _, small = pruned(model, images(), graph)
+    assert small.beside.in_channels == small.first.out_channels < WIDTH
+
+
 def test_a_network_is_told_the_truth_of_what_it_makes_itself() -> None:
     def code(_m: Any, x: torch.Tensor) -> torch.Tensor:
         assert torch.ones(1, requires_grad=True).requires_grad
+        with torch.no_grad():
+            assert not (2 * x).requires_grad
         return x
 
     assert trace(Net(code), images()).by_name["first"].free.all()
@@ -200,7 +262,10 @@ def test_of_memory_that_is_another_tensors_by_now_nothing_is_known() -> None:
     known.add(tensor, Value(np.arange(4)))
     assert len(known.of(tensor[1:])) == len(known.of(tensor)) == 1
     del tensor
-    assert known.of(torch.from_numpy(memory)) == []
+    other, value = torch.from_numpy(memory), Value(np.arange(2))
+    assert known.of(other) == []
+    known.add(other, value)
+    assert known.of(other) == [value]
 
 
 def test_hooks_on_gradients_do_not_stop_a_trace() -> None:
@@ -239,6 +304,20 @@ def test_inputs_of_one_dimension_and_of_whole_numbers() -> None:
     graph = trace(model := Words().double(), numbers)
     assert graph.by_name["first"].free.all()
     pruned(model, numbers, graph)
+
+
+def test_whole_numbers_of_the_input_are_not_followed() -> None:
+    class Masked(Net):
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+            torch.cat([mask, mask], 1)
+            return self.last(self.first(x) * mask)
+
+    given = images(), torch.ones(1, 1, 8, 8, dtype=torch.int64)
+    graph = trace(Masked(lambda m, x: x), given)
+    assert "joins channels that were not followed" in [barrier.reason for barrier in graph.barriers]
+    layer = graph.by_name["first"]
+    assert not layer.free.any()
+    assert "joins channels that were lost at an earlier barrier" in layer.reason
 
 
 def test_training_that_runs_without_gradients_alone_is_traced() -> None:

@@ -64,6 +64,15 @@ def test_float64_has_no_second_chance() -> None:
     assert verify(one, one, X.double()).precision == "float64"
 
 
+@pytest.mark.parametrize(("kind", "limit"), [(torch.float16, 2e-2), (torch.bfloat16, 1e-1)])
+def test_few_bits_have_a_tolerance_of_their_own(kind: torch.dtype, limit: float) -> None:
+    one, near, far = (Bare(1 + share * limit).to(kind) for share in (0, 0.5, 1.5))
+    x = torch.ones(1, 3, 6, 6, dtype=kind)
+    assert verify(one, near, x).precision == str(kind).removeprefix("torch.")
+    with pytest.raises(VerificationError, match=f"{limit:.0e} is allowed"):
+        verify(one, far, x)
+
+
 class Net(nn.Module):
     """Multiplies by two, and does what it is told in one place."""
 
@@ -108,9 +117,9 @@ class Quiet(Fusing):
 class Bare(nn.Module):
     fuse = True  # no function
 
-    def __init__(self) -> None:
+    def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
+        self.weight = nn.Parameter(torch.full((1,), weight))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.weight
@@ -149,6 +158,17 @@ def test_what_the_masked_network_cannot_do_is_left_out() -> None:
     assert verify(net := Net(small=fail, large=fail), net, X).tried == FORWARD  # another number at this size does
     net = Net(small=fail, large=fail, several=fail)
     assert verify(net, net, X).tried == ("as exported", "gradients on", "training step")
+
+
+def test_the_training_step_is_one_of_the_smallest_inputs_that_were_tried() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def see(y: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(y.shape))
+        return y
+
+    verify(Net(training=see), Net(), X)
+    assert seen == [(3, 1, 3, 3)]
 
 
 def double(y: torch.Tensor) -> torch.Tensor:
@@ -379,6 +399,46 @@ def test_what_a_network_runs_by_chance_is_run(changed: str, draw: Callable[[], f
     other.get_submodule(changed).bias.data += 0.1
     with pytest.raises(VerificationError, match="differs from the masked one"):
         verify(model, other, X)
+
+
+def test_how_much_one_of_several_draws_takes_is_no_matter_to_the_next() -> None:
+    """Noise for each channel, say, of which a compact network has fewer."""
+
+    class Chance(nn.Module):
+        def __init__(self, more: int) -> None:
+            super().__init__()
+            self.one, self.two, self.more = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 1), more
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = (self.one if torch.rand(()) < 0.5 else self.two)(x)
+            torch.rand(self.more)
+            return found
+
+    model, other = Chance(1), Chance(2)
+    other.load_state_dict(model.state_dict())
+    assert "other random numbers" in verify(model, other, X).tried
+
+
+def test_what_a_proof_draws_is_its_own() -> None:
+    """Whatever the caller drew before; and of inputs of another size something else."""
+    seen: list[tuple[int, float]] = []
+
+    class Draws(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if not self.training:
+                seen.append((x.shape[2], torch.rand(()).item()))
+            return super().forward(x)
+
+    runs = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        seen.clear()
+        verify(Draws(), Draws(), X)
+        runs.append([*seen])
+    assert runs[0] == runs[1]
+    sizes = sorted(size for size, _ in set(seen))
+    assert sizes.count(3) == 1
+    assert len({drawn for _, drawn in seen}) == len(sizes)
 
 
 def test_networks_that_draw_at_random_draw_the_same() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
+from torch.overrides import handle_torch_function, has_torch_function
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
@@ -43,6 +44,11 @@ class Between(nn.Module):
 
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def kept_in(memory: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    memory[:] = x
+    return memory
 
 
 class Lent(nn.GroupNorm):
@@ -101,6 +107,13 @@ class TransposedDoubled(nn.ConvTranspose2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         return nn.functional.conv_transpose2d(x, self.weight, self.bias * 2)  # type: ignore[operator]
+
+
+class ByHeart(nn.Conv2d):
+    """A depthwise layer that knows its number of groups by heart."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(x, self.weight, self.bias, groups=4)
 
 
 class Add(nn.Module):
@@ -261,6 +274,7 @@ DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
         (lambda x: x.T.permute(3, 2, 1, 0), "turns all dimensions round"),
         (lambda x: x.flatten(2).T.permute(2, 1, 0)[..., None], "turns all dimensions round"),
         (Doubled(4, 4, 1), "the weight is computed"),
+        (ByHeart(4, 4, 1, groups=4), "the number of groups is written out"),
         (TransposedDoubled(4, 4, 1), "the weight is computed"),
         (nn.Sequential(nn.Sigmoid(), nn.Conv2d(4, 4, 1, groups=2)), "it has groups"),
         (lambda x: nn.functional.normalize(x, dim=(1, 2)), "takes the norm of channels in another way"),
@@ -329,7 +343,8 @@ def test_what_cannot_be_followed_is_pinned_with_its_reason(
 
 
 @pytest.mark.parametrize(
-    ("operator", "dims", "known"), [("conv2d", 3, "of 4 its"), ("interpolate", 6, "of 3 to 5 its")]
+    ("operator", "dims", "known"),
+    [("conv2d", 3, "of 4 its"), ("interpolate", 6, "of 3 to 5 its"), ("upsample_nearest", 3, "of 4 to 5 its")],
 )
 def test_on_how_many_dimensions_an_operator_is_known_is_said(operator: str, dims: int, known: str) -> None:
     with pytest.raises(NoRule, match=f"^runs on a tensor of {dims} dimensions, {known} channels are known$"):
@@ -377,6 +392,18 @@ def test_channels_that_are_tied_to_more_or_fewer_stay() -> None:
     assert [layer.reason for layer in recorder.finish((), ()).all_layers] == ["unequal", "unequal"]
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_channels_that_are_tied_to_those_of_no_layer_stay(turned: bool) -> None:
+    recorder = Recorder(nn.ModuleList([nn.Conv2d(3, 4, 1)]))
+    atoms, none = recorder.new_layer(recorder.model[0].weight, 4), recorder.fixed(4)
+    none[1:3] = atoms[2], atoms[1]
+    recorder.tie(*((none, atoms) if turned else (atoms, none)), "beside")
+    layer = recorder.finish((), ()).all_layers[0]
+    assert layer.reason == "beside"
+    assert layer.free.tolist() == [False, True, True, False]
+    assert layer.groups[1] == layer.groups[2]
+
+
 def test_channels_that_were_lost_stay_where_others_are_followed_beside_them() -> None:
     class Beside(Between):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -410,6 +437,21 @@ def test_as_many_channels_that_were_lost_hold_others() -> None:
     layer = trace(model, X).by_name["first"]
     assert not layer.free.any()
     assert "joined element-wise in the network with channels that cannot be removed" in layer.reason
+
+
+def test_a_function_without_a_name_is_called_by_its_text() -> None:
+    """As objects that are called, which a library may show to ``torch.overrides``."""
+
+    class Swish:
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            return handle_torch_function(self, (x,), x) if has_torch_function((x,)) else x * x.sigmoid()
+
+        def __str__(self) -> str:
+            return "library.swish"
+
+    assert op_name(Swish()) == "swish"
+    barriers = trace(Between(Swish()), X).barriers
+    assert [(barrier.op, barrier.reason) for barrier in barriers] == [("swish", "no rule for this operator")]
 
 
 @pytest.mark.parametrize(
@@ -455,6 +497,14 @@ def test_a_constant_written_into_a_view_pins_all_that_shares_its_memory() -> Non
         return x
 
     assert not trace(Between(between), X).by_name["first"].free[:2].any()
+
+
+def test_what_nobody_knows_written_into_a_view_pins_all_that_shares_its_memory() -> None:
+    def between(x: torch.Tensor) -> torch.Tensor:
+        x.chunk(2, 1)[0].cumsum_(1)
+        return x
+
+    assert not trace(Between(between), X).by_name["first"].free.any()
 
 
 def test_a_reused_activation_in_place_keeps_channels_apart() -> None:
@@ -568,6 +618,7 @@ def test_one_weight_in_two_modules_stays_one_weight() -> None:
         lambda x: x * float(x.max()),
         lambda x: x * x.max().item(),
         lambda x: x * torch.from_numpy(x.detach().numpy()),
+        lambda x: x * float(kept_in(torch.zeros(2, 4, 6, 6), x).sum()),
     ],
 )
 def test_control_flow_that_depends_on_data_is_an_error(
@@ -623,6 +674,14 @@ def test_a_tensor_from_an_autograd_function_is_never_taken_for_a_constant() -> N
     assert not removed.any() or (readers[0].groups == graph.by_name["first"].groups).all()
 
 
+def test_what_no_watched_call_made_is_no_constant() -> None:
+    graph = trace(Between(lambda x: torch.Tensor._make_subclass(torch.Tensor, x).abs()), X)
+    assert "shares its memory in a way that is not followed" in graph.by_name["first"].reason
+    assert not [barrier for barrier in graph.barriers if "constant" in barrier.reason]
+    read = trace(Between(lambda x: torch.Tensor._make_subclass(torch.Tensor, x)), X)
+    assert [layer.name for layer in read.all_layers] == ["first", "last"]
+
+
 def test_a_half_pruned_model_is_named() -> None:
     """Another tool narrowed the reader and left the producer: the layer, its width and what reaches it are said."""
     model = Between(torch.relu)
@@ -634,6 +693,50 @@ def test_a_half_pruned_model_is_named() -> None:
 def test_an_input_of_other_channels_is_no_half_pruned_model() -> None:
     with pytest.raises(ModelError, match="first takes 3 channels, but the input has 2: give inputs as it takes them"):
         trace(Between(torch.relu), X[:, :2])
+
+
+@pytest.mark.parametrize(
+    ("between", "takes"),
+    [
+        (lambda x: F.conv2d(input=x, weight=torch.ones(2, 3, 1, 1).double()), 3),
+        (lambda x: F.conv2d(x, torch.ones(2, 1, 1, 1).double(), None, 1, 0, 1, 2), 2),
+        (lambda x: F.conv2d(x, torch.ones(2, 3, 1, 1).double(), None, 1, 0, 1), 3),
+        (lambda x: F.conv2d(x, torch.ones(2, 3, 1, 1).double(), groups=2), 6),
+        (lambda x: F.linear(x.movedim(1, -1), torch.ones(2, 5).double()), 5),
+        (lambda x: F.linear(x.flatten(2).mT, weight=torch.ones(2, 5).double()), 5),
+        (lambda x: F.conv2d(x[0], torch.ones(2, 3, 1, 1).double()), 3),
+    ],
+)
+def test_how_many_channels_a_call_takes_is_said_however_it_is_written(
+    between: Callable[[torch.Tensor], torch.Tensor], takes: int
+) -> None:
+    with pytest.raises(ModelError, match=f"^a layer takes {takes} channels, but 4 reach it from first:"):
+        trace(Between(between), X)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: F.linear(x, torch.ones(5).double()),
+        lambda x: F.conv2d(x[0, 0], torch.ones(2, 3, 1, 1).double()),
+        lambda x: F.conv2d(x[0, 0], torch.ones(2, 6, 1, 1).double()),
+        lambda x: F.conv2d(x, torch.ones(2, 4, 9, 9).double()),
+    ],
+)
+def test_a_call_that_fails_for_another_reason_is_no_half_pruned_model(
+    between: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    with pytest.raises(ModelError, match=r"does not run on inputs of shape .*: the network raised RuntimeError"):
+        trace(Between(between), X)
+
+
+def test_the_innermost_module_that_fails_is_named() -> None:
+    class Fails(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise KeyError("no such size")
+
+    with pytest.raises(ModelError, match=r"does not run on .*: between\.1 raised KeyError"):
+        trace(Between(nn.Sequential(nn.ReLU(), Fails())), X)
 
 
 class Tries(Between):
@@ -655,6 +758,16 @@ def test_what_the_network_catches_is_no_half_pruned_model() -> None:
     assert [(each.op, each.module) for each in graph.barriers] == [("conv2d", "narrow")]
 
 
+def test_what_fails_after_an_error_that_was_caught_is_said() -> None:
+    class Behind(Tries):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            super().forward(x)
+            raise KeyError("no such size")
+
+    with pytest.raises(ModelError, match="the network raised KeyError"):
+        trace(Behind(torch.relu, narrow=nn.Conv2d(2, 2, 1).double()), X)
+
+
 def test_code_behind_an_error_that_was_caught_is_the_modules_own() -> None:
     """What ran behind it was told as of the module that had failed."""
 
@@ -664,6 +777,22 @@ def test_code_behind_an_error_that_was_caught_is_the_modules_own() -> None:
 
     barriers = trace(Behind(torch.relu, narrow=nn.Conv2d(2, 2, 1).double()), X).barriers
     assert [each.module for each in barriers if each.op == "cumprod"] == [""]
+
+
+def test_a_module_that_did_not_start_is_not_left() -> None:
+    """A hook of its own stopped it: what ran behind it was told as of the module around."""
+
+    class Behind(Tries):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x).cumprod(1)
+
+    def refuses(module: nn.Module, given: object) -> None:
+        raise RuntimeError
+
+    model = Behind(torch.relu, narrow=nn.Conv2d(4, 2, 1).double())
+    model.narrow.register_forward_pre_hook(refuses)
+    barriers = trace(nn.Sequential(model), X).barriers
+    assert {each.module for each in barriers if each.op == "cumprod"} == {"0"}
 
 
 def test_a_layer_that_only_training_reads_is_seen() -> None:
@@ -708,6 +837,9 @@ def test_outputs_handed_on_for_their_shape_alone_pin_nothing() -> None:
     assert not trace(model, X).by_name["first"].free.any()
     outputs.register({f"{__name__}.{Head.__qualname__}": frozenset({"feats"})})
     exact(model, {"first": [0, 3]})
+    tree = [({"feats": 1, "boxes": 2}, "feats"), {"inner": {"feats": 3}}]
+    assert outputs.read(model, tree) == [[{"boxes": 2}, "feats"], {"inner": {}}]
+    assert outputs.read(nn.ReLU(), tree) is tree
 
 
 @pytest.mark.parametrize(
@@ -932,6 +1064,13 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
     with pytest.raises(ModelError, match="returns a set of tensors, without an order: return a list"):
         trace(Unordered(torch.relu), X)
+
+    class Mixed(Between):
+        def forward(self, x: torch.Tensor) -> object:  # type: ignore[override]
+            return {super().forward(x), "name"}
+
+    with pytest.raises(ModelError, match="returns a set of tensors"):
+        trace(Mixed(torch.relu), X)
 
     class Nothing(Between):
         def forward(self, x: torch.Tensor) -> object:  # type: ignore[override]

@@ -96,6 +96,8 @@ REDUCED: list[Way] = [
     lambda x: x.permute(0, 2, 3, 1).flatten(0, 2),
     lambda x: x.permute(1, 0, 2, 3).flatten(1),
     lambda x: x.flatten(2).view(*x.shape[:2], *x.shape[2:]),
+    lambda x: x.unflatten(0, (1, 2)),
+    lambda x: x.unflatten(3, (1, -1, 5)),
 ]
 BROADCAST: list[Way] = [
     lambda x: x + x.mean(0),
@@ -178,6 +180,7 @@ class Gated(Between):
         (lambda x, gate: gate * x, True),
         (lambda x, gate: x + gate * 0.5, False),
         (lambda x, gate: gate.sigmoid() * x, True),
+        (lambda x, gate: x.cos() * gate, False),
         (lambda x, gate: x - gate, False),
     ],
 )
@@ -194,6 +197,13 @@ def test_one_channel_spread_over_all_others(
         verify(mask(model, plan, graph), compact(model, plan, graph), X)
     else:
         assert not graph.by_name["first"].free.any()
+
+
+def test_one_channel_that_a_product_or_a_constant_spreads() -> None:
+    model = Gated(lambda x, gate: torch.einsum("bchw,bchw->bchw", x, gate))
+    assert "spreads one channel over many" in trace(model, X).by_name["first"].reason
+    model = Gated(lambda x, gate: x * (gate * torch.ones(4, 1, 1, dtype=x.dtype)))
+    assert "broadcasts one channel over many" in trace(model, X).by_name["gate"].reason
 
 
 ALL_OF: list[Way] = [

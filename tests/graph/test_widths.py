@@ -18,10 +18,12 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import InputError, PlanError
 from seqprune.graph import ChannelGraph, operator, register_rule, register_standin, register_widths, widths
+from seqprune.graph.beside import Repeated, repeated
+from seqprune.graph.numbers import numbers, put
 from seqprune.graph.rules.table import DIMS, RULES
 from seqprune.graph.standins import STANDINS
 from seqprune.graph.standins.operators import split_sizes
-from seqprune.graph.values import Value
+from seqprune.graph.values import OPAQUE, Value
 from seqprune.testing.networks import SplitBlock, random_plan, randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -111,6 +113,22 @@ def test_subclasses_inherit_what_their_base_states_where_it_holds(kind: type[Hal
     small = compact(model, plan, graph)
     verify(mask(model, plan, graph), small, X)
     assert small[2].half == half
+
+
+def test_what_is_stated_of_a_transposed_layer_and_computed_with_keeps_what_it_makes() -> None:
+    class Upwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.width = nn.ConvTranspose2d(8, 8, 1), 8
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.up(x) * self.width**-0.5
+
+    register_widths(Upwards, width=("up", 1))
+    graph, _, small = exact(net(Upwards()))
+    assert not graph.by_name["2.up"].free.any()
+    assert graph.by_name["0"].free.all()
+    assert small[2].width == 8
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -228,12 +246,28 @@ def test_sections_of_another_width_are_not() -> None:
     assert "numbers in the code" in layer.reason
 
 
+def test_sections_of_which_the_last_is_smaller_are_not() -> None:
+    class Thirds(Halves):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width, self.three = 3, nn.Conv2d(8, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert type(self.width) is int
+            return torch.cat([*self.cv1(x).split(self.width, 1), self.three(x)], 1)
+
+    register_widths(Thirds, width=("three", 1))
+    layer = trace(net(Thirds(), 11), X).by_name["2.cv1.conv"]
+    assert not layer.free.any()
+    assert "numbers in the code" in layer.reason
+
+
 def test_statements_that_name_no_class_or_no_layer() -> None:
     with pytest.raises(InputError, match="is no class of modules"):
         register_widths("pkg.C2f", c="cv1")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="is no class of modules"):
         register_standin(dict, lambda self, x: x)  # type: ignore[arg-type]
-    for fact in (3, ("cv1",), ("cv1", 2.0), (2, "cv1")):
+    for fact in (3, ("cv1",), ("cv1", 2.0), (2, "cv1"), (2, 2), ("cv1", 2, 3)):
         with pytest.raises(InputError, match=r"c=.* names no layer: give its path, or \(path, divisor\)"):
             register_widths(Halves, c=fact)  # type: ignore[arg-type]
 
@@ -274,6 +308,24 @@ class Mixed(Splitting):
         return torch.cat([self.part(a), b], dim=1)
 
 
+def test_three_sections_by_numbers_that_a_module_holds() -> None:
+    class Three(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.three = 2, 4, 3
+            self.make, self.part = nn.Conv2d(8, 9, 1), nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b, c = self.make(x).split([self.one, self.two, self.three], 1)
+            return torch.cat([a, self.part(b), c], 1)
+
+    _, _, small = exact(net(Three(), 9))
+    assert (small[2].one + small[2].two + small[2].three, small[2].two) == (
+        small[2].make.out_channels,
+        small[2].part.in_channels,
+    )
+
+
 class Kernel(nn.Module):
     """A depthwise kernel of its own, with its number of groups in an attribute."""
 
@@ -311,6 +363,7 @@ def test_sections_by_numbers_that_a_module_holds(block: nn.Module, names: tuple[
 def test_a_section_of_a_written_size_stays_whole() -> None:
     graph, _, small = exact(net(Mixed(2, 6)))
     assert graph.by_name["2.make"].free.tolist() == [True] * 2 + [False] * 6
+    assert "2.make" in {layer.name for layer in graph.layers}
     assert "split sizes are numbers in the code" in graph.by_name["2.make"].reason
     assert (small[2].first, small[2].rest) == (1, 6)
 
@@ -321,10 +374,59 @@ def test_as_many_groups_as_an_attribute_says() -> None:
     assert small[2].width == small[2].blur.shape[0] < 8
 
 
+def test_a_number_that_counts_two_layers_ties_none_of_them() -> None:
+    """As many channels of both must stay, not the same ones."""
+
+    class Compares(Kernel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.beside = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.beside(x)
+            assert y.shape[1] == self.width
+            return torch.cat([super().forward(x), y], 1)
+
+    graph, _, small = exact(net(Compares(), 16))
+    groups = [set(graph.by_name[name].groups.tolist()) for name in ("0", "2.beside")]
+    assert [len(each) for each in groups] == [8, 8]
+    assert not groups[0] & groups[1]
+    assert small[2].width == small[2].beside.out_channels == small[2].blur.shape[0] < 8
+
+
+def test_a_number_that_counts_what_nobody_follows_is_left() -> None:
+    class Table(Kernel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.entries, self.table = 5, nn.Parameter(torch.ones(5, 2))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert self.table.shape[0] == self.entries
+            return super().forward(x)
+
+    graph, _, small = exact(net(Table()))
+    assert graph.by_name["0"].free.all()
+    assert (small[2].entries, [width.attribute for width in graph.widths]) == (5, ["width"])
+
+
 @pytest.mark.parametrize("also", ["factor", "rows", "stride", "shape"])
 def test_an_attribute_that_is_used_for_more_does_not_change(also: str) -> None:
     _, _, small = exact(net(Kernel(also)))
     assert small[2].width == 8
+
+
+def test_one_and_zero_are_no_widths() -> None:
+    """Of a count of channels code is told that it is above zero."""
+
+    class Flags(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.none, self.one, self.two = 0, 1, 2
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return -x if self.none else x
+
+    assert trace(net(Flags()), X).unread == (("2", "two"),)
 
 
 def test_code_that_takes_no_counts_runs_with_plain_numbers() -> None:
@@ -463,6 +565,31 @@ def test_names_that_people_give_widths(names: str) -> None:
     assert (getattr(block, one), getattr(block, other)) == (3, 5)
 
 
+def test_a_norm_before_a_layer_is_no_layer_that_makes_channels() -> None:
+    class Before(Reparameterised):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(self.norm(x))
+
+    model = net(Before())
+    graph = trace(model, X)
+    block: Any = compact(model, PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2, 3, 4]}), graph)[2]
+    assert (block.in_channels, block.out_channels) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "named", "other"),
+    [("head_dim", True, False), ("kernel_size", False, True), ("kernel_dim", True, False), ("what", False, False)],
+)
+def test_what_a_name_says_of_a_number(name: str, named: bool, other: bool) -> None:
+    """That it is a width goes before that it is something else."""
+    found = Repeated("block", name, 8, (3,))
+    assert (found.named, found.other, found.clear) == (named, other, named)
+
+
 class Listed(Reparameterised):
     """The same, its widths in a container."""
 
@@ -525,6 +652,21 @@ def test_lists_by_which_code_cuts_are_right_or_pin() -> None:
     graph, _, small = exact(net(Cuts()))
     assert small[2].dims == [2, 6]
     assert not graph.by_name["2.make"].free.any()
+
+
+def test_in_which_containers_a_number_may_be_a_width() -> None:
+    """By the name of a list, and in a dictionary by that of the entry, or its own where entries are numbered."""
+    module = nn.Module()
+    held = {"planes": [8], "sides": (8,), "cfg": {"width": 8, "depth": 8, 3: 8}, "chs": {3: 8, "depth": 8, None: 8}}
+    vars(module).update(held, stride=8)
+    assert [(name, number) for name, number in numbers(module) if number == 8] == [
+        *(("planes[0]", 8), ("cfg['width']", 8), ("chs[3]", 8), ("stride", 8))
+    ]
+    for name in ("planes[0]", "cfg['width']", "chs[3]", "stride"):
+        put(module, name, 5)
+    assert (module.planes, module.sides, module.stride) == ([5], (8,), 5)
+    assert (module.cfg, module.chs) == ({"width": 5, "depth": 8, 3: 8}, {3: 5, "depth": 8, None: 8})
+    assert held["planes"] == [8]
 
 
 def test_widths_in_lists_and_numbers_of_no_known_meaning_are_named(caplog: pytest.LogCaptureFixture) -> None:
@@ -615,6 +757,8 @@ def test_a_network_that_loses_nothing_beside_it_is_left() -> None:
     graph = trace(model, X)
     small = compact(model, PrunePlan.from_keep(graph, {"0": [0, 1]}), graph)
     assert (small[3].in_channels, small[3].out_channels) == (6, 8)
+    gone = np.isin(np.arange(graph.group_count), graph.by_name["0"].groups[2:])
+    assert repeated(model, graph, gone) == []
 
 
 # ---- rules and stand-ins of one's own -----------------------------------------------------------------------------
@@ -663,6 +807,44 @@ def test_a_rule_of_ones_own() -> None:
         return Value(torch.as_tensor(value.known()).repeat(2).numpy(), 1, value.zero)
 
     assert exact(net(Doubled(), 16))[0].by_name["0"].free.all()
+    assert DIMS["doubled"] == range(4, 5)
+
+
+def test_a_rule_of_ones_own_that_is_wrong_about_the_shape() -> None:
+    @operator
+    def paired(x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(1, (4, 2)).sum(2)
+
+    @register_rule("paired", dims=4)
+    def rule(r: Any, out: torch.Tensor, x: torch.Tensor) -> Value:
+        return r.followed(x)
+
+    class Pairs(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return paired(x)
+
+    layer = trace(net(Pairs(), 4), X).by_name["0"]
+    assert not layer.free.any()
+    assert "leaves another number of channels than its rule expects" in layer.reason
+
+
+def test_a_rule_of_ones_own_that_loses_channels_in_place() -> None:
+    @operator
+    def wiped_(x: torch.Tensor) -> torch.Tensor:
+        return x.cumsum_(1)
+
+    @register_rule("wiped", dims=4)
+    def rule(r: Any, out: torch.Tensor, x: torch.Tensor) -> Value:
+        return OPAQUE
+
+    class Wipes(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            wiped_(x.chunk(2, 1)[0])
+            return x
+
+    layer = trace(net(Wipes()), X).by_name["0"]
+    assert not layer.free[:4].any()
+    assert "shares its memory in a way that is not followed" in layer.reason
 
 
 def test_the_page_says_what_holds() -> None:

@@ -8,7 +8,7 @@ import torch
 
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.elementwise import joined, stand_in
-from seqprune.graph.rules.table import ANY, rule
+from seqprune.graph.rules.table import ANY, require, rule
 from seqprune.graph.values import NoRule, Value
 
 COMPARE = "gt lt ge le eq ne greater less greater_equal less_equal not_equal".split()
@@ -19,7 +19,7 @@ ALONE = "logical_not bitwise_not invert isnan isinf isfinite".split()
 @rule(*COMPARE, *BOTH, dims=ANY)
 def compared(r: Recorder, out: torch.Tensor, x: Any, other: Any) -> Value:
     """What zero is compared to says what becomes of a removed channel: no zero is counted on."""
-    value = joined(r, out, x, other, product=False)
+    value = joined(r, out, x, other, product=True)  # a parameter that is compared stays as it is in a masked network
     return Value(value.known(), value.dim, False, value.steady)
 
 
@@ -32,7 +32,7 @@ def told(r: Recorder, out: torch.Tensor, x: torch.Tensor) -> Value:
 @rule("where", dims=ANY)
 def where(r: Recorder, out: torch.Tensor, condition: torch.Tensor, x: Any = None, other: Any = None) -> Value:
     """Zero where both that it takes from are."""
-    if x is None or other is None:
+    if x is None:  # and no other
         raise NoRule("returns places, as many as there are")
     return _taken(r, out, [x, other], condition)
 
@@ -43,12 +43,9 @@ def masked_fill(r: Recorder, out: torch.Tensor, x: torch.Tensor, mask: torch.Ten
 
 
 def _taken(r: Recorder, out: torch.Tensor, parts: list[Any], condition: torch.Tensor) -> Value:
-    known = [isinstance(part, torch.Tensor) and r.value(part) is not None for part in parts]
-    if not any(known):
-        raise NoRule("chooses among constants")
-    first, other = parts if known[0] else parts[::-1]
-    value = joined(r, out, first, other, product=False)
-    chosen = joined(r, out, stand_in(r, out, value), condition, product=False)
+    require(any(r.value(part) is not None for part in parts), "chooses among constants")
+    value = joined(r, out, *parts, product=False)
+    chosen = joined(r, out, stand_in(r, out, value), condition, product=True)  # which adds nothing to them
     return Value(chosen.known(), chosen.dim, value.zero)
 
 

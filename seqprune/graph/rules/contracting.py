@@ -13,7 +13,7 @@ import torch
 
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, require, rule
-from seqprune.graph.values import Value
+from seqprune.graph.values import NoRule, Value
 
 Operand = tuple[torch.Tensor, Sequence[str]]
 _AXES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -22,8 +22,7 @@ _AXES = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 @rule("einsum", dims=ANY)
 def einsum(r: Recorder, out: torch.Tensor, equation: Any, *operands: Any) -> Value:
-    require(isinstance(equation, str), "is asked by lists of numbers")
-    tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
+    tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
     left, arrow, right = equation.replace(" ", "").partition("->")
     require(arrow and not set(_AXES) & set(equation), "does not say what stays, or by capital letters")
     names = left.split(",")
@@ -75,7 +74,6 @@ def attention(
     """Values keep their channels; those of queries and keys stay, where the products are scaled by their number."""
     require(dropout_p == 0 or r.model.training, "draws at random in inference")
     require(attn_mask is None and not enable_gqa, "is masked, or shares keys among heads")
-    require(min(query.dim(), key.dim(), value.dim()) > 1, "attends among vectors")
     asks, keys = (query, [*_batch(query), "i", "k"]), (key, [*_batch(key), "j", "k"])
     values, stays = (value, [*_batch(value), "j", "c"]), [*_batch(out), "i", "c"]
     ours = [(known, letters[known.dim]) for tensor, letters in (asks, keys) for known in _leaving(r, tensor)]
@@ -115,8 +113,9 @@ def contracted(r: Recorder, out: torch.Tensor, parts: Sequence[Operand], stays: 
         if letter not in letters or tensor.shape[letters.index(letter)] == 1:
             continue
         at = letters.index(letter)
-        require(value is not None and (value.fixed or value.dim == at), "has a constant with one entry per channel")
-        if value is not None and value.dim == at:
+        if value is None:
+            raise NoRule("has a constant with one entry per channel")
+        if value.dim == at:
             r.tie(atoms, value.known(), f"multiplied in {r.module or 'the network'} with channels that stay")
         else:
             r.pin(atoms, f"multiplied in {r.module or 'the network'} with what has one entry per channel")

@@ -29,19 +29,14 @@ KEEPS_ZERO_LIMITED = ("clamp", "clip", "hardtanh")
 @rule(*KEEPS_ZERO, dims=ANY)
 def keeps_zero(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     """f(0) = 0, channel by channel."""
-    return replace(_kept(r, out, x), nonzero=False)
+    return replace(r.followed(x), nonzero=False)
 
 
 @rule(*KEEPS_NUMBER, dims=ANY)
 def keeps_number(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     """The same, and of another number never zero, but where few bits hold it. ``type_as`` takes a type only."""
-    value = _kept(r, out, x)
+    value = r.followed(x)
     return replace(value, nonzero=value.nonzero and out.dtype in (torch.float32, torch.float64))
-
-
-def _kept(r: Recorder, out: torch.Tensor, x: torch.Tensor) -> Value:
-    require(out.shape == x.shape, "spreads over another shape")
-    return r.followed(x)
 
 
 @rule(*DROPOUT, dims=ANY)
@@ -136,13 +131,13 @@ def normalize(
 ) -> Value:
     """Divides by a norm, to which channels that are zero add nothing."""
     value = r.followed(x)
-    require(value.zero and 0 < p < float("inf") and isinstance(dim, int), "takes the norm of channels in another way")
+    require(value.zero and 0 <= p < float("inf") and isinstance(dim, int), "takes the norm of channels in another way")
     return value
 
 
 @rule("add", "sub", "rsub", "maximum", "minimum", dims=ANY)
 def addition(r: Recorder, out: torch.Tensor, x: Any, other: Any = None, *args: Any, **kwargs: Any) -> Value:
-    require(other is not None and isinstance(out, torch.Tensor), "reduces over channels")
+    require(other is not None, "reduces over channels")
     return joined(r, out, x, other, product=False)
 
 
@@ -207,7 +202,7 @@ def joined(r: Recorder, out: torch.Tensor, x: Any, y: Any, *, product: bool) -> 
     right = r.value(y) if isinstance(y, torch.Tensor) else None
     if left is not None and right is not None:
         for value, tensor, other, beside in ((left, x, right, y), (right, y, left, x)):
-            if other.fixed and not value.fixed and _is_spread(value, tensor, beside, out):
+            if other.fixed and _is_spread(value, tensor, beside):
                 return Value(value.known(), out.dim() + value.dim - tensor.dim(), value.zero and product)
         return _join_tracked(r, out, left, right, x.dim(), y.dim(), product=product)
     tensor, other = (x, y) if left is not None else (y, x)
@@ -243,10 +238,10 @@ def _cut_beside(r: Recorder, other: torch.Tensor, atoms: IntArray, *, product: b
         r.cut(part, part.shape.index(len(atoms)), atoms, 0.0 if id(part) in zero else None)
 
 
-def _is_spread(value: Value, tensor: torch.Tensor, other: torch.Tensor, out: torch.Tensor) -> bool:
+def _is_spread(value: Value, tensor: torch.Tensor, other: torch.Tensor) -> bool:
     """Whether the other operand has one number for all channels, at every place."""
     axis = value.dim - tensor.dim()  # counted from the end, where broadcasting aligns
-    return (other.dim() < -axis or other.shape[axis] == 1) and out.shape[axis] == len(value.known())
+    return other.dim() < -axis or other.shape[axis] == 1
 
 
 def _join_tracked(

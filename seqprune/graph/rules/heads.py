@@ -92,7 +92,5 @@ def scripted(r: Recorder, out: Any, given: Any, module: Any) -> Value:
     """A ScriptModule may write into what it is given, so all that shares memory with it stays."""
     why = "what a ScriptModule computes cannot be watched; build the network with the plain module"
     for tensor in r.tracked(given):
-        if (value := r.followed(tensor)).atoms is not None:
-            r.pin(value.atoms, f"{r.module}: {why}")
         r.pin_storage(tensor, "a ScriptModule")
     raise NoRule(why)

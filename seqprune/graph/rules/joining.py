@@ -13,7 +13,7 @@ from seqprune.graph.channels import IntArray
 from seqprune.graph.counts import counts_in, is_count, plain, sizes_of
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
-from seqprune.graph.values import FIXED, Value
+from seqprune.graph.values import FIXED, NoRule, Value
 
 
 @rule("cat", "concat", "concatenate", dims=ANY, opaque=True)
@@ -77,8 +77,9 @@ def repeat_interleave(
     r: Recorder, out: torch.Tensor, x: torch.Tensor, repeats: Any, dim: int | None = None, **kwargs: Any
 ) -> Value:
     value = r.followed(x)
-    require(dim is not None, "makes one dimension of all")
-    if positive(dim or 0, x.dim()) != value.dim:
+    if dim is None:
+        raise NoRule("makes one dimension of all")
+    if positive(dim, x.dim()) != value.dim:
         return Value(value.known(), value.dim, value.zero)
     require(isinstance(repeats, int), "repeats channels by a tensor of numbers")
     return Value(np.repeat(value.known(), repeats), value.dim, value.zero)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seqprune.graph.counts import counts_in, is_count, plain, sizes_of
+from seqprune.graph.counts import counts_in, is_count, sizes_of
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import NoRule, Value
@@ -74,7 +74,7 @@ def _viewed(r: Recorder, out: torch.Tensor, x: torch.Tensor, asked: Sequence[Any
     if is_count(asked[at]):
         r.tie_counted(value.known(), asked[at].source)
         return Value(value.known(), at, value.zero)
-    if behind > inner and behind % inner == 0:  # [B, -1, D]: groups of D channels, which stay or go as a whole
+    if behind % inner == 0:  # [B, -1, D]: groups of D channels, which stay or go as a whole
         groups = value.known().reshape(-1, behind // inner)
         for each in groups.T[1:]:
             r.tie(groups[:, 0], each, f"in one group that {r.module or 'the network'} makes of them")
@@ -156,7 +156,7 @@ def transpose(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim0: int, dim1: 
 @rule("T", "t", "H", "mT", "mH", "adjoint", dims=ANY)
 def turned(r: Recorder, out: torch.Tensor, x: torch.Tensor) -> Value:
     """The last two dimensions swapped, of which one that has a single dimension has none."""
-    require(x.dim() <= 2 or out.shape[:-2] == x.shape[:-2], "turns all dimensions round")
+    require(out.shape[:-2] == x.shape[:-2], "turns all dimensions round")
     return _permuted(r, x, [*range(x.dim() - 2), *range(x.dim())[-2:][::-1]])
 
 
@@ -215,8 +215,7 @@ def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
 
 def _is_whole(part: slice, size: int) -> bool:
     """Whether a slice takes all of so many, and so all of fewer."""
-    start, stop, step = (plain(bound, read=False) for bound in (part.start, part.stop, part.step))
-    return slice(start, stop, step).indices(size) == (0, size, 1)
+    return part.indices(size) == (0, size, 1)
 
 
 @rule("select", dims=ANY)

@@ -31,8 +31,8 @@ def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.T
     since what the weight makes of such a channel is removed with it.
     """
     r.reads(weight)
-    value = r.value(x)
-    if value is None or value.atoms is None or value.fixed:
+    value = r.followed(x)
+    if value.atoms is None or value.fixed:
         return np.full(channels, FIXED)
     require(value.dim == dim, f"reads dimension {dim} while the channels lie in dimension {value.dim}")
     if value.zero or why_not is None:
