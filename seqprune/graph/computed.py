@@ -47,8 +47,8 @@ class Computed:
 
 
 def one_for_each(tensor: torch.Tensor) -> bool:
-    """Whether all numbers of a tensor, more than one, lie along one dimension."""
-    return sum(size != 1 for size in tensor.shape) == 1 and tensor.numel() > 1
+    """Whether a tensor has more than one number, all of them along one dimension."""
+    return sum(size != 1 for size in tensor.shape) == 1
 
 
 def computed(
@@ -66,23 +66,21 @@ def computed(
         out: its result.
         known: of a parameter, a buffer, or what was worked out from them.
     """
-    if not args or not isinstance(out, torch.Tensor) or not one_for_each(out):
-        return None
     if name in KEEPS_ZERO | CHANGES_ZERO:
         others = tensors_in((args[1:], kwargs)) if name in CHANGES_ZERO else []
-        found = known(args[0]) if isinstance(args[0], torch.Tensor) and not others else None
+        found = known(args[0]) if args and not others else None
         return found if found is None or name in KEEPS_ZERO else Computed(found.parts, (), found.parts)
-    if name not in SUMS | PRODUCTS | QUOTIENTS or len(args) != 2 or kwargs:
+    if name not in SUMS | PRODUCTS | QUOTIENTS or kwargs or not one_for_each(out):
         return None
-    one, other = (_operand(x, out, known) for x in args)
+    one, other = (_operand(x, known) for x in args)
     return None if one is None or other is None else _joined(name, one, other)
 
 
-def _operand(x: Any, out: torch.Tensor, known: Callable[[torch.Tensor], Computed | None]) -> Computed | None:
+def _operand(x: Any, known: Callable[[torch.Tensor], Computed | None]) -> Computed | None:
     """One number for all channels has no parts."""
     if isinstance(x, Number) or (isinstance(x, torch.Tensor) and x.numel() == 1):
         return Computed((), ())
-    return known(x) if isinstance(x, torch.Tensor) and x.numel() == out.numel() else None
+    return known(x)
 
 
 def _joined(name: str, one: Computed, other: Computed) -> Computed:
