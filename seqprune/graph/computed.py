@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Number
 from typing import Any
 
 import torch
@@ -77,10 +76,8 @@ def computed(
 
 
 def _operand(x: Any, known: Callable[[torch.Tensor], Computed | None]) -> Computed | None:
-    """One number for all channels has no parts."""
-    if isinstance(x, Number) or (isinstance(x, torch.Tensor) and x.numel() == 1):
-        return Computed((), ())
-    return known(x)
+    """One number for all channels, of Python's or in a tensor, has no parts."""
+    return known(x) if isinstance(x, torch.Tensor) and x.numel() > 1 else Computed((), ())
 
 
 def _joined(name: str, one: Computed, other: Computed) -> Computed:

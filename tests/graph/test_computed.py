@@ -130,6 +130,8 @@ WHOLE: dict[str, Code] = {
     "behind a constant": lambda m, x: x * along(torch.arange(6.0).double() * m.weight),
     "adds what is never zero first": lambda m, x: x + (m.gain.exp() + along(m.bias)),
     "called by names": lambda m, x: x * torch.exp(input=m.gain),
+    "called by a name that keeps zero": lambda m, x: x * torch.abs(input=m.gain),
+    "a number for each of two dimensions": lambda m, x: x[..., :6] * (m.gain * m.weight),
     "with an argument of its own": lambda m, x: x + torch.add(m.gain, m.shift, alpha=2),
     "along a dimension of equal length": lambda m, x: x[..., :6] * (m.weight * 2) * along(m.weight * 2),
     "itself along a dimension of equal length": lambda m, x: x[..., :6] * m.weight * along(m.weight),
