@@ -19,7 +19,7 @@ from seqprune.graph.channels import BoolArray, ChannelGraph, IntArray, Slice
 from seqprune.observe.batch import LabelledImages
 from seqprune.observe.extract import Progress
 from seqprune.observe.forward import Forward
-from seqprune.observe.maps import weight_rows
+from seqprune.observe.maps import taps, weight_rows
 from seqprune.observe.patches import Sampler
 from seqprune.observe.ranks import ALONE, Ranks
 from seqprune.observe.reading import Reading, reading_of
@@ -130,8 +130,8 @@ def _sources(
         scale = reading.unit(name).affine(model, name)[0].cpu()[:, None]
         about = (importance[name], relevance.slope.get(name), relevance.together.get(name))
         weight = scaled_weight(model, name, scale, varies[name], *about)
-        groups = outputs.get(name, np.full(len(weight), pinned))
-        groups = np.repeat(groups, len(weight) // len(groups))  # of a transposed convolution every place in a block
+        places = taps(model.get_submodule(name))  # of a transposed convolution every one in a block has rows
+        groups = np.repeat(outputs.get(name, np.full(len(weight) // places, pinned)), places)
         readers.setdefault(leader[name], []).append(Reader(weight, groups, samples.get(name, math.inf)))
     return [each for name, found in readers.items() for each in _split(covariances[name], inputs[name], found)], known
 

@@ -20,8 +20,10 @@ KEEPS_ZERO = frozenset(
 CHANGES_ZERO = frozenset(
     "exp log sigmoid softplus rsqrt sqrt square pow reciprocal rdiv rtruediv clamp clamp_min".split()
 )
-SUMS, PRODUCTS, QUOTIENTS = frozenset(["add", "sub", "rsub"]), frozenset(["mul"]), frozenset(["div", "true_divide"])
-JOINS = SUMS | PRODUCTS | QUOTIENTS | {"rdiv", "rtruediv"}
+ALONE = KEEPS_ZERO | CHANGES_ZERO
+SUMS, QUOTIENTS = frozenset(["add", "sub", "rsub"]), frozenset(["div", "true_divide"])
+OF_TWO = SUMS | QUOTIENTS | {"mul"}
+JOINS = OF_TWO | {"rdiv", "rtruediv"}
 """Operators whose rules know what to do with such a tensor."""
 
 
@@ -65,11 +67,11 @@ def computed(
         out: its result.
         known: of a parameter, a buffer, or what was worked out from them.
     """
-    if name in KEEPS_ZERO | CHANGES_ZERO:
+    if name in ALONE:
         others = tensors_in((args[1:], kwargs)) if name in CHANGES_ZERO else []
         found = known(args[0]) if args and not others else None
         return found if found is None or name in KEEPS_ZERO else Computed(found.parts, (), found.parts)
-    if name not in SUMS | PRODUCTS | QUOTIENTS or kwargs or not one_for_each(out):
+    if name not in OF_TWO or kwargs or not one_for_each(out):
         return None
     one, other = (_operand(x, known) for x in args)
     return None if one is None or other is None else _joined(name, one, other)

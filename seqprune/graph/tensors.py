@@ -33,7 +33,7 @@ class Tensors:
         self._owners: dict[int, list[Owner]] = {}
         self._versions: dict[int, int] = {}
         self._numbers: dict[int, torch.Tensor] = {}
-        self._kept: list[torch.Tensor] = []  # code may put others in their places, which got their ids then
+        self._at_first: list[torch.Tensor] = []  # code may put others in their places, which got their ids then
         self._views: Remembered[torch.Tensor] = Remembered()
         self._computed: Remembered[Computed] = Remembered()
         self.modules: dict[str, nn.Module] = dict(self.model.named_modules())
@@ -43,7 +43,7 @@ class Tensors:
                 if tensor is not None:
                     self._owners.setdefault(id(tensor), []).append(Owner(path, name))
                     self._versions[id(tensor)] = _version(tensor)
-                    self._kept.append(tensor)
+                    self._at_first.append(tensor)
                     if tensor.numel() == 1 and not tensor.is_meta:
                         self._numbers[id(tensor)] = tensor.detach().clone()
 
