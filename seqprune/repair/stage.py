@@ -157,7 +157,7 @@ class Stage:
         if found is None or found.shape != output.shape:
             return None
         scale = self.reading.unit(name).affine(self.original, name)[0].float()
-        flat = scale.abs() < FLAT * scale.abs().max()  # what an output does there is next to nothing
+        flat = scale.abs() <= FLAT * scale.abs().max()  # what an output does there is next to nothing
         return values_at(layer, found, where).float() / scale.masked_fill(flat, torch.inf)
 
     def fit(

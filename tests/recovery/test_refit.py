@@ -106,6 +106,19 @@ def test_an_output_that_counts_for_next_to_nothing_makes_up_for_no_shortcut() ->
     assert masked.back.weight[0].abs().max() < 100  # type: ignore[union-attr,index]
 
 
+def test_a_branch_that_begins_at_nothing_makes_up_for_no_shortcut() -> None:
+    """Residual networks begin with a last BatchNorm of zeros: what was added was divided by them, and weights were nan."""
+    model = Shortcut().eval()
+    randomise(model, 0)
+    nn.init.zeros_(model.norm.weight)
+    graph = trace(model, INPUT)
+    plan = PrunePlan.from_keep(graph, {"wide": range(5), "stem": range(3)})
+    masked = mask(model, plan, graph)
+    names = refit(model, masked, graph, plan.removed_groups(graph), Images(), [["wide"], ["back"], ["last"]])
+    assert names == ("wide", "back", "last")
+    assert all(value.isfinite().all() for value in masked.state_dict().values())
+
+
 def test_nothing_is_fitted_where_nothing_was_removed() -> None:
     model = Detector()
     masked, names = fitted(model, PrunePlan((), trace(model, INPUT).inputs))
