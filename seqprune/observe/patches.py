@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from seqprune.errors import ModelError
 from seqprune.observe.batch import Batch
 from seqprune.observe.inputs import height_width
 from seqprune.observe.maps import TRANSPOSED, Positions, read_at, weight_rows
@@ -254,3 +255,16 @@ class SecondMoments:
         self.mean += apart * (more.count / total)
         self.target_mean += target_apart * (more.count / total)
         self.count = total
+
+    def finite(self, name: str) -> SecondMoments:
+        """These, of what the layer ``name`` reads, if they are numbers.
+
+        Raises:
+            ModelError: they are none, so that nothing can be fitted to them.
+        """
+        if not all(part.isfinite().all() for part in (self.products, self.cross)):
+            raise ModelError(
+                f"what {name} reads is NaN, infinite or too large for its products to be numbers: scale images as "
+                "the network was trained with, or look at the layers in front of it"
+            )
+        return self

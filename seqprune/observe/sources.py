@@ -93,7 +93,7 @@ def second_moments(
         if progress is not None:
             progress(batch.count * ranks.count)  # the others are about as far
     found = ranks.joined(found)
-    return {name: found[name] for name in leaders}, leader
+    return {name: found[name].finite(name) for name in leaders}, leader
 
 
 def _leaders(model: nn.Module, names: Sequence[str], batch: Batch) -> dict[str, str]:

@@ -169,10 +169,11 @@ class Stage:
         whole = cast(nn.Conv2d, self.original.get_submodule(name))
         weight = weight_rows(conv if is_other(conv, whole) else whole).double()
         weight = weight * weight_rows(conv).any(0)  # nothing is kept of what a block made that left
-        found = solve(weight, self.moments[name], inputs, ridge, offset)
+        moments = self.moments[name].finite(name)
+        found = solve(weight, moments, inputs, ridge, offset)
         if ridge is None or name not in self.samples:
             return found
-        return bend(weight, *found, self.moments[name], self.samples.pop(name), inputs, ridge, outputs)
+        return bend(weight, *found, moments, self.samples.pop(name), inputs, ridge, outputs)
 
 
 def differ(one: torch.Tensor, other: torch.Tensor) -> bool | torch.Tensor:

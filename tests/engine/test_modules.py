@@ -230,6 +230,14 @@ def test_networks_in_which_there_is_nothing_to_prune(model: nn.Module, said: str
         seqprune.prune(model, [torch.rand(2, 3, 8, 8)], preset="fast", target="params=0.7")
 
 
+@pytest.mark.parametrize("how", [{"preset": "accurate"}, {"preset": "fast", "recover": "ls"}], ids=["accurate", "fast"])
+def test_what_a_layer_reads_may_be_too_large_to_fit_to(how: dict[str, Any]) -> None:
+    """A factorisation of torch's failed, far from the layer."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ModelError, match=r"what [02] reads is NaN, infinite or too large for its products"):
+        seqprune.prune(model.eval(), [torch.rand(4, 3, 8, 8) * 1e30] * 4, target="flops=0.7", round_to=1, **how)
+
+
 def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)

@@ -107,7 +107,7 @@ def test_an_output_that_counts_for_next_to_nothing_makes_up_for_no_shortcut() ->
 
 
 def test_a_branch_that_begins_at_nothing_makes_up_for_no_shortcut() -> None:
-    """Residual networks begin with a last BatchNorm of zeros: what was added was divided by them, and weights were nan."""
+    """A last BatchNorm of zeros, as residual networks begin with: what was added was divided by it."""
     model = Shortcut().eval()
     randomise(model, 0)
     nn.init.zeros_(model.norm.weight)
