@@ -263,8 +263,8 @@ class SecondMoments:
             ModelError: they are none, so that nothing can be fitted to them.
         """
         if not all(part.isfinite().all() for part in (self.products, self.cross)):
-                f"what {name} reads is NaN, infinite or too large for its products to be numbers: scale images as for the "
-                "network's training, or look at the layers in front of it"
-                "the network was trained with, or look at the layers in front of it"
+            raise ModelError(
+                f"what {name} reads is NaN, infinite or too large for its products to be numbers: scale images as for "
+                "the network's training, or look at the layers in front of it"
             )
         return self
