@@ -11,6 +11,7 @@ The network is run as for inference and as for training, since a head may read o
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ from seqprune.graph.watch import CallWatch
 
 PATIENCE = 3
 """Modules that a trace gives their plain numbers back one by one, before it does so for all."""
+LARGEST = 2**27
+"""Numbers in a tensor that no pass on other inputs is tried with."""
 _HOOK = -1
 """Of the hooks of a trace; torch numbers others from zero."""
 
@@ -217,15 +220,33 @@ def _run_elsewhere(model: nn.Module, inputs: tuple[Any, ...], recorder: Recorder
     if not (_unrun(recorder) or recorder.constants.folds):
         return  # as of most networks, before other inputs are made
     model.eval()
+    largest: dict[int, int] = {}
     for number, given in enumerate(_elsewhere(inputs)):
         if not (_unrun(recorder) or (recorder.constants.folds and number < 2)):
             return
-        facts = recorder.facts()
+        size = sum(tensor.numel() for tensor in tensors_in(given))
+        if _expected(largest, size) > LARGEST:
+            continue  # attention over all of a large image takes gigabytes
+        facts, recorder.largest = recorder.facts(), 0
         try:
             with torch.no_grad():
                 _run(model, given, recorder)
         except ModelError:
             recorder.forget(facts)
+        largest[size] = recorder.largest
+
+
+def _expected(largest: dict[int, int], size: int) -> float:
+    """Numbers in the largest tensor of a pass on inputs of so many, by what passes on two other sizes had.
+
+    Maps grow as the inputs do, attention as their square.
+    """
+    if len(largest) < 2:
+        return 0.0
+    (less, few), (more, many) = min(largest.items()), max(largest.items())
+    power = math.log(max(many, 1) / max(few, 1)) / math.log(more / less)
+    grown: float = many * (size / more) ** power
+    return grown
 
 
 def _elsewhere(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

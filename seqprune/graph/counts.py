@@ -1,9 +1,9 @@
 """Numbers of channels in the hands of a network's code: free while unused, followed where they are handed on whole.
 
-``b, c, h, w = x.shape`` gives ``c`` as a :class:`Count`. Handed to ``view`` in the channels' place it is followed;
-compared with another count, both stay equal; anything else that can see the number pins its channels. A count is no
-``int`` in C, so that nothing sees the number unnoticed (``range(c)``, ``0.5 * c``, ``names[c]``), and is one to
-``isinstance``.
+``b, c, h, w = x.shape`` gives ``c`` as a :class:`Count`. Handed to ``view`` in the channels' place it is followed, and
+so is ``c // groups``, a :class:`Part`; compared with another count, both stay equal; anything else that can see the
+number pins its channels. A count is no ``int`` in C, so that nothing sees the number unnoticed (``range(c)``, ``0.5 *
+c``, ``names[c]``), and is one to ``isinstance``.
 """
 
 from __future__ import annotations
@@ -12,82 +12,15 @@ import math
 import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
+import numpy as np
 import torch
 from torch.utils._pytree import tree_map
 
 from seqprune.graph.channels import IntArray
+from seqprune.graph.reader import Held, Reader, Source, place
 from seqprune.graph.values import LEAVES, leaves_of
-
-
-@dataclass(frozen=True)
-class Held:
-    """The channels that a module holds: along a dimension of one of its tensors, or counted in an attribute.
-
-    Attributes:
-        module: module path of the owner.
-        tensors: pairs of tensor and dimension, the first that is cut counts; none where only the attribute tells, of
-            which it is seen what it counts when it is handed on for channels.
-        attribute: the attribute that holds the number.
-        number: what it holds.
-        of: path of the layer whose channels it counts, or a part of them, where that was stated.
-    """
-
-    module: str
-    tensors: tuple[tuple[str, int], ...]
-    attribute: str = ""
-    number: int = 0
-    of: str = ""
-
-
-Source = IntArray | Held
-"""What is counted: the atoms themselves, or what a module holds of them by the end of a trace."""
-
-
-@dataclass
-class Reader:
-    """What the code that holds a count does with it, told to whoever records it."""
-
-    use: Callable[[Source, str], None]
-    same: Callable[[Source, Source, str], None]
-    eager: bool = False
-    """Whether a count is used as soon as it is taken out of a shape, for code that only a plain number suits."""
-    ended: bool = False
-    """Whether the trace has; counts that the network's code keeps somewhere are numbers from then on."""
-
-    def __post_init__(self) -> None:
-        self._peeks: list[tuple[Count, object]] = []
-
-    def peek(self, count: Count, at: object) -> None:
-        """Something written in C asked for the number; if it was torch's reading of a call, the call comes next."""
-        if not self.ended:
-            self._peeks.append((count, at))
-
-    def end(self) -> None:
-        """Nobody is told any more."""
-        self.ended, self.use, self.same = True, _unheard, _unheard
-        self._peeks.clear()
-
-    def settle(self, handed: Iterable[Count] = (), at: object = None) -> None:
-        """Counts that were asked for their number count as used, but for those handed to a call made ``at`` here."""
-        if not self._peeks:
-            return
-        known = {id(count) for count in handed}
-        peeks, self._peeks = self._peeks, []
-        for count, where in peeks:
-            if where != at or id(count) not in known:
-                count.use()
-
-
-def _unheard(*_: object) -> None:
-    pass
-
-
-def place(frame: Any) -> object:
-    """Where a frame stands: the very call in the very code."""
-    return id(frame), frame.f_code, frame.f_lasti
 
 
 class Count:
@@ -116,6 +49,25 @@ class Count:
         if not hasattr(int, name):
             raise AttributeError(name)
         return getattr(self.use(), name)
+
+    def _parts(self, into: Any) -> int:
+        """How many equal parts a number makes of the channels; 0 where there would be others, or nothing is known."""
+        if type(into) is not int or into < 1 or type(self) is not Count or isinstance(self.source, Held):
+            return 0
+        return 0 if self.number % into else into
+
+    def __floordiv__(self, other: Any) -> Any:
+        parts = self._parts(divisor := plain(other))
+        return Part(self, parts) if parts else self.use() // divisor
+
+    def __mod__(self, other: Any) -> Any:
+        """Code that asks whether channels can be divided gets the same answer while parts of them lose as many."""
+        if not (parts := self._parts(divisor := plain(other))):
+            return self.use() % divisor
+        first, *others = np.split(cast(IntArray, self.source).ravel(), parts)
+        for part in others:
+            self.reader.same(first, part, self.module)
+        return 0
 
     def __pow__(self, *others: Any) -> Any:
         return pow(self.use(), *map(plain, others))
@@ -168,12 +120,29 @@ class Count:
         return format(self.use(), spec)  # the text may be a key, as of a norm for every width
 
 
+class Part(Count):
+    """``c // groups`` without a remainder: what a shape may have in the channels' place; anything else uses them."""
+
+    __slots__ = ("parts",)
+
+    def __init__(self, whole: Count, parts: int) -> None:
+        super().__init__(whole.number // parts, whole.source, whole.reader, whole.module)
+        self.parts = parts
+
+    def __bool__(self) -> bool:
+        return bool(self.use())
+
+    def _compared(self, other: object, ask: Callable[[Any, Any], Any]) -> Any:
+        return ask(self.use(), plain(other))
+
+
 def _forward(name: str, function: Callable[..., Any]) -> None:
     setattr(Count, f"__{name}__", lambda self: function(self.use()))
 
 
 def _both_ways(name: str, function: Callable[[Any, Any], Any]) -> None:
-    setattr(Count, f"__{name}__", lambda self, other: function(self.use(), plain(other)))
+    if f"__{name}__" not in vars(Count):
+        setattr(Count, f"__{name}__", lambda self, other: function(self.use(), plain(other)))
     setattr(Count, f"__r{name}__", lambda self, other: function(plain(other), self.use()))
 
 
@@ -192,13 +161,21 @@ for _name, _function in _WITH_ANOTHER.items():
     _both_ways(_name, _function)
 
 
+_KINDS = frozenset((Count, Part))
+
+
 def is_count(value: object) -> TypeGuard[Count]:
+    """Whether it is a whole number of channels."""
     return type(value) is Count
+
+
+def is_part(value: object) -> TypeGuard[Part]:
+    return type(value) is Part
 
 
 def plain(value: Any, read: bool = True) -> Any:
     """``value`` as the number that a count is, which is then used where ``read``."""
-    if type(value) is not Count:
+    if type(value) not in _KINDS:
         return value
     return value.use() if read else value.number
 
@@ -253,10 +230,10 @@ def counts_among(leaves: Iterable[Any]) -> list[Count]:
     found: list[Count] = []
     for leaf in leaves:
         kind = type(leaf)
-        if kind is Count:
+        if kind in _KINDS:
             found.append(leaf)
         elif kind is WatchedSize:
-            found += filter(is_count, tuple.__iter__(leaf))
+            found += (size for size in tuple.__iter__(leaf) if type(size) in _KINDS)
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from seqprune.graph.channels import IntArray
-from seqprune.graph.counts import Held, Source
+from seqprune.graph.reader import Held, Source
 
 
 class Facts(Protocol):

@@ -7,8 +7,9 @@ from collections.abc import Container, Mapping
 from torch import nn
 
 from seqprune.graph import widths
-from seqprune.graph.counts import Count, Held, Reader, is_count
+from seqprune.graph.counts import Count, is_count
 from seqprune.graph.numbers import numbers, put
+from seqprune.graph.reader import Held, Reader
 
 HELD: Mapping[type[nn.Module], Mapping[str, tuple[tuple[str, int], ...]]] = {
     nn.modules.conv._ConvTransposeNd: {

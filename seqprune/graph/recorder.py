@@ -14,8 +14,8 @@ from torch import nn
 
 from seqprune.errors import ModelError
 from seqprune.graph.channels import Barrier, IntArray
-from seqprune.graph.counts import Reader, Source
 from seqprune.graph.held import unwatch
+from seqprune.graph.reader import Reader, Source
 from seqprune.graph.values import FIXED, OPAQUE, Value, tensors_in
 from seqprune.graph.written import Written
 

@@ -26,6 +26,8 @@ class Tensors:
     """What is known of single tensors, by the very object."""
 
     model: nn.Module
+    largest: int = 0
+    """Numbers in the largest tensor that a pass made, of those that depend on the network's input."""
 
     def __post_init__(self) -> None:
         self._values: Remembered[Value] = Remembered()
@@ -64,6 +66,7 @@ class Tensors:
 
     def set_value(self, tensor: torch.Tensor, value: Value) -> None:
         self._values.set(tensor, value)
+        self.largest = max(self.largest, tensor.numel())
         self._storages.add(tensor, value)
 
     def tracked(self, tree: Any) -> list[torch.Tensor]:

@@ -14,16 +14,15 @@ from seqprune.graph.below import OperatorWatch
 from seqprune.graph.computed import JOINS, computed
 from seqprune.graph.counts import (
     Count,
-    Held,
-    Source,
     WatchedSize,
     counts_among,
     counts_in,
-    place,
     taken,
     without_counts,
 )
 from seqprune.graph.names import op_name, writes_in_place
+from seqprune.graph.parts import without_parts
+from seqprune.graph.reader import Held, Source, place
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules import RULES, TAKES_OPAQUE, NoRule, check_dims, misfit
 from seqprune.graph.rules.reshaping import FOLLOWS_COUNTS, VIEWS, views_one_dimension
@@ -88,9 +87,10 @@ class CallWatch(TorchFunctionMode):
             if name in LIKE and not (name in RULES and self.recorder.knows(args)):
                 self.recorder.pin_counted((args, kwargs))
             elif name not in NEW or self.recorder.tracked((args[1:], kwargs)):
-                seen = given if name in FOLLOWS_COUNTS else (args, kwargs)
+                follows = name in FOLLOWS_COUNTS
+                seen = without_parts(self.recorder, name, *given) if follows else (name, args, kwargs)
                 in_place = writes_in_place(func, kwargs)
-                followed = self.record(name, in_place, tensors_among(handed), *seen, out) and name in FOLLOWS_COUNTS
+                followed = self.record(in_place, tensors_among(handed), *seen, out) and follows
         except ModelError as error:
             self.recorder.refused = error
             raise
@@ -141,9 +141,9 @@ class CallWatch(TorchFunctionMode):
 
     def record(
         self,
-        name: str,
         in_place: bool,
         tensors: list[torch.Tensor],
+        name: str,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         out: Any,

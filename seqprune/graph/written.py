@@ -13,8 +13,8 @@ from torch import nn
 
 from seqprune.graph.channels import Balance, Barrier, BoolArray, ChannelGraph, IntArray, Layer, Slice, Width
 from seqprune.graph.constants import Constants
-from seqprune.graph.counts import Held
 from seqprune.graph.deferred import Deferred
+from seqprune.graph.reader import Held
 from seqprune.graph.tensors import Owner, Tensors
 from seqprune.graph.values import FIXED, NoRule
 

@@ -17,8 +17,9 @@ from torch.nn import functional as F  # noqa: N812 - its usual name
 
 from seqprune import compact, mask, trace, verify
 from seqprune.graph import ChannelGraph
-from seqprune.graph.counts import Count, Held, Reader, WatchedSize, sizes_of
+from seqprune.graph.counts import Count, WatchedSize, sizes_of
 from seqprune.graph.deferred import Deferred
+from seqprune.graph.reader import Held, Reader
 from seqprune.testing.networks import random_plan, randomise
 
 X = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -67,7 +68,7 @@ class Net(nn.Module):
         self.first, self.last = nn.Conv2d(3, WIDTH, 3, padding=1), nn.Conv2d(WIDTH, 2, 1)
         self.other = nn.Conv2d(3, WIDTH, 1)
         self.squeeze = nn.Sequential(nn.Linear(WIDTH, 4), nn.ReLU(), nn.Linear(4, WIDTH))
-        self.up = nn.ConvTranspose2d(WIDTH, WIDTH, 2, 2)
+        self.up, self.qkv = nn.ConvTranspose2d(WIDTH, WIDTH, 2, 2), nn.Linear(WIDTH, 3 * WIDTH)
         self.deep = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
         self.borrowing = Borrowing(self.deep)
         self.twin = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH)
@@ -112,6 +113,21 @@ def attended(m: Any, x: torch.Tensor) -> torch.Tensor:
     tokens = x.flatten(2).transpose(1, 2)
     assert tokens.shape[2] == c
     return F.relu(tokens).reshape(b, h, w, c).permute(0, 3, 1, 2)
+
+
+def shuffled(m: Any, x: torch.Tensor) -> torch.Tensor:
+    b, c, h, w = x.size()
+    assert c % 4 == 0
+    return x.view(b, 4, c // 4, h, w).transpose(1, 2).contiguous().view(b, c, h, w)
+
+
+def attending(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """As timm's first vision transformers have it: the width of a head from that of the tokens."""
+    b, c, h, w = x.shape
+    tokens = x.flatten(2).transpose(1, 2)
+    q, k, v = m.qkv(tokens).reshape(b, h * w, 3, 2, c // 2).permute(2, 0, 3, 1, 4)
+    mixed = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+    return x + mixed.transpose(1, 2).reshape(b, h * w, c).transpose(1, 2).reshape(b, c, h, w)
 
 
 def resized(m: Any, x: torch.Tensor) -> torch.Tensor:
@@ -187,6 +203,16 @@ FOLLOWED: dict[str, Code] = {
     "a norm in two groups": lambda m, x: m.plain(x),
     "a norm whose number of groups is no count": in_plain_numbers(lambda m, x: m.plain(x)),
     "depthwise layers of one weight": lambda m, x: m.twin(m.deep(x)),
+    "pairs": lambda m, x: x.view(2, x.shape[1] // 2, 2, 6, 6).view(2, -1, 6, 6),
+    "a shuffle": shuffled,
+    "a shuffle in a shape put together": lambda m, x: (
+        x.reshape((x.shape[0], 2, x.shape[1] // 2, *x.shape[2:])).transpose(1, 2).reshape(x.shape)
+    ),
+    "a shuffle of one group": lambda m, x: x.view(2, 1, x.shape[1] // 1, 6, 6).transpose(1, 2).reshape(x.shape),
+    "heads": attending,
+    "halves by a number": lambda m, x: torch.cat(x.split(x.shape[1] // 2, 1)[::-1], 1),
+    "halves by a number, by name": lambda m, x: torch.cat(x.split(x.shape[1] // 2, dim=1), 1).relu(),
+    "can be divided": lambda m, x: x.relu() if x.shape[1] % 4 == 0 else x,
     "depthwise layers of one weight whose groups are no counts": in_plain_numbers(lambda m, x: m.twin(m.deep(x))),
 }
 
@@ -234,7 +260,18 @@ PINNED: dict[str, Code] = {
     "sizes added": lambda m, x: x * ((1, *x.shape) + x.shape)[2],
     "sizes repeated": lambda m, x: x * (x.shape * 2)[5],
     "a hash": lambda m, x: x * (hash(x.shape) % 7 + 1),
-    "halves": lambda m, x: x.view(2, x.shape[1] // 2, 2, 6, 6).view(2, -1, 6, 6),
+    "two thirds": lambda m, x: x * (x.shape[1] // 3),
+    "half of them": lambda m, x: x * (x.shape[1] // 2),
+    "a half that is asked for": lambda m, x: x if x.shape[1] // 2 else -x,
+    "a half that is compared": lambda m, x: x if x.shape[1] // 2 > 0 else -x,
+    "a half of a half": lambda m, x: x.view(2, 4, x.shape[1] // 2 // 2, 6, 6).transpose(1, 2).reshape(x.shape),
+    "what is left of a half": lambda m, x: x * (x.shape[1] // 2 % 2 + 1),
+    "what is left over": lambda m, x: x * (x.shape[1] % 3),
+    "half as many groups": lambda m, x: F.group_norm(x, x.shape[1] // 2),
+    "half of them, and others": lambda m, x: x.split((x.shape[1] // 2, 2, 2), 1)[0].repeat(1, 2, 1, 1),
+    "half of another layer's": lambda m, x: torch.cat(x.split(m.squeeze(x.mean((2, 3))).shape[1] // 2, 1), 1),
+    "half of them in a larger batch": lambda m, x: x.view(-1, x.shape[1] // 2, 6, 6).view(2, -1, 6, 6),
+    "spread by half of them": lambda m, x: x * x.mean(1, True).expand(2, x.shape[1] // 2, 6, 6).mean(1, True),
     "beside the channels": lambda m, x: x * torch.ones(x.shape[1], dtype=x.dtype).sum(),
     "arange": lambda m, x: x * torch.arange(x.shape[1]).sum(),
     "chunks": lambda m, x: torch.stack(x.flatten(1).chunk(x.shape[1], 1)).sum(0).view(2, 1, 6, 6) + x,

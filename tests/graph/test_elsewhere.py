@@ -257,3 +257,19 @@ def test_a_layer_in_a_plain_list_is_said_to_be_one() -> None:
     layer = trace(net, X).by_name["first"]
     assert not layer.free.any()
     assert "no module of the network holds it, as of a layer in a plain list: a ModuleList does" in layer.reason
+
+
+@pytest.mark.parametrize("attends", [False, True])
+def test_a_large_image_is_tried_where_attention_over_all_of_it_takes_no_gigabytes(attends: bool) -> None:
+    """A layer that never ran made a trace try one, with 17 of them."""
+    rows: set[int] = set()
+
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        rows.add(x.shape[2])
+        tokens = x.flatten(2)
+        mixed = (tokens.mT @ tokens).softmax(2).mean(1, keepdim=True) if attends else 1
+        return (tokens * mixed).reshape(x.shape)
+
+    trace(Net(code, beside=nn.Conv2d(8, 8, 1)), X)
+    assert (max(rows) > 128) is not attends
+    assert max(rows) > 2 * X.shape[2]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqprune.graph.channels import IntArray
 from seqprune.graph.counts import counts_in, is_count, sizes_of
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
@@ -65,22 +66,30 @@ def _viewed(r: Recorder, out: torch.Tensor, x: torch.Tensor, asked: Sequence[Any
     require(asked, "changes the type, not the shape")
     before, inner = (math.prod(sizes) for sizes in (x.shape[: value.dim], x.shape[value.dim + 1 :]))
     sizes = [math.prod(out.shape[:at]) for at in range(out.dim() + 1)]
-    places = [at for at in range(out.dim()) if asked[at] == -1 or (is_count(asked[at]) and _ends(sizes, at, inner))]
-    at = next((at for at in places if sizes[at] == before), None)
+    places = [at for at in range(out.dim()) if is_place(asked[at])]
+    whole = [at for at in places if asked[at] == -1 or _ends(sizes, at, inner)]
+    at = next((at for at in (*whole, *places) if sizes[at] == before), None)
     if at is None:
-        return _grouped(r, value, sizes, asked, places, before, inner)
-    behind = sizes[-1] // sizes[at + 1]
+        return _grouped(r, value, sizes, asked, whole, before, inner)
     use_others(asked, at)
-    if is_count(asked[at]):
+    if is_count(asked[at]) and at in whole:
         r.tie_counted(value.known(), asked[at].source)
         return Value(value.known(), at, value.zero)
-    if behind % inner == 0:  # [B, -1, D]: groups of D channels, which stay or go as a whole
-        groups = value.known().reshape(-1, behind // inner)
-        for each in groups.T[1:]:
-            r.tie(groups[:, 0], each, f"in one group that {r.module or 'the network'} makes of them")
-        return Value(groups[:, 0], at, value.zero)
-    require(inner % behind == 0, "cuts the channels into heads or groups")
-    return Value(np.repeat(value.known(), inner // behind), at, value.zero)
+    atoms = _joined(r, value, inner, sizes[-1] // sizes[at + 1])
+    if is_count(asked[at]):
+        r.counts_agree(atoms, asked[at].source, r.module)
+    return Value(atoms, at, value.zero)
+
+
+def _joined(r: Recorder, value: Value, inner: int, behind: int) -> IntArray:
+    """The channels with a part of what lies behind them, or without it: groups, which stay or go as a whole."""
+    if behind % inner:
+        require(inner % behind == 0, "cuts the channels into heads or groups")
+        return np.repeat(value.known(), inner // behind)
+    groups = value.known().reshape(-1, behind // inner)  # [B, -1, D]
+    for each in groups.T[1:]:
+        r.tie(groups[:, 0], each, f"in one group that {r.module or 'the network'} makes of them")
+    return groups[:, 0]
 
 
 def _ends(sizes: Sequence[int], at: int, inner: int) -> bool:
