@@ -129,6 +129,11 @@ class Part(Count):
         super().__init__(whole.number // parts, whole.source, whole.reader, whole.module)
         self.parts = parts
 
+    @property
+    def channels(self) -> IntArray:
+        """Those that are divided."""
+        return cast(IntArray, self.source).ravel()
+
     def __bool__(self) -> bool:
         return bool(self.use())
 
@@ -234,6 +239,8 @@ def counts_among(leaves: Iterable[Any]) -> list[Count]:
             found.append(leaf)
         elif kind is WatchedSize:
             found += (size for size in tuple.__iter__(leaf) if type(size) in _KINDS)
+        elif kind is slice:
+            found += (end for end in (leaf.start, leaf.stop, leaf.step) if type(end) in _KINDS)
     return found
 
 
@@ -244,6 +251,8 @@ def without_counts(tree: Any) -> Any:
         return kind(map(without_counts, tree))
     if kind is dict:
         return {name: without_counts(part) for name, part in tree.items()}
+    if kind is slice:
+        return slice(*(plain(end, read=False) for end in (tree.start, tree.stop, tree.step)))
     return tree if kind in LEAVES else tree_map(_without_count, tree)
 
 

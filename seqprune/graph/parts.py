@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from seqprune.graph.channels import IntArray
 from seqprune.graph.counts import Part, counts_among, is_count, is_part, sizes_of, without_counts
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.values import leaves_of
@@ -19,7 +18,7 @@ def without_parts(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[s
     """A call that says the same for any number of channels; where there is none, the number is used.
 
     A shape with ``c // groups`` is one with -1, while ``c`` are as many as the channels viewed, or as each third
-    of them, as of queries, keys and values in one; ``split(c // groups)`` is ``chunk(groups)``.
+    of them, as of queries, keys and values in one; ``split(c // groups)`` is ``chunk(groups)``. Slices keep theirs.
     """
     counts = counts_among(leaves_of((args, kwargs)))
     parts = list(filter(is_part, counts))
@@ -34,7 +33,9 @@ def without_parts(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[s
 
 
 def _without(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], part: Part) -> Call | None:
-    value, counted = r.value(args[0]), cast(IntArray, part.source).ravel()
+    if name == "getitem":
+        return name, args, kwargs  # its rule looks for slices
+    value, counted = r.value(args[0]), part.channels
     channels = None if value is None else value.atoms
     if channels is None or len(channels) % len(counted):
         return None

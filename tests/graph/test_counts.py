@@ -212,6 +212,10 @@ FOLLOWED: dict[str, Code] = {
     "heads": attending,
     "halves by a number": lambda m, x: torch.cat(x.split(x.shape[1] // 2, 1)[::-1], 1),
     "halves by a number, by name": lambda m, x: torch.cat(x.split(x.shape[1] // 2, dim=1), 1).relu(),
+    "halves by slices": lambda m, x: torch.cat((x[:, x.shape[1] // 2 :], x[:, : x.shape[1] // 2]), 1),
+    "three quarters and one": lambda m, x: torch.cat(
+        (x[:, x.size(1) // 4 :, :3], x[:, : x.size(1) // 4, 3:]), 1
+    ).relu(),
     "can be divided": lambda m, x: x.relu() if x.shape[1] % 4 == 0 else x,
     "depthwise layers of one weight whose groups are no counts": in_plain_numbers(lambda m, x: m.twin(m.deep(x))),
 }
@@ -270,6 +274,12 @@ PINNED: dict[str, Code] = {
     "half as many groups": lambda m, x: F.group_norm(x, x.shape[1] // 2),
     "half of them, and others": lambda m, x: x.split((x.shape[1] // 2, 2, 2), 1)[0].repeat(1, 2, 1, 1),
     "half of another layer's": lambda m, x: torch.cat(x.split(m.squeeze(x.mean((2, 3))).shape[1] // 2, 1), 1),
+    "half of them, by one": lambda m, x: x * x[:, x.shape[1] // 2][:, None],
+    "a quarter in the middle": lambda m, x: x[:, x.shape[1] // 4 : x.shape[1] // 2].repeat(1, 4, 1, 1),
+    "every other one of a half": lambda m, x: x[:, : x.shape[1] // 2 : 2].repeat(1, 4, 1, 1),
+    "half as many rows": lambda m, x: x * x[:, :, : x.shape[1] // 2].mean(2, keepdim=True),
+    "half of another layer's, by a slice": lambda m, x: x[:, : m.other(m.x).shape[1] // 2].repeat(1, 2, 1, 1),
+    "as many rows": lambda m, x: x * x[:, :, : x.shape[1] - 4].mean(2, keepdim=True) * x[..., : x.shape[1]],
     "half of them in a larger batch": lambda m, x: x.view(-1, x.shape[1] // 2, 6, 6).view(2, -1, 6, 6),
     "spread by half of them": lambda m, x: x * x.mean(1, True).expand(2, x.shape[1] // 2, 6, 6).mean(1, True),
     "beside the channels": lambda m, x: x * torch.ones(x.shape[1], dtype=x.dtype).sum(),

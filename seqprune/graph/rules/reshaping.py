@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from seqprune.graph.channels import IntArray
-from seqprune.graph.counts import counts_in, is_count, sizes_of
+from seqprune.graph.counts import counts_in, is_count, is_part, sizes_of
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import NoRule, Value
@@ -20,7 +20,7 @@ VIEWS = frozenset("view reshape unsqueeze getitem".split())
 # Their rules know what becomes of a number of channels that the code hands to them.
 FOLLOWS_COUNTS = frozenset(
     [
-        *"view reshape expand split split_with_sizes group_norm".split(),
+        *"getitem view reshape expand split split_with_sizes group_norm".split(),
         *(f"conv{kind}{space}d" for kind in ("", "_transpose") for space in (1, 2, 3)),
     ]
 )
@@ -102,11 +102,9 @@ def _grouped(
 ) -> Value:
     """``[B, G, -1, ...]``: groups one after the other, as heads of attention, which lose the same; or back again."""
     before, inner = around
-    fits = [at for at in places if _ends(sizes, at, inner) and 0 in (sizes[at] % before, before % sizes[at])]
-    if not fits:
-        other = any(is_count(size) for size in asked)
-        raise NoRule("another number of channels takes their place" if other else _WRITTEN)
-    at = fits[0]
+    at = next((at for at in places if _ends(sizes, at, inner) and 0 in (sizes[at] % before, before % sizes[at])), None)
+    if at is None:
+        raise NoRule("another number of channels takes their place" if counts_in(asked) else _WRITTEN)
     use_others(asked, at)
     if sizes[at] < before:
         atoms = np.tile(value.known(), before // sizes[at])
@@ -120,7 +118,7 @@ def _grouped(
 
 
 def is_place(size: Any) -> bool:
-    """Whether a size in a new shape follows the channels: their number, or what is left over."""
+    """Whether a size of a shape follows the channels: their number, or what is left over."""
     return is_count(size) or size == -1
 
 
@@ -147,7 +145,7 @@ def expand(r: Recorder, out: torch.Tensor, x: torch.Tensor, *shape: Any, **kwarg
     asked = sizes_of(kwargs.get("size", shape))
     dim = value.dim + out.dim() - x.dim()
     require(out.shape[dim] == len(value.known()), "spreads one channel over many")
-    require(is_place(asked[dim]), "the channel count is written out in the new shape")
+    require(is_place(asked[dim]), _WRITTEN)
     use_others(asked, dim)
     if is_count(asked[dim]):
         r.tie_counted(value.known(), asked[dim].source)
@@ -207,24 +205,32 @@ def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
     value = r.followed(x)
     parts = list(key) if isinstance(key, tuple) else [key]
     require(all(p is None or p is Ellipsis or type(p) in (int, slice) for p in parts), "indexed by a tensor")
-    used = sum(p is not None and p is not Ellipsis for p in parts)
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
-        parts[at : at + 1] = [slice(None)] * (x.dim() - used)
+        parts[at : at + 1] = [slice(None)] * (x.dim() - sum(p is not None and p is not Ellipsis for p in parts))
     parts += [slice(None)] * x.dim()  # and more, of which nothing is asked
     source = target = 0
-    for part in parts:
+    for number, part in enumerate(parts):
         if source == value.dim and part is not None:
-            require(isinstance(part, slice) and _is_whole(part, x.shape[value.dim]), "picks channels by number")
-            return Value(value.known(), target, value.zero)
+            require(isinstance(part, slice), "picks channels by number")
+            use_others(parts, number)
+            return Value(_sliced(r, value.known(), part), target, value.zero)
         source += part is not None
         target += not isinstance(part, int)
     raise AssertionError("every dimension of the tensor is met above")
 
 
-def _is_whole(part: slice, size: int) -> bool:
-    """Whether a slice takes all of so many, and so all of fewer."""
-    return part.indices(size) == (0, size, 1)
+def _sliced(r: Recorder, channels: IntArray, part: slice) -> IntArray:
+    """All channels of as many, and so of fewer, or those before or behind ``c // groups`` of them."""
+    if not counts_in([part]):
+        require(part.indices(len(channels)) == (0, len(channels), 1), "picks channels by number")
+        return channels
+    ends = [end for end in (part.start, part.stop) if end is not None]
+    share = ends[0] if len(ends) == 1 and part.step is None else None
+    if not is_part(share) or not np.array_equal(channels, share.channels):
+        raise NoRule("picks channels by a number of them")
+    r.balance(np.split(channels, share.parts), f"{r.module or 'the network'} takes a part of them")
+    return channels[: share.number] if part.start is None else channels[share.number :]
 
 
 @rule("select", dims=ANY)
