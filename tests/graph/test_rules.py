@@ -354,7 +354,7 @@ def test_on_how_many_dimensions_an_operator_is_known_is_said(operator: str, dims
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
-        (lambda x: x.flatten(1).view(2, x.shape[1], 6, 6), "another number of channels takes their place"),
+        (lambda x: x.transpose(0, 1).reshape(2, x.shape[1], 6, 6), "another number of channels takes their place"),
         (lambda x: torch.cat([x.flip(1), x.flip(1)], 1)[:, :4], "picks channels by number"),
         (
             lambda x: torch.swapaxes(x, axis0=2, axis1=3),
