@@ -633,6 +633,23 @@ def test_a_copy_module_by_module_holds_together_what_deepcopy_does() -> None:
         assert all(torch.equal(a, b) for a, b in zip(net.parameters(), copy.parameters(), strict=True))
 
 
+class Packed(nn.ReLU):
+    """Its state is no dictionary."""
+
+    def __getstate__(self) -> tuple[dict[str, Any], str]:  # type: ignore[override]
+        return dict(self.__dict__), "packed"
+
+    def __setstate__(self, state: tuple[dict[str, Any], str]) -> None:  # type: ignore[override]
+        super().__setstate__(state[0])
+        self.how = state[1]
+
+
+def test_a_module_whose_state_is_no_dictionary_is_copied() -> None:
+    twin = copied(nn.Sequential(Packed(), nn.ReLU()))
+    assert twin[0].how == "packed"
+    assert twin[0](torch.tensor([-1.0, 2.0])).tolist() == [0.0, 2.0]
+
+
 def test_numbers_that_the_code_keeps_outside_are_numbers_when_the_trace_has_ended() -> None:
     """As einops keeps what it made of a shape."""
 

@@ -75,6 +75,7 @@ class Net(nn.Module):
         self.norm, self.grouped = nn.BatchNorm2d(WIDTH), Grouped(4, WIDTH)
         self.written, self.strict, self.one = Written(4, WIDTH), Strict(4, WIDTH), nn.Parameter(torch.ones(1, 1, 1, 1))
         self.gamma = nn.Parameter(torch.rand(WIDTH) + 0.5)
+        self.turned = nn.Parameter(torch.rand(1, WIDTH, 1, 1) + 0.5)
         self.plain, self.quarter = nn.GroupNorm(2, WIDTH), nn.Conv2d(WIDTH, WIDTH, 1, groups=4)
         self.register_buffer("blur", torch.full((WIDTH, 1, 3, 3), 1 / 9))
         for dims in (1, 2, 3):
@@ -258,6 +259,7 @@ PINNED: dict[str, Code] = {
     "a weight's size": lambda m, x: x * m.last.weight.size(1),
     "a weight's numbers": lambda m, x: x / m.last.weight.numel(),
     "a bias's length": lambda m, x: x / len(m.first.bias),
+    "the length of what was worked out": lambda m, x: x * m.turned.exp() / m.turned.exp().shape[1],
     "the length of a parameter's view": lambda m, x: x * m.gamma.view(1, -1, 1, 1) / m.gamma.view(1, -1, 1, 1).shape[1],
 }
 

@@ -64,6 +64,11 @@ CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
     "keep without an optimizer": (lambda: keep_masked(NET, PLAN, None), InputError, "the optimizer is a NoneType"),
     "keep without a plan": (lambda: keep_masked(NET, None, SGD), PlanError, "the plan is a NoneType"),
     "keep nothing": (lambda: keep_masked(None, PLAN, SGD), ModelError, "not a NoneType"),
+    "a channel before the first": (
+        lambda: PrunePlan.from_keep(GRAPH, {"0": [-1, 3]}),
+        PlanError,
+        "the keep set of 0 holds -1, outside [0, 8)",
+    ),
     "no keep sets": (lambda: PrunePlan.from_keep(GRAPH, None), PlanError, "keep is a NoneType: give a dictionary"),
     "a list of layers": (lambda: PrunePlan.from_keep(GRAPH, ["0"]), PlanError, "keep is a list: give a dictionary"),
     "a network for a graph": (lambda: PrunePlan.from_keep(NET, {}), PlanError, "the graph is a Sequential"),
@@ -159,6 +164,10 @@ def test_what_is_handed_over_by_mistake(name: str) -> None:
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert all(torch.equal(old, new) for old, new in zip(before.values(), NET.state_dict().values(), strict=True))
+
+
+def test_an_empty_tensor_may_stand_beside_others() -> None:
+    given.check_inputs((X, torch.zeros(0, 4)))
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:

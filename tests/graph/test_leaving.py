@@ -258,3 +258,15 @@ def test_names_stay_where_an_identity_takes_the_place() -> None:
     assert placed(small, blocks, "1.2.one.conv") == "1.2.one.conv"
     assert placed(small, blocks, "1.1.one.conv") is None
     assert isinstance(small.get_submodule("3.chain.0"), nn.Identity)
+
+
+def test_a_block_that_was_an_identity_all_along_is_not_left_out() -> None:
+    class Passing(nn.Identity):
+        """Keeps its layers for later."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = Unit(3, 3), Unit(3, 3)
+
+    model = nn.Sequential(Passing(), Unit(3, 3))
+    assert left_out_of(model, copy.deepcopy(model)) == ()

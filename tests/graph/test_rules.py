@@ -910,6 +910,8 @@ class Held(nn.Module):
         lambda x: x.expand_as(torch.zeros(2, 4, 6, 6)),
         lambda x: x / len(x[0]),
         lambda x: x + x.new_tensor(x.detach()),
+        lambda x: x * x.new_tensor(x.detach()).mean(),
+        lambda x: x * x.new_tensor(data=x.detach()).mean(),
         lambda x: nn.functional.linear(x.permute(0, 2, 3, 1), torch.eye(4).double()).permute(0, 3, 1, 2),
     ],
 )

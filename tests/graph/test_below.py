@@ -1,0 +1,28 @@
+"""Operators that run where no call can be watched: those that see nothing of the input run as ever."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from seqprune import trace
+
+
+@torch.jit.script
+def halves() -> torch.Tensor:
+    return torch.full([1, 1, 1, 1], 0.5, dtype=torch.float64)
+
+
+def test_what_a_scripted_function_makes_of_nothing_is_as_it_says() -> None:
+    seen: list[torch.dtype] = []
+
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(halves().dtype)
+            return x * halves()
+
+    graph = trace(
+        nn.Sequential(nn.Conv2d(3, 4, 1), Scaled(), nn.Conv2d(4, 2, 1)).double(), torch.rand(1, 3, 4, 4).double()
+    )
+    assert graph.by_name["0"].free.all()
+    assert set(seen) == {torch.float64}

@@ -1,0 +1,58 @@
+"""Which module is named where a network fails, whatever failed and was caught before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from seqprune import trace
+from seqprune.errors import ModelError
+
+X = torch.zeros(1, 3, 4, 4)
+
+
+class Fails(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("too small")
+
+
+class Net(nn.Module):
+    """Two blocks that fail, one that does not, and code that calls them."""
+
+    def __init__(self, code: Callable[[Net, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.layer, self.one, self.two, self.fine = nn.Conv2d(3, 4, 1), Fails(), Fails(), nn.ReLU()
+        self.code = code
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.code(self, self.layer(x))
+
+
+def caught(module: nn.Module, x: torch.Tensor) -> RuntimeError:
+    try:
+        module(x)
+    except RuntimeError as error:
+        return error
+    raise AssertionError("it does not fail")
+
+
+def later(net: Net, x: torch.Tensor) -> torch.Tensor:
+    error = caught(net.one, x)
+    net.fine(x)
+    raise error
+
+
+def another(net: Net, x: torch.Tensor) -> torch.Tensor:
+    caught(net.one, x)
+    return net.two(x)
+
+
+@pytest.mark.parametrize(("code", "named"), [(later, "one"), (another, "two")])
+def test_the_module_whose_error_ends_the_pass_is_named(
+    code: Callable[[Net, torch.Tensor], torch.Tensor], named: str
+) -> None:
+    with pytest.raises(ModelError, match=f": {named} raised RuntimeError: too small"):
+        trace(Net(code), X)
