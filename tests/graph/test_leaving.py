@@ -192,6 +192,7 @@ def test_a_block_that_others_are_read_beside_is_left_out_exactly(together: nn.Mo
             assert placed(small, gone, f"{path}.0.conv") == (None if path in gone else there)
     whole: Any = compact(together, replace(PrunePlan((), graph.inputs), blocks=gone))
     assert [len(whole[at].m) + sum(path[:3] == f"{at}.m" for path in gone) for at in (2, 3)] == [3, 2]
+    assert all(whole[at].cv2.conv.in_channels == whole[at].cv2.conv.weight.shape[1] for at in (2, 3))
     with torch.no_grad():
         assert torch.allclose(whole(INPUT), without(together, gone)(INPUT), atol=1e-10)
 

@@ -143,6 +143,10 @@ WHOLE: dict[str, tuple[Code, str]] = {
         lambda m, x, given: [m.total.data.add_(1), x + m.total][1],
         "not zero once removed",
     ),
+    "a sum with a number that code writes, the same so far": (
+        lambda m, x, given: [m.total.fill_(0.0), x + m.total][1],
+        "not zero once removed",
+    ),
     "a row that is written": (lambda m, x, given: row_written(x), "setitem in the network: no rule"),
     "a constant to the power of channels": (
         lambda m, x, given: torch.pow(torch.full((1,), 2.0).double(), x),

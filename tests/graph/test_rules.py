@@ -955,6 +955,8 @@ def test_one_weight_read_in_two_ways_leaves_its_layer_whole() -> None:
         lambda x: x * x.shape[2:].numel(),
         lambda x: x / len(x),
         lambda x: x.relu().expand_as(x),
+        lambda x: x * torch.full((1,), 3.0).type_as(x),
+        lambda x: x * torch.full((1,), 3.0).to(x),
         lambda x: x * (x.pow(2).mean((2, 3), keepdim=True) + 0.1).pow(-0.5),
         lambda x: x.to(torch.result_type(x, X)) if x.type() == "torch.DoubleTensor" else x.flip(1),
     ],

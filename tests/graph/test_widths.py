@@ -810,6 +810,25 @@ def test_a_rule_of_ones_own() -> None:
     assert DIMS["doubled"] == range(4, 5)
 
 
+def test_a_rule_of_ones_own_is_given_arguments_by_their_names() -> None:
+    """Though one of them is called as torch calls the first."""
+
+    @operator
+    def blended(x: torch.Tensor, share: float, *, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        return x + share * input
+
+    @register_rule("blended", dims=4)
+    def rule(r: Any, out: torch.Tensor, x: torch.Tensor, share: float, *, input: torch.Tensor) -> Value:  # noqa: A002
+        r.tie(r.followed(x).known(), r.followed(input).known(), "blended")
+        return r.followed(x)
+
+    class Blends(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return blended(x, 2.0, input=x.relu())
+
+    assert exact(net(Blends()))[0].by_name["0"].free.all()
+
+
 def test_a_rule_of_ones_own_that_is_wrong_about_the_shape() -> None:
     @operator
     def paired(x: torch.Tensor) -> torch.Tensor:
