@@ -103,6 +103,18 @@ def test_a_layer_beside_a_parameter_of_many_dimensions_is_no_block() -> None:
     assert removable(nn.Sequential(Scaled(), Scaled()), (torch.rand(1, 4, 3, 3),)) == ()
 
 
+def test_a_block_that_returns_more_than_a_tensor_stays() -> None:
+    class Telling(Residual):
+        def forward(self, x: torch.Tensor) -> Any:
+            return super().forward(x), "told"
+
+    class Told(Residual):
+        def forward(self, x: Any) -> torch.Tensor:
+            return super().forward(x[0])
+
+    assert removable(nn.Sequential(Telling(3, 3), Told(3, 3)).double(), (INPUT,)) == ()
+
+
 def test_blocks_of_linear_layers_may_be_left_out() -> None:
     blocks = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)) for _ in range(2))
     assert removable(nn.Sequential(*blocks, nn.Linear(4, 2)), (torch.rand(2, 4),)) == ("0", "1")
@@ -259,6 +271,7 @@ def test_names_stay_where_an_identity_takes_the_place() -> None:
     assert placed(small, blocks, "1.2.one.conv") == "1.2.one.conv"
     assert placed(small, blocks, "1.1.one.conv") is None
     assert isinstance(small.get_submodule("3.chain.0"), nn.Identity)
+    assert placed(nn.Sequential(), ("3.chain.0",), "3.chain.1.one") == "3.chain.1.one"
 
 
 def test_a_block_that_was_an_identity_all_along_is_not_left_out() -> None:

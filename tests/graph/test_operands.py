@@ -100,6 +100,11 @@ def test_what_is_followed_is_free_and_exact(name: str) -> None:
     assert graph.folds == ()
 
 
+def test_ones_for_the_input_stand_beside_channels_as_they_are() -> None:
+    graph = exact(Net(lambda m, x, given: torch.cat([x, torch.ones_like(given)], 1), 7))
+    assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
+
+
 def row_written(x: torch.Tensor) -> torch.Tensor:
     y = x.clone()
     y[:, :, 0] = 1.0
@@ -133,6 +138,14 @@ WHOLE: dict[str, tuple[Code, str]] = {
         "held by one tensor that is used twice",
     ),
     "a parameter of rows and columns": (lambda m, x, given: x * m.square.view(-1, 1, 1), "no rule|parameter|constant"),
+    "a scale that a call names": (
+        lambda m, x, given: x * torch.relu(input=m.scale).view(-1, 1, 1),
+        "constant that has one entry per channel",
+    ),
+    "a scale to the power of what is none": (
+        lambda m, x, given: x * (m.scale ** torch.arange(4)).view(-1, 1, 1),
+        "constant that has one entry per channel",
+    ),
     "one entry of a scale": (lambda m, x, given: x * m.scale.view(-1, 1, 1) * m.scale[-1], "reads the parameter"),
     "a constant and what is none": (lambda m, x, given: constant(x) + varied(x), "not zero once removed"),
     "what is no constant and one": (lambda m, x, given: varied(x) + constant(x), "not zero once removed"),

@@ -1085,3 +1085,11 @@ def test_what_cannot_be_compared_is_refused() -> None:
         verify(Nothing(torch.relu), Nothing(torch.relu), X)
     with pytest.raises(ModelError, match="no tensor in the example inputs"):
         trace(Between(torch.relu), (Outputs(X),))
+
+
+def test_a_set_of_names_may_be_returned() -> None:
+    class Named(Between):
+        def forward(self, x: torch.Tensor) -> object:  # type: ignore[override]
+            return super().forward(x), {"a name"}
+
+    assert trace(Named(torch.relu), X).by_name["first"].free.all()
