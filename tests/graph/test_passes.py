@@ -18,7 +18,7 @@ from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
 from seqprune.graph.capture import _elsewhere
 from seqprune.graph.modes import uncompiled
-from seqprune.graph.remembered import Storages
+from seqprune.graph.remembered import Remembered, Storages
 from seqprune.graph.sizes import other_batches, other_sizes
 from seqprune.graph.values import Value
 from seqprune.testing.networks import random_plan, randomise
@@ -270,6 +270,18 @@ def test_of_memory_that_is_another_tensors_by_now_nothing_is_known() -> None:
     assert known.of(other) == []
     known.add(other, value)
     assert known.of(other) == [value]
+
+
+def test_of_a_tensor_that_has_the_name_of_another_nothing_is_known() -> None:
+    """The ``id`` of one that is gone is soon that of a new one."""
+    known: Remembered[int] = Remembered()
+    tensor = torch.zeros(1)
+    known.set(tensor, 1)
+    assert known.get(tensor) == 1
+    del tensor
+    assert known.alive() == []
+    others = [torch.zeros(1) for _ in range(99)]
+    assert [known.get(each) for each in others] == [None] * 99
 
 
 def test_hooks_on_gradients_do_not_stop_a_trace() -> None:

@@ -538,6 +538,16 @@ def test_the_widths_of_a_block_that_is_fused_for_deployment(widths_: tuple[int, 
     assert block.deploy().weight.shape == block.a[0].weight.shape
 
 
+def test_numbers_beside_those_that_are_known_follow_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = f"{Reparameterised.__module__}.{Reparameterised.__qualname__}"
+    monkeypatch.setitem(widths.WIDTH_ATTRIBUTES, kind, {"out_channels": ("a.0", 1)})
+    register_widths(Reparameterised, out_channels="a.0")
+    _, _, small = exact(net(Reparameterised(8, 12), 12))
+    block = small[2]
+    assert (block.in_channels, block.out_channels) == (block.a[0].in_channels, block.a[0].out_channels)
+    assert block.in_channels < 8
+
+
 class Renamed(Reparameterised):
     """The same, in words of its author."""
 
