@@ -219,7 +219,7 @@ class CallWatch(TorchFunctionMode):
             check_dims(name, tracked[0].dim())
             value = RULES[name](*args, **kwargs)
             found = value if isinstance(value, list) else [value]
-            _check_values(found, results if results else tracked[:1])
+            _check_values(found, results)
             r.computed_with(name, found, (args[2:], kwargs))
         except NoRule as why:
             r.barrier(name, (args, kwargs), str(why))

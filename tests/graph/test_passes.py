@@ -120,6 +120,8 @@ def test_whole_numbers_are_no_images() -> None:
     given = torch.zeros(5, 1, 20, 20, dtype=torch.int64), images(1)
     assert [tuple(made[1].shape) for made in other_sizes(given)][:2] == [(3, 3, 4, 4), (1, 3, 4, 4)]
     assert [len(made[0]) for made in other_sizes(given)][:2] == [5, 5]
+    rows = (torch.zeros(1, 4, 4, dtype=torch.int64),)
+    assert [tuple(made[0].shape) for made in other_sizes(rows)] == [(3, 4, 4)]
 
 
 def test_hooks_of_the_networks_own_run_in_a_trace_whatever_their_numbers() -> None:
