@@ -270,6 +270,20 @@ def test_pinned(name: str) -> None:
     assert not exact(Net(PINNED[name])).by_name["first"].free.any() or "transposed" in name
 
 
+def test_the_length_of_two_numbers() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1)
+            self.gamma = nn.Parameter(torch.rand(1, 2, 1, 1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            scale = self.gamma.exp()
+            return self.last(self.first(x) * scale / scale.shape[1])
+
+    assert not trace(Pair().double(), X).by_name["first"].free.any()
+
+
 def test_a_transposed_layers_number_of_channels() -> None:
     layer = exact(Net(lambda m, x: m.up(x) / m.up.out_channels)).by_name["up"]
     assert not layer.free.any()

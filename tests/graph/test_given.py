@@ -211,6 +211,16 @@ def test_inputs_up_to_the_most_are_made(monkeypatch: pytest.MonkeyPatch) -> None
         given.zeros(nn.Linear(2, 2), (((13,), "float32"),))
 
 
+def test_a_network_whose_first_parameter_is_whole_numbers_takes_what_it_took() -> None:
+    """Its inputs became whole numbers too, which no layer takes."""
+    net = network()
+    net.register_parameter("levels", nn.Parameter(torch.arange(4), requires_grad=False))
+    assert next(net.parameters()).dtype is torch.int64
+    plan = PrunePlan.from_keep(trace(net, X), {"0": [0, 2]})
+    assert given.zeros(net, plan.inputs)[0].dtype is torch.float32
+    verify(mask(net, plan), compact(net, plan), X)
+
+
 def test_two_hundred_images_are_no_endless_ones() -> None:
     model = nn.Linear(2, 2, device="meta")
     assert given.zeros(model, (((200, 3, 640, 640), "float32"),))[0].shape == (200, 3, 640, 640)

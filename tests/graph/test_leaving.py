@@ -209,6 +209,10 @@ def test_a_block_that_others_are_read_beside_is_left_out_exactly(together: nn.Mo
         assert torch.allclose(whole(INPUT), without(together, gone)(INPUT), atol=1e-10)
 
 
+def test_a_list_that_is_gone_with_what_reads_it_is_another_network(together: Any) -> None:
+    assert left_out_of(together, together[:2]) == ()
+
+
 @pytest.mark.usefixtures("together")
 def test_a_block_that_is_alone_in_such_a_list_may_leave_too() -> None:
     model = nn.Sequential(Unit(3, 6), Together(6, 8, Residual(4, 4))).double().eval()

@@ -79,6 +79,7 @@ FOLLOWED: dict[str, Code] = {
     "what is zero times what is not": lambda m, x, given: x.sigmoid() * x,
     "what is not zero times what is": lambda m, x, given: x * x.sigmoid(),
     "a number of its own, viewed": lambda m, x, given: x * m.portion.view(1, 1, 1) * m.portion[None],
+    "parts that a call names": lambda m, x, given: torch.stack(tensors=[x, x.relu()], dim=0).sum(0),
     "the first power": lambda m, x, given: x**1,
     "a root": lambda m, x, given: x.abs() ** 0.5,
     "a linear layer without a bias": lambda m, x, given: image(F.linear(tokens(x), m.mixed.weight)),
@@ -103,6 +104,11 @@ def test_what_is_followed_is_free_and_exact(name: str) -> None:
 def test_ones_for_the_input_stand_beside_channels_as_they_are() -> None:
     graph = exact(Net(lambda m, x, given: torch.cat([x, torch.ones_like(given)], 1), 7))
     assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
+
+
+def test_a_barrier_is_told_once_whatever_is_done_with_what_it_lost() -> None:
+    graph = trace(Net(lambda m, x, given: x * x.mean().sqrt().exp()), X)
+    assert [each.op for each in graph.barriers] == ["mean", "mul"]
 
 
 def row_written(x: torch.Tensor) -> torch.Tensor:

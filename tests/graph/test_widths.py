@@ -162,6 +162,33 @@ def test_a_number_beside_a_list_that_a_rule_knows_of_follows_its_layer() -> None
     assert small[2].width == sum(small[2].dims) == small[2].wide.out_channels == 4
 
 
+def test_a_list_that_a_rule_knows_of_is_not_named_beside_a_layer(caplog: pytest.LogCaptureFixture) -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dims = [3, 5]
+            self.part = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            one, other = split_sizes(x, self.dims, "dims")
+            return torch.cat([self.part(one), other], 1)
+
+    with caplog.at_level(logging.INFO, "seqprune"):
+        _, _, small = exact(net(Cut()))
+    assert small[2].dims[0] == small[2].part.in_channels < 3
+    assert caplog.records == []
+
+
+def test_what_a_number_may_mean_is_told_from_the_least_on() -> None:
+    model = net(Reparameterised(10, 10, width=10), 10)
+    model[0] = nn.Conv2d(3, 10, 3, padding=1).double()
+    graph = trace(model, X)
+    gone = np.isin(np.arange(graph.group_count), [*graph.by_name["0"].groups[9:], *graph.by_name["2.a.0"].groups[2:]])
+    assert [(each.attribute, each.after) for each in repeated(model, graph, gone)] == [
+        *(("in_channels", (9,)), ("out_channels", (2,)), ("width", (2, 9)))
+    ]
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_a_number_repeats_the_width_of_a_layer_no_more_than_two_modules_down(depth: int) -> None:
     class Nested(nn.Module):
@@ -447,15 +474,24 @@ def test_code_that_takes_no_counts_runs_with_plain_numbers() -> None:
     assert small[2][1].width == small[2][1].blur.shape[0] < 8
 
 
+class Chunks(nn.Module):
+    """Its code takes no count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat(x.chunk(self.parts, 1), 1)
+
+
+@pytest.mark.parametrize(("modules", "followed"), [(3, True), (4, False)])
+def test_up_to_three_such_modules_are_found_one_by_one(modules: int, followed: bool) -> None:
+    graph = trace(net(nn.Sequential(*(Chunks() for _ in range(modules)), Kernel())), X)
+    assert bool(graph.by_name["0"].free.all()) is followed
+
+
 def test_more_such_modules_than_are_tried_one_by_one() -> None:
-    class Chunks(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.parts = 2
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.cat(x.chunk(self.parts, 1), 1)
-
     graph, _, _ = exact(net(nn.Sequential(*(Chunks() for _ in range(6)))))
     assert graph.by_name["0"].free.all()
     assert graph.unread == ()
