@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from seqprune import trace
+from seqprune.errors import ModelError
 
 
 @torch.jit.script
@@ -26,3 +28,18 @@ def test_what_a_scripted_function_makes_of_nothing_is_as_it_says() -> None:
     )
     assert graph.by_name["0"].free.all()
     assert set(seen) == {torch.float64}
+
+
+@torch.jit.script
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+def test_what_cannot_be_watched_is_said_before_what_comes_after_it() -> None:
+    class Twice(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = doubled(x)
+            return y if x.sum().item() > 0 else x
+
+    with pytest.raises(ModelError, match="where no call can be watched"):
+        trace(nn.Sequential(nn.Conv2d(3, 4, 1), Twice()), torch.rand(1, 3, 4, 4))

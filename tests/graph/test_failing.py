@@ -56,3 +56,21 @@ def test_the_module_whose_error_ends_the_pass_is_named(
 ) -> None:
     with pytest.raises(ModelError, match=f": {named} raised RuntimeError: too small"):
         trace(Net(code), X)
+
+
+def test_a_layer_that_gets_too_many_of_channels_that_are_not_followed() -> None:
+    net = Net(lambda net, x: net.narrow(nn.Parameter(x)))
+    net.narrow = nn.Conv2d(2, 2, 1)
+    with pytest.raises(ModelError, match="narrow takes 2 channels, but 4 reach it: the model was pruned by halves"):
+        trace(net, X)
+
+
+def test_a_hook_of_the_network_that_fails_before_it_starts(recwarn: pytest.WarningsRecorder) -> None:
+    def fail(_module: nn.Module, _given: object) -> None:
+        raise KeyError("no such size")
+
+    net = nn.Sequential(nn.Conv2d(3, 4, 1))
+    net.register_forward_pre_hook(fail)
+    with pytest.raises(ModelError, match=": the network raised KeyError"):
+        trace(net, X)
+    assert [str(each.message) for each in recwarn] == []

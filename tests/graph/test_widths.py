@@ -491,8 +491,14 @@ def test_up_to_three_such_modules_are_found_one_by_one(modules: int, followed: b
     assert bool(graph.by_name["0"].free.all()) is followed
 
 
+class Viewing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(x.shape[0], x.shape[1], -1).view(x.shape)
+
+
 def test_more_such_modules_than_are_tried_one_by_one() -> None:
-    graph, _, _ = exact(net(nn.Sequential(*(Chunks() for _ in range(6)))))
+    """Sizes of tensors are counts as ever."""
+    graph, _, _ = exact(net(nn.Sequential(*(Chunks() for _ in range(6)), Viewing())))
     assert graph.by_name["0"].free.all()
     assert graph.unread == ()
 
