@@ -394,7 +394,8 @@ class Anew(nn.Conv2d):
     """Copies itself by making another."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Anew:
-        copy = Anew(self.in_channels, self.out_channels, self.kernel_size).to(self.weight)  # type: ignore[arg-type]
+        size: Any = self.kernel_size
+        copy = Anew(self.in_channels, self.out_channels, size, dtype=self.weight.dtype)
         copy.load_state_dict(self.state_dict())
         return copy.train(self.training)
 
@@ -405,6 +406,12 @@ def test_a_module_that_copies_itself_in_its_own_way_is_cut() -> None:
     assert compact(model, PrunePlan.from_keep(graph, {"0": [1, 4]}), graph)[0].weight.shape == (2, 3, 1, 1)
     model[0].weight.requires_grad_(False)
     assert [p.requires_grad for p in copied(model).parameters()] == [False, True, True, True]
+
+
+def test_a_module_that_copies_itself_beside_what_keeps_an_activation() -> None:
+    model = nn.Sequential(Anew(3, 8, 1).double())
+    model.seen = model(X)
+    assert copied(model)[0].weight.dtype is torch.float64
 
 
 def test_a_scriptmodule_may_be_called_by_names() -> None:

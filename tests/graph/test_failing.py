@@ -65,6 +65,16 @@ def test_a_layer_that_gets_too_many_of_channels_that_are_not_followed() -> None:
         trace(net, X)
 
 
+def test_a_view_that_fails_is_caught_by_the_network_as_ever() -> None:
+    def tries(net: Net, x: torch.Tensor) -> torch.Tensor:
+        try:
+            return x.view(7)
+        except RuntimeError:
+            return x
+
+    assert [each.reason for each in trace(Net(tries), X).barriers] == ["it fails, with RuntimeError"]
+
+
 def test_a_hook_of_the_network_that_fails_before_it_starts(recwarn: pytest.WarningsRecorder) -> None:
     def fail(_module: nn.Module, _given: object) -> None:
         raise KeyError("no such size")

@@ -166,6 +166,13 @@ def test_what_is_handed_over_by_mistake(name: str) -> None:
     assert all(torch.equal(old, new) for old, new in zip(before.values(), NET.state_dict().values(), strict=True))
 
 
+def test_a_channel_with_any_weight_is_active() -> None:
+    layer = nn.Linear(3, 4)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 2, 3], [4, 5, 6]]))
+    assert count_active_channels(layer) == 3
+
+
 def test_an_empty_tensor_may_stand_beside_others() -> None:
     given.check_inputs((X, torch.zeros(0, 4)))
 

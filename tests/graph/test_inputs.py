@@ -83,6 +83,10 @@ def test_a_gate_of_the_input_alone(name: str) -> None:
     free(lambda m, x: m.two(m.one(x) / (GATES[name](x) + 2)), images(), 2, 3, 6, 5)
 
 
+def test_a_gate_of_rows_alone() -> None:
+    free(lambda m, x: m.two(m.one(x) * x[:, :1]), tokens(), 4, 3)
+
+
 JOINED: dict[str, Code] = {
     "as many channels": lambda m, x: m.two(m.one(x) * x[:, :1].expand(-1, 8, -1, -1).sort(1)[0]),
     "a number for each": lambda m, x: m.two(m.one(x) * (torch.linspace(0, 1, 8)[:, None, None] * x[:, :1].exp2())),

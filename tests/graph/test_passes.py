@@ -299,6 +299,12 @@ def test_hooks_on_gradients_do_not_stop_a_trace() -> None:
     assert graph.by_name["first"].free.all()
 
 
+def test_code_that_keeps_gradients_of_its_own() -> None:
+    graph = trace(Net(lambda m, x: x.detach().requires_grad_() * 2), images())
+    assert graph.notes == ("1 modules with parameters never ran: beside",)
+    assert graph.by_name["first"].free.all()
+
+
 def test_code_under_vmap_is_refused_for_what_it_is() -> None:
     """The line blamed the weights and the input: ``Cannot access storage of BatchedTensorImpl``."""
     model = Net(lambda m, x: torch.vmap(lambda image: m.beside(image[None])[0])(x))
@@ -355,6 +361,15 @@ def test_training_code_that_takes_plain_numbers_alone_gets_them() -> None:
         return x * len(json.dumps([m.beside.in_channels])) if m.training else x
 
     assert not [note for note in trace(Net(code), images()).notes if "training" in note]
+
+
+def test_training_code_that_takes_plain_numbers_gets_gradients_too() -> None:
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        if m.training and json.dumps([m.beside.in_channels]) and torch.is_grad_enabled():
+            m.kept = m.beside(x)
+        return x
+
+    assert trace(Net(code), images()).notes == ()
 
 
 def test_other_calls_of_one_operator_in_one_module_add_other_numbers() -> None:
