@@ -270,18 +270,28 @@ def test_pinned(name: str) -> None:
     assert not exact(Net(PINNED[name])).by_name["first"].free.any() or "transposed" in name
 
 
-def test_the_length_of_two_numbers() -> None:
-    class Pair(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.last = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1)
-            self.gamma = nn.Parameter(torch.rand(1, 2, 1, 1))
+class Pair(nn.Module):
+    """Two channels, a scale of them and a layer with as many groups."""
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            scale = self.gamma.exp()
-            return self.last(self.first(x) * scale / scale.shape[1])
+    def __init__(self, code: Code) -> None:
+        super().__init__()
+        self.first, self.deep, self.last = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1, groups=2), nn.Conv2d(2, 2, 1)
+        self.gamma, self.code = nn.Parameter(torch.rand(1, 2, 1, 1)), code
 
-    assert not trace(Pair().double(), X).by_name["first"].free.any()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.code(self, self.deep(self.first(x))))
+
+
+@pytest.mark.parametrize(
+    ("code", "free"),
+    [
+        (lambda m, x: x * m.gamma.exp(), True),
+        (lambda m, x: x * m.gamma.exp() / m.gamma.exp().shape[1], False),
+        (lambda m, x: x / m.deep.groups, False),
+    ],
+)
+def test_a_number_of_two_channels_is_one_too(code: Code, free: bool) -> None:
+    assert bool(trace(Pair(code).double(), X).by_name["first"].free.all()) is free
 
 
 def test_a_transposed_layers_number_of_channels() -> None:

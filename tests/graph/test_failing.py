@@ -65,6 +65,15 @@ def test_a_layer_that_gets_too_many_of_channels_that_are_not_followed() -> None:
         trace(net, X)
 
 
+def test_a_layer_that_gets_too_many_channels_of_a_constant() -> None:
+    class Fixed(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(torch.zeros(1, 5, 4, 4)) + x
+
+    with pytest.raises(ModelError, match="0 takes 3 channels, but 5 reach it: the model was pruned"):
+        trace(Fixed(nn.Conv2d(3, 3, 1)), X)
+
+
 def test_a_view_that_fails_is_caught_by_the_network_as_ever() -> None:
     def tries(net: Net, x: torch.Tensor) -> torch.Tensor:
         try:

@@ -128,6 +128,7 @@ CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
     "beyond all numbers": (lambda: compact(NET, of_inputs([9999999] * 8)), PlanError, "the plan is for inputs of"),
     "a layer that there is not": (lambda: GRAPH.coupled("1"), PlanError, "the model has no layer 1"),
     "no layer": (lambda: GRAPH.bundles(None), PlanError, "the model has no layer None"),
+    "a list of one layer": (lambda: GRAPH.bundles(["0"]), PlanError, "the model has no layer ['0']"),
     "made legal without truth": (lambda: legal(removed=[1]), PlanError, "removed is a list of [1]: give an array"),
     "made legal by the truth of two": (lambda: legal(removed=np.zeros(2, bool)), PlanError, "a ndarray of [2]: give"),
     "made legal by texts": (lambda: legal(scores="a"), PlanError, "scores is a str of []: give an array of"),

@@ -213,6 +213,12 @@ def test_a_list_that_is_gone_with_what_reads_it_is_another_network(together: Any
     assert left_out_of(together, together[:2]) == ()
 
 
+def test_another_list_beside_such_a_one_is_no_shorter_one(together: Any) -> None:
+    other = copy.deepcopy(together)
+    together[2].beside, other[2].beside = nn.ModuleList([Residual(4, 4)]), nn.ModuleList()
+    assert left_out_of(together, other) == ()
+
+
 @pytest.mark.usefixtures("together")
 def test_a_block_that_is_alone_in_such_a_list_may_leave_too() -> None:
     model = nn.Sequential(Unit(3, 6), Together(6, 8, Residual(4, 4))).double().eval()

@@ -156,6 +156,10 @@ WHOLE: dict[str, tuple[Code, str]] = {
         lambda m, x, given: x * torch.mul(m.scale, other=m.portion).view(-1, 1, 1),
         "constant that has one entry per channel",
     ),
+    "a constant times a scale": (
+        lambda m, x, given: x * (torch.arange(4) * m.scale).view(-1, 1, 1),
+        "constant that has one entry per channel",
+    ),
     "one entry of a scale": (lambda m, x, given: x * m.scale.view(-1, 1, 1) * m.scale[-1], "reads the parameter"),
     "a constant and what is none": (lambda m, x, given: constant(x) + varied(x), "not zero once removed"),
     "what is no constant and one": (lambda m, x, given: varied(x) + constant(x), "not zero once removed"),
@@ -374,6 +378,8 @@ def test_what_is_written_where_the_code_says(code: Callable[[torch.Tensor], torc
 @pytest.mark.parametrize(("shape", "right"), [((2, 3), True), ((2, 4), False), ((3,), False), ((3, 2), False)])
 def test_what_a_rule_says_is_held_against_what_there_is(shape: tuple[int, ...], right: bool) -> None:
     assert not OPAQUE.fixed
+    with pytest.raises(NoRule, match="lost at an earlier barrier"):
+        OPAQUE.known()
     _check_values([OPAQUE], [torch.zeros(shape)])
     with nullcontext() if right else pytest.raises(NoRule, match="leaves another number of channels"):
         _check_values([Value(np.arange(3), 1)], [torch.zeros(shape)])

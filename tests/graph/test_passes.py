@@ -54,6 +54,7 @@ def pruned(model: nn.Module, x: torch.Tensor, graph: ChannelGraph) -> tuple[nn.M
 
 BRANCHES: dict[str, tuple[Code, torch.Tensor]] = {
     "larger images": (lambda m, x: m.beside(x) if x.shape[3] >= 64 else x, images(1, 64)),
+    "larger images in inference": (lambda m, x: x if m.training or x.shape[3] < 64 else m.beside(x), images(1, 64)),
     "smaller images": (lambda m, x: m.beside(x) if x.shape[2] <= 4 else x, images(1, 4)),
     "odd sides": (lambda m, x: m.beside(x) if x.shape[2] % 2 else x, images(1, 17)),
     "a larger batch": (lambda m, x: m.beside(x) if len(x) > 3 else x, images(4)),
@@ -184,6 +185,22 @@ def test_a_number_that_hangs_on_the_input_is_no_constant(name: str, batch: int) 
     layer = trace(model, images(batch)).by_name["first"]
     assert not layer.free.any()
     assert "adds another number" in layer.reason
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        lambda m, x: x.clamp(0, x.shape[2]),
+        lambda m, x: x * (F.avg_pool2d(x.sigmoid(), 3, 1, 1) * (x.shape[2] / 8)),
+    ],
+    ids=["a limit", "a factor of what is no constant"],
+)
+def test_a_number_that_hangs_on_the_input_keeps_zero(code: Code) -> None:
+    model = Net(code)
+    graph = trace(model, images())
+    assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
+    masked, small = pruned(model, images(), graph)
+    torch.testing.assert_close(small(images(2, 3)), masked(images(2, 3)))
 
 
 def test_a_number_that_is_always_the_same_is_a_constant() -> None:
