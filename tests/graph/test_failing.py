@@ -74,14 +74,20 @@ def test_a_layer_that_gets_too_many_channels_of_a_constant() -> None:
         trace(Fixed(nn.Conv2d(3, 3, 1)), X)
 
 
-def test_a_view_that_fails_is_caught_by_the_network_as_ever() -> None:
-    def tries(net: Net, x: torch.Tensor) -> torch.Tensor:
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [(lambda x: x.view(7), RuntimeError), (lambda x: nn.functional.conv2d(x, None), TypeError)],  # type: ignore[arg-type]
+)
+def test_a_call_that_fails_is_caught_by_the_network_as_ever(
+    call: Callable[[torch.Tensor], torch.Tensor], error: type[Exception]
+) -> None:
+    def tries(_net: Net, x: torch.Tensor) -> torch.Tensor:
         try:
-            return x.view(7)
-        except RuntimeError:
+            return call(x)
+        except error:
             return x
 
-    assert [each.reason for each in trace(Net(tries), X).barriers] == ["it fails, with RuntimeError"]
+    assert [each.reason for each in trace(Net(tries), X).barriers] == [f"it fails, with {error.__name__}"]
 
 
 def test_a_hook_of_the_network_that_fails_before_it_starts(recwarn: pytest.WarningsRecorder) -> None:

@@ -160,6 +160,10 @@ WHOLE: dict[str, tuple[Code, str]] = {
         lambda m, x, given: x * (torch.arange(4) * m.scale).view(-1, 1, 1),
         "constant that has one entry per channel",
     ),
+    "a scale of channels times the same of rows": (
+        lambda m, x, given: x[:, :, :4, :4] * (m.scale.view(-1, 1, 1) * m.scale.view(1, -1, 1)),
+        "constant that has one entry per channel",
+    ),
     "one entry of a scale": (lambda m, x, given: x * m.scale.view(-1, 1, 1) * m.scale[-1], "reads the parameter"),
     "a constant and what is none": (lambda m, x, given: constant(x) + varied(x), "not zero once removed"),
     "what is no constant and one": (lambda m, x, given: varied(x) + constant(x), "not zero once removed"),
