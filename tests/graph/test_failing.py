@@ -74,20 +74,14 @@ def test_a_layer_that_gets_too_many_channels_of_a_constant() -> None:
         trace(Fixed(nn.Conv2d(3, 3, 1)), X)
 
 
-@pytest.mark.parametrize(
-    ("call", "error"),
-    [(lambda x: x.view(7), RuntimeError), (lambda x: nn.functional.conv2d(x, None), TypeError)],  # type: ignore[arg-type]
-)
-def test_a_call_that_fails_is_caught_by_the_network_as_ever(
-    call: Callable[[torch.Tensor], torch.Tensor], error: type[Exception]
-) -> None:
+def test_a_view_that_fails_is_caught_by_the_network_as_ever() -> None:
     def tries(_net: Net, x: torch.Tensor) -> torch.Tensor:
         try:
-            return call(x)
-        except error:
+            return x.view(7)
+        except RuntimeError:
             return x
 
-    assert [each.reason for each in trace(Net(tries), X).barriers] == [f"it fails, with {error.__name__}"]
+    assert [each.reason for each in trace(Net(tries), X).barriers] == ["it fails, with RuntimeError"]
 
 
 def test_a_hook_of_the_network_that_fails_before_it_starts(recwarn: pytest.WarningsRecorder) -> None:
