@@ -284,6 +284,11 @@ def test_names_stay_where_an_identity_takes_the_place() -> None:
     assert placed(nn.Sequential(), ("3.chain.0",), "3.chain.1.one") == "3.chain.1.one"
 
 
+def test_blocks_behind_one_that_holds_others_are_found_too() -> None:
+    gone = ("2", "3.chain.0")
+    assert left_out_of(network(), left_out(network(), gone)) == gone
+
+
 def test_a_block_that_was_an_identity_all_along_is_not_left_out() -> None:
     class Passing(nn.Identity):
         """Keeps its layers for later."""

@@ -164,6 +164,10 @@ WHOLE: dict[str, tuple[Code, str]] = {
         lambda m, x, given: x[:, :, :4, :4] * (m.scale.view(-1, 1, 1) * m.scale.view(1, -1, 1)),
         "constant that has one entry per channel",
     ),
+    "the greater of channels and what was worked out": (
+        lambda m, x, given: torch.maximum(x, m.scale.relu().view(-1, 1, 1)),
+        "maximum in the network reads the parameter",
+    ),
     "one entry of a scale": (lambda m, x, given: x * m.scale.view(-1, 1, 1) * m.scale[-1], "reads the parameter"),
     "a constant and what is none": (lambda m, x, given: constant(x) + varied(x), "not zero once removed"),
     "what is no constant and one": (lambda m, x, given: varied(x) + constant(x), "not zero once removed"),
