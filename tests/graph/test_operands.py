@@ -111,6 +111,16 @@ def test_a_barrier_is_told_once_whatever_is_done_with_what_it_lost() -> None:
     assert [each.op for each in graph.barriers] == ["mean", "mul"]
 
 
+def test_a_parameter_that_is_returned_keeps_its_shape() -> None:
+    class Tells(Net):
+        def forward(self, x: torch.Tensor) -> Any:
+            return super().forward(x), self.scale
+
+    layer = trace(Tells(lambda m, x, given: x * m.scale.view(-1, 1, 1)), X).by_name["first"]
+    assert not layer.free.any()
+    assert layer.reason == "what it returns in the network reads the parameter"
+
+
 def row_written(x: torch.Tensor) -> torch.Tensor:
     y = x.clone()
     y[:, :, 0] = 1.0
