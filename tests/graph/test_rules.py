@@ -20,7 +20,7 @@ from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
 from seqprune.graph.names import op_name
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.rules.table import check_dims
+from seqprune.graph.rules.table import DIMS, check_dims
 from seqprune.graph.standins.operators import attend_heads
 from seqprune.graph.values import NoRule
 from seqprune.testing.networks import randomise
@@ -344,9 +344,12 @@ def test_what_cannot_be_followed_is_pinned_with_its_reason(
 
 @pytest.mark.parametrize(
     ("operator", "dims", "known"),
-    [("conv2d", 3, "of 4 its"), ("interpolate", 6, "of 3 to 5 its"), ("upsample_nearest", 3, "of 4 to 5 its")],
+    [("conv2d", 3, "of 4 its"), ("mine", 6, "of 3 to 5 its")],
 )
-def test_on_how_many_dimensions_an_operator_is_known_is_said(operator: str, dims: int, known: str) -> None:
+def test_on_how_many_dimensions_an_operator_is_known_is_said(
+    operator: str, dims: int, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DIMS, "mine", range(3, 6))
     with pytest.raises(NoRule, match=f"^runs on a tensor of {dims} dimensions, {known} channels are known$"):
         check_dims(operator, dims)
 
