@@ -230,6 +230,9 @@ PINNED: dict[str, Code] = {
     "branch": lambda m, x: x if x.shape[1] > 4 else -x,
     "equality": lambda m, x: x if x.shape[1] == 8 else -x,
     "other layer of another width": lambda m, x: -x if x.shape[1] == m.squeeze[0].out_features else x,
+    "a layer of another width that runs": lambda m, x: (
+        squeezed(m, x) * (-1 if x.shape[1] == m.squeeze[0].out_features else 1)
+    ),
     "copied": lambda m, x: x * copy.copy(x.shape[1]) * copy.deepcopy(x.shape[1]),
     "sum of sizes": lambda m, x: x * sum(x.shape),
     "sizes added": lambda m, x: x * ((1, *x.shape) + x.shape)[2],

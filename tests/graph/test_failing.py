@@ -59,7 +59,12 @@ def test_the_module_whose_error_ends_the_pass_is_named(
 
 
 def test_a_layer_that_gets_too_many_of_channels_that_are_not_followed() -> None:
-    net = Net(lambda net, x: net.narrow(nn.Parameter(x)))
+    def code(net: Net, x: torch.Tensor) -> torch.Tensor:
+        other = nn.Parameter(x)
+        other.relu()
+        return net.narrow(other)
+
+    net = Net(code)
     net.narrow = nn.Conv2d(2, 2, 1)
     with pytest.raises(ModelError, match="narrow takes 2 channels, but 4 reach it: the model was pruned by halves"):
         trace(net, X)

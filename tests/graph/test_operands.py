@@ -104,6 +104,18 @@ def test_what_is_followed_is_free_and_exact(name: str) -> None:
 def test_ones_for_the_input_stand_beside_channels_as_they_are() -> None:
     graph = exact(Net(lambda m, x, given: torch.cat([x, torch.ones_like(given)], 1), 7))
     assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
+    assert graph.folds == ()
+
+
+def test_a_constant_viewed_by_a_number_changes_nothing_for_other_numbers() -> None:
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        y = m.twin(given)
+        scale = torch.ones(4).double().view(1, x.shape[1], 1, 1)
+        return x * scale + y.view(len(y), y.shape[1], -1).view(y.shape).sum(1, keepdim=True)
+
+    graph = exact(Net(code))
+    assert not graph.by_name["first"].free.any()
+    assert graph.by_name["twin"].free.all(), graph.by_name["twin"].reason
 
 
 def test_a_barrier_is_told_once_whatever_is_done_with_what_it_lost() -> None:

@@ -590,6 +590,14 @@ def test_numbers_beside_those_that_are_known_follow_too(monkeypatch: pytest.Monk
     assert block.in_channels < 8
 
 
+def test_what_is_stated_follows_whatever_it_is_called() -> None:
+    register_widths(Reparameterised, total="a.0", half=("a.0", 2))
+    model = net(Reparameterised(8, 12, total=12, half=6), 12)
+    graph = trace(model, X)
+    block: Any = compact(model, PrunePlan.from_keep(graph, {"2.a.0": [0, 1, 2, 3]}), graph)[2]
+    assert (block.total, block.half) == (4, 2)
+
+
 class Renamed(Reparameterised):
     """The same, in words of its author."""
 
@@ -627,6 +635,13 @@ def test_a_norm_before_a_layer_is_no_layer_that_makes_channels() -> None:
             return super().forward(self.norm(x))
 
     model = net(Before())
+    graph = trace(model, X)
+    block: Any = compact(model, PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2, 3, 4]}), graph)[2]
+    assert (block.in_channels, block.out_channels) == (3, 5)
+
+
+def test_slopes_before_a_layer_are_no_layer_either() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.PReLU(8), Reparameterised(8, 12), nn.Conv2d(12, 2, 1)).double().eval()
     graph = trace(model, X)
     block: Any = compact(model, PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2, 3, 4]}), graph)[2]
     assert (block.in_channels, block.out_channels) == (3, 5)
