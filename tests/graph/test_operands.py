@@ -35,7 +35,7 @@ class Net(nn.Module):
         self.first, self.other, self.twin = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 2, 1), nn.Conv2d(3, 4, 1)
         self.last = last or nn.Conv2d(reads, 2, 1)
         self.scale, self.square = nn.Parameter(torch.rand(4) + 0.5), nn.Parameter(torch.rand(2, 2) + 0.5)
-        self.mixed = nn.Linear(4, 4)
+        self.pair, self.mixed = nn.Parameter(torch.rand(2) + 0.5), nn.Linear(4, 4)
         self.grouped = nn.Conv2d(4, 4, 1, groups=2)
         self.transposed = nn.ConvTranspose2d(4, 4, 1, groups=2)
         self.code = code
@@ -105,6 +105,16 @@ def test_ones_for_the_input_stand_beside_channels_as_they_are() -> None:
     graph = exact(Net(lambda m, x, given: torch.cat([x, torch.ones_like(given)], 1), 7))
     assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
     assert graph.folds == ()
+
+
+def test_a_scale_of_two_channels_and_of_two_columns_keeps_both() -> None:
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        y = m.other(given) * m.pair.view(-1, 1, 1)
+        return x[..., :2] * m.pair + y.sum(1, keepdim=True)[..., :2]
+
+    layer = exact(Net(code)).by_name["other"]
+    assert not layer.free.any()
+    assert layer.reason == "what combines it with channels in the network reads the parameter"
 
 
 def test_a_constant_viewed_by_a_number_changes_nothing_for_other_numbers() -> None:
