@@ -204,6 +204,7 @@ WHOLE: dict[str, tuple[Code, str]] = {
         lambda m, x, given: torch.add(x, x, out=torch.empty_like(given[:, :1].expand(-1, 4, -1, -1))),
         "add in the network: no rule for this operator",
     ),
+    "divided by what may be zero": (lambda m, x, given: x / x.relu(), "divides by channels that may be zero"),
     "one entry of a scale": (lambda m, x, given: x * m.scale.view(-1, 1, 1) * m.scale[-1], "reads the parameter"),
     "a constant and what is none": (lambda m, x, given: constant(x) + varied(x), "not zero once removed"),
     "what is no constant and one": (lambda m, x, given: varied(x) + constant(x), "not zero once removed"),
