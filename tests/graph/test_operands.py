@@ -205,6 +205,10 @@ WHOLE: dict[str, tuple[Code, str]] = {
         "add in the network: no rule for this operator",
     ),
     "divided by what may be zero": (lambda m, x, given: x / x.relu(), "divides by channels that may be zero"),
+    "divided by a number that an activation made zero": (
+        lambda m, x, given: x / (x - 1.0).relu(),
+        "divides by channels that may be zero",
+    ),
     "one entry of a scale": (lambda m, x, given: x * m.scale.view(-1, 1, 1) * m.scale[-1], "reads the parameter"),
     "a constant and what is none": (lambda m, x, given: constant(x) + varied(x), "not zero once removed"),
     "what is no constant and one": (lambda m, x, given: varied(x) + constant(x), "not zero once removed"),
