@@ -190,7 +190,7 @@ class Giving:
     def back(self, section: int, target: int) -> None:
         """The best removed groups of a section, until ``target`` of its channels, or all, stay."""
         start, end = self.sections.ends[section], self.sections.ends[section + 1]
-        wanted = min(target, int(end - start)) - int(self.kept[section])
+        wanted = target - int(self.kept[section])
         if wanted <= 0:
             return
         groups = self.best[start:end]

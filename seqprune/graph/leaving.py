@@ -48,16 +48,10 @@ def removable(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[str, 
     def look(path: str, given: tuple[object, ...], named: Mapping[str, object], output: object) -> None:
         calls.setdefault(path, []).append((given[0] if len(given) == 1 and not named else None, output))
 
-    handles = [
+    for path, module in elements.items():  # of a copy, whose hooks go with it
         module.register_forward_hook(lambda _module, *seen, path=path: look(path, *seen), with_kwargs=True)
-        for path, module in elements.items()
-    ]
-    try:
-        with inference(model):
-            model(*cloned(inputs))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with inference(model):
+        model(*cloned(inputs))
     return tuple(path for path in elements if _keeps_shape(calls.get(path, [])) and _follows(model, path, calls))
 
 

@@ -34,7 +34,7 @@ def put(module: nn.Module, attribute: str, number: Any) -> None:
         return
     held, key = vars(module)[name], literal_eval(place)
     pairs = list(held.items()) if type(held) is dict else list(enumerate(held))
-    changed = {at: number if at == key and type(at) is type(key) else one for at, one in pairs}
+    changed = {at: number if at == key else one for at, one in pairs}
     module.__dict__[name] = changed if type(held) is dict else type(held)(changed.values())
 
 

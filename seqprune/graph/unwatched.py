@@ -72,5 +72,5 @@ def wrap_scripted(model: nn.Module) -> None:
     for name, child in model._modules.items():
         if isinstance(child, torch.jit.ScriptModule):
             model._modules[name] = Scripted(child)
-        elif child is not None and not isinstance(child, Scripted):
+        elif child is not None:
             wrap_scripted(child)

@@ -97,7 +97,7 @@ class CallWatch(TorchFunctionMode):
         except ANY_FAILURE as error:
             # Code that catches it does otherwise, as it may not where the call gets fewer channels.
             self.recorder.barrier(name, given, f"it fails, with {type(error).__name__}")
-            if isinstance(error, RuntimeError) and name in ("conv2d", "linear"):
+            if name in ("conv2d", "linear"):
                 self.recorder.misfit = error, _why_no_fit(self.recorder, name, args, kwargs)
             raise
         finally:
@@ -219,7 +219,7 @@ class CallWatch(TorchFunctionMode):
             check_dims(name, tracked[0].dim())
             value = RULES[name](*args, **kwargs)
             found = value if isinstance(value, list) else [value]
-            _check_values(found, results if results else tracked[:1])
+            _check_values(found, results)
             r.computed_with(name, found, (args[2:], kwargs))
         except NoRule as why:
             r.barrier(name, (args, kwargs), str(why))

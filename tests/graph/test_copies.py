@@ -394,7 +394,8 @@ class Anew(nn.Conv2d):
     """Copies itself by making another."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Anew:
-        copy = Anew(self.in_channels, self.out_channels, self.kernel_size).to(self.weight)  # type: ignore[arg-type]
+        size: Any = self.kernel_size
+        copy = Anew(self.in_channels, self.out_channels, size, dtype=self.weight.dtype)
         copy.load_state_dict(self.state_dict())
         return copy.train(self.training)
 
@@ -405,6 +406,12 @@ def test_a_module_that_copies_itself_in_its_own_way_is_cut() -> None:
     assert compact(model, PrunePlan.from_keep(graph, {"0": [1, 4]}), graph)[0].weight.shape == (2, 3, 1, 1)
     model[0].weight.requires_grad_(False)
     assert [p.requires_grad for p in copied(model).parameters()] == [False, True, True, True]
+
+
+def test_a_module_that_copies_itself_beside_what_keeps_an_activation() -> None:
+    model = nn.Sequential(Anew(3, 8, 1).double())
+    model.seen = model(X)
+    assert copied(model)[0].weight.dtype is torch.float64
 
 
 def test_a_scriptmodule_may_be_called_by_names() -> None:
@@ -631,6 +638,23 @@ def test_a_copy_module_by_module_holds_together_what_deepcopy_does() -> None:
         assert copy[2].notes is copy[0].notes is not net[0].notes
         assert copy[0].seen == []
         assert all(torch.equal(a, b) for a, b in zip(net.parameters(), copy.parameters(), strict=True))
+
+
+class Packed(nn.ReLU):
+    """Its state is no dictionary."""
+
+    def __getstate__(self) -> tuple[dict[str, Any], str]:  # type: ignore[override]
+        return dict(self.__dict__), "packed"
+
+    def __setstate__(self, state: tuple[dict[str, Any], str]) -> None:  # type: ignore[override]
+        super().__setstate__(state[0])
+        self.how = state[1]
+
+
+def test_a_module_whose_state_is_no_dictionary_is_copied() -> None:
+    twin = copied(nn.Sequential(Packed(), nn.ReLU()))
+    assert twin[0].how == "packed"
+    assert twin[0](torch.tensor([-1.0, 2.0])).tolist() == [0.0, 2.0]
 
 
 def test_numbers_that_the_code_keeps_outside_are_numbers_when_the_trace_has_ended() -> None:

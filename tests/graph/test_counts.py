@@ -76,6 +76,7 @@ class Net(nn.Module):
         self.norm, self.grouped = nn.BatchNorm2d(WIDTH), Grouped(4, WIDTH)
         self.written, self.strict, self.one = Written(4, WIDTH), Strict(4, WIDTH), nn.Parameter(torch.ones(1, 1, 1, 1))
         self.gamma = nn.Parameter(torch.rand(WIDTH) + 0.5)
+        self.turned = nn.Parameter(torch.rand(1, WIDTH, 1, 1) + 0.5)
         self.plain, self.quarter = nn.GroupNorm(2, WIDTH), nn.Conv2d(WIDTH, WIDTH, 1, groups=4)
         self.register_buffer("blur", torch.full((WIDTH, 1, 3, 3), 1 / 9))
         for dims in (1, 2, 3):
@@ -259,6 +260,9 @@ PINNED: dict[str, Code] = {
     "branch": lambda m, x: x if x.shape[1] > 4 else -x,
     "equality": lambda m, x: x if x.shape[1] == 8 else -x,
     "other layer of another width": lambda m, x: -x if x.shape[1] == m.squeeze[0].out_features else x,
+    "a layer of another width that runs": lambda m, x: (
+        squeezed(m, x) * (-1 if x.shape[1] == m.squeeze[0].out_features else 1)
+    ),
     "copied": lambda m, x: x * copy.copy(x.shape[1]) * copy.deepcopy(x.shape[1]),
     "sum of sizes": lambda m, x: x * sum(x.shape),
     "sizes added": lambda m, x: x * ((1, *x.shape) + x.shape)[2],
@@ -305,6 +309,7 @@ PINNED: dict[str, Code] = {
     "a weight's size": lambda m, x: x * m.last.weight.size(1),
     "a weight's numbers": lambda m, x: x / m.last.weight.numel(),
     "a bias's length": lambda m, x: x / len(m.first.bias),
+    "the length of what was worked out": lambda m, x: x * m.turned.exp() / m.turned.exp().shape[1],
     "the length of a parameter's view": lambda m, x: x * m.gamma.view(1, -1, 1, 1) / m.gamma.view(1, -1, 1, 1).shape[1],
 }
 
@@ -313,6 +318,30 @@ PINNED: dict[str, Code] = {
 def test_pinned(name: str) -> None:
     """Code that computes with ``out_channels`` or ``weight.shape[0]`` came out wrong: a trace did not see it."""
     assert not exact(Net(PINNED[name])).by_name["first"].free.any() or "transposed" in name
+
+
+class Pair(nn.Module):
+    """Two channels, a scale of them and a layer with as many groups."""
+
+    def __init__(self, code: Code) -> None:
+        super().__init__()
+        self.first, self.deep, self.last = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 2, 1, groups=2), nn.Conv2d(2, 2, 1)
+        self.gamma, self.code = nn.Parameter(torch.rand(1, 2, 1, 1)), code
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.code(self, self.deep(self.first(x))))
+
+
+@pytest.mark.parametrize(
+    ("code", "free"),
+    [
+        (lambda m, x: x * m.gamma.exp(), True),
+        (lambda m, x: x * m.gamma.exp() / m.gamma.exp().shape[1], False),
+        (lambda m, x: x / m.deep.groups, False),
+    ],
+)
+def test_a_number_of_two_channels_is_one_too(code: Code, free: bool) -> None:
+    assert bool(trace(Pair(code).double(), X).by_name["first"].free.all()) is free
 
 
 def test_a_transposed_layers_number_of_channels() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,6 +44,11 @@ CALLS: Mapping[str, Call] = {
     **pools(1),
     **pools(2),
     **pools(3),
+    "gate_heads": lambda x: gate_heads(x, x.new_ones(len(x), 2, *x.shape[2:])),
+}
+
+
+ANYWHERE: Mapping[str, Call] = {
     "interpolate": lambda x: F.interpolate(x, size=(SIDE,) * (x.dim() - 2)),
     "upsample": lambda x: F.upsample(x, size=(SIDE,) * (x.dim() - 2)),
     "upsample_nearest": lambda x: F.upsample_nearest(x, size=(SIDE,) * (x.dim() - 2)),
@@ -54,8 +60,8 @@ CALLS: Mapping[str, Call] = {
     "group_norm": lambda x: F.group_norm(x, 2),
     "channel_shuffle": lambda x: torch.channel_shuffle(x, 2),
     "native_channel_shuffle": lambda x: torch.native_channel_shuffle(x, 2),
-    "gate_heads": lambda x: gate_heads(x, x.new_ones(len(x), 2, *x.shape[2:])),
 }
+"""These take the channels from dimension 1 however many there are, and their rules ask for them there."""
 
 
 class Attend(nn.Module):
@@ -92,12 +98,12 @@ class Between(nn.Module):
         return self.last(y.movedim(1, -1))
 
 
-def exact_or_refused(model: nn.Module, x: torch.Tensor) -> None:
+def exact_or_refused(model: nn.Module, x: torch.Tensor, plans: int = 3) -> None:
     try:
         graph = trace(model, x)
     except ModelError:  # torch itself takes no such tensor
         return
-    for seed in range(3):
+    for seed in range(plans):
         plan: PrunePlan = random_plan(graph, seed)
         verify(mask(model, plan, graph), compact(model, plan, graph), x)
 
@@ -105,6 +111,21 @@ def exact_or_refused(model: nn.Module, x: torch.Tensor) -> None:
 def test_every_rule_says_how_many_dimensions_it_is_for() -> None:
     assert DIMS.keys() == RULES.keys()
     assert {name for name, dims in DIMS.items() if dims != ANY} == CALLS.keys() | LAYERS.keys()
+
+
+@pytest.mark.parametrize("name", ANYWHERE)
+def test_what_takes_channels_from_dimension_one_alone(name: str) -> None:
+    call = ANYWHERE[name]
+    followed = []
+    for count in (2, 3, 4, 5):
+        x = torch.randn(2, 3, *(SIDE,) * (count - 2), dtype=torch.float64)
+        exact_or_refused(Between(call), x, plans=1)
+        with contextlib.suppress(ModelError):
+            followed += [count] if trace(Between(call), x).by_name["first"].free.any() else []
+    exact_or_refused(
+        Between(lambda x: call(x.movedim(1, -1)).movedim(-1, 1)), torch.randn(2, 3, 4, 4).double(), plans=1
+    )
+    assert followed or name == "group_norm", "the test asks for what is never followed"
 
 
 @pytest.mark.parametrize("step", [-1, 0, 1])
@@ -115,7 +136,7 @@ def test_one_dimension_more_and_one_fewer(name: str, step: int) -> None:
     dims = DIMS[name]
     if not step:
         graph = trace(Between(between), torch.randn(2, 3, *(SIDE,) * (dims[0] - 2), dtype=torch.float64))
-        assert graph.by_name["first"].free.any() or name == "group_norm", "the test asks for what is never followed"
+        assert graph.by_name["first"].free.any(), "the test asks for what is never followed"
     for count in {dims[0] + step, min(dims[-1], 5) + step}:
         shape = (2, 3, *(SIDE,) * (count - 2))
         if count >= 2:

@@ -71,6 +71,13 @@ def test_whatever_the_geometry(first: First, kernel: int, stride: int, padding: 
     assert verify(model, factored(model, whole(model, first)), INPUT, tolerance=1e-12)
 
 
+def test_a_block_that_is_the_whole_network_has_no_place_for_a_pair() -> None:
+    unit = Unit(3, 4)
+    unit.conv = nn.Conv2d(3, 4, 3)
+    assert factorable(nn.Sequential(unit)) == {"0": "0.conv"}
+    assert factorable(unit) == {}
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_pair_is_trained_as_its_layer_was(frozen: bool) -> None:
     model = network().train(not frozen)

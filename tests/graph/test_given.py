@@ -64,6 +64,11 @@ CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
     "keep without an optimizer": (lambda: keep_masked(NET, PLAN, None), InputError, "the optimizer is a NoneType"),
     "keep without a plan": (lambda: keep_masked(NET, None, SGD), PlanError, "the plan is a NoneType"),
     "keep nothing": (lambda: keep_masked(None, PLAN, SGD), ModelError, "not a NoneType"),
+    "a channel before the first": (
+        lambda: PrunePlan.from_keep(GRAPH, {"0": [-1, 3]}),
+        PlanError,
+        "the keep set of 0 holds -1, outside [0, 8)",
+    ),
     "no keep sets": (lambda: PrunePlan.from_keep(GRAPH, None), PlanError, "keep is a NoneType: give a dictionary"),
     "a list of layers": (lambda: PrunePlan.from_keep(GRAPH, ["0"]), PlanError, "keep is a list: give a dictionary"),
     "a network for a graph": (lambda: PrunePlan.from_keep(NET, {}), PlanError, "the graph is a Sequential"),
@@ -123,6 +128,7 @@ CALLS: dict[str, tuple[Callable[[], object], type[SeqPruneError], str]] = {
     "beyond all numbers": (lambda: compact(NET, of_inputs([9999999] * 8)), PlanError, "the plan is for inputs of"),
     "a layer that there is not": (lambda: GRAPH.coupled("1"), PlanError, "the model has no layer 1"),
     "no layer": (lambda: GRAPH.bundles(None), PlanError, "the model has no layer None"),
+    "a list of one layer": (lambda: GRAPH.bundles(["0"]), PlanError, "the model has no layer ['0']"),
     "made legal without truth": (lambda: legal(removed=[1]), PlanError, "removed is a list of [1]: give an array"),
     "made legal by the truth of two": (lambda: legal(removed=np.zeros(2, bool)), PlanError, "a ndarray of [2]: give"),
     "made legal by texts": (lambda: legal(scores="a"), PlanError, "scores is a str of []: give an array of"),
@@ -159,6 +165,17 @@ def test_what_is_handed_over_by_mistake(name: str) -> None:
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert all(torch.equal(old, new) for old, new in zip(before.values(), NET.state_dict().values(), strict=True))
+
+
+def test_a_channel_with_any_weight_is_active() -> None:
+    layer = nn.Linear(3, 4)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 2, 3], [4, 5, 6]]))
+    assert count_active_channels(layer) == 3
+
+
+def test_an_empty_tensor_may_stand_beside_others() -> None:
+    given.check_inputs((X, torch.zeros(0, 4)))
 
 
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
@@ -200,6 +217,16 @@ def test_inputs_up_to_the_most_are_made(monkeypatch: pytest.MonkeyPatch) -> None
     assert [each.dtype for each in made] == [torch.int64, torch.float64]
     with pytest.raises(PlanError, match="no network takes"):
         given.zeros(nn.Linear(2, 2), (((13,), "float32"),))
+
+
+def test_a_network_whose_first_parameter_is_whole_numbers_takes_what_it_took() -> None:
+    """Its inputs became whole numbers too, which no layer takes."""
+    net = network()
+    net.register_parameter("levels", nn.Parameter(torch.arange(4), requires_grad=False))
+    assert next(net.parameters()).dtype is torch.int64
+    plan = PrunePlan.from_keep(trace(net, X), {"0": [0, 2]})
+    assert given.zeros(net, plan.inputs)[0].dtype is torch.float32
+    verify(mask(net, plan), compact(net, plan), X)
 
 
 def test_two_hundred_images_are_no_endless_ones() -> None:

@@ -246,6 +246,17 @@ def test_area_attention_that_is_as_wide_as_its_input(heads: int, width: int, see
     assert small.get_submodule("0.conv").out_channels == small.get_submodule("1.inner").num_heads * width
 
 
+@pytest.mark.parametrize(("kind", "bound"), [(AreaAttention, False), (AreaAttentionAsOfOld, True)])
+def test_the_width_of_the_input_binds_attention_where_its_code_says_so(kind: type[AreaAttention], bound: bool) -> None:
+    module = kind(4, 2, 2, 1).double().eval()
+    graph = trace(between(4, Residual(module)), example())
+    reasons = [balance.reason for balance in graph.balances]
+    assert ("1.inner gives its values the shape of its input" in reasons) is bound
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
+    theirs = STANDINS[f"{__name__}.{kind.__name__}"](module, x)
+    torch.testing.assert_close(theirs, module(x), rtol=1e-12, atol=1e-12)
+
+
 def test_a_module_with_a_forward_of_its_own_is_traced_as_it_is() -> None:
     model = between(4, Attention(2, 1, 2))
     model[1].forward = lambda x: x.flip(1)

@@ -63,6 +63,11 @@ def test_the_first_layer_is_one_wherever_the_inputs_channels_lie(name: str) -> N
     free(code, layers(), *shape)
 
 
+def test_images_of_one_channel() -> None:
+    """A layer with one input has as many groups as inputs, and is no depthwise one."""
+    free(lambda m, x: m.two(m.one(x).relu()), (nn.Conv2d(1, 8, 1), nn.Conv2d(8, 2, 1)), 2, 1, 6, 5)
+
+
 GATES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "a channel": lambda x: x[:, :1],
     "a map of truth": lambda x: x.mean(1, keepdim=True) > 0,
@@ -76,6 +81,10 @@ def test_a_gate_of_the_input_alone(name: str) -> None:
     """An image's own mask, multiplied with what a layer makes, pinned all of it."""
     free(lambda m, x: m.two(m.one(x) * GATES[name](x)), images(), 2, 3, 6, 5)
     free(lambda m, x: m.two(m.one(x) / (GATES[name](x) + 2)), images(), 2, 3, 6, 5)
+
+
+def test_a_gate_of_rows_alone() -> None:
+    free(lambda m, x: m.two(m.one(x) * x), (nn.Linear(1, 8), nn.Linear(8, 2)), 4, 1)
 
 
 JOINED: dict[str, Code] = {

@@ -103,6 +103,18 @@ def test_a_layer_beside_a_parameter_of_many_dimensions_is_no_block() -> None:
     assert removable(nn.Sequential(Scaled(), Scaled()), (torch.rand(1, 4, 3, 3),)) == ()
 
 
+def test_a_block_that_returns_more_than_a_tensor_stays() -> None:
+    class Telling(Residual):
+        def forward(self, x: torch.Tensor) -> Any:
+            return super().forward(x), "told"
+
+    class Told(Residual):
+        def forward(self, x: Any) -> torch.Tensor:
+            return super().forward(x[0])
+
+    assert removable(nn.Sequential(Telling(3, 3), Told(3, 3)).double(), (INPUT,)) == ()
+
+
 def test_blocks_of_linear_layers_may_be_left_out() -> None:
     blocks = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4)) for _ in range(2))
     assert removable(nn.Sequential(*blocks, nn.Linear(4, 2)), (torch.rand(2, 4),)) == ("0", "1")
@@ -192,8 +204,19 @@ def test_a_block_that_others_are_read_beside_is_left_out_exactly(together: nn.Mo
             assert placed(small, gone, f"{path}.0.conv") == (None if path in gone else there)
     whole: Any = compact(together, replace(PrunePlan((), graph.inputs), blocks=gone))
     assert [len(whole[at].m) + sum(path[:3] == f"{at}.m" for path in gone) for at in (2, 3)] == [3, 2]
+    assert all(whole[at].cv2.conv.in_channels == whole[at].cv2.conv.weight.shape[1] for at in (2, 3))
     with torch.no_grad():
         assert torch.allclose(whole(INPUT), without(together, gone)(INPUT), atol=1e-10)
+
+
+def test_a_list_that_is_gone_with_what_reads_it_is_another_network(together: Any) -> None:
+    assert left_out_of(together, together[:2]) == ()
+
+
+def test_another_list_beside_such_a_one_is_no_shorter_one(together: Any) -> None:
+    other = copy.deepcopy(together)
+    together[2].beside, other[2].beside = nn.ModuleList([Residual(4, 4)]), nn.ModuleList()
+    assert left_out_of(together, other) == ()
 
 
 @pytest.mark.usefixtures("together")
@@ -258,3 +281,21 @@ def test_names_stay_where_an_identity_takes_the_place() -> None:
     assert placed(small, blocks, "1.2.one.conv") == "1.2.one.conv"
     assert placed(small, blocks, "1.1.one.conv") is None
     assert isinstance(small.get_submodule("3.chain.0"), nn.Identity)
+    assert placed(nn.Sequential(), ("3.chain.0",), "3.chain.1.one") == "3.chain.1.one"
+
+
+def test_blocks_behind_one_that_holds_others_are_found_too() -> None:
+    gone = ("2", "3.chain.0")
+    assert left_out_of(network(), left_out(network(), gone)) == gone
+
+
+def test_a_block_that_was_an_identity_all_along_is_not_left_out() -> None:
+    class Passing(nn.Identity):
+        """Keeps its layers for later."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = Unit(3, 3), Unit(3, 3)
+
+    model = nn.Sequential(Passing(), Unit(3, 3))
+    assert left_out_of(model, copy.deepcopy(model)) == ()

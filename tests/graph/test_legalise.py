@@ -189,6 +189,9 @@ def test_what_a_weight_reads_and_makes() -> None:
     assert graph.weight_inputs.keys() == graph.weight_outputs.keys() == {"0", "2"}
     assert graph.weight_outputs["2"].tolist() == graph.by_name["2"].groups.tolist()
     assert graph.group_count == 1 + 4 + 2  # one of all that is no layer's output
+    model[1] = nn.BatchNorm2d(4)
+    graph = trace(model, torch.zeros(1, 3, 2, 2))
+    assert (graph.weight_inputs.keys(), graph.weight_outputs.keys()) == ({"0", "2"}, {"0", "1", "2"})
 
 
 def test_an_answer_cannot_be_changed() -> None:

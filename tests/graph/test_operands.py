@@ -35,7 +35,7 @@ class Net(nn.Module):
         self.first, self.other, self.twin = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(3, 2, 1), nn.Conv2d(3, 4, 1)
         self.last = last or nn.Conv2d(reads, 2, 1)
         self.scale, self.square = nn.Parameter(torch.rand(4) + 0.5), nn.Parameter(torch.rand(2, 2) + 0.5)
-        self.mixed = nn.Linear(4, 4)
+        self.pair, self.mixed = nn.Parameter(torch.rand(2) + 0.5), nn.Linear(4, 4)
         self.grouped = nn.Conv2d(4, 4, 1, groups=2)
         self.transposed = nn.ConvTranspose2d(4, 4, 1, groups=2)
         self.code = code
@@ -79,6 +79,7 @@ FOLLOWED: dict[str, Code] = {
     "what is zero times what is not": lambda m, x, given: x.sigmoid() * x,
     "what is not zero times what is": lambda m, x, given: x * x.sigmoid(),
     "a number of its own, viewed": lambda m, x, given: x * m.portion.view(1, 1, 1) * m.portion[None],
+    "parts that a call names": lambda m, x, given: torch.stack(tensors=[x, x.relu()], dim=0).sum(0),
     "the first power": lambda m, x, given: x**1,
     "a root": lambda m, x, given: x.abs() ** 0.5,
     "a linear layer without a bias": lambda m, x, given: image(F.linear(tokens(x), m.mixed.weight)),
@@ -98,6 +99,48 @@ def test_what_is_followed_is_free_and_exact(name: str) -> None:
     graph = exact(Net(FOLLOWED[name]))
     assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
     assert graph.folds == ()
+
+
+def test_ones_for_the_input_stand_beside_channels_as_they_are() -> None:
+    graph = exact(Net(lambda m, x, given: torch.cat([x, torch.ones_like(given)], 1), 7))
+    assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
+    assert graph.folds == ()
+
+
+def test_a_scale_of_two_channels_and_of_two_columns_keeps_both() -> None:
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        y = m.other(given) * m.pair.view(-1, 1, 1)
+        return x[..., :2] * m.pair + y.sum(1, keepdim=True)[..., :2]
+
+    layer = exact(Net(code)).by_name["other"]
+    assert not layer.free.any()
+    assert layer.reason == "what combines it with channels in the network reads the parameter"
+
+
+def test_a_constant_viewed_by_a_number_changes_nothing_for_other_numbers() -> None:
+    def code(m: Any, x: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+        y = m.twin(given)
+        scale = torch.ones(4).double().view(1, x.shape[1], 1, 1)
+        return x * scale + y.view(len(y), y.shape[1], -1).view(y.shape).sum(1, keepdim=True)
+
+    graph = exact(Net(code))
+    assert not graph.by_name["first"].free.any()
+    assert graph.by_name["twin"].free.all(), graph.by_name["twin"].reason
+
+
+def test_a_barrier_is_told_once_whatever_is_done_with_what_it_lost() -> None:
+    graph = trace(Net(lambda m, x, given: x * x.mean().sqrt().exp()), X)
+    assert [each.op for each in graph.barriers] == ["mean", "mul"]
+
+
+def test_a_parameter_that_is_returned_keeps_its_shape() -> None:
+    class Tells(Net):
+        def forward(self, x: torch.Tensor) -> Any:
+            return super().forward(x), self.scale
+
+    layer = trace(Tells(lambda m, x, given: x * m.scale.view(-1, 1, 1)), X).by_name["first"]
+    assert not layer.free.any()
+    assert layer.reason == "what it returns in the network reads the parameter"
 
 
 def row_written(x: torch.Tensor) -> torch.Tensor:
@@ -133,6 +176,39 @@ WHOLE: dict[str, tuple[Code, str]] = {
         "held by one tensor that is used twice",
     ),
     "a parameter of rows and columns": (lambda m, x, given: x * m.square.view(-1, 1, 1), "no rule|parameter|constant"),
+    "a scale that a call names": (
+        lambda m, x, given: x * torch.relu(input=m.scale).view(-1, 1, 1),
+        "constant that has one entry per channel",
+    ),
+    "a scale to the power of what is none": (
+        lambda m, x, given: x * (m.scale ** torch.arange(4)).view(-1, 1, 1),
+        "constant that has one entry per channel",
+    ),
+    "a product that names a factor": (
+        lambda m, x, given: x * torch.mul(m.scale, other=m.portion).view(-1, 1, 1),
+        "constant that has one entry per channel",
+    ),
+    "a constant times a scale": (
+        lambda m, x, given: x * (torch.arange(4) * m.scale).view(-1, 1, 1),
+        "constant that has one entry per channel",
+    ),
+    "a scale of channels times the same of rows": (
+        lambda m, x, given: x[:, :, :4, :4] * (m.scale.view(-1, 1, 1) * m.scale.view(1, -1, 1)),
+        "constant that has one entry per channel",
+    ),
+    "the greater of channels and what was worked out": (
+        lambda m, x, given: torch.maximum(x, m.scale.relu().view(-1, 1, 1)),
+        "maximum in the network reads the parameter",
+    ),
+    "a sum that is written elsewhere": (
+        lambda m, x, given: torch.add(x, x, out=torch.empty_like(given[:, :1].expand(-1, 4, -1, -1))),
+        "add in the network: no rule for this operator",
+    ),
+    "divided by what may be zero": (lambda m, x, given: x / x.relu(), "divides by channels that may be zero"),
+    "divided by a number that an activation made zero": (
+        lambda m, x, given: x / (x - 1.0).relu(),
+        "divides by channels that may be zero",
+    ),
     "one entry of a scale": (lambda m, x, given: x * m.scale.view(-1, 1, 1) * m.scale[-1], "reads the parameter"),
     "a constant and what is none": (lambda m, x, given: constant(x) + varied(x), "not zero once removed"),
     "what is no constant and one": (lambda m, x, given: varied(x) + constant(x), "not zero once removed"),
@@ -141,6 +217,10 @@ WHOLE: dict[str, tuple[Code, str]] = {
     "a sum with what a buffer holds of the input": (lambda m, x, given: x + written(m, x), "not zero once removed"),
     "a sum with what a buffer counts": (
         lambda m, x, given: [m.total.data.add_(1), x + m.total][1],
+        "not zero once removed",
+    ),
+    "a sum with a number that code writes, the same so far": (
+        lambda m, x, given: [m.total.fill_(0.0), x + m.total][1],
         "not zero once removed",
     ),
     "a row that is written": (lambda m, x, given: row_written(x), "setitem in the network: no rule"),
@@ -347,6 +427,8 @@ def test_what_is_written_where_the_code_says(code: Callable[[torch.Tensor], torc
 @pytest.mark.parametrize(("shape", "right"), [((2, 3), True), ((2, 4), False), ((3,), False), ((3, 2), False)])
 def test_what_a_rule_says_is_held_against_what_there_is(shape: tuple[int, ...], right: bool) -> None:
     assert not OPAQUE.fixed
+    with pytest.raises(NoRule, match="lost at an earlier barrier"):
+        OPAQUE.known()
     _check_values([OPAQUE], [torch.zeros(shape)])
     with nullcontext() if right else pytest.raises(NoRule, match="leaves another number of channels"):
         _check_values([Value(np.arange(3), 1)], [torch.zeros(shape)])

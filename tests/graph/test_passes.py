@@ -18,7 +18,7 @@ from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
 from seqprune.graph.capture import _elsewhere
 from seqprune.graph.modes import uncompiled
-from seqprune.graph.remembered import Storages
+from seqprune.graph.remembered import Remembered, Storages
 from seqprune.graph.sizes import other_batches, other_sizes
 from seqprune.graph.values import Value
 from seqprune.testing.networks import random_plan, randomise
@@ -54,6 +54,7 @@ def pruned(model: nn.Module, x: torch.Tensor, graph: ChannelGraph) -> tuple[nn.M
 
 BRANCHES: dict[str, tuple[Code, torch.Tensor]] = {
     "larger images": (lambda m, x: m.beside(x) if x.shape[3] >= 64 else x, images(1, 64)),
+    "larger images in inference": (lambda m, x: x if m.training or x.shape[3] < 64 else m.beside(x), images(1, 64)),
     "smaller images": (lambda m, x: m.beside(x) if x.shape[2] <= 4 else x, images(1, 4)),
     "odd sides": (lambda m, x: m.beside(x) if x.shape[2] % 2 else x, images(1, 17)),
     "a larger batch": (lambda m, x: m.beside(x) if len(x) > 3 else x, images(4)),
@@ -120,6 +121,8 @@ def test_whole_numbers_are_no_images() -> None:
     given = torch.zeros(5, 1, 20, 20, dtype=torch.int64), images(1)
     assert [tuple(made[1].shape) for made in other_sizes(given)][:2] == [(3, 3, 4, 4), (1, 3, 4, 4)]
     assert [len(made[0]) for made in other_sizes(given)][:2] == [5, 5]
+    rows = (torch.zeros(1, 4, 4, dtype=torch.int64),)
+    assert [tuple(made[0].shape) for made in other_sizes(rows)] == [(3, 4, 4)]
 
 
 def test_hooks_of_the_networks_own_run_in_a_trace_whatever_their_numbers() -> None:
@@ -182,6 +185,22 @@ def test_a_number_that_hangs_on_the_input_is_no_constant(name: str, batch: int) 
     layer = trace(model, images(batch)).by_name["first"]
     assert not layer.free.any()
     assert "adds another number" in layer.reason
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        lambda m, x: x.clamp(0, x.shape[2]),
+        lambda m, x: x * (F.avg_pool2d(x.sigmoid(), 3, 1, 1) * (x.shape[2] / 8)),
+    ],
+    ids=["a limit", "a factor of what is no constant"],
+)
+def test_a_number_that_hangs_on_the_input_keeps_zero(code: Code) -> None:
+    model = Net(code)
+    graph = trace(model, images())
+    assert graph.by_name["first"].free.all(), graph.by_name["first"].reason
+    masked, small = pruned(model, images(), graph)
+    torch.testing.assert_close(small(images(2, 3)), masked(images(2, 3)))
 
 
 def test_a_number_that_is_always_the_same_is_a_constant() -> None:
@@ -247,13 +266,17 @@ def test_code_that_fails_where_a_gradient_is_missing_is_seen_with_gradients_on()
 
 
 def test_a_network_is_told_the_truth_of_what_it_makes_itself() -> None:
+    told = []
+
     def code(_m: Any, x: torch.Tensor) -> torch.Tensor:
         assert torch.ones(1, requires_grad=True).requires_grad
         with torch.no_grad():
-            assert not (2 * x).requires_grad
+            told.append((2 * x).requires_grad)
         return x
 
     assert trace(Net(code), images()).by_name["first"].free.all()
+    assert told
+    assert not any(told)
 
 
 def test_of_memory_that_is_another_tensors_by_now_nothing_is_known() -> None:
@@ -268,6 +291,18 @@ def test_of_memory_that_is_another_tensors_by_now_nothing_is_known() -> None:
     assert known.of(other) == [value]
 
 
+def test_of_a_tensor_that_has_the_name_of_another_nothing_is_known() -> None:
+    """The ``id`` of one that is gone is soon that of a new one."""
+    known: Remembered[int] = Remembered()
+    tensor = torch.zeros(1)
+    known.set(tensor, 1)
+    assert known.get(tensor) == 1
+    del tensor
+    assert known.alive() == []
+    others = [torch.zeros(1) for _ in range(99)]
+    assert [known.get(each) for each in others] == [None] * 99
+
+
 def test_hooks_on_gradients_do_not_stop_a_trace() -> None:
     """As Grad-CAM sets them: no gradient is kept in a trace, so there is nothing to hook."""
 
@@ -278,6 +313,12 @@ def test_hooks_on_gradients_do_not_stop_a_trace() -> None:
 
     graph = trace(Net(code), images())
     assert not [note for note in graph.notes if "training" in note]
+    assert graph.by_name["first"].free.all()
+
+
+def test_code_that_keeps_gradients_of_its_own() -> None:
+    graph = trace(Net(lambda m, x: x.detach().requires_grad_() * 2), images())
+    assert graph.notes == ("1 modules with parameters never ran: beside",)
     assert graph.by_name["first"].free.all()
 
 
@@ -337,6 +378,15 @@ def test_training_code_that_takes_plain_numbers_alone_gets_them() -> None:
         return x * len(json.dumps([m.beside.in_channels])) if m.training else x
 
     assert not [note for note in trace(Net(code), images()).notes if "training" in note]
+
+
+def test_training_code_that_takes_plain_numbers_gets_gradients_too() -> None:
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        if m.training and json.dumps([m.beside.in_channels]) and torch.is_grad_enabled():
+            m.kept = m.beside(x)
+        return x
+
+    assert trace(Net(code), images()).notes == ()
 
 
 def test_other_calls_of_one_operator_in_one_module_add_other_numbers() -> None:

@@ -20,7 +20,7 @@ from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import ChannelGraph
 from seqprune.graph.names import op_name
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.rules.table import check_dims
+from seqprune.graph.rules.table import DIMS, check_dims
 from seqprune.graph.standins.operators import attend_heads
 from seqprune.graph.values import NoRule
 from seqprune.testing.networks import randomise
@@ -344,9 +344,12 @@ def test_what_cannot_be_followed_is_pinned_with_its_reason(
 
 @pytest.mark.parametrize(
     ("operator", "dims", "known"),
-    [("conv2d", 3, "of 4 its"), ("interpolate", 6, "of 3 to 5 its"), ("upsample_nearest", 3, "of 4 to 5 its")],
+    [("conv2d", 3, "of 4 its"), ("mine", 6, "of 3 to 5 its")],
 )
-def test_on_how_many_dimensions_an_operator_is_known_is_said(operator: str, dims: int, known: str) -> None:
+def test_on_how_many_dimensions_an_operator_is_known_is_said(
+    operator: str, dims: int, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DIMS, "mine", range(3, 6))
     with pytest.raises(NoRule, match=f"^runs on a tensor of {dims} dimensions, {known} channels are known$"):
         check_dims(operator, dims)
 
@@ -910,6 +913,8 @@ class Held(nn.Module):
         lambda x: x.expand_as(torch.zeros(2, 4, 6, 6)),
         lambda x: x / len(x[0]),
         lambda x: x + x.new_tensor(x.detach()),
+        lambda x: x * x.new_tensor(x.detach()).mean(),
+        lambda x: x * x.new_tensor(data=x.detach()).mean(),
         lambda x: nn.functional.linear(x.permute(0, 2, 3, 1), torch.eye(4).double()).permute(0, 3, 1, 2),
     ],
 )
@@ -953,6 +958,8 @@ def test_one_weight_read_in_two_ways_leaves_its_layer_whole() -> None:
         lambda x: x * x.shape[2:].numel(),
         lambda x: x / len(x),
         lambda x: x.relu().expand_as(x),
+        lambda x: x * torch.full((1,), 3.0).type_as(x),
+        lambda x: x * torch.full((1,), 3.0).to(x),
         lambda x: x * (x.pow(2).mean((2, 3), keepdim=True) + 0.1).pow(-0.5),
         lambda x: x.to(torch.result_type(x, X)) if x.type() == "torch.DoubleTensor" else x.flip(1),
     ],
@@ -1081,3 +1088,11 @@ def test_what_cannot_be_compared_is_refused() -> None:
         verify(Nothing(torch.relu), Nothing(torch.relu), X)
     with pytest.raises(ModelError, match="no tensor in the example inputs"):
         trace(Between(torch.relu), (Outputs(X),))
+
+
+def test_a_set_of_names_may_be_returned() -> None:
+    class Named(Between):
+        def forward(self, x: torch.Tensor) -> object:  # type: ignore[override]
+            return super().forward(x), {"a name"}
+
+    assert trace(Named(torch.relu), X).by_name["first"].free.all()

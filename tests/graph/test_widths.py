@@ -162,6 +162,33 @@ def test_a_number_beside_a_list_that_a_rule_knows_of_follows_its_layer() -> None
     assert small[2].width == sum(small[2].dims) == small[2].wide.out_channels == 4
 
 
+def test_a_list_that_a_rule_knows_of_is_not_named_beside_a_layer(caplog: pytest.LogCaptureFixture) -> None:
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dims = [3, 5]
+            self.part = nn.Conv2d(3, 3, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            one, other = split_sizes(x, self.dims, "dims")
+            return torch.cat([self.part(one), other], 1)
+
+    with caplog.at_level(logging.INFO, "seqprune"):
+        _, _, small = exact(net(Cut()))
+    assert small[2].dims[0] == small[2].part.in_channels < 3
+    assert caplog.records == []
+
+
+def test_what_a_number_may_mean_is_told_from_the_least_on() -> None:
+    model = net(Reparameterised(10, 10, width=10), 10)
+    model[0] = nn.Conv2d(3, 10, 3, padding=1).double()
+    graph = trace(model, X)
+    gone = np.isin(np.arange(graph.group_count), [*graph.by_name["0"].groups[9:], *graph.by_name["2.a.0"].groups[2:]])
+    assert [(each.attribute, each.after) for each in repeated(model, graph, gone)] == [
+        *(("in_channels", (9,)), ("out_channels", (2,)), ("width", (2, 9)))
+    ]
+
+
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_a_number_repeats_the_width_of_a_layer_no_more_than_two_modules_down(depth: int) -> None:
     class Nested(nn.Module):
@@ -447,16 +474,31 @@ def test_code_that_takes_no_counts_runs_with_plain_numbers() -> None:
     assert small[2][1].width == small[2][1].blur.shape[0] < 8
 
 
+class Chunks(nn.Module):
+    """Its code takes no count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat(x.chunk(self.parts, 1), 1)
+
+
+@pytest.mark.parametrize(("modules", "followed"), [(3, True), (4, False)])
+def test_up_to_three_such_modules_are_found_one_by_one(modules: int, followed: bool) -> None:
+    graph = trace(net(nn.Sequential(*(Chunks() for _ in range(modules)), Kernel())), X)
+    assert bool(graph.by_name["0"].free.all()) is followed
+
+
+class Viewing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.view(x.shape[0], x.shape[1], -1).view(x.shape)
+
+
 def test_more_such_modules_than_are_tried_one_by_one() -> None:
-    class Chunks(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.parts = 2
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.cat(x.chunk(self.parts, 1), 1)
-
-    graph, _, _ = exact(net(nn.Sequential(*(Chunks() for _ in range(6)))))
+    """Sizes of tensors are counts as ever."""
+    graph, _, _ = exact(net(nn.Sequential(*(Chunks() for _ in range(6)), Viewing())))
     assert graph.by_name["0"].free.all()
     assert graph.unread == ()
 
@@ -538,6 +580,24 @@ def test_the_widths_of_a_block_that_is_fused_for_deployment(widths_: tuple[int, 
     assert block.deploy().weight.shape == block.a[0].weight.shape
 
 
+def test_numbers_beside_those_that_are_known_follow_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = f"{Reparameterised.__module__}.{Reparameterised.__qualname__}"
+    monkeypatch.setitem(widths.WIDTH_ATTRIBUTES, kind, {"out_channels": ("a.0", 1)})
+    register_widths(Reparameterised, out_channels="a.0")
+    _, _, small = exact(net(Reparameterised(8, 12), 12))
+    block = small[2]
+    assert (block.in_channels, block.out_channels) == (block.a[0].in_channels, block.a[0].out_channels)
+    assert block.in_channels < 8
+
+
+def test_what_is_stated_follows_whatever_it_is_called() -> None:
+    register_widths(Reparameterised, total="a.0", half=("a.0", 2))
+    model = net(Reparameterised(8, 12, total=12, half=6), 12)
+    graph = trace(model, X)
+    block: Any = compact(model, PrunePlan.from_keep(graph, {"2.a.0": [0, 1, 2, 3]}), graph)[2]
+    assert (block.total, block.half) == (4, 2)
+
+
 class Renamed(Reparameterised):
     """The same, in words of its author."""
 
@@ -575,6 +635,13 @@ def test_a_norm_before_a_layer_is_no_layer_that_makes_channels() -> None:
             return super().forward(self.norm(x))
 
     model = net(Before())
+    graph = trace(model, X)
+    block: Any = compact(model, PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2, 3, 4]}), graph)[2]
+    assert (block.in_channels, block.out_channels) == (3, 5)
+
+
+def test_slopes_before_a_layer_are_no_layer_either() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.PReLU(8), Reparameterised(8, 12), nn.Conv2d(12, 2, 1)).double().eval()
     graph = trace(model, X)
     block: Any = compact(model, PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2, 3, 4]}), graph)[2]
     assert (block.in_channels, block.out_channels) == (3, 5)
@@ -808,6 +875,25 @@ def test_a_rule_of_ones_own() -> None:
 
     assert exact(net(Doubled(), 16))[0].by_name["0"].free.all()
     assert DIMS["doubled"] == range(4, 5)
+
+
+def test_a_rule_of_ones_own_is_given_arguments_by_their_names() -> None:
+    """Though one of them is called as torch calls the first."""
+
+    @operator
+    def blended(x: torch.Tensor, share: float, *, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        return x + share * input
+
+    @register_rule("blended", dims=4)
+    def rule(r: Any, out: torch.Tensor, x: torch.Tensor, share: float, *, input: torch.Tensor) -> Value:  # noqa: A002
+        r.tie(r.followed(x).known(), r.followed(input).known(), "blended")
+        return r.followed(x)
+
+    class Blends(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return blended(x, 2.0, input=x.relu())
+
+    assert exact(net(Blends()))[0].by_name["0"].free.all()
 
 
 def test_a_rule_of_ones_own_that_is_wrong_about_the_shape() -> None:

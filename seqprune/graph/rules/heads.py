@@ -76,7 +76,7 @@ def split_sizes(
     return [Value(section, 1, value.zero) for section in sections]
 
 
-@rule("channel_shuffle", "native_channel_shuffle", dims=range(3, 65))
+@rule("channel_shuffle", "native_channel_shuffle", dims=ANY)
 def channel_shuffle(r: Recorder, out: torch.Tensor, x: torch.Tensor, groups: int, *args: Any) -> Value:
     """Channels dealt out in turn, so the sections they come from lose the same ones: else their order would change."""
     value = r.followed(x)

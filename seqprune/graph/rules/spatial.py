@@ -25,8 +25,7 @@ def pooling(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwarg
 # With one dimension fewer than batch, channels and space, torch takes the channels for space and pools over them.
 for space in (1, 2, 3):
     rule(*(f"{kind}_pool{space}d" for kind in POOLS), dims=space + 2)(pooling)
-rule("interpolate", "upsample", dims=range(3, 6))(pooling)
-rule("upsample_nearest", "upsample_bilinear", dims=range(4, 6))(pooling)
+rule("interpolate", "upsample", "upsample_nearest", "upsample_bilinear", dims=ANY)(pooling)  # torch asks for space
 
 
 @rule("pad", dims=ANY)

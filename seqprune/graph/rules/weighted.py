@@ -220,8 +220,7 @@ def batch_norm(
     return Value(atoms, 1, value.zero or weight is not None)
 
 
-rule("batch_norm", dims=range(2, 65))(batch_norm)
-rule("instance_norm", dims=range(3, 65))(batch_norm)
+rule("batch_norm", "instance_norm", dims=ANY)(batch_norm)
 
 
 def torchs_norm(
@@ -239,11 +238,10 @@ def torchs_norm(
     return batch_norm(r, out, input, running_mean, running_var, weight, bias)
 
 
-rule("torch.batch_norm", dims=range(2, 65))(torchs_norm)
-rule("torch.instance_norm", dims=range(3, 65))(torchs_norm)
+rule("torch.batch_norm", "torch.instance_norm", dims=ANY)(torchs_norm)
 
 
-@rule("group_norm", dims=range(2, 65))
+@rule("group_norm", dims=ANY)
 def group_norm(
     r: Recorder,
     out: torch.Tensor,
