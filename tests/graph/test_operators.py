@@ -278,6 +278,10 @@ PINNED: dict[str, tuple[Call, str]] = {
         lambda n, x: x * F.scaled_dot_product_attention(n.asks, x.flatten(2), x.flatten(2)).view(2, 1, 6, 6),
         "attends to channels",
     ),
+    "attention for channels": (
+        lambda n, x: F.scaled_dot_product_attention(x.flatten(2), n.asks, n.asks).view_as(x),
+        "attends for channels",
+    ),
     "products with a constant": (
         lambda n, x: (torch.eye(WIDTH).double() @ x.flatten(2)).view_as(x),
         "has a constant with one entry per channel",
