@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from seqprune.graph.computed import one_for_each
 from seqprune.graph.counts import counts_in, is_count, sizes_of
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
@@ -26,15 +27,17 @@ FOLLOWS_COUNTS = frozenset(
 
 
 def views_one_dimension(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
-    """Whether a tensor with one dimension is put into others of size one, in a way that holds for any length."""
+    """Whether numbers along one dimension are put among others of size one, in a way that holds for any length."""
     x, shape = args[0], sizes_of(args[1:])
-    if kwargs or x.dim() != 1 or out.numel() != len(x):
+    if name == "unsqueeze":
+        return one_for_each(x)
+    if kwargs or not one_for_each(x) or out.numel() != x.numel():
         return False
-    parts = args[1] if isinstance(args[1], tuple) else (args[1],)
     if name == "getitem":  # x[None, :, None]
-        return all(p is None or (isinstance(p, slice) and p == slice(None)) for p in parts)
+        parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+        return all(p is None or p is Ellipsis or (isinstance(p, slice) and p == slice(None)) for p in parts)
     lengths = [size for size in shape if is_count(size) or size == -1]
-    return len(lengths) == 1 and all(size == 1 for size in shape if size is not lengths[0])
+    return x.dim() == 1 and len(lengths) == 1 and all(size == 1 for size in shape if size is not lengths[0])
 
 
 @rule("flatten", dims=ANY)
