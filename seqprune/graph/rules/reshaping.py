@@ -188,8 +188,12 @@ def unsqueeze(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int) -> Valu
 @rule("squeeze", dims=ANY)
 def squeeze(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None) -> Value:
     value = r.followed(x)
-    require(dim is not None, "drops dimensions by their size")
-    dims = {positive(d, x.dim()) for d in ([dim] if isinstance(dim, int) else dim)}
+    if dim is None:  # where one channel stayed alone, it would lose its dimension
+        require(x.shape[value.dim] > 1, "drops the channels")
+        r.pin(value.known()[:2], f"{r.module or 'the network'} drops dimensions of size one, so two channels stay")
+        dims = {*range(x.dim())} - {value.dim}
+    else:
+        dims = {positive(d, x.dim()) for d in ([dim] if isinstance(dim, int) else dim)}
     dropped = {d for d in dims if x.shape[d] == 1}
     require(value.dim not in dims, "may drop the channels")
     return Value(value.known(), value.dim - sum(d < value.dim for d in dropped), value.zero)
