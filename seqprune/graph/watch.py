@@ -168,7 +168,7 @@ class CallWatch(TorchFunctionMode):
             r.foreign(list(filter(r.is_computed, tensors)), name)
         if in_place:
             first = args[0] if args else kwargs.get("input", tensors[0])
-            for target in tensors_in(kwargs.get("out")) or [first]:
+            for target in tensors_in(kwargs.get("out")) or tensors_in(first):  # of many in a list, as _foreach_add_
                 if found is None or any(v.opaque or not v.zero for v in values):
                     r.pin_storage(target, name)
                 r.set_value(target, values[0] if values else OPAQUE)
