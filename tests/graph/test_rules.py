@@ -464,6 +464,7 @@ def test_a_function_without_a_name_is_called_by_its_text() -> None:
         (torch.Tensor.__ipow__, "pow"),
         (torch.relu_, "relu"),
         (torch.Tensor.shape.__get__, "shape"),  # type: ignore[attr-defined]
+        (torch.Tensor.data.__set__, "set data"),  # type: ignore[attr-defined]
     ],
 )
 def test_whatever_way_an_operator_is_called_its_rule_has_one_name(function: Callable[..., object], name: str) -> None:
