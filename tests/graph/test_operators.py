@@ -201,6 +201,9 @@ FOLLOWED: dict[str, Call] = {
     "greatest of channels": lambda n, x: x * torch.linalg.vector_norm(x, float("inf"), dim=1, keepdim=True),
     "windows": lambda n, x: (F.unfold(x, 3, padding=1).unflatten(1, (-1, 9)) * n.asks[:1, :, None]).sum(2).view_as(x),
     "windows along rows": lambda n, x: x.unfold(2, 3, 1).mean(-1) + n.other(x).unfold(-2, 3, 1).amax(4),
+    "windows by their names": lambda n, x: (
+        F.unfold(x, kernel_size=1, stride=1).view_as(x) + x.unfold(dimension=3, size=3, step=1).mean(4).mean(3, True)
+    ),
     "windows there and back": lambda n, x: F.fold(F.unfold(x, 2, stride=2), (6, 6), 2, stride=2),
     "windows added up": lambda n, x: F.fold(n.wide(x).flatten(2), (6, 12), (1, 2), stride=(1, 2)),
     "sampled elsewhere": lambda n, x: F.grid_sample(x, spots(x), padding_mode="border", align_corners=False),
@@ -235,6 +238,10 @@ PINNED: dict[str, tuple[Call, str]] = {
     "norms of constants": (lambda n, x: x * x.sigmoid().norm(dim=1, keepdim=True), "reduces over channels"),
     "norms of all": (lambda n, x: x * x.norm(), "reduces over channels"),
     "windows of channels": (lambda n, x: x * x.unfold(1, 2, 2).mean((1, 4))[:, None], "mixes channels"),
+    "windows of channels by their names": (
+        lambda n, x: x * x.unfold(dimension=1, size=2, step=2).mean((1, 4))[:, None],
+        "mixes channels",
+    ),
     "windows of an image turned": (
         lambda n, x: x * F.unfold(x.transpose(1, 2), 1).mean((1, 2))[:, None, None, None],
         "the channels are not in dimension 1",

@@ -15,11 +15,12 @@ PLACES = ("max", "adaptive_max")
 
 
 @rule("unfold", dims=ANY)
-def windows(r: Recorder, out: torch.Tensor, x: torch.Tensor, size: Any, *args: Any, **kwargs: Any) -> Value:
+def windows(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
     """Of an image all numbers of a channel's window side by side; of a tensor windows along one other dimension."""
     value = r.followed(x)
     if out.dim() == x.dim() + 1:  # x.unfold(dimension, size, step)
-        require(positive(size, x.dim()) != value.dim, "mixes channels")
+        dim = args[0] if args else kwargs["dimension"]
+        require(positive(dim, x.dim()) != value.dim, "mixes channels")
         return Value(value.known(), value.dim, value.zero)
     require(x.dim() == 4 and value.dim == 1, "the channels are not in dimension 1")
     return Value(np.repeat(value.known(), out.shape[1] // x.shape[1]), 1, value.zero)
