@@ -257,6 +257,8 @@ def counts_among(leaves: Iterable[Any]) -> list[Count]:
             found.append(leaf)
         elif kind is WatchedSize:
             found += filter(is_count, tuple.__iter__(leaf))
+        elif kind is slice:
+            found += filter(is_count, (leaf.start, leaf.stop, leaf.step))
     return found
 
 
@@ -267,6 +269,8 @@ def without_counts(tree: Any) -> Any:
         return kind(map(without_counts, tree))
     if kind is dict:
         return {name: without_counts(part) for name, part in tree.items()}
+    if kind is slice:
+        return slice(*(plain(part, read=False) for part in (tree.start, tree.stop, tree.step)))
     return tree if kind in LEAVES else tree_map(_without_count, tree)
 
 

@@ -20,7 +20,7 @@ VIEWS = frozenset("view reshape unsqueeze getitem".split())
 # Their rules know what becomes of a number of channels that the code hands to them.
 FOLLOWS_COUNTS = frozenset(
     [
-        *"view reshape expand split split_with_sizes group_norm".split(),
+        *"view reshape expand split split_with_sizes group_norm getitem".split(),
         *(f"conv{kind}{space}d" for kind in ("", "_transpose") for space in (1, 2, 3)),
     ]
 )
@@ -197,48 +197,6 @@ def squeeze(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None) ->
     dropped = {d for d in dims if x.shape[d] == 1}
     require(value.dim not in dims, "may drop the channels")
     return Value(value.known(), value.dim - sum(d < value.dim for d in dropped), value.zero)
-
-
-@rule("getitem", dims=ANY)
-def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
-    """Slices and numbers in other dimensions; the channels themselves must be taken whole."""
-    value = r.followed(x)
-    parts = list(key) if isinstance(key, tuple) else [key]
-    require(all(p is None or p is Ellipsis or type(p) in (int, slice) for p in parts), "indexed by a tensor")
-    used = sum(p is not None and p is not Ellipsis for p in parts)
-    if Ellipsis in parts:
-        at = parts.index(Ellipsis)
-        parts[at : at + 1] = [slice(None)] * (x.dim() - used)
-    parts += [slice(None)] * x.dim()  # and more, of which nothing is asked
-    source = target = 0
-    for part in parts:
-        if source == value.dim and part is not None:
-            require(isinstance(part, slice) and _is_whole(part, x.shape[value.dim]), "picks channels by number")
-            return Value(value.known(), target, value.zero)
-        source += part is not None
-        target += not isinstance(part, int)
-    raise AssertionError("every dimension of the tensor is met above")
-
-
-def _is_whole(part: slice, size: int) -> bool:
-    """Whether a slice takes all of so many, and so all of fewer."""
-    return part.indices(size) == (0, size, 1)
-
-
-@rule("select", dims=ANY)
-def select(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int, index: Any) -> Value:
-    value, dim = r.followed(x), positive(dim, x.dim())
-    require(dim != value.dim, "picks channels by number")
-    return Value(value.known(), value.dim - (dim < value.dim), value.zero)
-
-
-@rule("narrow", "index_select", dims=ANY)
-def part_of(
-    r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int, index: Any = None, *sizes: Any, **named: Any
-) -> Value:
-    value = r.followed(x)
-    require(positive(dim, x.dim()) != value.dim, "picks channels by number")
-    return Value(value.known(), value.dim, value.zero)
 
 
 @rule("flip", dims=ANY)
