@@ -29,9 +29,10 @@ FOLLOWS_COUNTS = frozenset(
 def views_one_dimension(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
     """Whether numbers along one dimension are put among others of size one, in a way that holds for any length."""
     x, shape = args[0], sizes_of(args[1:])
+    along_one = x.dim() == 1 or one_for_each(x)
     if name == "unsqueeze":
-        return one_for_each(x)
-    if kwargs or not one_for_each(x) or out.numel() != x.numel():
+        return along_one
+    if kwargs or not along_one or out.numel() != x.numel():
         return False
     if name == "getitem":  # x[None, :, None]
         parts = args[1] if isinstance(args[1], tuple) else (args[1],)
