@@ -97,12 +97,23 @@ def prefix_for(
     # A shorter beginning met it already, and is not asked again: time would tell something else every time.
     left = 0.0 if low < len(order) else share(found)
     if left > budget.target * (1 + TOLERANCE):
-        raise TargetError(
-            f"a target of {budget.target * budget.of:g} cannot be met, {left * budget.of:.3f} stays at the least, "
-            f"with it {budget.floor:g} of every layer: take a greater target (--target), protect less "
-            "(--protect), or round counts up by less (--round-to 1)"
-        )
+        raise _unmet(graph, budget, left)
     return found
+
+
+def _unmet(graph: ChannelGraph, budget: Budget, left: float) -> TargetError:
+    """Why a target is not met where all that may leave leaves ``left``."""
+    said = f"a target of {budget.target * budget.of:g} cannot be met"
+    if graph.all_layers and not graph.layers:
+        first = graph.all_layers[0]
+        return TargetError(
+            f"{said}: no channel of any layer can leave, those of {first.name} since {first.reason}; change the "
+            "network where `seqprune inspect` shows why, or allow other moves (--by)"
+        )
+    return TargetError(
+        f"{said}, {left * budget.of:.3f} stays at the least, with it {budget.floor:g} of every layer: take a greater "
+        "target (--target), protect less (--protect), or round counts up by less (--round-to 1)"
+    )
 
 
 def prefix_met(

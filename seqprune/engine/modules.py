@@ -104,6 +104,12 @@ class ModuleTask:
             if not len(batch.classes):
                 raise ModelError("criterion taylor takes the gradient of a loss: label the images with classes")
             y = found(call(copy, batch.input(copy)))[0]
+            highest = int(batch.classes.max())
+            if y.dim() != 2 or highest >= y.shape[1]:
+                raise ModelError(
+                    "criterion taylor takes the gradient of a loss of logits [B, K]; the network returns "
+                    f"{list(y.shape)}, and classes go up to {highest}: choose another criterion, such as lamp"
+                )
             loss = functional.cross_entropy(y[batch.image_index.to(y.device)], batch.classes.to(y.device))
             (loss * batch.count).backward()  # type: ignore[no-untyped-call]
             images += batch.count

@@ -264,10 +264,12 @@ def _paths(recorder: Recorder) -> Iterator[None]:
     paths = {module: path for path, module in recorder.modules.items()}
 
     def enter(module: nn.Module, _a: Any) -> None:
-        recorder.enter(paths[module])
+        if module in paths:  # else the network copied one of its modules meanwhile, and these hooks with it
+            recorder.enter(paths[module])
 
     def leave(module: nn.Module, _a: Any, out: Any) -> None:
-        recorder.leave(paths[module], sys.exc_info()[1] if out is None else None)
+        if module in paths:
+            recorder.leave(paths[module], sys.exc_info()[1] if out is None else None)
 
     for module in paths:  # of a copy, which no one else registers hooks with: a handle for each takes longer
         module._forward_pre_hooks[_HOOK], module._forward_hooks[_HOOK] = enter, leave

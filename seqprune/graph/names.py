@@ -15,7 +15,10 @@ APART = {torch.batch_norm: "torch.batch_norm", torch.instance_norm: "torch.insta
 
 @cache
 def op_name(function: Callable[..., Any]) -> str:
-    """``torch.Tensor.__iadd__`` → ``add``, ``torch.relu_`` → ``relu``, ``torch.Tensor.shape.__get__`` → ``shape``."""
+    """``torch.Tensor.__iadd__`` → ``add``, ``torch.relu_`` → ``relu``, ``torch.Tensor.shape.__get__`` → ``shape``.
+
+    ``torch.Tensor.data.__set__`` is ``set data``.
+    """
     if isinstance(function, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
         library, name = str(function).split(".")[:2]
         return f"aten.{name}" if library == "aten" else name  # the arguments of aten's have an order of their own
@@ -24,6 +27,8 @@ def op_name(function: Callable[..., Any]) -> str:
     name = getattr(function, "__name__", None) or str(function)
     if name == "__get__":  # a property of Tensor
         name = function.__self__.__name__  # type: ignore[attr-defined]
+    elif name == "__set__":
+        return f"set {function.__self__.__name__}"  # type: ignore[attr-defined]
     name = name.rsplit(".", 1)[-1]
     if dunder := re.fullmatch(r"__(.+)__", name):
         name = dunder[1]

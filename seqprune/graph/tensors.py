@@ -88,12 +88,12 @@ class Tensors:
     def adopt_view(self, view: torch.Tensor, parameter: torch.Tensor) -> None:
         """Takes ``view`` for ``parameter``: the same numbers, with dimensions of size one around them.
 
-        ``parameter`` may also be what was worked out from some.
+        ``parameter`` may also be such a view itself, or what was worked out from some.
         """
         if (found := self._computed.get(parameter)) is not None:
             self._computed.set(view, found)
         else:
-            self._views.set(view, parameter)
+            self._views.set(view, self.parameter(parameter))
 
     def parameter(self, tensor: torch.Tensor) -> torch.Tensor:
         """The parameter or buffer that ``tensor`` is a view of, else ``tensor`` itself."""

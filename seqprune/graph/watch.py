@@ -28,8 +28,8 @@ from seqprune.graph.rules import RULES, TAKES_OPAQUE, NoRule, check_dims, misfit
 from seqprune.graph.rules.reshaping import FOLLOWS_COUNTS, VIEWS, views_one_dimension
 from seqprune.graph.values import ANY_FAILURE, OPAQUE, Value, leaves_of, tensors_among, tensors_in
 
-# Reading these tells nothing of the values in a tensor.
-METADATA = frozenset(
+# Reading these, or setting them, tells nothing of the values in a tensor.
+METADATA = frozenset(["set requires_grad", "set grad"]) | frozenset(
     "dim dtype device layout ndim ndimension names storage_offset element_size get_device is_contiguous "
     "is_floating_point is_complex is_cuda is_cpu is_mps is_meta is_leaf is_quantized is_sparse is_xpu is_nested "
     "is_inference is_signed is_conj is_neg requires_grad grad_fn grad is_mkldnn is_pinned hash repr format class "
@@ -168,7 +168,7 @@ class CallWatch(TorchFunctionMode):
             r.foreign(list(filter(r.is_computed, tensors)), name)
         if in_place:
             first = args[0] if args else kwargs.get("input", tensors[0])
-            for target in tensors_in(kwargs.get("out")) or [first]:
+            for target in tensors_in(kwargs.get("out")) or tensors_in(first):  # of many in a list, as _foreach_add_
                 if found is None or any(v.opaque or not v.zero for v in values):
                     r.pin_storage(target, name)
                 r.set_value(target, values[0] if values else OPAQUE)

@@ -238,6 +238,28 @@ def test_what_a_layer_reads_may_be_too_large_to_fit_to(how: dict[str, Any]) -> N
         seqprune.prune(model.eval(), [torch.rand(4, 3, 8, 8) * 1e30] * 4, target="flops=0.7", round_to=1, **how)
 
 
+@pytest.mark.parametrize("preset", ["fast", "accurate"])
+def test_a_target_for_a_network_of_which_nothing_can_leave_says_why(preset: str) -> None:
+    """It was told to take a greater target, or to protect less."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm([4, 6, 6]), nn.Conv2d(4, 2, 1))
+    with pytest.raises(InputError, match=r"no channel of any layer can leave, those of 0 since layer_norm in 1"):
+        seqprune.prune(model, [torch.randn(4, 3, 8, 8)] * 2, preset=preset, target="params=0.7", round_to=1)
+
+
+@pytest.mark.parametrize(
+    ("model", "classes", "said"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)), 2, r"\[4, 2, 6, 6\]"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 2)), 3, "classes go up to 2"),
+    ],
+)
+def test_taylor_of_outputs_that_are_no_logits_of_the_classes(model: nn.Module, classes: int, said: str) -> None:
+    """Torch's own error came out."""
+    data = [(torch.randn(4, 3, 8, 8), torch.arange(4) % classes)] * 2
+    with pytest.raises(ModelError, match=f"criterion taylor .*{said}"):
+        seqprune.prune(model, data, preset="fast", criterion="taylor", target="params=0.7", round_to=1)
+
+
 def test_the_page_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)

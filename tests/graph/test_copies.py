@@ -467,6 +467,27 @@ class Auxiliary(nn.Module):
         return self.last(y)
 
 
+class Teaching(Keeping):
+    """Copies a part of itself while it runs, in every pass or in the first one, as for a target that follows slowly."""
+
+    once = True
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.seen is None or not self.once:
+            self.seen = deepcopy(self.first)
+        y, target = self.between(self.first(x)), self.seen(x)
+        return self.last(y), target.mean(1)
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_network_that_copies_a_part_of_itself_while_it_runs(once: bool) -> None:
+    """``KeyError: Conv2d(3, 8, ...)``, "check the weights and the input size": the copy had the hooks of the trace."""
+    model = Teaching()
+    model.once = once
+    graph = exact(model)
+    assert "reads the parameter" in graph.by_name["first"].reason
+
+
 def test_what_runs_only_with_gradients_is_seen() -> None:
     """The compact network failed in its first training step: ``aux`` still read eight channels."""
     model = Auxiliary().double().eval()

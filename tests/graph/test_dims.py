@@ -32,7 +32,15 @@ def pools(dims: int) -> Mapping[str, Call]:
         f"lp_pool{dims}d": lambda x: getattr(F, f"lp_pool{dims}d")(x, 2.0, **one),
         f"adaptive_max_pool{dims}d": lambda x: getattr(F, f"adaptive_max_pool{dims}d")(x, SIDE),
         f"adaptive_avg_pool{dims}d": lambda x: getattr(F, f"adaptive_avg_pool{dims}d")(x, SIDE),
+        f"max_pool{dims}d_with_indices": lambda x: found(dims, x, padding=1, **one)[0],
+        f"adaptive_max_pool{dims}d_with_indices": lambda x: getattr(F, f"adaptive_max_pool{dims}d")(x, SIDE, True)[0],
+        f"max_unpool{dims}d": lambda x: getattr(F, f"max_unpool{dims}d")(*found(dims, x, kernel_size=1), 1),
     }
+
+
+def found(dims: int, x: torch.Tensor, **settings: Any) -> Any:
+    """Maxima and where they lie."""
+    return getattr(F, f"max_pool{dims}d")(x, return_indices=True, **settings)
 
 
 def convolutions(space: int) -> Mapping[str, Callable[[], nn.Module]]:
@@ -60,6 +68,9 @@ ANYWHERE: Mapping[str, Call] = {
     "group_norm": lambda x: F.group_norm(x, 2),
     "channel_shuffle": lambda x: torch.channel_shuffle(x, 2),
     "native_channel_shuffle": lambda x: torch.native_channel_shuffle(x, 2),
+    "fold": lambda x: F.fold(x, (1, SIDE), 1),
+    "grid_sample": lambda x: F.grid_sample(x, x.new_zeros(len(x), *x.shape[2:], x.dim() - 2), align_corners=False),
+    "gate_heads": lambda x: gate_heads(x, x.new_ones(len(x), 2, *x.shape[2:])),
 }
 """These take the channels from dimension 1 however many there are, and their rules ask for them there."""
 

@@ -278,10 +278,7 @@ WHOLE: dict[str, tuple[Code, str]] = {
         lambda m, x, given: (x * m.scale.view(-1, 1, 1))[:, :, :2, :2] * m.scale.view(1, 2, -1),
         "reads the parameter",
     ),
-    "pooling with places": (
-        lambda m, x, given: F.interpolate(F.max_pool2d(x, 2, return_indices=True)[0], size=6),
-        "max_pool2d_with_indices in the network: no rule",
-    ),
+    "what has no rule": (lambda m, x, given: torch.rot90(x, 1, (2, 3)), "rot90 in the network: no rule"),
     "a diagonal": (lambda m, x, given: x * torch.diagonal(x[0, 0]).mean(), "picks channels by number"),
     "the largest of all": (lambda m, x, given: x + x.max(), "reduces over channels"),
     "a limit by name": (lambda m, x, given: torch.clamp(x, max=torch.ones(()).double()), "limits are tensors"),

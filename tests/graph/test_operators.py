@@ -76,6 +76,20 @@ def smooth(x: torch.Tensor) -> torch.Tensor:
     return F.avg_pool2d(x.sigmoid(), 3, 1, 1)
 
 
+def spots(x: torch.Tensor) -> torch.Tensor:
+    """Where to look in an image, around its middle."""
+    rows = torch.linspace(-0.9, 1.1, 6, dtype=x.dtype)
+    return torch.stack(torch.meshgrid(rows, rows**2, indexing="ij"), -1).expand(len(x), 6, 6, 2)
+
+
+def back_at_its_places(n: Any, x: torch.Tensor) -> torch.Tensor:
+    rising = torch.linspace(1, 2, x.shape[2] * x.shape[3], dtype=x.dtype).view(
+        x.shape[2:]
+    )  # else two may be the greatest
+    pooled, places = F.max_pool2d(x * rising, 2, return_indices=True)
+    return F.max_unpool2d(n.other(pooled), places, 2)
+
+
 def attended(asks: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return F.scaled_dot_product_attention(asks, asks, x.flatten(2).mT).mT.unflatten(2, (6, 6))
 
@@ -183,6 +197,24 @@ FOLLOWED: dict[str, Call] = {
             "rows together": lambda n, x: x.movedim(1, 0).flatten(1).unflatten(1, (len(x), 6, 6)).movedim(0, 1),
         }.items()
     },
+    "norms over channels": lambda n, x: x / (x.norm(dim=1, keepdim=True) + 1e-6),
+    "greatest of channels": lambda n, x: x * torch.linalg.vector_norm(x, float("inf"), dim=1, keepdim=True),
+    "windows": lambda n, x: (F.unfold(x, 3, padding=1).unflatten(1, (-1, 9)) * n.asks[:1, :, None]).sum(2).view_as(x),
+    "windows along rows": lambda n, x: x.unfold(2, 3, 1).mean(-1) + n.other(x).unfold(-2, 3, 1).amax(4),
+    "windows by their names": lambda n, x: (
+        F.unfold(x, kernel_size=1, stride=1).view_as(x) + x.unfold(dimension=3, size=3, step=1).mean(4).mean(3, True)
+    ),
+    "windows there and back": lambda n, x: F.fold(F.unfold(x, 2, stride=2), (6, 6), 2, stride=2),
+    "windows added up": lambda n, x: F.fold(n.wide(x).flatten(2), (6, 12), (1, 2), stride=(1, 2)),
+    "sampled elsewhere": lambda n, x: F.grid_sample(x, spots(x), padding_mode="border", align_corners=False),
+    "sampled where another says": lambda n, x: F.grid_sample(
+        x, torch.stack([n.other(x).sum(1), n.third(x).sum(1)], -1).tanh(), align_corners=True
+    ),
+    "back at the places of maxima": back_at_its_places,
+    "back at the places of maxima over rows": lambda n, x: F.max_unpool1d(
+        *F.max_pool1d(x.flatten(2), 2, return_indices=True), 2
+    ).view_as(x),
+    "the greatest and where it lay": lambda n, x: F.adaptive_max_pool2d(x, 3, return_indices=True)[0],
     "places repeated": lambda n, x: x.repeat_interleave(2, dim=2),
     "shares of all": lambda n, x: x / (x.sum(1, keepdim=True) + 1),
     "divided by what is never zero": lambda n, x: x / x.exp(),
@@ -203,7 +235,38 @@ PINNED: dict[str, tuple[Call, str]] = {
     "deviations": (lambda n, x: x * x.std(1, keepdim=True), "reduces over channels"),
     "deviations of all": (lambda n, x: x * x.var(False), "reduces over channels"),
     "logarithms": (lambda n, x: x * x.logsumexp(1, keepdim=True), "reduces over channels"),
-    "norms": (lambda n, x: x * x.norm(dim=1, keepdim=True), "reduces over channels"),
+    "norms of constants": (lambda n, x: x * x.sigmoid().norm(dim=1, keepdim=True), "reduces over channels"),
+    "norms of all": (lambda n, x: x * x.norm(), "reduces over channels"),
+    "windows of channels": (lambda n, x: x * x.unfold(1, 2, 2).mean((1, 4))[:, None], "mixes channels"),
+    "windows of channels by their names": (
+        lambda n, x: x * x.unfold(dimension=1, size=2, step=2).mean((1, 4))[:, None],
+        "mixes channels",
+    ),
+    "windows of an image turned": (
+        lambda n, x: x * F.unfold(x.transpose(1, 2), 1).mean((1, 2))[:, None, None, None],
+        "the channels are not in dimension 1",
+    ),
+    "windows added up elsewhere": (
+        lambda n, x: F.fold(x.flatten(2).mT, (4, 2), 1)[:, :1] * x[:, :, :4, :2],
+        "the channels are not in dimension 1",
+    ),
+    "sampled where they say": (
+        lambda n, x: F.grid_sample(n.wide(x), x[:, :2].permute(0, 2, 3, 1), align_corners=False)[:, :WIDTH],
+        "picks channels by number",
+    ),
+    "sampled turned": (
+        lambda n, x: x * F.grid_sample(x.transpose(1, 2), spots(x), align_corners=False).sum(1, keepdim=True),
+        "the channels are not in dimension 1",
+    ),
+    "places of maxima": (lambda n, x: F.max_pool2d(x, 2, return_indices=True)[1].double(), "not zero once removed"),
+    "maxima turned": (
+        lambda n, x: F.max_pool2d(x.transpose(1, 2), 1, return_indices=True)[0].transpose(1, 2),
+        "the channels are not in dimension 1",
+    ),
+    "at places of what stays": (
+        lambda n, x: F.max_unpool2d(x, n.inside.long().expand(len(x), WIDTH, 6, 6), 1),
+        "a constant takes part",
+    ),
     "no norm": (lambda n, x: x * x.norm(-1, dim=(2, 3), keepdim=True), "is no norm that is zero at zero"),
     "sums of constants": (lambda n, x: x * x.sigmoid().sum(1, keepdim=True), "reduces over channels"),
     "a norm of channels": (
@@ -277,6 +340,10 @@ PINNED: dict[str, tuple[Call, str]] = {
     "attention to channels": (
         lambda n, x: x * F.scaled_dot_product_attention(n.asks, x.flatten(2), x.flatten(2)).view(2, 1, 6, 6),
         "attends to channels",
+    ),
+    "attention for channels": (
+        lambda n, x: F.scaled_dot_product_attention(x.flatten(2), n.asks, n.asks).view_as(x),
+        "attends for channels",
     ),
     "products with a constant": (
         lambda n, x: (torch.eye(WIDTH).double() @ x.flatten(2)).view_as(x),

@@ -248,6 +248,23 @@ def test_what_runs_only_where_gradients_are_kept_is_seen(asks: Callable[[Any, to
     assert small.beside.in_channels == small.first.out_channels < WIDTH
 
 
+def test_code_that_asks_for_gradients_of_its_input_is_traced_in_training() -> None:
+    """As Wav2Vec2 does, which "reads values of its input with set": its training was not looked at."""
+
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        given = x.detach()
+        if m.training:
+            given.requires_grad, given.grad = True, None
+            m.kept = m.beside(given)
+        return x
+
+    model = Net(code)
+    graph = trace(model, images())
+    assert graph.notes == ()
+    _, small = pruned(model, images(), graph)
+    assert small.beside.in_channels == small.first.out_channels < WIDTH
+
+
 def test_code_that_fails_where_a_gradient_is_missing_is_seen_with_gradients_on() -> None:
     """It is told of gradients that a trace does not keep, and runs again untold; not without gradients at once."""
 

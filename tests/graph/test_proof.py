@@ -339,6 +339,31 @@ def test_networks_that_keep_what_they_computed_can_be_copied_afterwards() -> Non
     deepcopy(net)
 
 
+class Windowed(nn.Module):
+    """Sets its windows by the least size that it has seen, as Swin does, and the greatest batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.window = nn.Conv2d(3, 2, 1), 6
+        self.register_buffer("most", torch.ones(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.window = min(self.window, *x.shape[2:])
+        self.most = torch.clamp(self.most, min=len(x))
+        return nn.functional.max_pool2d(self.conv(x), self.window, 1) * self.most
+
+
+def test_networks_that_remember_sizes_are_left_as_they_were() -> None:
+    """After a proof on half of the size they computed something else at their own."""
+    one, other = Windowed(), Windowed()
+    other.load_state_dict(one.state_dict())
+    before = one(X)
+    assert "another size" in verify(one, other, X).tried
+    for model in (one, other):
+        assert (model.window, model.most.item()) == (6, 1)
+        assert torch.equal(model(X), before)
+
+
 def test_frozen_networks_are_trained_too() -> None:
     net = Net().requires_grad_(False)
     assert verify(net, net, X).tried == FORWARD

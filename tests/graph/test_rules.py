@@ -467,6 +467,7 @@ def test_a_function_without_a_name_is_called_by_its_text() -> None:
         (torch.Tensor.__ipow__, "pow"),
         (torch.relu_, "relu"),
         (torch.Tensor.shape.__get__, "shape"),  # type: ignore[attr-defined]
+        (torch.Tensor.data.__set__, "set data"),  # type: ignore[attr-defined]
     ],
 )
 def test_whatever_way_an_operator_is_called_its_rule_has_one_name(function: Callable[..., object], name: str) -> None:
@@ -508,6 +509,16 @@ def test_what_nobody_knows_written_into_a_view_pins_all_that_shares_its_memory()
         return x
 
     assert not trace(Between(between), X).by_name["first"].free.any()
+
+
+def test_many_tensors_written_in_one_call_pin_what_they_hold() -> None:
+    """``'list' object has no attribute 'layout'``, as if the network did not run on its input."""
+
+    def between(x: torch.Tensor) -> torch.Tensor:
+        torch._foreach_add_([x], 1.0)
+        return x
+
+    assert "_foreach_add" in exact(Between(between), {}).by_name["first"].reason
 
 
 def test_a_reused_activation_in_place_keeps_channels_apart() -> None:

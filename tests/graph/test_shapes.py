@@ -144,7 +144,6 @@ def test_every_mixture_of_slices_numbers_new_dimensions_and_dots(images: object,
 @pytest.mark.parametrize(
     ("between", "reason"),
     [
-        (lambda x: x.squeeze(), "drops dimensions by their size"),
         (lambda x: x.squeeze(1), "may drop the channels"),
         (lambda x: x[:1, :, :1].squeeze((0, -3)), "may drop the channels"),
         (lambda x: torch.stack(x.unbind(1), 1), "takes the channels apart one by one"),
@@ -159,6 +158,30 @@ def test_what_may_lose_the_channels_pins_them(between: Way, reason: str) -> None
     layer = graph.by_name["first"]
     assert not layer.free.any()
     assert reason in layer.reason
+
+
+def test_what_drops_dimensions_by_their_size_keeps_two_channels() -> None:
+    """As ``pool(x).squeeze()``, which of one channel left would drop that as well; all of them stayed."""
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 6, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), Squeezed(), nn.Linear(6, 5), nn.ReLU()),
+        nn.Linear(5, 2),
+    )
+    model = model.double().eval()
+    for given in (X[:1], X.expand(2, -1, -1, -1)):
+        graph = trace(model, given)
+        layer = graph.by_name["0"]
+        assert layer.free.tolist() == [False] * 2 + [True] * 4
+        assert "two channels stay" in layer.reason
+        plan = PrunePlan.from_keep(graph, {"0": [0, 1], "4": [3]})
+        small = compact(model, plan, graph)
+        verify(mask(model, plan, graph), small, given)
+    one = nn.Sequential(nn.Conv2d(3, 1, 1), Squeezed(), nn.Linear(5, 2)).double()
+    assert "drops the channels" in trace(one, X).by_name["0"].reason
+
+
+class Squeezed(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.squeeze()
 
 
 class Gated(Between):

@@ -79,6 +79,7 @@ def attention(
     ours = [(known, letters[known.dim]) for tensor, letters in (asks, keys) for known in _leaving(r, tensor)]
     attended = [letters[known.dim] for tensor, letters in (keys, values) for known in _leaving(r, tensor)]
     require("j" not in attended, "attends to channels, to those that are zero as well")
+    require("i" not in [letter for _, letter in ours], "attends for channels: one that is zero sees the mean of all")
     if "k" not in [letter for _, letter in ours]:
         return contracted(r, out, [asks, keys, values], stays)
     for known, _ in ours if scale is None else ():

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from seqprune.graph.channels import IntArray
-from seqprune.graph.counts import counts_in, is_count, is_part, sizes_of
+from seqprune.graph.computed import one_for_each
+from seqprune.graph.counts import counts_in, is_count, sizes_of
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import NoRule, Value
@@ -20,22 +21,25 @@ VIEWS = frozenset("view reshape unsqueeze getitem".split())
 # Their rules know what becomes of a number of channels that the code hands to them.
 FOLLOWS_COUNTS = frozenset(
     [
-        *"getitem view reshape expand split split_with_sizes group_norm".split(),
+        *"view reshape expand split split_with_sizes group_norm getitem".split(),
         *(f"conv{kind}{space}d" for kind in ("", "_transpose") for space in (1, 2, 3)),
     ]
 )
 
 
 def views_one_dimension(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> bool:
-    """Whether a tensor with one dimension is put into others of size one, in a way that holds for any length."""
+    """Whether numbers along one dimension are put among others of size one, in a way that holds for any length."""
     x, shape = args[0], sizes_of(args[1:])
-    if kwargs or x.dim() != 1 or out.numel() != len(x):
+    along_one = x.dim() == 1 or one_for_each(x)
+    if name == "unsqueeze":
+        return along_one
+    if kwargs or not along_one or out.numel() != x.numel():
         return False
-    parts = args[1] if isinstance(args[1], tuple) else (args[1],)
     if name == "getitem":  # x[None, :, None]
-        return all(p is None or (isinstance(p, slice) and p == slice(None)) for p in parts)
+        parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+        return all(p is None or p is Ellipsis or (isinstance(p, slice) and p == slice(None)) for p in parts)
     lengths = [size for size in shape if is_count(size) or size == -1]
-    return len(lengths) == 1 and all(size == 1 for size in shape if size is not lengths[0])
+    return x.dim() == 1 and len(lengths) == 1 and all(size == 1 for size in shape if size is not lengths[0])
 
 
 @rule("flatten", dims=ANY)
@@ -192,61 +196,15 @@ def unsqueeze(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int) -> Valu
 @rule("squeeze", dims=ANY)
 def squeeze(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None) -> Value:
     value = r.followed(x)
-    require(dim is not None, "drops dimensions by their size")
-    dims = {positive(d, x.dim()) for d in ([dim] if isinstance(dim, int) else dim)}
+    if dim is None:  # where one channel stayed alone, it would lose its dimension
+        require(x.shape[value.dim] > 1, "drops the channels")
+        r.pin(value.known()[:2], f"{r.module or 'the network'} drops dimensions of size one, so two channels stay")
+        dims = {*range(x.dim())} - {value.dim}
+    else:
+        dims = {positive(d, x.dim()) for d in ([dim] if isinstance(dim, int) else dim)}
     dropped = {d for d in dims if x.shape[d] == 1}
     require(value.dim not in dims, "may drop the channels")
     return Value(value.known(), value.dim - sum(d < value.dim for d in dropped), value.zero)
-
-
-@rule("getitem", dims=ANY)
-def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
-    """Slices and numbers in other dimensions; the channels themselves must be taken whole."""
-    value = r.followed(x)
-    parts = list(key) if isinstance(key, tuple) else [key]
-    require(all(p is None or p is Ellipsis or type(p) in (int, slice) for p in parts), "indexed by a tensor")
-    if Ellipsis in parts:
-        at = parts.index(Ellipsis)
-        parts[at : at + 1] = [slice(None)] * (x.dim() - sum(p is not None and p is not Ellipsis for p in parts))
-    parts += [slice(None)] * x.dim()  # and more, of which nothing is asked
-    source = target = 0
-    for number, part in enumerate(parts):
-        if source == value.dim and part is not None:
-            require(isinstance(part, slice), "picks channels by number")
-            use_others(parts, number)
-            return Value(_sliced(r, value.known(), part), target, value.zero)
-        source += part is not None
-        target += not isinstance(part, int)
-    raise AssertionError("every dimension of the tensor is met above")
-
-
-def _sliced(r: Recorder, channels: IntArray, part: slice) -> IntArray:
-    """All channels of as many, and so of fewer, or those before or behind ``c // groups`` of them."""
-    if not counts_in([part]):
-        require(part.indices(len(channels)) == (0, len(channels), 1), "picks channels by number")
-        return channels
-    ends = [end for end in (part.start, part.stop) if end is not None]
-    share = ends[0] if len(ends) == 1 and part.step is None else None
-    if not is_part(share) or not np.array_equal(channels, share.channels):
-        raise NoRule("picks channels by a number of them")
-    r.balance(np.split(channels, share.parts), f"{r.module or 'the network'} takes a part of them")
-    return channels[: share.number] if part.start is None else channels[share.number :]
-
-
-@rule("select", dims=ANY)
-def select(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int, index: Any) -> Value:
-    value, dim = r.followed(x), positive(dim, x.dim())
-    require(dim != value.dim, "picks channels by number")
-    return Value(value.known(), value.dim - (dim < value.dim), value.zero)
-
-
-@rule("narrow", "index_select", dims=ANY)
-def part_of(
-    r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: int, index: Any = None, *sizes: Any, **named: Any
-) -> Value:
-    value = r.followed(x)
-    require(positive(dim, x.dim()) != value.dim, "picks channels by number")
-    return Value(value.known(), value.dim, value.zero)
 
 
 @rule("flip", dims=ANY)

@@ -60,6 +60,10 @@ def total(
     r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any
 ) -> Value:
     """Over channels too: those that are zero add nothing, and no channel lies in what comes of it."""
+    return _added_up(r, out, x, dim, keepdim)
+
+
+def _added_up(r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any, keepdim: bool) -> Value:
     value = r.followed(x)
     if dim is None or not out.dim() or not value.zero:
         return _reduced(r, x, dim, keepdim)
@@ -81,7 +85,7 @@ def deviation(
 def norm(
     r: Recorder, out: torch.Tensor, x: torch.Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, **_: Any
 ) -> Value:
-    return _normed(r, x, p, dim, keepdim)
+    return _normed(r, out, x, p, dim, keepdim)
 
 
 @rule("linalg_vector_norm", "vector_norm", dims=ANY)
@@ -94,12 +98,13 @@ def vector_norm(
     keepdim: bool = False,
     **kwargs: Any,
 ) -> Value:
-    return _normed(r, x, ord, dim, keepdim)
+    return _normed(r, out, x, ord, dim, keepdim)
 
 
-def _normed(r: Recorder, x: torch.Tensor, p: Any, dim: Any, keepdim: bool) -> Value:
+def _normed(r: Recorder, out: torch.Tensor, x: torch.Tensor, p: Any, dim: Any, keepdim: bool) -> Value:
+    """Over channels too, as a sum of them is: to any such norm zeros add nothing."""
     require(p in ("fro", None) or (isinstance(p, int | float) and p >= 0), "is no norm that is zero at zero")
-    return _reduced(r, x, dim, keepdim)
+    return _added_up(r, out, x, dim, keepdim)
 
 
 @rule("logsumexp", dims=ANY)
