@@ -39,7 +39,9 @@ def test_ultralytics_is_quiet_alone_and_installs_nothing_and_is_put_back(monkeyp
     monkeypatch.setattr(checks, "AUTOINSTALL", True)
     font = data_utils.check_font
     monkeypatch.setattr(LOGGER, "level", logging.WARNING)
+    plain = torch.load
     with contained():
+        assert torch.load is not plain  # what is read is read as data
         assert {getattr(module, name) for module, name in RANKS} == {-1}
         assert checks.AUTOINSTALL is False
         assert data_utils.check_font is not font
