@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,7 +72,7 @@ def test_programs_caches_scripts_and_weights_are_neither_read_nor_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, **named: (name, named))
-    torch.jit.script(nn.ReLU()).save(tmp_path / "m.pt")
+    torch.jit.script(nn.ReLU()).save(tmp_path / "m.pt", _extra_files={"note": "seen"})
     with guarded():
         with pytest.raises(UntrustedError, match="TorchScript program"):
             torch.jit.load(tmp_path / "m.pt")
@@ -81,13 +82,16 @@ def test_programs_caches_scripts_and_weights_are_neither_read_nor_fetched(
             data_utils.exec("")
         assert torchvision.models.get_model("resnet18", weights="DEFAULT") == ("resnet18", {"weights": None})
     with guarded(trust=True):
-        assert torch.jit.load(tmp_path / "m.pt")(torch.tensor(-1.0)) == 0
+        given: dict[str, str] = {"note": ""}
+        assert torch.jit.load(tmp_path / "m.pt", _extra_files=given)(torch.tensor(-1.0)) == 0
+        assert given == {"note": b"seen"}
 
 
 def test_what_is_looked_up_in_a_module_is_ours_and_then_what_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_utils, "exec", len, raising=False)
+    monkeypatch.setitem(sys.modules, "ultralytics.blocked", None)  # type: ignore[arg-type]
     with guarded():
         assert isinstance(tasks.eval("nn.ReLU()"), nn.ReLU)
         with pytest.raises(UntrustedError):

@@ -169,6 +169,7 @@ def test_numbers_of_modules_are_written_where_they_are_not_what_is_built(tmp_pat
     model.model[1].conv.other = 5  # which no network that is built has
     model.model[1].conv.flag = True
     model.model[1].i = True  # where a number was
+    model.nc = 5  # its names say how many
     path = save_pair(model, tmp_path / "m.safetensors", names=NAMES)
     found = [each for each in description_of(path)["widths"] if each[0] == "model.1.conv"]
     assert found == [["model.1.conv", "in_channels", 9]]
@@ -227,6 +228,12 @@ def test_a_network_of_another_kind_than_its_task_says_is_not_saved(tmp_path: Pat
     queries.task = "detect"
     with pytest.raises(ModelError, match="a RTDETRDetectionModel cannot be rebuilt"):
         save_pair(queries, tmp_path / "m.safetensors", names=NAMES)
+
+
+def test_a_network_whose_channels_come_last_in_memory_comes_back(tmp_path: Path) -> None:
+    model = network().to(memory_format=torch.channels_last)
+    path = save_pair(model, tmp_path / "m.safetensors", names=NAMES)
+    assert same(load_pair(path), network())
 
 
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from ultralytics.nn.tasks import RTDETRDetectionModel
 
 from seqprune.errors import ModelError, UntrustedError
 from seqprune.yolo.files import load as loading
+from seqprune.yolo.files import networks
 from seqprune.yolo.files.load import check_there, load
 from seqprune.yolo.files.networks import NETWORKS
 from seqprune.yolo.files.save import save_pt
@@ -94,15 +96,34 @@ def test_what_a_checkpoint_holds_beside_its_modules_is_kept(tmp_path: Path) -> N
 
 
 def test_a_loaded_network_is_as_if_it_never_ran(tmp_path: Path) -> None:
-    """Anchors of an input are of its size, and the loss is of a training that is over."""
+    """Anchors of an input are of its size, and the loss is of a training that is over; RT-DETR's stayed."""
     model = network()
     model(torch.rand(1, 3, 96, 96))
     model.criterion = nn.ReLU()
-    for loaded in (load(model), load(saved(tmp_path / "m.pt", model))):
+    path = saved(tmp_path / "m.pt", deepcopy(model))
+    found = [load(model), load(path)]
+    del model.criterion
+    model.criterion = SimpleNamespace()
+    for loaded in (*found, load(model)):
         head: Any = loaded.model.model[-1]  # type: ignore[index]
         assert head.anchors.numel() == head.strides.numel() == 0
         assert head.shape is None
-        assert "criterion" not in vars(loaded.model)
+        assert not hasattr(loaded.model, "criterion")
+
+
+def test_the_student_of_a_distillation_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Taught(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.student_model, self.hooks = network(), ["one"]
+
+        def _remove_feature_hooks(self) -> None:
+            self.hooks.clear()
+
+    monkeypatch.setattr(networks, "distilling", SimpleNamespace(DistillationModel=Taught))
+    loaded = load(Taught())
+    assert type(loaded.model) is NETWORKS["detect"]
+    assert loaded.names == NAMES
 
 
 def test_a_task_is_that_of_the_network_where_nobody_names_one(tmp_path: Path) -> None:
