@@ -230,6 +230,15 @@ def test_a_network_of_another_kind_than_its_task_says_is_not_saved(tmp_path: Pat
         save_pair(queries, tmp_path / "m.safetensors", names=NAMES)
 
 
+@pytest.mark.parametrize("width", [0, 1 << 20, [3, 5]])
+def test_a_width_is_a_number_of_channels_or_several(width: Any, pair: Path) -> None:
+    found: Any = load_pair(changed(pair, widths=[["model.1.conv", "in_channels", width]]))
+    assert found.model[1].conv.in_channels == width
+    for strange in (-1, (1 << 20) + 1, True, 1.0, "1", [1, -1]):
+        with pytest.raises(ModelError, match=r"model\.1\.conv\.in_channels holds no width"):
+            load_pair(changed(pair, widths=[["model.1.conv", "in_channels", strange]]))
+
+
 def test_a_network_whose_channels_come_last_in_memory_comes_back(tmp_path: Path) -> None:
     model = network().to(memory_format=torch.channels_last)
     path = save_pair(model, tmp_path / "m.safetensors", names=NAMES)

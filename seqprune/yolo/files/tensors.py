@@ -196,7 +196,6 @@ def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], p
         if not _is_width(getattr(owner, attribute)) or not _is_width(width):
             raise ModelError(f"{path}: {module}.{attribute} holds no width; copy both files again")
         setattr(owner, attribute, width)
-    forget_inputs(network)
     network.names, network.nc, network.task = names, len(names), description["task"]
     network.args = plain_settings({"task": description["task"], "imgsz": description["imgsz"] or 640})
     mark_some(network, bool(description.get("some_classes")))
