@@ -14,7 +14,7 @@ from ultralytics.engine.model import Model
 from ultralytics.nn import tasks as networks
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
-from seqprune.errors import ModelError, UntrustedError
+from seqprune.errors import ModelError
 from seqprune.graph.copying import copied
 from seqprune.graph.unwatched import refuse
 from seqprune.plain import UnreadableError, printable, why_no_file
@@ -126,10 +126,6 @@ def load(
     try:
         with contained(), guarded(trust):
             opened = YOLO(str(path))
-    except UntrustedError as error:
-        if "forward_fuse" in str(error):  # what fuse() puts in the place of a layer's forward
-            raise ModelError(f"{path}: {_FUSED}") from error
-        raise
     except UNREADABLE as error:
         raise ModelError(_diagnosis(path, error, trust)) from error
     try:
