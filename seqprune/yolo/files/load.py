@@ -115,7 +115,7 @@ def load(
         return _loaded(_copied(model, source), source, None, None, tasks)
     path = Path(model)
     if path.suffix.lower() in (".yaml", ".yml"):
-        with torch.random.fork_rng(devices=[]):  # what is drawn is drawn in there, and put back in any case
+        with torch.random.fork_rng(devices=[]):
             if seed is not None:
                 torch.manual_seed(seed)
             return _from_yaml(path, tasks)
