@@ -19,6 +19,7 @@ from ultralytics.nn.tasks import RTDETRDetectionModel
 import seqprune
 from seqprune.errors import InputError, ModelError, UntrustedError
 from seqprune.graph.factor import Factor, factored
+from seqprune.graph.leaving import left_out, merge
 from seqprune.plan import PrunePlan
 from seqprune.yolo.files.heads import knows_some, only_classes, with_classes
 from seqprune.yolo.files.load import load
@@ -40,8 +41,7 @@ def changed(path: Path, **changes: Any) -> Path:
 
 
 def without(path: Path, key: str) -> Path:
-    held = description_of(path)
-    del held[key]
+    held = {name: value for name, value in description_of(path).items() if name != key}
     path.with_suffix(".json").write_text(json.dumps(held))
     return path
 
@@ -135,21 +135,21 @@ def test_classes_that_left_or_came_come_back(tmp_path: Path) -> None:
     assert not knows_some(found)
 
 
-def test_blocks_that_left_and_pairs_of_factors_come_back(tmp_path: Path) -> None:
-    model = network(backbone=[CONV, CONV, C2F])
-    graph = trace_detector(model)
-    least = seqprune.compact(model, PrunePlan((), graph.inputs, blocks=("model.2.m.1",)))
-    path = save_pair(least, tmp_path / "b.safetensors", names=NAMES)
-    assert (description_of(path)["format"], description_of(path)["blocks"]) == (3, ["model.2.m.1"])
-    assert same(load_pair(path), least)
-    pairs = factored(model, [Factor("model.1", "row", 3)])
-    path = save_pair(pairs, tmp_path / "f.safetensors", names=NAMES)
-    assert (description_of(path)["format"], description_of(path)["factors"]) == (2, [["model.1", "row", 3]])
-    assert same(load_pair(path), pairs)
-    both = seqprune.compact(pairs, PrunePlan((), graph.inputs, blocks=("model.2.m.0",)))
-    path = save_pair(both, tmp_path / "bf.safetensors", names=NAMES)
-    assert description_of(path)["format"] == 3
-    assert same(load_pair(path), both)
+@pytest.mark.parametrize(
+    ("blocks", "factors", "version"),
+    [((1,), (), 3), ((0,), (Factor("model.1", "row", 3),), 3), ((), (Factor("model.1", "column", 5),), 2)],
+)
+def test_blocks_that_left_and_pairs_of_factors_come_back(
+    blocks: tuple[int, ...], factors: tuple[Factor, ...], version: int, tmp_path: Path
+) -> None:
+    paths = [f"model.2.m.{number}" for number in blocks]
+    model = left_out(factored(network(backbone=[CONV, CONV, C2F]), factors), paths)
+    merge(model, paths)
+    path = save_pair(model, tmp_path / "m.safetensors", names=NAMES)
+    assert description_of(path)["format"] == version
+    assert description_of(path)["blocks"] == ["model.2.m.1"] * len(blocks)  # elements of a list are alike
+    assert description_of(path)["factors"] == [[each.block, each.first, each.rank] for each in factors]
+    assert same(load_pair(path), model)
 
 
 def test_an_older_description_without_newer_keys_is_read(pair: Path) -> None:
@@ -250,11 +250,10 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
         save_pair(network(), tmp_path / "absent" / "m.safetensors", names=NAMES)
 
 
-def test_a_pair_that_does_not_fit_is_refused(pair: Path) -> None:
-    text = pair.with_suffix(".json").read_text()
-    yaml = described(backbone=[CONV, CONV, [-1, 1, "Conv", [8, 1, 2]]])
-    for change, said in (
-        ({"yaml": yaml}, "does not fit"),
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"yaml": described(backbone=[CONV, CONV, [-1, 1, "Conv", [8, 1, 2]]])}, "does not fit"),
         ({"yaml": []}, "does not fit"),
         ({"names": {"one": "green", "2": "red"}}, "does not fit"),
         ({"blocks": ["model.0"]}, "does not fit"),
@@ -265,14 +264,15 @@ def test_a_pair_that_does_not_fit_is_refused(pair: Path) -> None:
         ({"widths": [["model.0", "i", "1"]]}, "holds no width"),
         ({"widths": [["model.0.conv", "groups", 0]]}, "does not fit"),
         ({"plan": {}}, "does not fit"),
-    ):
-        pair.with_suffix(".json").write_text(text)
-        with pytest.raises(ModelError, match=said):
-            load_pair(changed(pair, **change))
-    pair.with_suffix(".json").write_text(text)
-    with pytest.raises(UntrustedError):
-        load_pair(changed(pair, yaml=described(activation="exec()")))
-    pair.with_suffix(".json").write_text(text)
+        ({"yaml": described(activation="exec()")}, "is code"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(change: dict[str, Any], said: str, pair: Path) -> None:
+    with pytest.raises(UntrustedError if said == "is code" else ModelError, match=said):
+        load_pair(changed(pair, **change))
+
+
+def test_tensors_that_do_not_fit_are_refused(pair: Path) -> None:
     held = load_file(pair)
     held.pop("model.0.bn.bias")
     save_file(held, pair)
@@ -284,6 +284,11 @@ def test_a_pair_that_does_not_fit_is_refused(pair: Path) -> None:
     pair.mkdir()
     with pytest.raises(ModelError, match=r"m\.safetensors: .*folder.*; m\.safetensors and m\.json belong together"):
         load_pair(pair)
+
+
+def test_names_are_read_for_a_terminal(pair: Path) -> None:
+    found: Any = load_pair(changed(pair, names={"1": "x" * 300, "0": "y" * 301}))
+    assert found.names == {1: "x" * 300, 0: "y" * 299 + "…"}
 
 
 def test_what_a_pair_describes_is_counted_when_it_first_runs(tmp_path: Path) -> None:
