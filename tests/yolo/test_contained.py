@@ -230,7 +230,11 @@ def test_a_folder_is_no_checkpoint_whatever_it_is_called(tmp_path: Path) -> None
 
 
 def test_four_keys_of_a_dictionary_without_a_model_are_named(tmp_path: Path) -> None:
-    for keys, said in (("abcd", "a, b, c, d"), ("abcde", "a, b, c, d, …"), ((), "none")):
+    longer = (("x" * 40, "y" * 41), f"{'x' * 40}, {'y' * 39}…")
+    for keys, said in (("abcd", "a, b, c, d"), ("abcde", "a, b, c, d, …"), ((), "none"), longer):
         torch.save(dict.fromkeys(keys, 1), tmp_path / "m.pt")
         with pytest.raises(ModelError, match=rf"without a model \(keys: {said}\)"):
             load(tmp_path / "m.pt")
+    torch.save({7: 1}, tmp_path / "m.pt")
+    with pytest.raises(ModelError, match=r"without a model \(keys: int\)"):
+        load(tmp_path / "m.pt", trust=True)

@@ -273,9 +273,7 @@ def test_a_description_that_does_not_fit_is_refused(change: dict[str, Any], said
 
 
 def test_tensors_that_do_not_fit_are_refused(pair: Path) -> None:
-    held = load_file(pair)
-    held.pop("model.0.bn.bias")
-    save_file(held, pair)
+    save_file({name: tensor for name, tensor in load_file(pair).items() if ".bn." not in name}, pair)
     with pytest.raises(
         ModelError, match=r"does not fit m\.json \(model\.0\.bn\.bias is in only one of the tensors and the"
     ):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from small import HEADS, QUERIES, described, network
+from small import CONV, HEADS, QUERIES, described, network
 from torch import nn
 from ultralytics import RTDETR, YOLO
 from ultralytics.nn.tasks import RTDETRDetectionModel
@@ -52,7 +52,7 @@ def test_a_yaml_is_built_for_every_task_that_is_asked_for(task: str, tmp_path: P
 
 
 def test_a_detector_of_queries_is_built_from_a_yaml_and_loaded_from_its_file(tmp_path: Path) -> None:
-    path = written(tmp_path / "rt.yaml", described(head=[QUERIES]))
+    path = written(tmp_path / "rt.yaml", described(backbone=[CONV] * 2, head=[CONV, QUERIES]))
     loaded = load(path)
     assert type(loaded.model) is RTDETRDetectionModel
     assert (loaded.task, loaded.stride) == ("detect", 32)
