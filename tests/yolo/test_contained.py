@@ -64,6 +64,7 @@ def test_what_is_not_there_is_not_replaced() -> None:
 
 def test_a_line_holds_three_hundred_characters_and_no_colours() -> None:
     assert one_line("x" * 300) == "x" * 300
+    assert (one_line(KeyError()), one_line(ValueError("no"))) == ("KeyError", "no")
     assert one_line("x" * 301) == "x" * 299 + "…"
     assert one_line("\x1b[1;31ma\x1b[mb\x1b[0m  é\n\t❌ ö") == "ab é ö"
 
@@ -118,6 +119,15 @@ def test_a_checkpoint_that_would_run_is_read_where_it_is_trusted_alone(tmp_path:
             tasks.torch_safe_load(trusted)
         with guarded(trust=True):
             assert tasks.torch_safe_load(trusted)[0] == {"x": "a/b"}
+
+
+def test_what_is_asked_of_a_trusted_file_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = ((torch, "load"), (torch.jit, "load"), (tasks, "torch_safe_load"))
+    for owner, name in readers:
+        monkeypatch.setattr(owner, name, lambda *args, **named: (args, named))
+    with guarded(trust=True):
+        for owner, name in readers:
+            assert getattr(owner, name)("m.pt", 1, other=2) == (("m.pt", 1), {"other": 2})
 
 
 def test_checkpoints_are_read_from_files_and_from_memory(tmp_path: Path) -> None:

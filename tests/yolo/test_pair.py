@@ -78,6 +78,7 @@ def test_what_is_saved_is_float32_as_it_was_before_it_ran_and_without_its_plan(t
     plan = PrunePlan.from_keep(trace_detector(model), {"model.1.conv": range(4)})
     remember(model, plan.to_json())
     model(torch.rand(1, 3, 96, 96))
+    model.criterion = nn.Linear(1, 1)  # a loss that was in use
     model.half().train()
     path = save_pair(model, tmp_path / "m.safetensors", names=NAMES)
     assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float32, torch.int64}
@@ -167,13 +168,12 @@ def test_numbers_of_modules_are_written_where_they_are_not_what_is_built(tmp_pat
     model = network()
     model.model[1].conv.in_channels = 9  # which nothing reads
     model.model[1].conv.other = 5  # which no network that is built has
-    model.model[1].conv.flag = True
-    model.model[1].i = True  # where a number was
+    model.model[2].conv.out_channels = True  # where a number was
     model.nc = 5  # its names say how many
     path = save_pair(model, tmp_path / "m.safetensors", names=NAMES)
-    found = [each for each in description_of(path)["widths"] if each[0] == "model.1.conv"]
-    assert found == [["model.1.conv", "in_channels", 9]]
-    assert not [each for each in description_of(path)["widths"] if each[0] in ("", "model.1")]
+    written = description_of(path)["widths"]
+    assert ["model.1.conv", "in_channels", 9] in written
+    assert not [each for each in written if each[0] == "" or each[1:] in (["other", 5], ["out_channels", True])]
     assert load_pair(path).get_submodule("model.1.conv").in_channels == 9
 
 

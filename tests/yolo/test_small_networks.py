@@ -85,6 +85,7 @@ def test_what_a_checkpoint_holds_beside_its_modules_is_kept(tmp_path: Path) -> N
     assert not {"model", "ema", "optimizer"} & loaded.checkpoint.keys()
     assert loaded.checkpoint["epoch"] == 3
     assert loaded.imgsz == 96
+    assert "pt_path" not in vars(loaded.model)  # which Ultralytics adds, and follows
     opened = YOLO(str(path))
     assert load(opened).checkpoint == loaded.checkpoint
     opened.ckpt_path, opened.model_name = "a.pt", "b"
