@@ -21,6 +21,7 @@ from seqprune.yolo.files import networks
 from seqprune.yolo.files.load import check_there, load
 from seqprune.yolo.files.networks import NETWORKS
 from seqprune.yolo.files.save import save_pt
+from seqprune.yolo.files.zoo import smallest_detectors
 
 NAMES = {0: "green", 1: "red"}
 
@@ -210,3 +211,11 @@ def test_a_network_too_large_for_any_machine_is_not_built(tmp_path: Path) -> Non
     layers = [[-1, 1, "Conv", [64, 3]], [-1, 1, "Conv", [65536, 31]], [-1, 1, "Conv", [8, 3]]]
     with pytest.raises(ModelError, match="more than any that is known"):
         load(written(tmp_path / "m.yaml", described(backbone=layers)))
+
+
+def test_of_every_family_of_detectors_the_smallest_is_named() -> None:
+    found = smallest_detectors()
+    assert {"yolov3-tiny", "yolov5n", "yolov5n-p6", "yolov8n", "yolov8n-rtdetr", "yolov9t", "yolov10n"} <= {*found}
+    assert len(found) == len({*found})
+    others = ("yolov3", "yolov8s", "yolov8", "yolov8n-seg", "yolov8n-cls", "yolov9c", "yolov10b", "rtdetr-l")
+    assert not {*found} & {*others}
