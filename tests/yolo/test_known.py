@@ -123,8 +123,8 @@ LEFT: list[tuple[object, object]] = [
     ("imgsz", 8193), ("imgsz", [8193]), ("batch", -8193), ("lr0", 1e6 + 1), ("lr0", float("nan")), ("epochs", 100_001),
     ("device", "cuda:123"), ("device", "cpu\n"), ("device", "0," * 16 + "0"), ("optimizer", "os.system"),
     ("freeze", [0] * 10_001), ("freeze", ["0"]), ("freeze", [0, "0"]), ("cache", "disk"), ("project", "/etc"),
-    ("data", None), ("resume", True), ("model", "x.pt"), ("no_key", 1), (3, 1), ("lr0", {}), ("name", 3), ("lr0", "0.1"),
-    ("mode", "export"), ("workers", 65), ("patience", 100_001),
+    ("data", None), ("resume", True), ("model", "x.pt"), ("no_key", 1), (3, 1), ("lr0", {}), ("name", 3),
+    ("lr0", "0.1"), ("mode", "export"), ("workers", 65), ("patience", 100_001),
 ]  # fmt: skip
 
 
