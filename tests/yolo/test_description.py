@@ -92,6 +92,7 @@ LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "an own layer": (layer((2, "C3k2")), layer((2, "C3k3")), "no layer"),
     "a layer of torch's": (layer((2, "nn.MaxPool2d")), layer((2, "nn.Module")), "no layer"),
     "a layer of torchvision's": (layer((2, "torchvision.ops.Permute")), layer((2, "torchvision.ops.nms")), "no layer"),
+    "a layer of nobody's": (layer((2, "nn.Conv2d")), layer((2, "os.system")), "no layer"),
     "an activation": ({"activation": "nn.ReLU()"}, {"activation": "nn.Relu()"}, "is code"),
     "arguments of an activation": (
         {"activation": "torch.nn.LeakyReLU(0.1, inplace=True)"},
@@ -121,8 +122,9 @@ def test_a_description_is_a_mapping(found: Any) -> None:
 def test_a_name_that_is_nearly_one_is_corrected() -> None:
     with pytest.raises(UntrustedError, match=r"did you mean C3k2\?"):
         check_description(layer((2, "C3k22")))
-    with pytest.raises(UntrustedError, match=r"may stand there; correct it"):
-        check_description(layer((2, "Elsewhere")))
+    for far in ("Elsewhere", "Convolve"):
+        with pytest.raises(UntrustedError, match=r"may stand there; correct it"):
+            check_description(layer((2, far)))
 
 
 def test_activations_get_the_arguments_that_stand_there() -> None:
@@ -133,6 +135,15 @@ def test_activations_get_the_arguments_that_stand_there() -> None:
     shrink: Any = layer_of("nn.Softshrink(1e-3)")
     assert shrink.lambd == 1e-3
     assert not layer_of("nn.SiLU(False)").inplace
-    for text in ("nn.ELU(x=1)", "nn.ReLU(inplace=1=2)", "nn.Linear(1, 2)", "nn.ReLU" + " " * 200 + "()", 7, None):
+    assert layer_of("nn.ReLU(" + " " * 187 + "True)")
+    for text in (
+        "nn.ReLU(" + " " * 188 + "True)",
+        "nn.ELU(x=1)",
+        "nn.ReLU(inplace=1=2)",
+        "nn.Linear(1, 2)",
+        "nn.ReLU" + " " * 200 + "()",
+        7,
+        None,
+    ):
         with pytest.raises(UntrustedError, match="is code"):
             layer_of(text)

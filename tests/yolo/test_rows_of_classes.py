@@ -9,13 +9,14 @@ import pytest
 import torch
 from small import CONV, HEADS, QUERIES, described, network
 from torch import nn
+from ultralytics.nn import tasks
 from ultralytics.nn.tasks import RTDETRDetectionModel
 
 from seqprune.errors import ModelError
 from seqprune.yolo.files.heads import class_layers, knows_some, mark_some, only_classes, shapes_with, with_classes
 from seqprune.yolo.files.networks import by_queries, example, is_fixed, names_of
 
-KINDS = [*HEADS, "v10", "queries", "own kernel"]
+KINDS = [*HEADS, "v10", "queries", "own kernel", "semantic"]
 RARE = -math.log(99)
 
 
@@ -26,6 +27,11 @@ def made(kind: str, *names: str) -> Any:
         model: Any = RTDETRDetectionModel(described(nc=len(names), head=[QUERIES]), nc=len(names), verbose=False).eval()
         model.names, model.task = dict(enumerate(names)), "detect"
         return model
+    if kind == "semantic":
+        if not hasattr(tasks, "Segment26"):
+            pytest.skip("this release of Ultralytics has no such head")
+        head = [[0, 1, 2], 1, "Segment26", ["nc", 4, 8]]
+        return network("segment", *names, head=[head], end2end=True, reg_max=1)
     if kind == "v10":
         return network("detect", *names, head=[[[2], 1, "v10Detect", ["nc"]]])
     model = network("detect" if kind == "own kernel" else kind, *names)
@@ -39,7 +45,10 @@ def beginnings(kind: str, classes: int) -> set[float]:
     """The biases of rows that are new."""
     if kind == "queries":
         return {RARE}
-    return {0.0} if kind == "classify" else {math.log(5 / classes / (640 / 8) ** 2)}
+    if kind == "classify":
+        return {0.0}
+    begun = {math.log(5 / classes / (640 / stride) ** 2) for stride in ((2, 4, 8) if kind == "semantic" else (8,))}
+    return begun | {0.0} if kind == "semantic" else begun
 
 
 @pytest.mark.parametrize("kind", KINDS)

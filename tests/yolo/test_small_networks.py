@@ -13,7 +13,7 @@ import torch
 from small import CONV, HEADS, QUERIES, described, network
 from torch import nn
 from ultralytics import RTDETR, YOLO
-from ultralytics.nn.tasks import RTDETRDetectionModel
+from ultralytics.nn.tasks import RTDETRDetectionModel, yaml_model_load
 
 from seqprune.errors import ModelError, UntrustedError
 from seqprune.yolo.files import load as loading
@@ -113,6 +113,16 @@ def test_a_loaded_network_is_as_if_it_never_ran(tmp_path: Path) -> None:
         assert not hasattr(loaded.model, "criterion")
 
 
+def test_what_is_no_head_keeps_what_it_has() -> None:
+    for missing in ("anchors", "strides", "shape"):
+        module = nn.Sequential(nn.Identity())
+        held = {name: 1 for name in ("anchors", "strides", "shape") if name != missing}
+        vars(module[0]).update(held)
+        networks.forget_inputs(module)
+        assert {name: vars(module[0]).get(name, 1) for name in held} == held
+        assert missing not in vars(module[0])
+
+
 def test_the_student_of_a_distillation_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     class Taught(nn.Module):
         def __init__(self) -> None:
@@ -126,6 +136,10 @@ def test_the_student_of_a_distillation_is_loaded(monkeypatch: pytest.MonkeyPatch
     loaded = load(Taught())
     assert type(loaded.model) is NETWORKS["detect"]
     assert loaded.names == NAMES
+    taught = Taught()
+    assert networks.released(taught) is taught.student_model
+    assert not taught.hooks
+    assert networks.released(taught.student_model) is taught.student_model
 
 
 def test_a_task_is_that_of_the_network_where_nobody_names_one(tmp_path: Path) -> None:
@@ -217,5 +231,7 @@ def test_of_every_family_of_detectors_the_smallest_is_named() -> None:
     found = smallest_detectors()
     assert {"yolov3-tiny", "yolov5n", "yolov5n-p6", "yolov8n", "yolov8n-rtdetr", "yolov9t", "yolov10n"} <= {*found}
     assert len(found) == len({*found})
+    with_scales = {*found} - {"yolov3-tiny", "yolov9t", "yolov10n"}
+    assert all("n" in yaml_model_load(f"{name}.yaml")["scales"] for name in with_scales)
     others = ("yolov3", "yolov8s", "yolov8", "yolov8n-seg", "yolov8n-cls", "yolov9c", "yolov10b", "rtdetr-l")
     assert not {*found} & {*others}
