@@ -94,10 +94,16 @@ def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"m\.PT: Ultralytics only opens weights that end in \.pt"):
         save_pt(network(), tmp_path / "m.PT", names=NAMES)
     model = network()
+    model.helper = lambda: None
+    with pytest.raises(ModelError, match=r"cannot be pickled \(.+\); remove hooks and closures"):
+        save_pt(model, tmp_path / "m.pt", names=NAMES)
+    model = network()
     model.note = plan_of
     with pytest.raises(ModelError, match=r"the model holds seqprune\.yolo\.files\.pruned\.plan_of"):
         save_pt(model, tmp_path / "m.pt", names=NAMES)
     assert not list(tmp_path.iterdir())
+    model.note = "seqprune.is.a.word"
+    assert read(save_pt(model, tmp_path / "m.pt", names={0: "seqprune.py"}))["model"].note == model.note
 
 
 @pytest.mark.parametrize("task", ["track", None, ["detect"], "\x1b"])
