@@ -104,6 +104,7 @@ MADE: dict[str, tuple[Callable[[], Any], int]] = {
     "eye": (lambda: torch.eye(4), 4),
     "from a tensor": (lambda: X.new_empty(4, 5), 0),
     "nothing": (lambda: torch.empty(0), 0),
+    "a tensor and a number": (lambda: X.add(1000), 0),
 }
 
 
@@ -128,6 +129,7 @@ def test_what_torch_refuses_it_refuses_in_its_own_words() -> None:
 
 
 def test_words_make_no_values() -> None:
+    assert rooms._numbers([2**63 - 1]) == 2**63 - 1
     assert [rooms._numbers(args) for args in ([], [None], ["x", None], [[2, "x"]], [3.0], [2**63])] == [
         0,
         0,

@@ -10,6 +10,7 @@ import pytest
 import torch
 import ultralytics
 from small import described, network
+from ultralytics.utils import LOGGER
 
 from seqprune.errors import InputError, ModelError, UntrustedError
 from seqprune.plan import PrunePlan
@@ -93,6 +94,8 @@ def test_the_size_is_that_of_the_file(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"m\.PT: Ultralytics only opens weights that end in \.pt"):
         save_pt(network(), tmp_path / "m.PT", names=NAMES)
+    with pytest.raises(InputError, match=r"m\.pt: cannot be written \(.+\); check the folder"):
+        save_pt(network(), tmp_path / "absent" / "m.pt", names=NAMES)
     model = network()
     model.helper = lambda: None
     with pytest.raises(ModelError, match=r"cannot be pickled \(.+\); remove hooks and closures"):
@@ -126,3 +129,10 @@ def test_a_description_that_builds_nothing_is_said_and_left_as_it_was() -> None:
     assert model.yaml["nc"] == 5
     del given["channels"]
     assert build("detect", given, 2).get_submodule("model.0.conv").in_channels == 3
+
+
+def test_nothing_is_said_of_a_network_that_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[object] = []
+    monkeypatch.setattr(LOGGER, "info", lambda *args: said.append(args))
+    build("detect", described(), 2)
+    assert not said

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from torch import nn
+from ultralytics.nn import tasks
 
 from seqprune.errors import UntrustedError
 from seqprune.yolo.files.description import check_description, layer_of
@@ -32,6 +33,7 @@ LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "classes, most": ({"nc": 100_000}, {"nc": 100_001}, "nc: 100001"),
     "channels, least": ({"channels": 1}, {"channels": 0}, "channels: 0"),
     "channels, most": ({"channels": 1024}, {"channels": 1025}, "channels: 1025"),
+    "channels by their short name, least": ({"ch": 1}, {"ch": 0}, "ch: 0"),
     "channels by their short name": ({"ch": 1024}, {"ch": 1025}, "ch: 1025"),
     "bins, least": ({"reg_max": 1}, {"reg_max": 0}, "reg_max: 0"),
     "bins, most": ({"reg_max": 256}, {"reg_max": 257}, "reg_max: 257"),
@@ -92,6 +94,9 @@ LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "an own layer": (layer((2, "C3k2")), layer((2, "C3k3")), "no layer"),
     "a layer of torch's": (layer((2, "nn.MaxPool2d")), layer((2, "nn.Module")), "no layer"),
     "a layer of torchvision's": (layer((2, "torchvision.ops.Permute")), layer((2, "torchvision.ops.nms")), "no layer"),
+    "entries of a head": ({"backbone": [CONV], "head": [CONV]}, {"backbone": [CONV], "head": [7]}, r"not \[from"),
+    "numbers that are some": ({"note": 1.5}, {"note": float("nan")}, "holds the number nan"),
+    "a layer by its name": (layer((2, "Conv")), layer((2, 7)), "no layer"),
     "a layer of nobody's": (layer((2, "nn.Conv2d")), layer((2, "os.system")), "no layer"),
     "an activation": ({"activation": "nn.ReLU()"}, {"activation": "nn.Relu()"}, "is code"),
     "arguments of an activation": (
@@ -147,3 +152,10 @@ def test_activations_get_the_arguments_that_stand_there() -> None:
     ):
         with pytest.raises(UntrustedError, match="is code"):
             layer_of(text)
+
+
+@pytest.mark.parametrize("found", [None, int, nn])
+def test_a_layer_that_a_release_has_not_is_none(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "A2C2f", found)
+    with pytest.raises(UntrustedError, match="'A2C2f' in the model's YAML is no layer"):
+        check_description(layer((2, "A2C2f")))

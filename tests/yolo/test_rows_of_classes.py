@@ -141,4 +141,5 @@ def test_names_and_kinds_of_networks_are_told() -> None:
         names_of(nn.ReLU())
     assert example(nn.ReLU()).shape == (1, 3, 64, 64)
     assert example(network(channels=1, backbone=[CONV] * 3)).shape == (1, 1, 64, 64)
-    assert torch.equal(example(network()), example(network()))
+    model = network()
+    assert torch.equal(example(model), example(model))

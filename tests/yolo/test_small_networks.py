@@ -140,6 +140,8 @@ def test_the_student_of_a_distillation_is_loaded(monkeypatch: pytest.MonkeyPatch
     assert networks.released(taught) is taught.student_model
     assert not taught.hooks
     assert networks.released(taught.student_model) is taught.student_model
+    monkeypatch.setattr(networks, "distilling", None)  # an older Ultralytics
+    assert networks.released(taught) is taught
 
 
 def test_a_task_is_that_of_the_network_where_nobody_names_one(tmp_path: Path) -> None:
