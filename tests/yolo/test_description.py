@@ -90,6 +90,11 @@ LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "arguments, least": (layer((3, [-65_536])), layer((3, [-65_537])), "neither a number nor a word"),
     "words": (layer((3, ["nearest", None, True])), layer((3, ["nearer"])), "no word of a layer's"),
     "words of one layer alone": (layer((2, "TorchVision"), (3, ["DEFAULT"])), layer((3, ["DEFAULT"])), "no word"),
+    "architectures of classifiers": (
+        layer((2, "TorchVision"), (3, ["resnet18"])),
+        layer((2, "TorchVision"), (3, ["fasterrcnn_resnet50_fpn"])),
+        "no word",
+    ),
     "what is no value": (layer((3, [1.5])), layer((3, [{"a": 1}])), "neither a number nor a word"),
     "an own layer": (layer((2, "C3k2")), layer((2, "C3k3")), "no layer"),
     "a layer of torch's": (layer((2, "nn.MaxPool2d")), layer((2, "nn.Module")), "no layer"),
