@@ -130,6 +130,22 @@ def test_steps_end_where_the_last_gained_a_small_share(monkeypatch: pytest.Monke
     assert not torch.equal(two, three)
 
 
+def test_steps_come_within_a_hundredth_of_what_there_is_to_gain() -> None:
+    """Of the loss that no steps leave; and they go on where the first gained most of it."""
+    u, missing, pull, counts, penalty = weighed()
+    counts = counts**8  # few samples count
+    even = torch.linalg.cholesky(u.T @ u / 300 + penalty * torch.eye(5).double())
+
+    def loss(rows: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        away = (counts * (missing - u @ rows.T - shift).square()).sum(0)
+        return away + penalty * counts.sum(0) * (pull - rows).square().sum(1)
+
+    best = torch.stack(solved(u, missing, counts, penalty, pull))
+    before, least = loss(0 * pull, 0 * pull[:, 0]), loss(best[:, :5], best[:, 5])
+    rows, shift, _ = _weighted(u, missing, counts, penalty, pull, even)
+    assert (loss(rows, shift) - least <= 0.01 * (before - least)).all()
+
+
 def test_some_samples_that_are_like_all_say_what_all_do(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = stepped(monkeypatch, 2, 0.0, times=3)
     torch.testing.assert_close(stepped(monkeypatch, 2, 0.0, few=3, times=3), wanted)
@@ -225,6 +241,13 @@ def test_steps_that_diverge_change_nothing() -> None:
         torch.testing.assert_close(reached, u @ rows.T + shift, rtol=1e-3, atol=1e-6)
         before = (counts * missing.square()).sum(0)
         assert ((counts * (missing - u @ rows.T - shift).square()).sum(0) <= before * (1 + 1e-6)).all()
+
+
+def test_a_step_whose_length_is_no_number_is_not_made() -> None:
+    """It gains something, and what it is divided by is too small for float32."""
+    u = torch.tensor([[1.0], [-1.0]])
+    found = _weighted(u, 1e-15 * u, torch.ones(2, 1), 0.0, torch.zeros(1, 1), torch.tensor([[200.0]]))
+    assert not any(each.any() for each in found)
 
 
 def test_samples_stay_as_many_with_more_images(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -347,20 +347,22 @@ def test_without_weights_or_without_inputs_there_are_offsets_alone() -> None:
         torch.testing.assert_close(shift, target[0].mean(0).double() - weight[:, read] @ seen[0].mean(0).double()[read])
 
 
-@pytest.mark.parametrize("groups", [1, 6])
-def test_of_layers_in_groups_fewer_positions_are_enough(groups: int) -> None:
-    """Of a layer in one group every position that was drawn is looked at."""
-    layer, where = nn.Conv2d(6, 6, 3, groups=groups), tuple(torch.arange(4000) // 2000 for _ in range(3))
+@pytest.mark.parametrize("layer", [nn.Conv2d(6, 6, 3), nn.Conv2d(6, 6, 3, groups=6), nn.Linear(7, 7)])
+def test_of_layers_in_groups_fewer_positions_are_enough(layer: nn.Module) -> None:
+    """Of a layer in one group every position that was drawn is looked at, and of one that has no groups."""
+    where = tuple(torch.arange(4000) // 2000 for _ in range(3))
+    output = torch.zeros(2, 5, 7, 6) if isinstance(layer, nn.Linear) else torch.zeros(2, 6, 5, 7)
 
     class Places:
         def of(self, _name: str, hw: tuple[int, int], part: slice) -> Drawn:
             assert (hw, part) == ((5, 7), slice(2, 4))
             return Drawn(where)
 
-    found = Stage.drawn(Places(), 8, "a", layer, torch.zeros(2, 6, 5, 7), slice(2, 4))  # type: ignore[arg-type]
-    wanted = 2000 if groups == 1 else -(-2000 // -(-2000 // enough(layer, 8, 128)))
+    found = Stage.drawn(Places(), 8, "a", layer, output, slice(2, 4))  # type: ignore[arg-type]
+    grouped = getattr(layer, "groups", 1) > 1
+    wanted = -(-2000 // -(-2000 // enough(layer, 8, 128))) if grouped else 2000
     assert (found.where[0] == 0).sum() == (found.where[0] == 1).sum() == wanted
-    assert (wanted < 2000) == (groups > 1)
+    assert (wanted < 2000) == grouped
 
 
 @pytest.mark.parametrize("offset", [True, False])

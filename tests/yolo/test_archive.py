@@ -139,3 +139,10 @@ def test_what_is_packed_as_torch_does_not() -> None:
         opened(packed(zipfile.ZIP_STORED, **{"code/a.py": b""}))
     with pytest.raises(Damaged, match="not written as little-endian"):
         opened(packed(zipfile.ZIP_STORED, **{"data.pkl": b"x", "version": b"3", "byteorder": b"big"}))
+
+
+def test_a_list_that_is_where_it_should_be_and_damaged() -> None:
+    raw = bytearray(saved())
+    raw[raw.index(b"PK\1\2")] = 0
+    with pytest.raises(Damaged, match=r"the archive is damaged \(.+\); fetch it again"):
+        opened(bytes(raw))

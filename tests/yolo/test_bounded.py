@@ -19,6 +19,7 @@ WEIGHT, DEEP, UP = torch.rand(4, 6, 3, 3), torch.rand(4, 3, 3, 1), torch.rand(6,
 
 MULTIPLIES: dict[str, Callable[[], torch.Tensor]] = {
     "convolution": lambda: F.conv2d(X, WEIGHT),
+    "one cell": lambda: F.conv2d(X, torch.rand(4, 6, 9, 12)),
     "strides and borders": lambda: F.conv2d(X, WEIGHT, stride=(2, 3), padding=(1, 2)),
     "one stride for all": lambda: torch.convolution(X, WEIGHT, None, [2], [1], [1], False, [0], 1),
     "holes": lambda: F.conv2d(X, WEIGHT, dilation=(2, 3), padding=3),
@@ -75,6 +76,8 @@ def test_attention_is_counted_twice_by_its_length(counted: list[tuple[int, int]]
         out = F.scaled_dot_product_attention(queries, keys, keys)
     assert max(largest for largest, _ in counted) >= out.numel()
     assert sum(work for _, work in counted) >= 2 * 2 * 3 * 5 * 7 * 8
+    found = rooms._expected("_scaled_dot_product_flash_attention_for_cpu.default", (queries, keys, keys))
+    assert found == (2 * 3 * 5 * 8, 2 * 2 * 3 * 5 * 7 * 8)
 
 
 @pytest.mark.parametrize("name", ENLARGES)
@@ -101,6 +104,7 @@ MADE: dict[str, tuple[Callable[[], Any], int]] = {
     "eye": (lambda: torch.eye(4), 4),
     "from a tensor": (lambda: X.new_empty(4, 5), 0),
     "nothing": (lambda: torch.empty(0), 0),
+    "a tensor and a number": (lambda: X.add(1000), 0),
 }
 
 
@@ -112,7 +116,20 @@ def test_values_made_of_nothing(name: str) -> None:
     assert counting.values == values
 
 
+def test_what_is_given_no_sizes_makes_no_map() -> None:
+    for args in ([], [X], [X, 0.5], [X, None], [[3], [4]], [None, [4]]):
+        for name in ("upsample_nearest2d.default", "constant_pad_nd.default", "repeat.default", "to_padded_tensor"):
+            assert rooms._expected(name, args) == (0, 0)
+    assert rooms._expected("constant_pad_nd.default", [X, [-20, 0]]) == (0, 0)
+
+
+def test_what_torch_refuses_it_refuses_in_its_own_words() -> None:
+    with bounded(), pytest.raises(RuntimeError, match="stride"):
+        F.conv2d(X, WEIGHT, stride=0)
+
+
 def test_words_make_no_values() -> None:
+    assert rooms._numbers([2**63 - 1]) == 2**63 - 1
     assert [rooms._numbers(args) for args in ([], [None], ["x", None], [[2, "x"]], [3.0], [2**63])] == [
         0,
         0,

@@ -54,7 +54,7 @@ def test_a_network_of_no_known_task_is_trained_as_a_detector() -> None:
         None, [], {}, {"backbone": []}, {"backbone": "x"}, {"backbone": [ENTRY]}, {"backbone": [[-1, 1, "Conv"]]},
         {"backbone": ["this network was pruned"]}, {"backbone": [[-1, 1]]}, {"backbone": ["1234"]},
         {"backbone": [[-1, 1, ["Conv"], []]]}, {"backbone": [[-1, 1, BAR]]}, {"backbone": [{2: BAR}]},
-        {"backbone": {"a": 1}}, {"backbone": 5},
+        {"backbone": {"a": 1}}, {"backbone": 5}, {"backbone": [5]}, {"backbone": [{0: 1, 1: 1, 2: BAR, 3: 1}]},
     ],
 )  # fmt: skip
 def test_a_description_without_a_bar_stays_as_it_is(plain: Any) -> None:

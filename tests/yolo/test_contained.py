@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +40,9 @@ def test_ultralytics_is_quiet_alone_and_installs_nothing_and_is_put_back(monkeyp
     monkeypatch.setattr(checks, "AUTOINSTALL", True)
     font = data_utils.check_font
     monkeypatch.setattr(LOGGER, "level", logging.WARNING)
+    plain = torch.load
     with contained():
+        assert torch.load is not plain  # what is read is read as data
         assert {getattr(module, name) for module, name in RANKS} == {-1}
         assert checks.AUTOINSTALL is False
         assert data_utils.check_font is not font
@@ -61,6 +64,7 @@ def test_what_is_not_there_is_not_replaced() -> None:
 
 def test_a_line_holds_three_hundred_characters_and_no_colours() -> None:
     assert one_line("x" * 300) == "x" * 300
+    assert (one_line(KeyError()), one_line(ValueError("no"))) == ("KeyError", "no")
     assert one_line("x" * 301) == "x" * 299 + "…"
     assert one_line("\x1b[1;31ma\x1b[mb\x1b[0m  é\n\t❌ ö") == "ab é ö"
 
@@ -69,7 +73,7 @@ def test_programs_caches_scripts_and_weights_are_neither_read_nor_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, **named: (name, named))
-    torch.jit.script(nn.ReLU()).save(tmp_path / "m.pt")
+    torch.jit.script(nn.ReLU()).save(tmp_path / "m.pt", _extra_files={"note": "seen"})
     with guarded():
         with pytest.raises(UntrustedError, match="TorchScript program"):
             torch.jit.load(tmp_path / "m.pt")
@@ -79,13 +83,16 @@ def test_programs_caches_scripts_and_weights_are_neither_read_nor_fetched(
             data_utils.exec("")
         assert torchvision.models.get_model("resnet18", weights="DEFAULT") == ("resnet18", {"weights": None})
     with guarded(trust=True):
-        assert torch.jit.load(tmp_path / "m.pt")(torch.tensor(-1.0)) == 0
+        given: dict[str, str] = {"note": ""}
+        assert torch.jit.load(tmp_path / "m.pt", _extra_files=given)(torch.tensor(-1.0)) == 0
+        assert given == {"note": b"seen"}
 
 
 def test_what_is_looked_up_in_a_module_is_ours_and_then_what_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(data_utils, "exec", len, raising=False)
+    monkeypatch.setitem(sys.modules, "ultralytics.blocked", None)  # type: ignore[arg-type]
     with guarded():
         assert isinstance(tasks.eval("nn.ReLU()"), nn.ReLU)
         with pytest.raises(UntrustedError):
@@ -112,6 +119,15 @@ def test_a_checkpoint_that_would_run_is_read_where_it_is_trusted_alone(tmp_path:
             tasks.torch_safe_load(trusted)
         with guarded(trust=True):
             assert tasks.torch_safe_load(trusted)[0] == {"x": "a/b"}
+
+
+def test_what_is_asked_of_a_trusted_file_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    readers = ((torch, "load"), (torch.jit, "load"), (tasks, "torch_safe_load"))
+    for owner, name in readers:
+        monkeypatch.setattr(owner, name, lambda *args, **named: (args, named))
+    with guarded(trust=True):
+        for owner, name in readers:
+            assert getattr(owner, name)("m.pt", 1, other=2) == (("m.pt", 1), {"other": 2})
 
 
 def test_checkpoints_are_read_from_files_and_from_memory(tmp_path: Path) -> None:
@@ -224,7 +240,11 @@ def test_a_folder_is_no_checkpoint_whatever_it_is_called(tmp_path: Path) -> None
 
 
 def test_four_keys_of_a_dictionary_without_a_model_are_named(tmp_path: Path) -> None:
-    for keys, said in (("abcd", "a, b, c, d"), ("abcde", "a, b, c, d, …"), ((), "none")):
+    longer = (("x" * 40, "y" * 41), f"{'x' * 40}, {'y' * 39}…")
+    for keys, said in (("abcd", "a, b, c, d"), ("abcde", "a, b, c, d, …"), ((), "none"), longer):
         torch.save(dict.fromkeys(keys, 1), tmp_path / "m.pt")
         with pytest.raises(ModelError, match=rf"without a model \(keys: {said}\)"):
             load(tmp_path / "m.pt")
+    torch.save({7: 1}, tmp_path / "m.pt")
+    with pytest.raises(ModelError, match=r"without a model \(keys: int\)"):
+        load(tmp_path / "m.pt", trust=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from torch import nn
+from ultralytics.nn import tasks
 
 from seqprune.errors import UntrustedError
 from seqprune.yolo.files.description import check_description, layer_of
@@ -32,6 +33,7 @@ LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "classes, most": ({"nc": 100_000}, {"nc": 100_001}, "nc: 100001"),
     "channels, least": ({"channels": 1}, {"channels": 0}, "channels: 0"),
     "channels, most": ({"channels": 1024}, {"channels": 1025}, "channels: 1025"),
+    "channels by their short name, least": ({"ch": 1}, {"ch": 0}, "ch: 0"),
     "channels by their short name": ({"ch": 1024}, {"ch": 1025}, "ch: 1025"),
     "bins, least": ({"reg_max": 1}, {"reg_max": 0}, "reg_max: 0"),
     "bins, most": ({"reg_max": 256}, {"reg_max": 257}, "reg_max: 257"),
@@ -88,10 +90,19 @@ LIMITS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "arguments, least": (layer((3, [-65_536])), layer((3, [-65_537])), "neither a number nor a word"),
     "words": (layer((3, ["nearest", None, True])), layer((3, ["nearer"])), "no word of a layer's"),
     "words of one layer alone": (layer((2, "TorchVision"), (3, ["DEFAULT"])), layer((3, ["DEFAULT"])), "no word"),
+    "architectures of classifiers": (
+        layer((2, "TorchVision"), (3, ["resnet18"])),
+        layer((2, "TorchVision"), (3, ["fasterrcnn_resnet50_fpn"])),
+        "no word",
+    ),
     "what is no value": (layer((3, [1.5])), layer((3, [{"a": 1}])), "neither a number nor a word"),
     "an own layer": (layer((2, "C3k2")), layer((2, "C3k3")), "no layer"),
     "a layer of torch's": (layer((2, "nn.MaxPool2d")), layer((2, "nn.Module")), "no layer"),
     "a layer of torchvision's": (layer((2, "torchvision.ops.Permute")), layer((2, "torchvision.ops.nms")), "no layer"),
+    "entries of a head": ({"backbone": [CONV], "head": [CONV]}, {"backbone": [CONV], "head": [7]}, r"not \[from"),
+    "numbers that are some": ({"note": 1.5}, {"note": float("nan")}, "holds the number nan"),
+    "a layer by its name": (layer((2, "Conv")), layer((2, 7)), "no layer"),
+    "a layer of nobody's": (layer((2, "nn.Conv2d")), layer((2, "os.system")), "no layer"),
     "an activation": ({"activation": "nn.ReLU()"}, {"activation": "nn.Relu()"}, "is code"),
     "arguments of an activation": (
         {"activation": "torch.nn.LeakyReLU(0.1, inplace=True)"},
@@ -121,8 +132,9 @@ def test_a_description_is_a_mapping(found: Any) -> None:
 def test_a_name_that_is_nearly_one_is_corrected() -> None:
     with pytest.raises(UntrustedError, match=r"did you mean C3k2\?"):
         check_description(layer((2, "C3k22")))
-    with pytest.raises(UntrustedError, match=r"may stand there; correct it"):
-        check_description(layer((2, "Elsewhere")))
+    for far in ("Elsewhere", "Convolve"):
+        with pytest.raises(UntrustedError, match=r"may stand there; correct it"):
+            check_description(layer((2, far)))
 
 
 def test_activations_get_the_arguments_that_stand_there() -> None:
@@ -133,6 +145,22 @@ def test_activations_get_the_arguments_that_stand_there() -> None:
     shrink: Any = layer_of("nn.Softshrink(1e-3)")
     assert shrink.lambd == 1e-3
     assert not layer_of("nn.SiLU(False)").inplace
-    for text in ("nn.ELU(x=1)", "nn.ReLU(inplace=1=2)", "nn.Linear(1, 2)", "nn.ReLU" + " " * 200 + "()", 7, None):
+    assert layer_of("nn.ReLU(" + " " * 187 + "True)")
+    for text in (
+        "nn.ReLU(" + " " * 188 + "True)",
+        "nn.ELU(x=1)",
+        "nn.ReLU(inplace=1=2)",
+        "nn.Linear(1, 2)",
+        "nn.ReLU" + " " * 200 + "()",
+        7,
+        None,
+    ):
         with pytest.raises(UntrustedError, match="is code"):
             layer_of(text)
+
+
+@pytest.mark.parametrize("found", [None, int, nn])
+def test_a_layer_that_a_release_has_not_is_none(found: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "A2C2f", found)
+    with pytest.raises(UntrustedError, match="'A2C2f' in the model's YAML is no layer"):
+        check_description(layer((2, "A2C2f")))

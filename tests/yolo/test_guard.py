@@ -136,6 +136,9 @@ def test_everything_is_put_back() -> None:
         (tasks, "YAML"),
     ]
     watched += [(utils, "check_det_dataset"), (sys.modules["ultralytics.engine.trainer"], "check_det_dataset")]
+    watched += [(utils, "load_dataset_cache_file")]
+    newer = ("check_file_speeds", "convert_ndjson_to_yolo_if_needed")
+    watched += [(utils, name) for name in newer if hasattr(utils, name)]
     before = [getattr(owner, name) for owner, name in watched]
     with contained(), guarded(trust=True), guarded():
         assert all(getattr(owner, name) is not old for (owner, name), old in zip(watched, before, strict=True))

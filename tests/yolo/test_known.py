@@ -60,6 +60,9 @@ def test_layers_losses_and_transforms(path: str) -> None:
         "ultralytics.nn.tasks.Path",
         "ultralytics.nn.tasks.YAML",  # a class and no layer
         "ultralytics.nn.autobackend.AutoBackend",  # a layer that opens files
+        "torchvision.models.optical_flow.raft.BatchNorm2d",  # a layer of another package's
+        "torch.nn.modules.linear.Linear ",
+        "torch.nn.modules.linear.",
         "ultralytics.data.augment.Mosaic",
         "torchvision.datasets.folder.ImageFolder",
         "torch.nn.FloatStorage",
@@ -96,6 +99,13 @@ def test_kinds_of_numbers_stand_for_themselves() -> None:
         assert asked(f"{module}.UntypedStorage") == Token(f"{module}.UntypedStorage", holds=torch.uint8)
 
 
+def test_a_tensor_without_values_lies_at_the_beginning() -> None:
+    made = meaning("torch._utils", "_rebuild_tensor_v2").call(
+        torch.storage.TypedStorage(0, dtype=torch.float32), 5, (0, 3), (3, 1)
+    )
+    assert (made.storage_offset(), made.shape, made.stride()) == (0, (0, 3), (3, 1))
+
+
 def test_what_may_be_filled() -> None:
     bare = [kind.__new__(kind) for kind in (nn.Linear, LetterBox, torchvision.transforms.Compose, v8DetectionLoss)]
     assert all(map(may_be_filled, [*bare, IterableSimpleNamespace()]))
@@ -112,9 +122,9 @@ TAKEN: list[tuple[str, object]] = [
 LEFT: list[tuple[object, object]] = [
     ("imgsz", 8193), ("imgsz", [8193]), ("batch", -8193), ("lr0", 1e6 + 1), ("lr0", float("nan")), ("epochs", 100_001),
     ("device", "cuda:123"), ("device", "cpu\n"), ("device", "0," * 16 + "0"), ("optimizer", "os.system"),
-    ("freeze", [0] * 10_001), ("freeze", ["0"]), ("cache", "disk"), ("project", "/etc"), ("data", None),
-    ("resume", True), ("model", "x.pt"), ("no_key", 1), (3, 1), ("lr0", {}), ("name", 3), ("lr0", "0.1"),
-    ("mode", "export"), ("workers", 65), ("patience", 100_001),
+    ("freeze", [0] * 10_001), ("freeze", ["0"]), ("freeze", [0, "0"]), ("cache", "disk"), ("project", "/etc"),
+    ("data", None), ("resume", True), ("model", "x.pt"), ("no_key", 1), (3, 1), ("lr0", {}), ("name", 3),
+    ("lr0", "0.1"), ("mode", "export"), ("workers", 65), ("patience", 100_001),
 ]  # fmt: skip
 
 

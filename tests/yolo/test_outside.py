@@ -25,6 +25,7 @@ import seqprune.run  # imports of numerical packages set variables and filters o
 from seqprune.yolo import DetectionImages, finetune
 from seqprune.yolo.files.contained import contained
 from seqprune.yolo.files.load import load
+from seqprune.yolo.files.outside import unchanged
 from seqprune.yolo.files.save import save_pt
 from seqprune.yolo.files.tensors import save_pair
 from seqprune.yolo.task.validate import validate
@@ -140,6 +141,41 @@ def test_what_failed_is_put_back_too() -> None:
     assert "SEQPRUNE_TEST" not in os.environ
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == 1
+
+
+def test_every_switch_is_put_back_from_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQPRUNE_KEPT", "a")
+    monkeypatch.setenv("SEQPRUNE_GONE", "b")
+    torch.set_num_threads(1)
+    try:
+        for on in (True, False):
+            switch(on)
+            before = outside() | {"matmul": torch.get_float32_matmul_precision()}
+            with unchanged():
+                assert isinstance(Conv.default_act, nn.SiLU)
+                switch(not on)
+                Conv.default_act = nn.ReLU()
+                os.environ.update(SEQPRUNE_KEPT="c", SEQPRUNE_NEW="d")
+                del os.environ["SEQPRUNE_GONE"]
+                warnings.simplefilter("error")
+                random.random()  # noqa: S311 - no secret
+                np.random.random()  # noqa: NPY002
+                torch.rand(1)
+            after = outside() | {"matmul": torch.get_float32_matmul_precision()}
+            assert {name for name in before if before[name] != after[name]} == set()
+    finally:
+        torch.set_num_threads(1)
+        switch(False)
+
+
+def switch(on: bool) -> None:
+    """Torch's switches, all the other way."""
+    torch.set_num_threads(2 if on else 1)
+    torch.set_default_dtype(torch.float64 if on else torch.float32)
+    torch.set_float32_matmul_precision("high" if on else "highest")
+    torch.use_deterministic_algorithms(on, warn_only=on)
+    torch.utils.deterministic.fill_uninitialized_memory = not on  # type: ignore[attr-defined]
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = on, on
 
 
 def test_ultralytics_waits_for_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,6 +195,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "as many bytes as a number": (call("builtins.bytearray", 5), r"builtins.bytearray\(int\)"),
     "a state for a list": (b"]}b", "a state for list"),
     "a state that is a list": (made(LINEAR, [1]), "a list as the state of Linear"),
+    "a byte order in a list": (call("numpy.dtype", "f4") + plain([3, "<"]) + b"b", "a state for Float32DType"),
     "a state with a number": (made(LINEAR, {1: 2}), "a state of Linear with int"),
     "a state with a dunder": (made(LINEAR, {"__class__": 2}), "a state of Linear with '__class__'"),
     "a state with a space": (made(LINEAR, {"a b": 2}), "a state of Linear with 'a b'"),

@@ -147,6 +147,8 @@ def test_as_many_layers_as_any_network_has(monkeypatch: pytest.MonkeyPatch) -> N
     check_network(network(), "x.pt")
     with pytest.raises(Damaged, match="it has more than 3 layers"):
         check_network(network().append(nn.ReLU()), "x.pt")
+    with pytest.raises(Damaged, match="0 contains itself"):
+        check_network(itself(), "x.pt")
 
 
 def test_the_yaml_of_every_network_in_it_is_looked_at() -> None:

@@ -218,3 +218,10 @@ def test_the_official_weights_are_read(real: Path) -> None:
 def test_dictionaries_as_the_oldest_pickles_write_them() -> None:
     written = b"(S'a'\nI1\nS'b'\nI2\nS'c'\n(lp0\nd."
     assert RestrictedUnpickler(io.BytesIO(written)).load() == pickle.loads(written) == {"a": 1, "b": 2, "c": []}  # noqa: S301
+
+
+@pytest.mark.parametrize("program", [b"ctor", b"ctorch\n", b"ctorch\nSi"])
+def test_a_file_that_ends_within_a_name_is_damaged(program: bytes) -> None:
+    """What is left of the name would be refused, and ask for trust."""
+    with pytest.raises(pickle.UnpicklingError, match="ends within a name"):
+        RestrictedUnpickler(io.BytesIO(program)).load()

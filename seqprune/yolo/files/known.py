@@ -221,7 +221,7 @@ def _class(module: str, name: str, full: str) -> Any:
     if full == "ultralytics.utils.IterableSimpleNamespace":
         return IterableSimpleNamespace
     is_old = module == _OLD_TRANSFORMS and name in _OLD_NAMES
-    if not is_old and (not f"{module}.".startswith((*_LAYERS, *_LOSSES, _TRANSFORMS)) or not name.isidentifier()):
+    if not is_old and not f"{module}.".startswith((*_LAYERS, *_LOSSES, _TRANSFORMS)):
         return None
     if not re.fullmatch(r"\w+(\.\w+)*", module, re.ASCII):
         return None

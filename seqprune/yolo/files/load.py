@@ -14,7 +14,7 @@ from ultralytics.engine.model import Model
 from ultralytics.nn import tasks as networks
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
-from seqprune.errors import ModelError, UntrustedError
+from seqprune.errors import ModelError
 from seqprune.graph.copying import copied
 from seqprune.graph.unwatched import refuse
 from seqprune.plain import UnreadableError, printable, why_no_file
@@ -115,7 +115,7 @@ def load(
         return _loaded(_copied(model, source), source, None, None, tasks)
     path = Path(model)
     if path.suffix.lower() in (".yaml", ".yml"):
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        with torch.random.fork_rng(devices=[]):
             if seed is not None:
                 torch.manual_seed(seed)
             return _from_yaml(path, tasks)
@@ -126,10 +126,6 @@ def load(
     try:
         with contained(), guarded(trust):
             opened = YOLO(str(path))
-    except UntrustedError as error:
-        if "forward_fuse" in str(error):  # what fuse() puts in the place of a layer's forward
-            raise ModelError(f"{path}: {_FUSED}") from error
-        raise
     except UNREADABLE as error:
         raise ModelError(_diagnosis(path, error, trust)) from error
     try:
@@ -157,8 +153,6 @@ def _from_yaml(path: Path, tasks: Collection[str]) -> LoadedDetector:
     """Build a model with random weights from its architecture."""
     try:
         with contained():
-            if (reason := why_no_file(path)) not in ("", "no such file"):
-                raise UnreadableError(reason)
             description = networks.yaml_model_load(str(path))
             check_description(description)
             by_queries = str(description["head"][-1][2]) == "RTDETRDecoder"

@@ -90,7 +90,7 @@ def forget_inputs(module: nn.Module) -> None:
     for head in module.modules():
         if hasattr(head, "anchors") and hasattr(head, "strides") and hasattr(head, "shape"):
             head.anchors, head.strides, head.shape = torch.empty(0), torch.empty(0), None
-    if "criterion" in vars(module):
+    if hasattr(module, "criterion"):  # RT-DETR's is a module
         del module.criterion
 
 

@@ -34,7 +34,7 @@ def plain_settings(given: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _is_plain(key: Any, value: Any) -> bool:
-    if not isinstance(key, str) or key not in DEFAULT_CFG_DICT or key in _NEVER:
+    if key not in DEFAULT_CFG_DICT or key in _NEVER:
         return False
     if isinstance(value, str):
         return key in _WORDS and re.fullmatch(_WORDS[key], value) is not None

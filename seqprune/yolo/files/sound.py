@@ -45,7 +45,7 @@ def sound(checkpoint: dict[Any, Any], source: str) -> dict[str, Any]:
             check_network(found[key], source)
     for key in ("train_args", "train_metrics", "stopper", "scaler"):
         value = found.get(key)
-        if key in found and value is not None:
+        if value is not None:
             made = plain_settings if key == "train_args" else numbers_of
             found[key] = made(value) if isinstance(value, Mapping) else {}
     for key, most in (("epoch", 10**6), ("updates", 10**12)):

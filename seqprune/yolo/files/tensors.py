@@ -87,12 +87,9 @@ def save_pair(model: nn.Module, path: str | Path, *, names: Mapping[int, str], p
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in copy.state_dict().items()}
     try:
         description["widths"] += _other_numbers(copy, _rebuilt(json.loads(json.dumps(description)), tensors, path))
-    except RuntimeError as error:
-        raise ModelError(f"its YAML does not describe this network ({one_line(error)}); save it as a .pt") from error
-    text = json.dumps(description, indent=1)
-    try:
+        text = json.dumps(description, indent=1)
         verify(copy, _rebuilt(json.loads(text), tensors, path), example(copy), tolerance=0.0)
-    except (VerificationError, RuntimeError) as error:
+    except (VerificationError, RuntimeError, ValueError) as error:
         raise ModelError(f"its YAML does not describe this network ({one_line(error)}); save it as a .pt") from error
     try:
         with atomic(path) as tensors_file, atomic(path.with_suffix(".json")) as described:
@@ -112,7 +109,7 @@ def _moves(whole: nn.Module, model: nn.Module) -> tuple[tuple[str, ...], tuple[F
 
 def _other_numbers(model: nn.Module, built: nn.Module) -> list[list[Any]]:
     """Module, attribute and number where modules hold others than those built, as deploy steps read that followed."""
-    as_built = {path: vars(module) for path, module in built.named_modules(remove_duplicate=False)}
+    as_built = {path: vars(module) for path, module in built.named_modules()}
     return [
         [path, name, number]
         for path, module in model.named_modules()
@@ -192,14 +189,13 @@ def _rebuilt(description: Mapping[str, Any], tensors: dict[str, torch.Tensor], p
     without(network, description.get("blocks", ()))
     network = factored(network, [factor_of(factor) for factor in description.get("factors", ())])
     if strange := sorted(network.state_dict().keys() ^ tensors.keys()):
-        raise ModelError(f"{path}: {strange[0]} is in only one of the tensors and the description; copy both again")
+        raise ValueError(f"{strange[0]} is in only one of the tensors and the description")
     fill(network, tensors)
     for module, attribute, width in description.get("widths", ()):
         owner = network.get_submodule(module)
         if not _is_width(getattr(owner, attribute)) or not _is_width(width):
             raise ModelError(f"{path}: {module}.{attribute} holds no width; copy both files again")
         setattr(owner, attribute, width)
-    forget_inputs(network)
     network.names, network.nc, network.task = names, len(names), description["task"]
     network.args = plain_settings({"task": description["task"], "imgsz": description["imgsz"] or 640})
     mark_some(network, bool(description.get("some_classes")))
