@@ -39,7 +39,7 @@ def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
 
 
 def _taken(r: Recorder, atoms: IntArray, part: slice) -> IntArray:
-    """What a slice takes of them: all, and so of fewer; as many as a count or its part says; or the rest behind those."""
+    """What a slice takes of them: all, and so of fewer; as many as a count or its part says; or the rest behind."""
     start, stop, step = (plain(each, read=False) for each in (part.start, part.stop, part.step))
     counts = counts_in([part])
     if slice(start, stop, step).indices(len(atoms)) == (0, len(atoms), 1):
