@@ -281,6 +281,6 @@ def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: 
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     if tensors_in(inputs):  # a network may take none
         check_inputs(inputs)
-    about = masked, small, inputs, tolerance
     with uncompiled(), untold():
-        return replace(proof.compare(*about), tried=proof.elsewhere(*about))
+        found = proof.compare(copied(masked), copied(small), inputs, tolerance)  # which may keep something of a run
+        return replace(found, tried=proof.elsewhere(masked, small, inputs, tolerance))

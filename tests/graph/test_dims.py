@@ -53,6 +53,8 @@ CALLS: Mapping[str, Call] = {
     **pools(2),
     **pools(3),
     "gate_heads": lambda x: gate_heads(x, x.new_ones(len(x), 2, *x.shape[2:])),
+    "fold": lambda x: F.fold(x, (1, SIDE), 1),
+    "grid_sample": lambda x: F.grid_sample(x, x.new_zeros(len(x), *x.shape[2:], x.dim() - 2), align_corners=False),
 }
 
 
@@ -68,9 +70,6 @@ ANYWHERE: Mapping[str, Call] = {
     "group_norm": lambda x: F.group_norm(x, 2),
     "channel_shuffle": lambda x: torch.channel_shuffle(x, 2),
     "native_channel_shuffle": lambda x: torch.native_channel_shuffle(x, 2),
-    "fold": lambda x: F.fold(x, (1, SIDE), 1),
-    "grid_sample": lambda x: F.grid_sample(x, x.new_zeros(len(x), *x.shape[2:], x.dim() - 2), align_corners=False),
-    "gate_heads": lambda x: gate_heads(x, x.new_ones(len(x), 2, *x.shape[2:])),
 }
 """These take the channels from dimension 1 however many there are, and their rules ask for them there."""
 

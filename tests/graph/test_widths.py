@@ -835,7 +835,7 @@ class Cut(nn.Module):
     """Computes with a number of channels in a way that nobody sees through."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        half = x.shape[1] // 2
+        half = int(0.5 * x.shape[1])
         return torch.cat([x[:, half:], x[:, :half]], 1)
 
 
