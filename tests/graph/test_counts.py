@@ -81,7 +81,7 @@ class Net(nn.Module):
         self.register_buffer("blur", torch.full((WIDTH, 1, 3, 3), 1 / 9))
         for dims in (1, 2, 3):
             self.register_buffer(f"points{dims}", torch.full((WIDTH, 1, *[1] * dims), 0.5))
-        self.scale = 3
+        self.scale, self.heads = 3, 2
         self.code = code
         randomise(self, 0)
         self.double().eval()
@@ -211,6 +211,12 @@ FOLLOWED: dict[str, Code] = {
     ),
     "a shuffle of one group": lambda m, x: x.view(2, 1, x.shape[1] // 1, 6, 6).transpose(1, 2).reshape(x.shape),
     "heads": attending,
+    "groups of a module's own number": lambda m, x: (
+        x.view(x.shape[0], m.heads, -1, 6, 6).transpose(1, 2).reshape(2, x.shape[1], -1).unflatten(2, (6, 6))
+    ),
+    "as many in each of a module's own number": lambda m, x: (
+        x.view(x.shape[0], m.heads, x.shape[1] // m.heads, 6, 6).transpose(1, 2).reshape(x.shape)
+    ),
     "halves by a number": lambda m, x: torch.cat(x.split(x.shape[1] // 2, 1)[::-1], 1),
     "halves by a number, by name": lambda m, x: torch.cat(x.split(x.shape[1] // 2, dim=1), 1).relu(),
     "halves by slices": lambda m, x: torch.cat((x[:, x.shape[1] // 2 :], x[:, : x.shape[1] // 2]), 1),

@@ -72,15 +72,20 @@ def _viewed(r: Recorder, out: torch.Tensor, x: torch.Tensor, asked: Sequence[Any
     sizes = [math.prod(out.shape[:at]) for at in range(out.dim() + 1)]
     places = [at for at in range(out.dim()) if is_place(asked[at])]
     whole = [at for at in places if asked[at] == -1 or _ends(sizes, at, inner)]
-    at = next((at for at in (*whole, *places) if sizes[at] == before), None)
+    first = [at for at in places if sizes[at] == before]
+    alone = [at for at in whole if _ends(sizes, at, inner) and 0 in (sizes[at] % before, before % sizes[at])]
+    # A number is of groups rather than of all channels where another place is left for them.
+    at = next(iter((*(at for at in first if at in whole), *alone, *first)), None)
     if at is None:
-        return _grouped(r, value, sizes, asked, whole, before, inner)
+        raise NoRule("another number of channels takes their place" if counts_in(asked) else _WRITTEN)
     use_others(asked, at)
+    if sizes[at] == before:
+        atoms = _joined(r, value, inner, sizes[-1] // sizes[at + 1])
+    else:
+        atoms = _grouped(r, value, before, sizes[at])
     if is_count(asked[at]) and at in whole:
-        r.tie_counted(value.known(), asked[at].source)
-        return Value(value.known(), at, value.zero)
-    atoms = _joined(r, value, inner, sizes[-1] // sizes[at + 1])
-    if is_count(asked[at]):
+        r.tie_counted(atoms, asked[at].source)
+    elif is_count(asked[at]):
         r.counts_agree(atoms, asked[at].source, r.module)
     return Value(atoms, at, value.zero)
 
@@ -101,24 +106,17 @@ def _ends(sizes: Sequence[int], at: int, inner: int) -> bool:
     return sizes[-1] == sizes[at + 1] * inner
 
 
-def _grouped(
-    r: Recorder, value: Value, sizes: Sequence[int], asked: Sequence[Any], places: Sequence[int], *around: int
-) -> Value:
-    """``[B, G, -1, ...]``: groups one after the other, as heads of attention, which lose the same; or back again."""
-    before, inner = around
-    at = next((at for at in places if _ends(sizes, at, inner) and 0 in (sizes[at] % before, before % sizes[at])), None)
-    if at is None:
-        raise NoRule("another number of channels takes their place" if counts_in(asked) else _WRITTEN)
-    use_others(asked, at)
-    if sizes[at] < before:
-        atoms = np.tile(value.known(), before // sizes[at])
-    else:
-        atoms, *others = value.known().reshape(sizes[at] // before, -1)
-        for group in others:
-            r.tie(atoms, group, f"in one of the groups that {r.module or 'the network'} makes of them")
-    if is_count(asked[at]):
-        r.tie_counted(atoms, asked[at].source)
-    return Value(atoms, at, value.zero)
+def _grouped(r: Recorder, value: Value, before: int, now: int) -> IntArray:
+    """``[B, G, -1, ...]``: groups one after the other, as heads of attention, which lose the same; or back again.
+
+    ``before`` and ``now`` are how many numbers lay, and lie, in front of the channels.
+    """
+    if now < before:
+        return np.tile(value.known(), before // now)
+    atoms, *others = value.known().reshape(now // before, -1)
+    for group in others:
+        r.tie(atoms, group, f"in one of the groups that {r.module or 'the network'} makes of them")
+    return atoms
 
 
 def is_place(size: Any) -> bool:
