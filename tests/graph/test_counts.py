@@ -223,6 +223,9 @@ FOLLOWED: dict[str, Code] = {
     "three quarters and one": lambda m, x: torch.cat(
         (x[:, x.size(1) // 4 :, :3], x[:, : x.size(1) // 4, 3:]), 1
     ).relu(),
+    "another layer's, in halves of these": lambda m, x: (
+        x * m.squeeze(x.mean((2, 3))).reshape(x.shape[0], 2, x.shape[1] // 2).sum((1, 2))[:, None, None, None]
+    ),
     "can be divided": lambda m, x: x.relu() if x.shape[1] % 4 == 0 else x,
     "depthwise layers of one weight whose groups are no counts": in_plain_numbers(lambda m, x: m.twin(m.deep(x))),
 }
@@ -284,6 +287,7 @@ PINNED: dict[str, Code] = {
     "half as many groups": lambda m, x: F.group_norm(x, x.shape[1] // 2),
     "half of them, and others": lambda m, x: x.split((x.shape[1] // 2, 2, 2), 1)[0].repeat(1, 2, 1, 1),
     "half of another layer's": lambda m, x: torch.cat(x.split(m.squeeze(x.mean((2, 3))).shape[1] // 2, 1), 1),
+    "half of them, in the place of rows": lambda m, x: x.view(2, -1, x.shape[1] // 2, 9).view(2, -1, 6, 6),
     "half of them, by one": lambda m, x: x * x[:, x.shape[1] // 2][:, None],
     "a quarter in the middle": lambda m, x: x[:, x.shape[1] // 4 : x.shape[1] // 2].repeat(1, 4, 1, 1),
     "every other one of a half": lambda m, x: x[:, : x.shape[1] // 2 : 2].repeat(1, 4, 1, 1),
