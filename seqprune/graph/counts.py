@@ -33,6 +33,11 @@ class Count:
 
     __class__ = property(lambda self: int)
 
+    @property
+    def channels(self) -> IntArray:
+        """Those that are counted, where they are known and not the number that a module holds."""
+        return cast(IntArray, self.source).ravel()
+
     def use(self) -> int:
         """The number, for something that is not followed."""
         self.reader.use(self.source, self.module)
@@ -64,7 +69,7 @@ class Count:
         """Code that asks whether channels can be divided gets the same answer while parts of them lose as many."""
         if not (parts := self._parts(divisor := plain(other))):
             return self.use() % divisor
-        first, *others = np.split(cast(IntArray, self.source).ravel(), parts)
+        first, *others = np.split(self.channels, parts)
         for part in others:
             self.reader.same(first, part, self.module)
         return 0
@@ -128,11 +133,6 @@ class Part(Count):
     def __init__(self, whole: Count, parts: int) -> None:
         super().__init__(whole.number // parts, whole.source, whole.reader, whole.module)
         self.parts = parts
-
-    @property
-    def channels(self) -> IntArray:
-        """Those that are divided."""
-        return cast(IntArray, self.source).ravel()
 
     def __bool__(self) -> bool:
         return bool(self.use())

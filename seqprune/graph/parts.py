@@ -7,20 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from seqprune.graph.counts import Part, counts_among, is_count, is_part, sizes_of, without_counts
+from seqprune.graph.counts import Count, Part, is_count, is_part, sizes_of, without_counts
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.values import leaves_of
 
 Call = tuple[str, Sequence[Any], Mapping[str, Any]]
 
 
-def without_parts(r: Recorder, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
-    """A call that says the same for any number of channels; where there is none, the number is used.
+def without_parts(
+    r: Recorder, counts: Sequence[Count], name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Call:
+    """A call that is handed ``counts``, so that it says the same for any number of channels; else these are used.
 
     A shape with ``c // groups`` is one with -1, while ``c`` are as many as the channels viewed, or as each third
     of them, as of queries, keys and values in one; ``split(c // groups)`` is ``chunk(groups)``. Slices keep theirs.
     """
-    counts = counts_among(leaves_of((args, kwargs)))
     parts = list(filter(is_part, counts))
     if not parts:
         return name, args, kwargs

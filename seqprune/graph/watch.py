@@ -88,7 +88,7 @@ class CallWatch(TorchFunctionMode):
                 self.recorder.pin_counted((args, kwargs))
             elif name not in NEW or self.recorder.tracked((args[1:], kwargs)):
                 follows = name in FOLLOWS_COUNTS
-                seen = without_parts(self.recorder, name, *given) if follows else (name, args, kwargs)
+                seen = without_parts(self.recorder, counts, name, *given) if follows else (name, args, kwargs)
                 in_place = writes_in_place(func, kwargs)
                 followed = self.record(in_place, tensors_among(handed), *seen, out) and follows
         except ModelError as error:

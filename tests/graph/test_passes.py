@@ -52,6 +52,16 @@ def pruned(model: nn.Module, x: torch.Tensor, graph: ChannelGraph) -> tuple[nn.M
     return masked, small
 
 
+def pruned_in_training(code: Code) -> Any:
+    """A network whose training was traced too, and whose layer beside the others was pruned with the first."""
+    model = Net(code)
+    graph = trace(model, images())
+    assert graph.notes == ()
+    _, small = pruned(model, images(), graph)
+    assert small.beside.in_channels == small.first.out_channels < WIDTH
+    return small
+
+
 BRANCHES: dict[str, tuple[Code, torch.Tensor]] = {
     "larger images": (lambda m, x: m.beside(x) if x.shape[3] >= 64 else x, images(1, 64)),
     "larger images in inference": (lambda m, x: x if m.training or x.shape[3] < 64 else m.beside(x), images(1, 64)),
@@ -239,13 +249,9 @@ def test_what_runs_only_where_gradients_are_kept_is_seen(asks: Callable[[Any, to
             m.kept = m.beside(x)
         return x
 
-    model = Net(code)
-    graph = trace(model, images())
-    assert graph.notes == ()
-    _, small = pruned(model, images(), graph)
+    small = pruned_in_training(code)
     small.train()(images())
     assert small.kept is not None
-    assert small.beside.in_channels == small.first.out_channels < WIDTH
 
 
 def test_code_that_asks_for_gradients_of_its_input_is_traced_in_training() -> None:
@@ -258,11 +264,7 @@ def test_code_that_asks_for_gradients_of_its_input_is_traced_in_training() -> No
             m.kept = m.beside(given)
         return x
 
-    model = Net(code)
-    graph = trace(model, images())
-    assert graph.notes == ()
-    _, small = pruned(model, images(), graph)
-    assert small.beside.in_channels == small.first.out_channels < WIDTH
+    pruned_in_training(code)
 
 
 def test_code_that_fails_where_a_gradient_is_missing_is_seen_with_gradients_on() -> None:
@@ -275,11 +277,7 @@ def test_code_that_fails_where_a_gradient_is_missing_is_seen_with_gradients_on()
             m.kept = m.beside(x)
         return x
 
-    model = Net(code)
-    graph = trace(model, images())
-    assert graph.notes == ()
-    _, small = pruned(model, images(), graph)
-    assert small.beside.in_channels == small.first.out_channels < WIDTH
+    pruned_in_training(code)
 
 
 def test_a_network_is_told_the_truth_of_what_it_makes_itself() -> None:
