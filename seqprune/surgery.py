@@ -142,7 +142,7 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
             log.log(logging.INFO if same.other else logging.WARNING, "%s: left as it is, set it if it is theirs", same)
     for width in graph.widths:
         counts = [int((~removed[section]).sum()) for section in width.sections]
-        setattr(small.get_submodule(width.module), width.attribute, counts if width.many else counts[0])
+        put(small.get_submodule(width.module), width.attribute, counts if width.many else counts[0])
     merge(small, plan.blocks, {path: ~removed[groups] for path, groups in graph.weight_inputs.items()})
     return small
 

@@ -29,7 +29,7 @@ def gflops(model: nn.Module, inputs: Inputs) -> float:
     Two operations for each multiply-accumulate. Normalisation, activations and resizing are not counted. Counted while
     a copy of the model runs in inference mode, so it is right whatever was pruned.
     """
-    copy = copied(model).eval()
+    copy = copied(model).eval().requires_grad_(False)  # torch's counter follows gradients, of views of parameters none
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         call(copy, mapped(torch.clone, inputs))
     return float(counter.get_total_flops()) / 1e9

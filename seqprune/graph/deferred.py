@@ -69,8 +69,6 @@ class Deferred:
             for held, other in ((left, right), (right, left)):
                 if not isinstance(held, Held) or held.tensors or (held.module, held.attribute) in fixed:
                     continue
-                if not held.attribute.isidentifier():  # in a list, all of which may be read for anything
-                    continue
                 known, atoms = facts.counted(held.module, held.attribute), counted(facts, other)
                 if known is None and atoms is not None and len(atoms) == held.number:
                     facts.state_width(held.module, held.attribute, atoms)

@@ -15,12 +15,16 @@ WIDTH_NAME = re.compile(
 )
 
 
+SECTIONS_NAME = re.compile(r"split|section", re.IGNORECASE)
+"""Of lists by which code takes channels apart."""
+
+
 def numbers(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """Attributes and what they hold, as ``width`` and ``planes[0]`` and ``cfg['dim']``, where it may be a number."""
     for attribute, held in list(vars(module).items()):
         if type(held) is dict:
             yield from ((f"{attribute}[{key!r}]", one) for key, one in held.items() if _is_key(attribute, key))
-        elif type(held) in (list, tuple) and WIDTH_NAME.search(attribute):
+        elif type(held) in (list, tuple) and (WIDTH_NAME.search(attribute) or SECTIONS_NAME.search(attribute)):
             yield from ((f"{attribute}[{at}]", one) for at, one in enumerate(held))
         else:
             yield attribute, held

@@ -132,3 +132,20 @@ def test_time_is_charged_by_what_layers_take_and_the_rest_of_it_stays() -> None:
     assert price.whole == 5
     assert price.total(half) < 5
     assert price.total(~graph.pinned) == pytest.approx(price.beside)
+
+
+def test_operations_are_counted_where_a_view_of_a_parameter_is_handed_on() -> None:
+    """As a transformer's token for the class is; torch's counter follows the gradients of what modules are handed."""
+
+    class Token(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.norm, self.last = nn.Parameter(torch.zeros(1, 1, 8)), nn.Identity(), nn.Linear(8, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            token: torch.Tensor = self.last(self.norm(self.token.expand(len(x), -1, -1)))
+            return token
+
+    model = Token().eval()
+    assert gflops(model, torch.zeros(3, 1)) == pytest.approx(2 * 3 * 8 * 2 / 1e9)
+    assert model.token.requires_grad

@@ -705,29 +705,59 @@ def test_a_width_in_a_list_that_the_forward_pass_reads_is_left(caplog: pytest.Lo
     assert "2.widths[0] is 8" in caplog.text
 
 
-def test_lists_by_which_code_cuts_are_right_or_pin() -> None:
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("name", ["dims", "splits", "in_sections"])
+def test_lists_by_which_code_takes_channels_apart_follow(name: str, kind: type) -> None:
+    """As mixed convolutions do, which have kernels of their own for every part (M. Tan, Q. Le, "MixConv", 2019)."""
+
     class Cuts(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.dims = [2, 6]
+            vars(self)[name] = kind([2, 6])
             self.make, self.part = nn.Conv2d(8, 8, 1), nn.Conv2d(2, 2, 3, padding=1)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            a, b = torch.split(self.make(x), self.dims, 1)
+            a, b = torch.split(self.make(x), vars(self)[name], 1)
             return torch.cat([self.part(a), b], 1)
 
-    graph, _, small = exact(net(Cuts()))
-    assert small[2].dims == [2, 6]
-    assert not graph.by_name["2.make"].free.any()
+    model = net(Cuts())
+    graph, _, small = exact(model)
+    assert graph.by_name["2.make"].free.all()
+    assert vars(small[2])[name] == kind([1, 3])
+    assert vars(model[2])[name] == kind([2, 6])
+
+
+@pytest.mark.parametrize("use", [sum, np.cumsum, torch.tensor, str, range, sorted, lambda sizes: sizes == [2, 6]])
+def test_lists_that_code_computes_with_besides_are_right_or_pin(use: Callable[[Any], object]) -> None:
+    class Uses(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.splits = [2, 6]
+            self.make, self.part = nn.Conv2d(8, 8, 1), nn.Conv2d(2, 2, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            use(self.splits[0] if use is range else self.splits)
+            a, b = torch.split(self.make(x), self.splits, 1)
+            return torch.cat([self.part(a), b], 1)
+
+    graph, _, small = exact(net(Uses()))
+    assert small[2].splits[0] == 2
+    assert not graph.by_name["2.make"].free[:2].any()
 
 
 def test_in_which_containers_a_number_may_be_a_width() -> None:
     """By the name of a list, and in a dictionary by that of the entry, or its own where entries are numbered."""
     module = nn.Module()
-    held = {"planes": [8], "sides": (8,), "cfg": {"width": 8, "depth": 8, 3: 8}, "chs": {3: 8, "depth": 8, None: 8}}
+    held = {
+        "planes": [8],
+        "splits": (8,),
+        "sides": (8,),
+        "cfg": {"width": 8, "depth": 8, 3: 8},
+        "chs": {3: 8, "depth": 8, None: 8},
+    }
     vars(module).update(held, stride=8)
     assert [(name, number) for name, number in numbers(module) if number == 8] == [
-        *(("planes[0]", 8), ("cfg['width']", 8), ("chs[3]", 8), ("stride", 8))
+        *(("planes[0]", 8), ("splits[0]", 8), ("cfg['width']", 8), ("chs[3]", 8), ("stride", 8))
     ]
     for name in ("planes[0]", "cfg['width']", "chs[3]", "stride"):
         put(module, name, 5)
