@@ -256,7 +256,7 @@ def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: 
     """Measures whether both models compute the same in inference, and tries what they run elsewhere.
 
     That is, where the masked model runs it: its own ``fuse``, what it computes where ``torch.jit.is_tracing()`` or
-    ``torch.compiler.is_compiling()``, gradients on, another size and number of inputs, a training step, and what
+    ``torch.compiler.is_compiling()``, gradients on, other sizes and another number of inputs, a training step, and what
     :func:`seqprune.graph.proof.register_form` states. Where float32 finds a difference, float64 decides.
 
     Args:

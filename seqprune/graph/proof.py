@@ -2,8 +2,8 @@
 
 In float32 a near tie may fall the other way, as in a head that keeps its best candidates: what float32 finds different
 is computed again in float64, whose own tolerance decides. Beyond the forward pass of inference the networks are
-compared fused, where they can be, as an exporter asks for them, with gradients on, and on another size and number of
-inputs; and both do a first training step.
+compared fused, where they can be, as an exporter asks for them, with gradients on, and on other sizes and another
+number of inputs; and both do a first training step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from seqprune.errors import ModelError, VerificationError
 from seqprune.graph import outputs
 from seqprune.graph.copying import copied
 from seqprune.graph.modes import as_compiled, as_exported, begin_drawing, drawing, drawn_so_far, inference
-from seqprune.graph.sizes import other_batches, other_sizes
+from seqprune.graph.sizes import larger_sizes, other_batches, other_sizes
 from seqprune.graph.values import ANY_FAILURE, cloned, doubled, first_line, leaves, map_tensors, tensors_in
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -156,6 +156,8 @@ def _ways(
         yield "other random numbers", _Drawing(copied(masked)), _Drawing(copied(small)), inputs
     for sizes in other_sizes(inputs):
         yield "another size", masked, small, sizes
+    for sizes in larger_sizes(inputs):
+        yield "a larger size", masked, small, sizes
     for batches in other_batches(inputs):
         yield "another batch", masked, small, batches
 

@@ -19,7 +19,7 @@ def is_image(tensor: torch.Tensor) -> bool:
 
 
 def other_sizes(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """The same maps at half of the size in another number, alone at that size, or with more rows and columns.
+    """The same maps at half of the size in another number, or alone at that size.
 
     Maps are the images, else sequences and volumes; where there are none, or only one size is taken, the number alone.
     """
@@ -29,9 +29,13 @@ def other_sizes(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
         half = resized(inputs, *(max(1, side // 2) for side in sides))
         yield other_batch(half)
         yield half
-        more = 32, 64  # rows and columns, so that they are not alike
-        yield resized(inputs, *(side + more[at % 2] for at, side in enumerate(sides)))
     yield other_batch(inputs)
+
+
+def larger_sizes(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The same maps with more rows and columns, not alike."""
+    if maps := _maps(inputs):
+        yield resized(inputs, *(side + (32, 64)[at % 2] for at, side in enumerate(maps[0].shape[2:])))
 
 
 def other_batches(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

@@ -93,8 +93,8 @@ def test_other_inputs_are_other_batches_then_other_sizes(batch: int, side: int, 
         (other, 3, side, side),
         (3 if batch == 1 else 1, 3, half, half),
         (batch, 3, half, half),
-        (batch, 3, side + 32, side + 64),
         (3 if batch == 1 else 1, 3, side, side),
+        (batch, 3, side + 32, side + 64),
         (batch, 3, large, large),
     ]
     assert [tuple(given[0].shape) for given in _elsewhere((torch.zeros(1, 4),))] == [(5, 4), (3, 4)]
