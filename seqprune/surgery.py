@@ -113,10 +113,12 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
     graph = _graph_of(model, plan, graph)
     removed = plan.removed_groups(graph)
     whole = copied(model) if graph.folds else model
-    if graph.folds:
-        fold_constants(whole, plan, graph, removed)
+    new = fold_constants(whole, plan, graph, removed) if graph.folds else frozenset()
+    outputs = [
+        cut for cut in graph.slices if (cut.module, cut.tensor, cut.dead) in {(path, "weight", 0.0) for path in new}
+    ]
     cuts: dict[tuple[str, str], list[Slice]] = {}
-    for cut in graph.slices:
+    for cut in (*graph.slices, *(replace(cut, tensor="bias") for cut in outputs)):
         if removed[cut.groups].any():
             cuts.setdefault((cut.module, cut.tensor), []).append(cut)
     parts: dict[int, torch.Tensor] = {}  # a parameter that two modules share stays one parameter
@@ -232,24 +234,31 @@ def graph_for(model: nn.Module, plan: PrunePlan) -> ChannelGraph:
 _GIVE_THE_GRAPH = "give the graph that trace returned, as in compact(model, plan, graph)"
 
 
-def fold_constants(small: nn.Module, plan: PrunePlan, graph: ChannelGraph, removed: BoolArray) -> None:
+def fold_constants(small: nn.Module, plan: PrunePlan, graph: ChannelGraph, removed: BoolArray) -> frozenset[str]:
     """Adds to biases, in place, what their layers make of removed channels that are constants, as after a sigmoid.
 
     The constants are those of the masked network, seen in a pass: which number it is hangs on its weights alone.
+
+    Returns:
+        The layers that had no bias and were given one.
     """
     gone = {path: np.flatnonzero(removed[graph.weight_inputs[path]]) for path in graph.folds}
     gone = {path: index for path, index in gone.items() if len(index)}
     if not gone:
-        return
+        return frozenset()
     masked = copied(small).eval()
     masker(plan, graph)(masked)
     seen = constants_read(masked, gone, zeros(masked, graph.inputs))
+    new = frozenset(path for path in gone if small.get_submodule(path).bias is None)
     with torch.no_grad():
         for path, index in gone.items():
             layer: Any = small.get_submodule(path)
             rows = layer.weight.double()[:, torch.from_numpy(index).to(layer.weight.device), ...]
             rows = rows.reshape(*rows.shape[:2], -1).sum(2)
+            if path in new:
+                layer.bias = nn.Parameter(layer.weight.new_zeros(len(rows)), layer.weight.requires_grad)
             layer.bias.copy_(layer.bias.double() + rows @ seen[path])
+    return new
 
 
 def verify(masked: nn.Module, small: nn.Module, example_inputs: Any, tolerance: float | None = None) -> Difference:

@@ -55,7 +55,7 @@ class Constants:
     def unsteady(self, module: str, op: str, made: Iterable[Value], given: Any) -> Iterator[IntArray]:
         """Of what a call made, channels that are constant once removed, but by other numbers in another pass."""
         self._calls[module, op] += 1
-        numbers = [leaf for leaf in leaves_of(given) if isinstance(leaf, NUMBER)]
+        numbers = [leaf for leaf in leaves_of(given) if isinstance(leaf, NUMBER) and not isinstance(leaf, bool)]
         if numbers != self._numbers.setdefault((module, op, self._calls[module, op]), numbers):
             for value in made:
                 if value.constant and not value.zero:

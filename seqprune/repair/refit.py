@@ -80,6 +80,7 @@ class _Fitting:
             {name: None if (g := groups.get(name)) is None else ~self.removed[g] for name in names}
             for groups in (self.graph.weight_inputs, self.graph.weight_outputs)
         )
+        kept |= dict.fromkeys(self.graph.folds)  # what is constant there once removed is read on, until it is folded
         fits = self.ranks.joined({name: stage.fit(name, kept[name], made[name], self.ridge) for name in own})
         fitted = [name for name in names if name in fits]
         for name in fitted:

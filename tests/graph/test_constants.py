@@ -120,6 +120,41 @@ def test_readers_that_take_a_constant(name: str) -> None:
     assert exact(Net(FOLDED["sigmoid"], READERS[name])).by_name["first"].free.all()
 
 
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.Linear])
+def test_a_reader_without_a_bias_is_given_one(kind: type) -> None:
+    """As behind a ReLU that is scaled and shifted (HGNetV2, CAFormer), whose channels all had to stay."""
+    linear = kind is nn.Linear
+    first, last = (
+        (kind(3, 6, bias=False), kind(6, 4, bias=False))
+        if linear
+        else (nn.Conv2d(3, 6, 1, bias=False), nn.Conv2d(6, 4, 1, bias=False))
+    )
+    norm = nn.Identity() if linear else nn.BatchNorm2d(4)
+    net = nn.Sequential(first, nn.Sigmoid(), last, norm, nn.ReLU(), kind(4, 2) if linear else nn.Conv2d(4, 2, 1))
+    randomise(net, 0)
+    last.weight.requires_grad_(False)
+    net.double().eval()
+    x = X.flatten(2).transpose(1, 2) if linear else X
+    graph = trace(net, x)
+    assert graph.by_name["0"].free.all()
+    assert graph.folds == ("2",)
+    for keep in ({"0": [0, 2]}, {"2": [1, 3]}, {"0": [1, 2, 5], "2": [0]}):
+        plan = PrunePlan.from_keep(graph, keep)
+        small: Any = compact(net, plan, graph)
+        verify(mask(net, plan, graph), small, x)
+        assert (small[2].bias is not None) == ("0" in keep)
+        if small[2].bias is not None:
+            assert (small[2].bias.shape, small[2].bias.requires_grad) == ((len(keep.get("2", range(4))),), False)
+            compact(net, plan, graph).load_state_dict(small.state_dict())
+    assert last.bias is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_what_dropout_draws_is_no_constant(share: float) -> None:
+    model = Net(lambda m, x: F.dropout(x.sigmoid(), share, m.training))
+    assert trace(model, X).by_name["first"].free.all() == (share == 0)
+
+
 def test_a_linear_layer_takes_a_constant() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(108, WIDTH), nn.Sigmoid(), nn.Linear(WIDTH, 2)).double().eval()
     graph = exact(net)
@@ -199,7 +234,7 @@ PINNED: dict[str, tuple[Code, nn.Module | None, str]] = {
     "border around a point": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 1, padding=1), "border of zeros"),
     "same border": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 3, padding="same"), "border of zeros"),
     "border of one side": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 3, padding=(0, 1)), "border of zeros"),
-    "no bias": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 1, bias=False), "no bias"),
+    "groups without a bias": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 1, groups=2, bias=False), "it has groups"),
     "groups": (FOLDED["sigmoid"], nn.Conv2d(WIDTH, 2, 1, groups=2), "it has groups"),
     "transposed": (FOLDED["sigmoid"], nn.ConvTranspose2d(WIDTH, 2, 2, 2), "it is transposed"),
     "another's weight": (FOLDED["sigmoid"], Borrows(), "its code is not that of torch's own layer"),

@@ -58,6 +58,22 @@ def test_a_removed_channel_that_another_one_repeats_is_made_up_for_exactly() -> 
     assert names[0] == "model.2.cv1.conv"  # what reads it
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_a_removed_channel_leaves_as_a_constant_is_not_made_up_for_twice(bias: bool) -> None:
+    """Behind a sigmoid it is one half, which its reader went on to read beside an offset that made up for it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.Sigmoid(), nn.Conv2d(16, 4, 1, bias=bias)).eval()
+    with torch.no_grad():
+        model[0].weight[8:], model[0].bias[8:] = model[0].weight[:8], model[0].bias[:8]
+    plan = PrunePlan.from_keep(trace(model, INPUT), {"0": range(8)})
+    images = next(iter(Images())).images.float() / 255
+    masked, names = fitted(model, plan, ridge=1e-9)
+    with torch.no_grad():
+        torch.testing.assert_close(masked(images), model(images), rtol=0, atol=1e-3)
+    assert names == ("2",)
+    verify(masked, compact(masked, plan), images)
+
+
 class Shortcut(nn.Module):
     """A linear branch beside a shortcut, with a BatchNorm that scales."""
 

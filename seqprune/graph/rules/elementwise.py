@@ -64,7 +64,8 @@ def randomised_relu(
 def _unless_drawn(r: Recorder, x: torch.Tensor, draws: bool) -> Value:
     """f(0) = 0 whatever is drawn; but what is drawn for a channel hangs on how many there are."""
     require(r.model.training or not draws, "draws at random in inference")
-    return r.followed(x)
+    value = r.followed(x)
+    return replace(value, constant=value.constant and not draws, nonzero=value.nonzero and not draws)
 
 
 @rule("expand_as", dims=ANY)

@@ -49,13 +49,14 @@ def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.T
 
 
 def _no_fold(r: Recorder, weight: torch.Tensor, bias: torch.Tensor | None, padding: Any = 0) -> str:
-    """Why the bias of a layer cannot take up what its weight makes of a constant channel; empty where it can."""
+    """Why the bias of a layer cannot take up what its weight makes of a constant channel; empty where it can.
+
+    A layer without one is given one.
+    """
     own = r.own
-    if bias is None:
-        return "it has no bias to take up a constant"
     if type(own).forward not in _OWN_FORWARDS or own.weight is not weight:
         return "its code is not that of torch's own layer"
-    if len(r.owners(weight)) > 1 or len(r.owners(bias)) > 1:
+    if len(r.owners(weight)) > 1 or (bias is not None and len(r.owners(bias)) > 1):
         return "it shares its weights with another"
     pads = plain(padding)
     pads = (pads,) if isinstance(pads, int | str) else tuple(pads)
