@@ -293,7 +293,7 @@ PINNED: dict[str, Code] = {
     "half of them, and others": lambda m, x: x.split((x.shape[1] // 2, 2, 2), 1)[0].repeat(1, 2, 1, 1),
     "half of another layer's": lambda m, x: torch.cat(x.split(m.squeeze(x.mean((2, 3))).shape[1] // 2, 1), 1),
     "half of them, and others, of another layer": lambda m, x: (
-        x + m.other(m.x).split((x.shape[1] // 2, 4), 1)[0].repeat(1, 2, 1, 1)
+        x * m.other(m.x).split((x.shape[1] // 2, 4), 1)[0].mean(1, True)
     ),
     "half of them, of as many others": lambda m, x: (
         x * m.squeeze[0](x.mean((2, 3))).view(2, x.shape[1] // 2, 1, 1).mean(1, True)

@@ -89,7 +89,6 @@ KEPT: dict[str, tuple[Code, list[bool]]] = {
     "every sixth behind the first": (lambda m, x: x[:, 1 :: m.end], [False] * 8),
     "written out": (lambda m, x: x[:, :3], [False] * 8),
     "one": (lambda m, x: x * x[:, 2, None], [False] * 8),
-    "no more than another has": (lambda m, x: x[:, : m.wide(x).shape[1]], [True] * 8),
     "a parameter": (lambda m, x: x[:, : m.half] * m.gain[: m.half].view(-1, 1, 1), [False] * 4 + [True] * 4),
 }
 
@@ -98,6 +97,12 @@ KEPT: dict[str, tuple[Code, list[bool]]] = {
 def test_channels_whose_number_is_used_otherwise_stay(name: str) -> None:
     code, free = KEPT[name]
     assert exact(Net(code)).by_name["first"].free.tolist() == free
+
+
+def test_a_number_that_cuts_nothing_off_stays_as_large() -> None:
+    graph = exact(Net(lambda m, x: x[:, : m.wide(x).shape[1]]))
+    assert graph.by_name["first"].free.all()
+    assert not graph.by_name["wide"].free.any()
 
 
 @pytest.mark.parametrize("name", ["from behind", "between two", "every other", "written out", "one"])
