@@ -85,6 +85,7 @@ KEPT: dict[str, tuple[Code, list[bool]]] = {
     ),
     "from behind": (lambda m, x: x[:, -m.cut :], [False] * 8),
     "between two": (lambda m, x: x[:, m.cut : m.end], [False] * 8),
+    "from a place written out": (lambda m, x: x[:, 4 : m.end], [False] * 8),
     "every other": (lambda m, x: x[:, : m.end : 2], [False] * 8),
     "every sixth behind the first": (lambda m, x: x[:, 1 :: m.end], [False] * 8),
     "written out": (lambda m, x: x[:, :3], [False] * 8),
