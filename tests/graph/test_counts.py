@@ -349,6 +349,11 @@ def test_pinned(name: str) -> None:
     assert not exact(Net(PINNED[name])).by_name["first"].free.any() or "transposed" in name
 
 
+def test_a_part_of_more_channels_than_are_viewed_is_refused_where_they_are() -> None:
+    layer = trace(Net(PINNED["half of them, of as many others"]), X).by_name["squeeze.0"]
+    assert "a part of another number of channels takes their place" in layer.reason
+
+
 class Pair(nn.Module):
     """Two channels, a scale of them and a layer with as many groups."""
 
