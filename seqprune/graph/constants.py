@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import IntArray
+from seqprune.graph.counts import plain
 from seqprune.graph.modes import drawing
 from seqprune.graph.values import Value, leaves_of
 
@@ -55,7 +56,8 @@ class Constants:
     def unsteady(self, module: str, op: str, made: Iterable[Value], given: Any) -> Iterator[IntArray]:
         """Of what a call made, channels that are constant once removed, but by other numbers in another pass."""
         self._calls[module, op] += 1
-        numbers = [leaf for leaf in leaves_of(given) if isinstance(leaf, NUMBER) and not isinstance(leaf, bool)]
+        given = (leaf for leaf in leaves_of(given) if isinstance(leaf, NUMBER) and not isinstance(leaf, bool))
+        numbers = [plain(leaf, read=False) for leaf in given]
         if numbers != self._numbers.setdefault((module, op, self._calls[module, op]), numbers):
             for value in made:
                 if value.constant and not value.zero:

@@ -226,6 +226,11 @@ FOLLOWED: dict[str, Code] = {
     "another layer's, in halves of these": lambda m, x: (
         x * m.squeeze(x.mean((2, 3))).reshape(x.shape[0], 2, x.shape[1] // 2).sum((1, 2))[:, None, None, None]
     ),
+    "a shuffle in a shape with its name": lambda m, x: (
+        x.reshape(shape=(2, 4, x.shape[1] // 4, 6, 6)).transpose(1, 2).reshape(x.shape)
+    ),
+    "halves in a larger batch": lambda m, x: x.view(-1, x.shape[1] // 2, 6, 6).view(2, -1, 6, 6),
+    "pairs by names": lambda m, x: torch.reshape(input=x, shape=(2, x.shape[1] // 2, 2, 36)).view(2, -1, 6, 6),
     "can be divided": lambda m, x: x.relu() if x.shape[1] % 4 == 0 else x,
     "depthwise layers of one weight whose groups are no counts": in_plain_numbers(lambda m, x: m.twin(m.deep(x))),
 }
@@ -287,6 +292,21 @@ PINNED: dict[str, Code] = {
     "half as many groups": lambda m, x: F.group_norm(x, x.shape[1] // 2),
     "half of them, and others": lambda m, x: x.split((x.shape[1] // 2, 2, 2), 1)[0].repeat(1, 2, 1, 1),
     "half of another layer's": lambda m, x: torch.cat(x.split(m.squeeze(x.mean((2, 3))).shape[1] // 2, 1), 1),
+    "half of them, and others, of another layer": lambda m, x: (
+        x * m.other(m.x).split((x.shape[1] // 2, 4), 1)[0].mean(1, True)
+    ),
+    "half of them, of as many others": lambda m, x: (
+        x * m.squeeze[0](x.mean((2, 3))).view(2, x.shape[1] // 2, 1, 1).mean(1, True)
+    ),
+    "half of a parameter": lambda m, x: x * m.gamma.view(2, x.shape[1] // 2).mean(),
+    "one of a number": lambda m, x: x * x.mean().view(1, x.shape[1] // 8, 1, 1),
+    "half of them, twice": lambda m, x: (lambda half: x.view(2, half, half, 18).view(x.shape))(x.shape[1] // 2),
+    "half of them, for as many others, beside as many rows": lambda m, x: (
+        x
+        * m.squeeze[0](x.mean((2, 3))).view(2, -1, 1, 1).expand(2, x.shape[1] // 2, x.shape[1], 6).mean((1, 2, 3), True)
+    ),
+    "half as many rows in each": lambda m, x: x * x.split(x.shape[1] // 2, 2)[0].mean(2, True),
+    "half of them, behind all of them": lambda m, x: x.view(2, x.shape[1], x.shape[1] // 2, 9).view(x.shape).relu(),
     "half of them, in the place of rows": lambda m, x: x.view(2, -1, x.shape[1] // 2, 9).view(2, -1, 6, 6),
     "half of them, by one": lambda m, x: x * x[:, x.shape[1] // 2][:, None],
     "a quarter in the middle": lambda m, x: x[:, x.shape[1] // 4 : x.shape[1] // 2].repeat(1, 4, 1, 1),
@@ -294,7 +314,6 @@ PINNED: dict[str, Code] = {
     "half as many rows": lambda m, x: x * x[:, :, : x.shape[1] // 2].mean(2, keepdim=True),
     "half of another layer's, by a slice": lambda m, x: x[:, : m.other(m.x).shape[1] // 2].repeat(1, 2, 1, 1),
     "as many rows": lambda m, x: x * x[:, :, : x.shape[1] - 4].mean(2, keepdim=True) * x[..., : x.shape[1]],
-    "half of them in a larger batch": lambda m, x: x.view(-1, x.shape[1] // 2, 6, 6).view(2, -1, 6, 6),
     "spread by half of them": lambda m, x: x * x.mean(1, True).expand(2, x.shape[1] // 2, 6, 6).mean(1, True),
     "beside the channels": lambda m, x: x * torch.ones(x.shape[1], dtype=x.dtype).sum(),
     "arange": lambda m, x: x * torch.arange(x.shape[1]).sum(),
@@ -328,6 +347,11 @@ PINNED: dict[str, Code] = {
 def test_pinned(name: str) -> None:
     """Code that computes with ``out_channels`` or ``weight.shape[0]`` came out wrong: a trace did not see it."""
     assert not exact(Net(PINNED[name])).by_name["first"].free.any() or "transposed" in name
+
+
+def test_a_part_of_more_channels_than_are_viewed_is_refused_where_they_are() -> None:
+    layer = trace(Net(PINNED["half of them, of as many others"]), X).by_name["squeeze.0"]
+    assert "a part of another number of channels takes their place" in layer.reason
 
 
 class Pair(nn.Module):

@@ -29,6 +29,7 @@ class Net(nn.Module):
         self.between = between
         self.first, self.last, self.other = nn.Conv2d(3, WIDTH, 1), nn.Conv2d(WIDTH, 2, 1), nn.Conv2d(WIDTH, WIDTH, 1)
         self.third, self.wide = nn.Conv2d(WIDTH, WIDTH, 1), nn.Conv2d(WIDTH, 2 * WIDTH, 1)
+        self.flow, self.spots = nn.Conv2d(WIDTH, 2, 1), nn.Conv2d(WIDTH, 1, (6, 2))
         self.slope, self.power = nn.Parameter(torch.rand(1, WIDTH, 1, 1)), nn.Parameter(torch.full((1,), 3.0))
         self.register_buffer("asks", torch.rand(2, 1, 36))
         self.register_buffer("chosen", torch.arange(WIDTH).view(-1, 1, 1) % 3 > 0)
@@ -88,6 +89,14 @@ def back_at_its_places(n: Any, x: torch.Tensor) -> torch.Tensor:
     )  # else two may be the greatest
     pooled, places = F.max_pool2d(x * rising, 2, return_indices=True)
     return F.max_unpool2d(n.other(pooled), places, 2)
+
+
+def unpooled(
+    x: torch.Tensor, maxima: Callable[[torch.Tensor], torch.Tensor], places: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """As many rows as channels, so that one may be taken for the other."""
+    found = F.max_pool2d(x.repeat(1, 1, 2, 1)[:, :, :WIDTH], 1, return_indices=True)
+    return F.max_unpool2d(maxima(found[0]), places(found[1]), 1)
 
 
 def attended(asks: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -258,6 +267,14 @@ PINNED: dict[str, tuple[Call, str]] = {
         lambda n, x: x * F.grid_sample(x.transpose(1, 2), spots(x), align_corners=False).sum(1, keepdim=True),
         "the channels are not in dimension 1",
     ),
+    "windows of maps": (
+        lambda n, x: x * F.unfold(x[:, :, 0], 3, padding=1).mean(),
+        "the channels are not in dimension 1",
+    ),
+    "sampled where a weight of theirs says": (
+        lambda n, x: F.grid_sample(x[:1], n.spots.weight, align_corners=True) * n.spots(x).sum((2, 3), True)[:1],
+        "grid_sample in the network reads the parameter",
+    ),
     "places of maxima": (lambda n, x: F.max_pool2d(x, 2, return_indices=True)[1].double(), "not zero once removed"),
     "maxima turned": (
         lambda n, x: F.max_pool2d(x.transpose(1, 2), 1, return_indices=True)[0].transpose(1, 2),
@@ -266,6 +283,18 @@ PINNED: dict[str, tuple[Call, str]] = {
     "at places of what stays": (
         lambda n, x: F.max_unpool2d(x, n.inside.long().expand(len(x), WIDTH, 6, 6), 1),
         "a constant takes part",
+    ),
+    "maxima and places turned": (
+        lambda n, x: unpooled(x, lambda each: each.transpose(1, 2), lambda each: each.transpose(1, 2)),
+        "the channels are not in dimension 1",
+    ),
+    "places turned": (
+        lambda n, x: unpooled(x, lambda each: each, lambda each: each.transpose(1, 2)),
+        "the channels are not in dimension 1",
+    ),
+    "maxima turned, places not": (
+        lambda n, x: unpooled(x, lambda each: each.transpose(1, 2), lambda each: each),
+        "the channels are not in dimension 1",
     ),
     "no norm": (lambda n, x: x * x.norm(-1, dim=(2, 3), keepdim=True), "is no norm that is zero at zero"),
     "sums of constants": (lambda n, x: x * x.sigmoid().sum(1, keepdim=True), "reduces over channels"),
@@ -368,6 +397,12 @@ def test_across_channels_they_stay_with_the_reason(name: str) -> None:
     assert not layer.free.any()
     reasons = "; ".join(each.reason for each in trace(Net(between), X).all_layers)
     assert reason in reasons
+
+
+def test_what_says_where_to_look_stays() -> None:
+    graph = exact(Net(lambda n, x: F.grid_sample(x, n.flow(x).movedim(1, -1).tanh(), align_corners=False)))
+    assert graph.by_name["first"].free.all()
+    assert "looks where they say" in graph.by_name["flow"].reason
 
 
 def test_a_power_that_is_zero_makes_ones_of_zeros() -> None:

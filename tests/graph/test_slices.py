@@ -62,6 +62,7 @@ FOLLOWED: dict[str, Code] = {
     ),
     "channels last": turned,
     "in place": in_place,
+    "one by one": lambda m, x: torch.cat([x[:, m.cut :: 1], x[:, : m.cut : 1]], 1),
     "as many as another has": lambda m, x: x + m.wide(x)[:, : x.shape[1]],
     "more than another has": lambda m, x: torch.cat([x, m.wide(x)[:, x.shape[1] :]], 1),
     "all": lambda m, x: x[:, :8],
@@ -78,10 +79,17 @@ def test_channels_cut_in_two_are_free(code: Code) -> None:
 KEPT: dict[str, tuple[Code, list[bool]]] = {
     "computed with": (lambda m, x: torch.cat([x[:, : m.cut] / m.cut, x[:, m.cut :]], 1), [False] * 3 + [True] * 5),
     "rows as well": (lambda m, x: torch.cat([x[:, : m.cut, : m.cut], x[:, m.cut :, :3]], 1), [False] * 3 + [True] * 5),
+    "rows by the same slice": (
+        lambda m, x: (lambda cut: torch.cat([x[:, cut, cut], x[:, m.cut :, :3]], 1))(slice(m.cut)),
+        [False] * 3 + [True] * 5,
+    ),
     "from behind": (lambda m, x: x[:, -m.cut :], [False] * 8),
     "between two": (lambda m, x: x[:, m.cut : m.end], [False] * 8),
+    "from a place written out": (lambda m, x: x[:, 4 : m.end], [False] * 8),
     "every other": (lambda m, x: x[:, : m.end : 2], [False] * 8),
+    "every sixth behind the first": (lambda m, x: x[:, 1 :: m.end], [False] * 8),
     "written out": (lambda m, x: x[:, :3], [False] * 8),
+    "one": (lambda m, x: x * x[:, 2, None], [False] * 8),
     "a parameter": (lambda m, x: x[:, : m.half] * m.gain[: m.half].view(-1, 1, 1), [False] * 4 + [True] * 4),
 }
 
@@ -90,6 +98,17 @@ KEPT: dict[str, tuple[Code, list[bool]]] = {
 def test_channels_whose_number_is_used_otherwise_stay(name: str) -> None:
     code, free = KEPT[name]
     assert exact(Net(code)).by_name["first"].free.tolist() == free
+
+
+def test_a_number_that_cuts_nothing_off_stays_as_large() -> None:
+    graph = exact(Net(lambda m, x: x[:, : m.wide(x).shape[1]]))
+    assert graph.by_name["first"].free.all()
+    assert not graph.by_name["wide"].free.any()
+
+
+@pytest.mark.parametrize("name", ["from behind", "between two", "every other", "written out", "one"])
+def test_what_is_no_section_is_picked_by_number(name: str) -> None:
+    assert "picks channels by number" in trace(Net(KEPT[name][0]), X).by_name["first"].reason
 
 
 def test_the_number_follows_what_it_cuts() -> None:

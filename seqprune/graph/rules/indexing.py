@@ -25,17 +25,12 @@ def index(r: Recorder, out: torch.Tensor, x: torch.Tensor, key: Any) -> Value:
         at = parts.index(Ellipsis)
         parts[at : at + 1] = [slice(None)] * (x.dim() - used)
     parts += [slice(None)] * x.dim()  # and more, of which nothing is asked
-    source = target = 0
-    for part in parts:
-        if source == value.dim and part is not None:
-            require(isinstance(part, slice), "picks channels by number")
-            taken = _taken(r, value.known(), part)
-            for count in counts_in([each for each in parts if each is not part]):
-                count.use()
-            return Value(taken, target, value.zero)
-        source += part is not None
-        target += not isinstance(part, int)
-    raise AssertionError("every dimension of the tensor is met above")
+    at = [at for at, part in enumerate(parts) if part is not None][value.dim]
+    require(isinstance(parts[at], slice), "picks channels by number")
+    taken, before = _taken(r, value.known(), parts[at]), parts[:at]
+    for count in counts_in([before, parts[at + 1 :]]):
+        count.use()
+    return Value(taken, sum(not isinstance(part, int) for part in before), value.zero)
 
 
 def _taken(r: Recorder, atoms: IntArray, part: slice) -> IntArray:

@@ -10,7 +10,7 @@ import torch
 
 from seqprune.graph import widths
 from seqprune.graph.channels import IntArray
-from seqprune.graph.counts import counts_in, is_count, plain, sizes_of
+from seqprune.graph.counts import counts_in, is_count, is_part, plain, sizes_of
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import FIXED, NoRule, Value
@@ -102,6 +102,9 @@ def split(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, size: Any, 
             count.use()
         return [value] * len(out)
     sizes = [part.shape[value.dim] for part in out]
+    if is_part(size):
+        require(np.array_equal(value.known(), size.channels), "splits channels by a part of others")
+        return _sections(r, value, len(out), f"{r.module or 'the network'} splits them by a part of their number")
     if counts_in(size):
         return _counted_sections(r, value, sizes, size)
     require(len(set(sizes)) == 1 and _held_in_attribute(r, sizes[0]), "the split sizes are numbers in the code")
@@ -130,6 +133,7 @@ def _counted_sections(r: Recorder, value: Value, sizes: list[int], size: Any) ->
             r.counts_equal(section, number.source)
             r.balance([section], f"a section that {r.module or 'the network'} splits off")
         else:
+            plain(number)  # which is used where it is a part of others
             r.pin(section, "the split sizes are numbers in the code")
     return [Value(section, value.dim, value.zero) for section in sections]
 

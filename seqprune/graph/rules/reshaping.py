@@ -11,17 +11,19 @@ import torch
 
 from seqprune.graph.channels import IntArray
 from seqprune.graph.computed import one_for_each
-from seqprune.graph.counts import counts_in, is_count, sizes_of
+from seqprune.graph.counts import Part, counts_in, is_count, is_part, sizes_of
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import NoRule, Value
 
 _WRITTEN = "the channel count is written out in the new shape"
 VIEWS = frozenset("view reshape unsqueeze getitem".split())
-# Their rules know what becomes of a number of channels that the code hands to them.
+# Their rules know what becomes of a number of channels that the code hands to them, and these also of a part of it.
+FOLLOWS_PARTS = frozenset("view reshape split getitem".split())
 FOLLOWS_COUNTS = frozenset(
     [
-        *"view reshape expand split split_with_sizes group_norm getitem".split(),
+        *FOLLOWS_PARTS,
+        *"expand split_with_sizes group_norm".split(),
         *(f"conv{kind}{space}d" for kind in ("", "_transpose") for space in (1, 2, 3)),
     ]
 )
@@ -62,7 +64,7 @@ def view(r: Recorder, out: torch.Tensor, x: torch.Tensor, *shape: Any, **kwargs:
 
 
 def _viewed(r: Recorder, out: torch.Tensor, x: torch.Tensor, asked: Sequence[Any]) -> Value:
-    """Followed where the network leaves the channels to be worked out with -1, or hands their own number on.
+    """Followed where the network leaves the channels to be worked out with -1, or hands on their own number, or a part.
 
     What lies before the channels in memory stays before them, and what lies behind them behind.
     """
@@ -71,7 +73,7 @@ def _viewed(r: Recorder, out: torch.Tensor, x: torch.Tensor, asked: Sequence[Any
     before, inner = (math.prod(sizes) for sizes in (x.shape[: value.dim], x.shape[value.dim + 1 :]))
     sizes = [math.prod(out.shape[:at]) for at in range(out.dim() + 1)]
     places = [at for at in range(out.dim()) if is_place(asked[at])]
-    whole = [at for at in places if asked[at] == -1 or _ends(sizes, at, inner)]
+    whole = [at for at in places if not is_count(asked[at]) or _ends(sizes, at, inner)]
     first = [at for at in places if sizes[at] == before]
     alone = [at for at in whole if _ends(sizes, at, inner) and 0 in (sizes[at] % before, before % sizes[at])]
     # A number is of groups rather than of all channels where another place is left for them.
@@ -87,7 +89,17 @@ def _viewed(r: Recorder, out: torch.Tensor, x: torch.Tensor, asked: Sequence[Any
         r.tie_counted(atoms, asked[at].source)
     elif is_count(asked[at]):
         r.counts_agree(atoms, asked[at].source, r.module)
+    elif is_part(asked[at]):
+        _parted(r, value.known(), asked[at])
     return Value(atoms, at, value.zero)
+
+
+def _parted(r: Recorder, atoms: IntArray, part: Part) -> None:
+    """As many are counted as are viewed, or as each third of them, as of queries, keys and values in one."""
+    counted = part.channels
+    require(len(atoms) % len(counted) == 0, "a part of another number of channels takes their place")
+    for section in np.split(atoms, len(atoms) // len(counted)):
+        r.counts_agree(section, counted, r.module)
 
 
 def _joined(r: Recorder, value: Value, inner: int, behind: int) -> IntArray:
@@ -120,8 +132,8 @@ def _grouped(r: Recorder, value: Value, before: int, now: int) -> IntArray:
 
 
 def is_place(size: Any) -> bool:
-    """Whether a size of a shape follows the channels: their number, or what is left over."""
-    return is_count(size) or size == -1
+    """Whether a size of a shape follows the channels: their number, a part of it, or what is left over."""
+    return is_count(size) or is_part(size) or size == -1
 
 
 def use_others(asked: Sequence[Any], at: int) -> None:
