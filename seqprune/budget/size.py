@@ -134,7 +134,7 @@ def best(found: Sequence[Candidate], worth: Callable[[Candidate], float], margin
 def along(found: Sequence[Candidate], imgsz: int, step: int = STEP) -> list[int]:
     """Sizes to measure for a curve from the one that the network is used at past the candidates, the largest first."""
     lowest = max(step, min(found[-1].imgsz, round(CURVE * imgsz / step) * step))
-    sizes = [imgsz, *(size for size in range(imgsz - imgsz % step, lowest - 1, -step) if size < imgsz)]
+    sizes = [imgsz, *(size for size in range(imgsz - imgsz % step, lowest - step, -step) if size < imgsz)]
     count = min(len(sizes), MOST_ON_CURVE)
     return [sizes[at * (len(sizes) - 1) // max(1, count - 1)] for at in range(count)]
 

@@ -231,6 +231,9 @@ def test_a_share_of_operations_is_that_of_the_small_network(
     price, removed = price_of(Target("flops", 0.5), model, graph, X), every_third(graph)
     small = compact(model, PrunePlan.from_removed(graph, removed), graph)
     assert measured_share(Target("flops", 0.5), price, model, graph, X) is None  # every product has a weight
+    rounded = Price(model, graph, operations(model, X), in_all=price.whole * (1 + 1e-12))
+    assert rounded.beside > 0
+    assert measured_share(Target("flops", 0.5), rounded, model, graph, X) is None
     assert price.share(removed) == pytest.approx(gflops(small, X) / gflops(model, X))
     more = Price(model, graph, operations(model, X), in_all=2 * price.whole)
     share = measured_share(Target("flops", 0.5), more, model, graph, X)

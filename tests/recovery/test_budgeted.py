@@ -20,6 +20,7 @@ from seqprune.budget.second_order import choose_globally, readings_of
 from seqprune.budget.spread import Budget, by_scores, protected
 from seqprune.engine.steps import reports
 from seqprune.errors import InputError
+from seqprune.observe.patches import Drawn, Sampler
 from seqprune.testing.networks import Network, example, random_removal
 from seqprune.testing.strategies import networks
 
@@ -158,3 +159,63 @@ def test_a_convolution_whose_patches_cannot_be_shown_keeps_its_inputs() -> None:
     removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
     assert not removed[graph.by_name["0"].groups].any()
     assert removed[graph.by_name["2"].groups].any()
+
+
+def test_what_a_linear_layer_reads_leaves_too() -> None:
+    torch.manual_seed(0)
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), *pooled).eval()
+    graph = trace(model, INPUT)
+    removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
+    assert removed[graph.by_name["0"].groups].any()
+
+
+def test_a_layer_of_one_output_that_cannot_be_shown_keeps_its_inputs() -> None:
+    """It has one number for each channel, as PReLU has, which reads none."""
+    torch.manual_seed(0)
+    mirrored = nn.Conv2d(16, 1, 1, padding=1, padding_mode="reflect")
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.PReLU(16), nn.Conv2d(16, 16, 1), nn.ReLU(), mirrored).eval()
+    graph = trace(model, INPUT)
+    removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
+    assert not removed[graph.by_name["2"].groups].any()
+    assert removed[graph.by_name["0"].groups].any()
+
+
+class Shared(nn.Module):
+    """Two convolutions of one weight, of which the second cannot be shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.read = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+        self.mirrored = nn.Conv2d(16, 8, 3, padding=1, padding_mode="reflect")
+        self.mirrored.weight = self.read.weight
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = self.first(x).relu()
+        made: torch.Tensor = self.last((self.read(seen) + self.mirrored(seen)).relu())
+        return made
+
+
+def test_what_a_shared_weight_reads_where_it_cannot_be_shown_stays() -> None:
+    model = Shared().eval()
+    graph = trace(model, INPUT)
+    assert graph.by_name["first"].free.all()
+    removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
+    assert not removed[graph.by_name["first"].groups].any()
+    assert removed[graph.by_name["read"].groups].any()
+
+
+def test_positions_are_drawn_as_they_are_asked_for() -> None:
+    seen: list[int] = []
+
+    class Telling(Sampler):
+        def draw(self, *given: Any) -> Drawn:
+            seen.append(self.positions)
+            return super().draw(*given)
+
+    model = Detector()
+    graph = trace(model, INPUT)
+    choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8), sampler=Telling(positions=9))
+    assert set(seen) == {9}

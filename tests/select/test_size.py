@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from seqprune.budget.size import (
     CHANCE,
+    HOPELESS,
     LEAST_LEFT,
     MOST_FITTED,
     MOST_HELD,
@@ -71,6 +72,12 @@ def test_no_size_above_a_hopeless_one_is_tried() -> None:
     found = [Candidate(544, 0.71), Candidate(512, 0.75), Candidate(480, 0.92), Candidate(448, 1.0)]
     assert best(found, worth, CHANCE / 16).imgsz == 480
     assert asked == [448, 480, 512]
+
+
+def test_beyond_a_size_that_does_nearly_as_well_others_are_tried() -> None:
+    worths = {640: 0.6, 608: HOPELESS * 0.5, 576: 0.5}
+    found = [Candidate(640, 0.72), Candidate(608, 0.8), Candidate(576, 1.0)]
+    assert best(found, lambda each: worths[each.imgsz], CHANCE / 16).imgsz == 640
 
 
 @given(st.lists(st.one_of(st.floats(0.01, 1), st.just(math.nan), st.just(-math.inf)), min_size=1, max_size=6))
@@ -143,8 +150,16 @@ def test_what_is_a_curve_comes_back_as_it_is(whole: float, slope: float, bend: f
 def test_few_sizes_are_as_measured_and_where_nothing_is_found_nothing_is_known() -> None:
     assert curve({640: 0.4})(640) == pytest.approx(0.4)
     assert curve({640: 0.4, 608: 0.3})(608) == pytest.approx(0.3)
+    assert curve({400: 0.4, 100: 0.1})(200) == pytest.approx(0.2)
     assert math.isnan(curve({640: 0.4, 608: 0.0})(640))
     assert math.isnan(curve({640: math.nan, 608: 0.3})(608))
+
+
+def test_the_curve_bends_alike_everywhere_whatever_was_measured() -> None:
+    """A parabola of logarithms: its third differences are zero."""
+    alone = curve(dict(zip((100, 200, 300, 400, 800), (0.2, 0.35, 0.3, 0.45, 0.4), strict=True)))
+    first, second, third, last = (math.log(alone(size)) for size in (100, 200, 400, 800))
+    assert last - 3 * third + 3 * second - first == pytest.approx(0, abs=1e-9)
 
 
 @given(st.integers(64, 1600), st.sampled_from([0.9, 0.81, 0.5, 0.3]))
@@ -159,6 +174,11 @@ def test_the_curve_goes_from_the_size_in_use_past_every_candidate(imgsz: int, ta
     assert 32 <= sizes[-1] <= found[-1].imgsz
     assert 2 <= len(sizes) <= MOST_ON_CURVE
     assert all(size % 32 == 0 for size in sizes[1:])
+
+
+def test_the_curve_goes_down_to_two_thirds_of_the_size_or_to_the_smallest_candidate() -> None:
+    assert along([Candidate(608, 1.0)], 640)[-1] == 416
+    assert along([Candidate(320, 1.0)], 640)[-1] == 320
 
 
 Counts = st.tuples(st.integers(8, 400), st.integers(0, 400))
@@ -195,6 +215,13 @@ def test_all_images_judge_once_or_half_as_many_as_are_fitted_to(counts: tuple[in
         assert 2 * spare < fitted
         assert (one.fitted, one.held) == (two.held, two.fitted)
         assert sorted([*one.fitted, *two.fitted]) == files
+
+
+def test_images_with_labels_are_shared_out_between_the_folds() -> None:
+    """Where every other one has some, a fold of those would leave none to judge by."""
+    files = [Path(f"{number:03}.jpg") for number in range(40)]
+    found = folds(files, files[::2])
+    assert [len(fold.held) for fold in found] == [10, 10]
 
 
 def test_two_folds_leave_nothing_to_chance() -> None:
