@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -21,6 +24,12 @@ def test_every_pass_begins_and_ends_with_nothing_left_to_wait_for(monkeypatch: p
 
     latencies_ms([Telling()], [torch.zeros(1)], runs=2)
     assert happened == ["waits for cpu", "runs", "waits for cpu"] * 7  # five to warm up
+
+
+def test_times_are_in_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+    assert latencies_ms([nn.Identity()], [torch.zeros(1)], runs=3) == [1000]
 
 
 def test_an_accelerator_alone_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

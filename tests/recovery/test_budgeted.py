@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,11 @@ from seqprune.budget.criteria import Scoring, scores
 from seqprune.budget.price import Price, operations
 from seqprune.budget.second_order import choose_globally, readings_of
 from seqprune.budget.spread import Budget, by_scores, protected
+from seqprune.budget.surgeon import RIDGE
 from seqprune.engine.steps import reports
 from seqprune.errors import InputError
 from seqprune.observe.patches import Drawn, Sampler
+from seqprune.observe.reading import reading_of
 from seqprune.testing.networks import Network, example, random_removal
 from seqprune.testing.strategies import networks
 
@@ -159,6 +162,27 @@ def test_a_convolution_whose_patches_cannot_be_shown_keeps_its_inputs() -> None:
     removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
     assert not removed[graph.by_name["0"].groups].any()
     assert removed[graph.by_name["2"].groups].any()
+
+
+def test_what_does_not_vary_is_told_apart_by_as_much_as_is_asked_for() -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    about = (model, graph, Images(), Price(model, graph))
+    plain, told, other = (
+        choose_globally(*about, Budget(0.7, round_to=1, **how)) for how in ({}, {"ridge": RIDGE}, {"ridge": 1e3})
+    )
+    assert (plain == told).all()
+    assert (plain != other).any()
+
+
+def test_what_is_known_of_the_layers_is_looked_at_no_more() -> None:
+    model = Detector()
+    graph, reading = trace(model, INPUT), reading_of(model, next(iter(Images())))
+    fewer = replace(reading, names=tuple(name for name in reading.names if name != "model.3.conv"))
+    about = (model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
+    read = graph.weight_inputs["model.3.conv"]
+    assert choose_globally(*about, reading=reading)[read].any()
+    assert not choose_globally(*about, reading=fewer)[read].any()
 
 
 def test_what_a_linear_layer_reads_leaves_too() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seqprune.budget.size import (
@@ -119,6 +119,11 @@ def test_more_is_done_to_a_network_only_where_that_is_better_than_by_chance(
     )
 
 
+def test_of_two_sizes_that_do_as_well_the_smaller_is_taken() -> None:
+    found = [Candidate(608, 0.8), Candidate(576, 1.0)]
+    assert best(found, lambda _: 0.4, 0.0).imgsz == 576
+
+
 ALONE = {640: 0.4330, 576: 0.4196, 544: 0.4196, 512: 0.4140, 480: 0.4062, 448: 0.3949, 416: 0.3785}
 """YOLOv8n on 128 train images, by objects."""
 
@@ -195,12 +200,14 @@ def test_what_judges_has_labels_and_is_apart_from_what_is_fitted(counts: Any, la
     for fold in found:
         assert fold.held, "one image at least"
         assert not set(fold.fitted) & set(fold.held)
+        assert (fold.fitted, fold.held) == (sorted(fold.fitted), sorted(fold.held)), "whatever order they came in"
         assert set(fold.held) <= known
         assert len(set(fold.fitted)) == len(fold.fitted) <= MOST_FITTED
         assert len(set(fold.held)) == len(fold.held) <= MOST_HELD
 
 
 @given(Counts)
+@example((8, 4))
 def test_all_images_judge_once_or_half_as_many_as_are_fitted_to(counts: tuple[int, int]) -> None:
     looked_at, left = counts
     files = [Path(f"{number:03}.jpg") for number in range(looked_at + left)]
