@@ -297,6 +297,7 @@ PINNED: dict[str, Code] = {
     "half of them in a larger batch": lambda m, x: x.view(-1, x.shape[1] // 2, 6, 6).view(2, -1, 6, 6),
     "spread by half of them": lambda m, x: x * x.mean(1, True).expand(2, x.shape[1] // 2, 6, 6).mean(1, True),
     "beside the channels": lambda m, x: x * torch.ones(x.shape[1], dtype=x.dtype).sum(),
+    "a scale that is shared out among them": lambda m, x: x * m.gamma.softmax(-1).view(1, -1, 1, 1),
     "arange": lambda m, x: x * torch.arange(x.shape[1]).sum(),
     "chunks": lambda m, x: torch.stack(x.flatten(1).chunk(x.shape[1], 1)).sum(0).view(2, 1, 6, 6) + x,
     "in another place": lambda m, x: x.view(x.shape[1], -1, 6, 6).view(2, -1, 6, 6),
@@ -407,6 +408,38 @@ def test_a_number_that_a_layer_of_torch_holds_is_that_of_its_channels(name: str,
     assert not counted.free.any()
     assert makes is None or makes is counted or makes.free.any()
     assert reads is counted or reads.free.any()
+
+
+def test_a_transposed_depthwise_layer_holds_the_number_of_its_outputs() -> None:
+    class Handed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, WIDTH, 1), nn.Conv1d(2 * WIDTH, 2, 1)
+            self.layer = nn.ConvTranspose2d(WIDTH, 2 * WIDTH, 1, groups=WIDTH)
+            randomise(self, 0)
+            self.double().eval()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.layer(self.first(x)).view(len(x), self.layer.out_channels, 36))
+
+    layer = exact(Handed()).by_name["first"]
+    assert layer.free.all(), layer.reason
+
+
+def test_the_number_of_a_norm_whose_statistics_others_use_is_that_of_its_channels() -> None:
+    class Borrows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, WIDTH, 1), nn.Conv2d(WIDTH, 2, 1)
+            randomise(self, 0)
+            self.norm = nn.BatchNorm2d(WIDTH, affine=False)
+            self.double().eval()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x).relu() * self.norm.running_mean.view(1, -1, 1, 1)
+            return self.last(y / self.norm.num_features)
+
+    assert not exact(Borrows()).by_name["first"].free.any()
 
 
 def test_what_is_compared_stays_equal() -> None:

@@ -17,6 +17,7 @@ from seqprune.budget.size import (
     LEAST_LEFT,
     MOST_FITTED,
     MOST_HELD,
+    MOST_KNOWN,
     MOST_LEFT,
     MOST_ON_CURVE,
     Candidate,
@@ -184,6 +185,7 @@ def test_the_curve_goes_from_the_size_in_use_past_every_candidate(imgsz: int, ta
 def test_the_curve_goes_down_to_two_thirds_of_the_size_or_to_the_smallest_candidate() -> None:
     assert along([Candidate(608, 1.0)], 640)[-1] == 416
     assert along([Candidate(320, 1.0)], 640)[-1] == 320
+    assert along([Candidate(32, 1.0)], 32) == [32]
 
 
 Counts = st.tuples(st.integers(8, 400), st.integers(0, 400))
@@ -236,6 +238,13 @@ def test_two_folds_leave_nothing_to_chance() -> None:
     files = [Path(f"{number:03}.jpg") for number in range(384)]
     assert chance(folds(files[:128], files)) == pytest.approx(CHANCE / 16)
     assert chance(folds(files[:128], files[:128])) == 0
+
+
+def test_as_many_images_choose_a_size_as_took_little_time_and_told_enough() -> None:
+    """Of 1,024 train images the labels are read, 128 are fitted to, 256 others judge."""
+    files = [Path(f"{number:04}.jpg") for number in range(4000)]
+    (only,) = folds(files, files)
+    assert (len(only.fitted), len(only.held), MOST_KNOWN) == (128, 256, 1024)
 
 
 def test_too_few_images_to_do_both_are_refused() -> None:
