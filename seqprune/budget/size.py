@@ -178,7 +178,7 @@ def folds(files: Sequence[Path], labelled: Collection[Path]) -> list[Fold]:
     every = sorted({*files, *spare}, key=lambda file: (file not in known, file))
     odd, even = every[::2], every[1::2]
     both = ((mine, [file for file in rest if file in known]) for mine, rest in ((even, odd), (odd, even)))
-    return [Fold(evenly(sorted(mine), MOST_FITTED), evenly(sorted(rest), MOST_HELD)) for mine, rest in both if rest]
+    return [Fold(evenly(sorted(mine), MOST_FITTED), evenly(rest, MOST_HELD)) for mine, rest in both if rest]
 
 
 def chance(apart: Sequence[Fold]) -> float:

@@ -331,6 +331,21 @@ def test_pinned(name: str) -> None:
     assert not exact(Net(PINNED[name])).by_name["first"].free.any() or "transposed" in name
 
 
+def test_a_depthwise_layer_with_a_weight_of_its_own_needs_no_count() -> None:
+    model = Net(in_plain_numbers(lambda m, x: m.alone(x)))
+    model.alone = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH).double()
+    layer = exact(model).by_name["first"]
+    assert layer.free.all(), layer.reason
+
+
+def test_a_layer_of_one_channel_has_one_group() -> None:
+    """A depthwise layer has as many as channels, of which this has one."""
+    model = nn.Sequential(nn.Conv2d(1, WIDTH, 3), nn.ReLU(), nn.Conv2d(WIDTH, 2, 1)).double()
+    graph = trace(model, X[:, :1])
+    assert graph.barriers == ()
+    assert graph.by_name["0"].free.all()
+
+
 class Pair(nn.Module):
     """Two channels, a scale of them and a layer with as many groups."""
 

@@ -257,7 +257,7 @@ def test_images_are_taken_from_all_parts_of_the_data_however_they_are_ordered() 
     others = [Path(f"{number:04}.jpg") for number in range(4 * MOST_HELD)]
     seen = [Path(f"seen-{number:04}.jpg") for number in range(4 * MOST_FITTED)]
     for given_ones in (others, others[::-1]):
-        (only,) = folds(seen, [*given_ones, *seen])
+        (only,) = folds(seen[::-1], [*given_ones, *seen])
         assert only.fitted == seen[2::4]
         held = [int(file.stem) for file in only.held if file in others]
         assert max(after - before for before, after in pairwise(held)) <= 6
