@@ -63,16 +63,14 @@ class Deferred:
                     facts.pin(atoms, reason)
 
     def _state_widths(self, facts: Facts) -> None:
-        """An attribute that code hands on for channels, and uses for nothing else, follows them."""
-        fixed = _attributes([source for source, _ in self.used])
+        """An attribute that code hands on for channels follows them; those of one that it uses as well are pinned."""
         for left, right, _ in (*self.tied, *self.equal) if not self.blind else ():
             for held, other in ((left, right), (right, left)):
-                if not isinstance(held, Held) or held.tensors or (held.module, held.attribute) in fixed:
+                if not isinstance(held, Held) or held.tensors:
                     continue
-                if not held.attribute.isidentifier():  # in a list, all of which may be read for anything
-                    continue
+                alone = held.attribute.isidentifier()  # not in a list, all of which may be read for anything
                 known, atoms = facts.counted(held.module, held.attribute), counted(facts, other)
-                if known is None and atoms is not None and len(atoms) == held.number:
+                if alone and known is None and atoms is not None and len(atoms) == held.number:
                     facts.state_width(held.module, held.attribute, atoms)
 
 
