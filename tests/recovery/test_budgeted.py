@@ -24,6 +24,7 @@ from seqprune.engine.steps import reports
 from seqprune.errors import InputError
 from seqprune.observe.patches import Drawn, Sampler
 from seqprune.observe.reading import reading_of
+from seqprune.observe.relevance import Relevance
 from seqprune.testing.networks import Network, example, random_removal
 from seqprune.testing.strategies import networks
 
@@ -162,6 +163,31 @@ def test_a_convolution_whose_patches_cannot_be_shown_keeps_its_inputs() -> None:
     removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
     assert not removed[graph.by_name["0"].groups].any()
     assert removed[graph.by_name["2"].groups].any()
+
+
+@pytest.mark.parametrize("kind", ["curvature", "together"])
+def test_what_a_layer_reads_whose_errors_cost_more_leaves_later(kind: str) -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    about = (model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
+    left = []
+    for by in (1e-4, 1e4):
+        costs = {name: torch.ones(len(groups)).double() for name, groups in graph.weight_outputs.items()}
+        costs["model.3.conv"] *= by
+        removed = choose_globally(*about, relevance=Relevance(**{kind: costs}))
+        left.append(int((~removed[graph.weight_inputs["model.3.conv"]]).sum()))
+    assert left[0] < left[1]
+
+
+def test_rows_of_readings_are_as_batch_normalisation_scales_them() -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    read = graph.weight_inputs["model.3.conv"].tolist()
+    (source,) = (each for each in readings_of(model, graph, Images()).sources if each.groups.tolist() == read)
+    layer, norm = model.get_submodule("model.3.conv"), model.get_submodule("model.3.bn")
+    by = source.readers[0].weight.norm(dim=1) / layer.weight.detach().double().flatten(1).norm(dim=1)
+    wanted = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().double()
+    torch.testing.assert_close(by / by.sum(), wanted / wanted.sum(), rtol=1e-4, atol=0)
 
 
 def test_what_does_not_vary_is_told_apart_by_as_much_as_is_asked_for() -> None:
