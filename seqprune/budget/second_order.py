@@ -125,13 +125,12 @@ def _sources(
     importance = importance_of_layers(varies, relevance.curvature, together=relevance.together)
     samples = relevance.samples()
     readers: dict[str, list[Reader]] = {}
-    pinned = int(np.flatnonzero(graph.pinned)[0]) if graph.pinned.any() else -1
     for name in names:
         scale = reading.unit(name).affine(model, name)[0].cpu()[:, None]
         about = (importance[name], relevance.slope.get(name), relevance.together.get(name))
         weight = scaled_weight(model, name, scale, varies[name], *about)
         places = taps(model.get_submodule(name))  # of a transposed convolution every one in a block has rows
-        groups = np.repeat(outputs.get(name, np.full(len(weight) // places, pinned)), places)
+        groups = np.repeat(outputs[name], places)
         readers.setdefault(leader[name], []).append(Reader(weight, groups, samples.get(name, math.inf)))
     return [each for name, found in readers.items() for each in _split(covariances[name], inputs[name], found)], known
 

@@ -134,7 +134,7 @@ def best(found: Sequence[Candidate], worth: Callable[[Candidate], float], margin
 def along(found: Sequence[Candidate], imgsz: int, step: int = STEP) -> list[int]:
     """Sizes to measure for a curve from the one that the network is used at past the candidates, the largest first."""
     lowest = max(step, min(found[-1].imgsz, round(CURVE * imgsz / step) * step))
-    sizes = [imgsz, *(size for size in range(imgsz - imgsz % step, lowest - 1, -step) if size < imgsz)]
+    sizes = [imgsz, *(size for size in range(imgsz - imgsz % step, lowest - step, -step) if size < imgsz)]
     count = min(len(sizes), MOST_ON_CURVE)
     return [sizes[at * (len(sizes) - 1) // max(1, count - 1)] for at in range(count)]
 
@@ -178,7 +178,7 @@ def folds(files: Sequence[Path], labelled: Collection[Path]) -> list[Fold]:
     every = sorted({*files, *spare}, key=lambda file: (file not in known, file))
     odd, even = every[::2], every[1::2]
     both = ((mine, [file for file in rest if file in known]) for mine, rest in ((even, odd), (odd, even)))
-    return [Fold(evenly(sorted(mine), MOST_FITTED), evenly(sorted(rest), MOST_HELD)) for mine, rest in both if rest]
+    return [Fold(evenly(sorted(mine), MOST_FITTED), evenly(rest, MOST_HELD)) for mine, rest in both if rest]
 
 
 def chance(apart: Sequence[Fold]) -> float:

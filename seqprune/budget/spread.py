@@ -104,7 +104,7 @@ def prefix_for(
 def _unmet(graph: ChannelGraph, budget: Budget, left: float) -> TargetError:
     """Why a target is not met where all that may leave leaves ``left``."""
     said = f"a target of {budget.target * budget.of:g} cannot be met"
-    if graph.all_layers and not graph.layers:
+    if not graph.layers:
         first = graph.all_layers[0]
         return TargetError(
             f"{said}: no channel of any layer can leave, those of {first.name} since {first.reason}; change the "

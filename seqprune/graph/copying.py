@@ -139,9 +139,8 @@ def _copy_held(held: Any, memo: dict[int, Any]) -> Any:
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether there is nothing to a tensor but its values."""
-    alone = tensor.layout is torch.strided and tensor.is_contiguous()
-    return alone and not tensor.requires_grad and tensor.grad is None and not vars(tensor)
+    """Whether there is nothing to a tensor but its values; a sparse one is not contiguous."""
+    return tensor.is_contiguous() and not tensor.requires_grad and tensor.grad is None and not vars(tensor)
 
 
 def _copy_values(tensor: torch.Tensor, memo: dict[Any, Any]) -> torch.Tensor:

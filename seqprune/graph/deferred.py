@@ -63,11 +63,10 @@ class Deferred:
                     facts.pin(atoms, reason)
 
     def _state_widths(self, facts: Facts) -> None:
-        """An attribute that code hands on for channels, and uses for nothing else, follows them."""
-        fixed = _attributes([source for source, _ in self.used])
+        """An attribute that code hands on for channels follows them; those of one that it uses as well are pinned."""
         for left, right, _ in (*self.tied, *self.equal) if not self.blind else ():
             for held, other in ((left, right), (right, left)):
-                if not isinstance(held, Held) or held.tensors or (held.module, held.attribute) in fixed:
+                if not isinstance(held, Held) or held.tensors:
                     continue
                 known, atoms = facts.counted(held.module, held.attribute), counted(facts, other)
                 if known is None and atoms is not None and len(atoms) == held.number:

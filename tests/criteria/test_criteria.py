@@ -309,6 +309,8 @@ def test_a_user_adds_a_criterion(twins: Scoring, monkeypatch: pytest.MonkeyPatch
     assert scores("first", twins).argmax() == 0
     with pytest.raises(InputError, match="cannot be named 'first'"):
         register("first", lambda scoring: np.zeros(scoring.graph.group_count))
+    with pytest.raises(InputError, match="cannot be named ''"):
+        register("", lambda scoring: np.zeros(scoring.graph.group_count))
     register("short", lambda _scoring: np.zeros(1))
     with pytest.raises(InputError, match="one number for each group"):
         scores("short", twins)

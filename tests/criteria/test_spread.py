@@ -183,6 +183,12 @@ def test_a_target_that_is_missed_by_little_is_met(known: tuple[nn.Module, Channe
     assert not prefix_for(graph, lambda _: 0.5, order, free, Budget(0.5)).any()
 
 
+def test_where_nothing_can_leave_the_first_layer_says_why() -> None:
+    graph = trace(nn.Sequential(nn.Conv2d(3, 4, 1)), X)
+    with pytest.raises(InputError, match="no channel of any layer can leave, those of 0 since network output"):
+        prefix_for(graph, lambda _: 1.0, [], ~graph.pinned, Budget(0.5))
+
+
 def test_a_target_of_what_others_left_is_refused_by_its_own_number(known: tuple[nn.Module, ChannelGraph]) -> None:
     """Pairs had left 0.62 of the operations, and 0.01 was refused as a target of 0.0161154."""
     _, graph = known
@@ -231,6 +237,9 @@ def test_a_share_of_operations_is_that_of_the_small_network(
     price, removed = price_of(Target("flops", 0.5), model, graph, X), every_third(graph)
     small = compact(model, PrunePlan.from_removed(graph, removed), graph)
     assert measured_share(Target("flops", 0.5), price, model, graph, X) is None  # every product has a weight
+    rounded = Price(model, graph, operations(model, X), in_all=price.whole * (1 + 1e-12))
+    assert rounded.beside > 0
+    assert measured_share(Target("flops", 0.5), rounded, model, graph, X) is None
     assert price.share(removed) == pytest.approx(gflops(small, X) / gflops(model, X))
     more = Price(model, graph, operations(model, X), in_all=2 * price.whole)
     share = measured_share(Target("flops", 0.5), more, model, graph, X)

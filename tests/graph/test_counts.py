@@ -316,6 +316,7 @@ PINNED: dict[str, Code] = {
     "as many rows": lambda m, x: x * x[:, :, : x.shape[1] - 4].mean(2, keepdim=True) * x[..., : x.shape[1]],
     "spread by half of them": lambda m, x: x * x.mean(1, True).expand(2, x.shape[1] // 2, 6, 6).mean(1, True),
     "beside the channels": lambda m, x: x * torch.ones(x.shape[1], dtype=x.dtype).sum(),
+    "a scale that is shared out among them": lambda m, x: x * m.gamma.softmax(-1).view(1, -1, 1, 1),
     "arange": lambda m, x: x * torch.arange(x.shape[1]).sum(),
     "chunks": lambda m, x: torch.stack(x.flatten(1).chunk(x.shape[1], 1)).sum(0).view(2, 1, 6, 6) + x,
     "in another place": lambda m, x: x.view(x.shape[1], -1, 6, 6).view(2, -1, 6, 6),
@@ -352,6 +353,21 @@ def test_pinned(name: str) -> None:
 def test_a_part_of_more_channels_than_are_viewed_is_refused_where_they_are() -> None:
     layer = trace(Net(PINNED["half of them, of as many others"]), X).by_name["squeeze.0"]
     assert "a part of another number of channels takes their place" in layer.reason
+
+
+def test_a_depthwise_layer_with_a_weight_of_its_own_needs_no_count() -> None:
+    model = Net(in_plain_numbers(lambda m, x: m.alone(x)))
+    model.alone = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, groups=WIDTH).double()
+    layer = exact(model).by_name["first"]
+    assert layer.free.all(), layer.reason
+
+
+def test_a_layer_of_one_channel_has_one_group() -> None:
+    """A depthwise layer has as many as channels, of which this has one."""
+    model = nn.Sequential(nn.Conv2d(1, WIDTH, 3), nn.ReLU(), nn.Conv2d(WIDTH, 2, 1)).double()
+    graph = trace(model, X[:, :1])
+    assert graph.barriers == ()
+    assert graph.by_name["0"].free.all()
 
 
 class Pair(nn.Module):
@@ -431,6 +447,38 @@ def test_a_number_that_a_layer_of_torch_holds_is_that_of_its_channels(name: str,
     assert not counted.free.any()
     assert makes is None or makes is counted or makes.free.any()
     assert reads is counted or reads.free.any()
+
+
+def test_a_transposed_depthwise_layer_holds_the_number_of_its_outputs() -> None:
+    class Handed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, WIDTH, 1), nn.Conv1d(2 * WIDTH, 2, 1)
+            self.layer = nn.ConvTranspose2d(WIDTH, 2 * WIDTH, 1, groups=WIDTH)
+            randomise(self, 0)
+            self.double().eval()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(self.layer(self.first(x)).view(len(x), self.layer.out_channels, 36))
+
+    layer = exact(Handed()).by_name["first"]
+    assert layer.free.all(), layer.reason
+
+
+def test_the_number_of_a_norm_whose_statistics_others_use_is_that_of_its_channels() -> None:
+    class Borrows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, WIDTH, 1), nn.Conv2d(WIDTH, 2, 1)
+            randomise(self, 0)
+            self.norm = nn.BatchNorm2d(WIDTH, affine=False)
+            self.double().eval()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x).relu() * self.norm.running_mean.view(1, -1, 1, 1)
+            return self.last(y / self.norm.num_features)
+
+    assert not exact(Borrows()).by_name["first"].free.any()
 
 
 def test_what_is_compared_stays_equal() -> None:

@@ -233,6 +233,19 @@ def test_channels_given_back_together_are_those_given_back_one_by_one(seed: int,
     assert (found == given_back_one_by_one(graph, gone, scores, round_to)).all()
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("round_to", [1, 2, 3])
+def test_sections_without_a_group_in_common_are_given_back_as_one_by_one(seed: int, round_to: int) -> None:
+    """All of one layer, whose count is what theirs come to."""
+    draw = np.random.default_rng(seed)
+    one, two, three, four = (part.tolist() for part in np.split(draw.permutation(16), 4))
+    graph = graph_of([list(range(16))], ([one, two], [three, four]))
+    for share in (0.6, 1):  # some of them, and all
+        gone, scores = draw.random(16) < share, draw.integers(0, 4, 16).astype(float)
+        found = graph.legalise(gone, scores, np.ones(16, bool), round_to)
+        assert (found == given_back_one_by_one(graph, gone, scores, round_to)).all()
+
+
 def test_before_any_choice_nothing_is_removed() -> None:
     giving = graph_of([[0, 1, 2], [3, 4]]).giving(np.zeros(5), np.ones(5, bool))
     assert not giving.removed.any()

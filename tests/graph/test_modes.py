@@ -26,6 +26,17 @@ def test_what_is_drawn_from_a_seed_is_the_same_whatever_was_drawn_before() -> No
     assert all(one != other for one, other in zip(found[0], found[2], strict=True))
 
 
+def test_a_device_that_a_network_is_not_on_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking one for its generator starts it, which takes seconds and memory."""
+    asked: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", asked.append)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *_: None)
+    with drawing(nn.Linear(1, 1), 0):
+        pass
+    assert not asked
+
+
 def test_torch_fx_prints_nothing_until_the_outermost_ends() -> None:
     """A trace that is asked for in the course of another made the rest of that one print again."""
     with untold():

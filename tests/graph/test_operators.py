@@ -182,6 +182,10 @@ FOLLOWED: dict[str, Call] = {
     "einsum with dots behind letters": lambda n, x: torch.einsum("bc...,bc...->...bc", x, n.other(x)).permute(
         2, 3, 0, 1
     ),
+    "einsum with dots before other letters": lambda n, x: torch.einsum(
+        "b...hw,...w->b...h", x, n.other(x).mean((0, 2))
+    )[..., None],
+    "deviations of images": lambda n, x: x * x.var(0, correction=0) + x.movedim(1, 3).var((1, 2))[..., None, None],
     "turned products": lambda n, x: torch.Tensor.__rmatmul__(x, n.inside.to(x.dtype)),
     "shares of all by how many": lambda n, x: F.normalize(x, p=0.0),
     **{

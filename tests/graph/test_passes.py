@@ -20,6 +20,7 @@ from seqprune.graph.capture import _elsewhere
 from seqprune.graph.modes import uncompiled
 from seqprune.graph.remembered import Remembered, Storages
 from seqprune.graph.sizes import other_batches, other_sizes
+from seqprune.graph.tensors import Tensors
 from seqprune.graph.values import Value
 from seqprune.testing.networks import random_plan, randomise
 
@@ -316,6 +317,15 @@ def test_of_a_tensor_that_has_the_name_of_another_nothing_is_known() -> None:
     assert known.alive() == []
     others = [torch.zeros(1) for _ in range(99)]
     assert [known.get(each) for each in others] == [None] * 99
+
+
+def test_what_takes_the_place_of_a_buffer_is_none() -> None:
+    """Its name may be that of the one that it replaced."""
+    model = nn.BatchNorm1d(4)
+    known = Tensors(model)
+    model.running_mean = torch.zeros(4)
+    others = [torch.zeros(4) for _ in range(99)]
+    assert not any(known.owners(each) for each in (model.running_mean, *others))
 
 
 def test_hooks_on_gradients_do_not_stop_a_trace() -> None:

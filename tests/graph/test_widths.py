@@ -346,7 +346,8 @@ def test_three_sections_by_numbers_that_a_module_holds() -> None:
             a, b, c = self.make(x).split([self.one, self.two, self.three], 1)
             return torch.cat([a, self.part(b), c], 1)
 
-    _, _, small = exact(net(Three(), 9))
+    graph, _, small = exact(net(Three(), 9))
+    assert graph.by_name["2.make"].free.all()
     assert (small[2].one + small[2].two + small[2].three, small[2].two) == (
         small[2].make.out_channels,
         small[2].part.in_channels,

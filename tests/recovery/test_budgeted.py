@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,12 @@ from seqprune.budget.criteria import Scoring, scores
 from seqprune.budget.price import Price, operations
 from seqprune.budget.second_order import choose_globally, readings_of
 from seqprune.budget.spread import Budget, by_scores, protected
+from seqprune.budget.surgeon import RIDGE
 from seqprune.engine.steps import reports
 from seqprune.errors import InputError
+from seqprune.observe.patches import Drawn, Sampler
+from seqprune.observe.reading import reading_of
+from seqprune.observe.relevance import Relevance
 from seqprune.testing.networks import Network, example, random_removal
 from seqprune.testing.strategies import networks
 
@@ -158,3 +163,109 @@ def test_a_convolution_whose_patches_cannot_be_shown_keeps_its_inputs() -> None:
     removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
     assert not removed[graph.by_name["0"].groups].any()
     assert removed[graph.by_name["2"].groups].any()
+
+
+@pytest.mark.parametrize("kind", ["curvature", "together"])
+def test_what_a_layer_reads_whose_errors_cost_more_leaves_later(kind: str) -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    about = (model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
+    left = []
+    for by in (1e-4, 1e4):
+        costs = {name: torch.ones(len(groups)).double() for name, groups in graph.weight_outputs.items()}
+        costs["model.3.conv"] *= by
+        removed = choose_globally(*about, relevance=Relevance(**{kind: costs}))
+        left.append(int((~removed[graph.weight_inputs["model.3.conv"]]).sum()))
+    assert left[0] < left[1]
+
+
+def test_rows_of_readings_are_as_batch_normalisation_scales_them() -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    read = graph.weight_inputs["model.3.conv"].tolist()
+    (source,) = (each for each in readings_of(model, graph, Images()).sources if each.groups.tolist() == read)
+    layer, norm = model.get_submodule("model.3.conv"), model.get_submodule("model.3.bn")
+    by = source.readers[0].weight.norm(dim=1) / layer.weight.detach().double().flatten(1).norm(dim=1)
+    wanted = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach().double()
+    torch.testing.assert_close(by / by.sum(), wanted / wanted.sum(), rtol=1e-4, atol=0)
+
+
+def test_what_does_not_vary_is_told_apart_by_as_much_as_is_asked_for() -> None:
+    model = Detector()
+    graph = trace(model, INPUT)
+    about = (model, graph, Images(), Price(model, graph))
+    plain, told, other = (
+        choose_globally(*about, Budget(0.7, round_to=1, **how)) for how in ({}, {"ridge": RIDGE}, {"ridge": 1e3})
+    )
+    assert (plain == told).all()
+    assert (plain != other).any()
+
+
+def test_what_is_known_of_the_layers_is_looked_at_no_more() -> None:
+    model = Detector()
+    graph, reading = trace(model, INPUT), reading_of(model, next(iter(Images())))
+    fewer = replace(reading, names=tuple(name for name in reading.names if name != "model.3.conv"))
+    about = (model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
+    read = graph.weight_inputs["model.3.conv"]
+    assert choose_globally(*about, reading=reading)[read].any()
+    assert not choose_globally(*about, reading=fewer)[read].any()
+
+
+def test_what_a_linear_layer_reads_leaves_too() -> None:
+    torch.manual_seed(0)
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), *pooled).eval()
+    graph = trace(model, INPUT)
+    removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
+    assert removed[graph.by_name["0"].groups].any()
+
+
+def test_a_layer_of_one_output_that_cannot_be_shown_keeps_its_inputs() -> None:
+    """It has one number for each channel, as PReLU has, which reads none."""
+    torch.manual_seed(0)
+    mirrored = nn.Conv2d(16, 1, 1, padding=1, padding_mode="reflect")
+    model = nn.Sequential(nn.Conv2d(3, 16, 3), nn.PReLU(16), nn.Conv2d(16, 16, 1), nn.ReLU(), mirrored).eval()
+    graph = trace(model, INPUT)
+    removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
+    assert not removed[graph.by_name["2"].groups].any()
+    assert removed[graph.by_name["0"].groups].any()
+
+
+class Shared(nn.Module):
+    """Two convolutions of one weight, of which the second cannot be shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.read = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+        self.mirrored = nn.Conv2d(16, 8, 3, padding=1, padding_mode="reflect")
+        self.mirrored.weight = self.read.weight
+        self.last = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen = self.first(x).relu()
+        made: torch.Tensor = self.last((self.read(seen) + self.mirrored(seen)).relu())
+        return made
+
+
+def test_what_a_shared_weight_reads_where_it_cannot_be_shown_stays() -> None:
+    model = Shared().eval()
+    graph = trace(model, INPUT)
+    assert graph.by_name["first"].free.all()
+    removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
+    assert not removed[graph.by_name["first"].groups].any()
+    assert removed[graph.by_name["read"].groups].any()
+
+
+def test_positions_are_drawn_as_they_are_asked_for() -> None:
+    seen: list[int] = []
+
+    class Telling(Sampler):
+        def draw(self, *given: Any) -> Drawn:
+            seen.append(self.positions)
+            return super().draw(*given)
+
+    model = Detector()
+    graph = trace(model, INPUT)
+    choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8), sampler=Telling(positions=9))
+    assert set(seen) == {9}

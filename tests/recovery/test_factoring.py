@@ -14,6 +14,7 @@ from seqprune import PrunePlan, trace
 from seqprune.budget.cost import gflops, parameters
 from seqprune.budget.factoring import LEAST_SCALE, Factoring, _costs, _scale, observe, share_left
 from seqprune.budget.importance import DAMPING, variances
+from seqprune.budget.meet import FAR
 from seqprune.budget.target import Target
 from seqprune.errors import InputError
 from seqprune.graph import sole
@@ -188,6 +189,28 @@ class Clock:
 
     def share(self, whole: nn.Module, smaller: nn.Module) -> float:
         return self.milliseconds(smaller) / self.milliseconds(whole)
+
+
+def test_the_nearest_in_time_is_as_far_as_pairs_go() -> None:
+    model = strided()
+    timed = observe(model, Images(), "latency", INPUT, reading_of(model, next(iter(Images()))), timing=Clock())
+    made = timed.to_target(Target("latency", 0.3), INPUT, 1, nearest=True)
+    assert made.factors
+    assert share_left(model, made.model, "latency", INPUT, Clock()) > 0.3 * (1 + FAR)
+
+
+def test_linear_layers_are_among_those_that_importance_is_relative_to() -> None:
+    """Of three the convolution in the middle has an importance of one; of two none has."""
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    model = nn.Sequential(Unit(3, 4), Unit(4, 4), *pooled).eval()
+    reading = reading_of(model, next(iter(Images())))
+    alike = observe(model, Images(), "params", INPUT, reading)
+    varies = {name: float(variances(model, f"{name}.conv", alike.patches[name]).sum()) for name in ("0", "1")}
+    curvature = {f"{name}.conv": torch.full((4,), by / varies[name]).double() for name, by in (("0", 1), ("1", 4))}
+    relevance = Relevance(curvature | {"4": torch.full((2,), 1e9).double()})
+    found = observe(model, Images(), "params", INPUT, reading, relevance=relevance)
+    middle = variances(model, "1.conv", found.patches["1"])
+    assert float((found.scales["1"].square() * middle).sum()) == pytest.approx(1, rel=1e-3)
 
 
 def test_by_a_clock_that_counts_multiplications_pairs_are_chosen_as_by_operations() -> None:

@@ -45,6 +45,13 @@ def test_the_cost_by_hand() -> None:
     assert found == pytest.approx({"a": 1, "d": 100, "e": 0.01})
 
 
+def test_each_group_of_a_convolution_varies_as_what_it_reads() -> None:
+    model = torch.nn.ModuleDict({"a": torch.nn.Conv2d(4, 6, 1, groups=2, bias=False)})
+    model["a"].weight.data = torch.ones(6, 2, 1, 1)
+    covariance = torch.stack([torch.eye(2), torch.ones(2, 2)]).double()
+    assert variances(model, "a", covariance).tolist() == [2.0] * 3 + [4.0] * 3
+
+
 def test_what_was_not_asked_about_is_like_the_layer_in_the_middle() -> None:
     model = Detector()
     assert importance_of_layers(varies_of(model), {}) == dict.fromkeys(NAMES, 1.0)

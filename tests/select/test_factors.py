@@ -82,6 +82,34 @@ def test_prices_are_sought_from_the_least_layer_to_the_greatest() -> None:
     assert cheapest({"a": [single]}, bool, 1) == {"a": (single, 1)}
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_costs_in_other_units_choose_alike(unit: float) -> None:
+    """Parameters are counted in millions, times in milliseconds."""
+    loss = torch.tensor([9.0, 4.0, 2.0, 1.0, 0.0]).double()
+    ways = [Curve("row", torch.eye(4), size * loss, whole=4.0 * unit, each=unit) for size in (1.0, 3.0)]
+    chosen = cheapest({"a": ways[:1], "b": ways[1:]}, lambda each: saved(each) >= 1.5 * unit, 1)
+    assert chosen is not None
+    assert {name: rank for name, (_, rank) in chosen.items()} == {"a": 2}
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e4])
+def test_a_pair_of_larger_weights_is_as_much_larger(size: float) -> None:
+    weight, patches, scale = drawn()
+    covariance = patches.T @ patches / len(patches)
+    way = curve(weight, covariance, scale, "row", 1.0, 0.1)
+    plain, sized = (pair(each, covariance, scale, way, 4)[1] for each in (weight, size * weight))
+    assert sized / size**2 == pytest.approx(plain, rel=1e-3)
+
+
+def test_more_steps_never_lose_more() -> None:
+    for seed in range(6):
+        weight, patches, scale = drawn(seed)
+        covariance = patches.T @ patches / len(patches)
+        way = curve(weight, covariance, scale, "row", 1.0, 0.1)
+        losses = [pair(weight, covariance, scale, way, 3, steps)[1] for steps in (0, 1, 2, 4, 8, 15)]
+        assert losses == sorted(losses, reverse=True)
+
+
 def test_a_convolution_of_zeros_is_made_of_numbers() -> None:
     _, patches, scale = drawn()
     nothing, covariance = torch.zeros(OUTPUTS, INPUTS, K, K), patches.T @ patches / len(patches)

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from seqprune.budget.meet import FAR, NEAR, ROUNDS, meet
+from seqprune.budget.target import Target
 from seqprune.budget.timed import Line
 from seqprune.errors import TargetError
 
@@ -43,6 +44,13 @@ def test_time_that_falls_with_the_price_is_met(overhead: float, curved: float, t
     assert len(measured) <= ROUNDS
     if len(measured) < ROUNDS:
         assert abs(found / target - 1) <= NEAR
+
+
+def test_what_others_left_and_what_is_left_to_do_come_to_the_whole_target() -> None:
+    whole = Target("params", 0.5)
+    rest = whole.of_the_rest(0.8).of_the_rest(0.9)
+    assert (rest.kind, rest.share) == ("params", 0.9)
+    assert rest.share * rest.of == pytest.approx(whole.share)
 
 
 def test_where_the_price_is_right_one_measurement_is_enough() -> None:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seqprune.budget.size import (
     CHANCE,
+    HOPELESS,
     LEAST_LEFT,
     MOST_FITTED,
     MOST_HELD,
+    MOST_KNOWN,
     MOST_LEFT,
     MOST_ON_CURVE,
     Candidate,
@@ -73,6 +75,12 @@ def test_no_size_above_a_hopeless_one_is_tried() -> None:
     assert asked == [448, 480, 512]
 
 
+def test_beyond_a_size_that_does_nearly_as_well_others_are_tried() -> None:
+    worths = {640: 0.6, 608: HOPELESS * 0.5, 576: 0.5}
+    found = [Candidate(640, 0.72), Candidate(608, 0.8), Candidate(576, 1.0)]
+    assert best(found, lambda each: worths[each.imgsz], CHANCE / 16).imgsz == 640
+
+
 @given(st.lists(st.one_of(st.floats(0.01, 1), st.just(math.nan), st.just(-math.inf)), min_size=1, max_size=6))
 def test_what_is_taken_was_tried_and_nothing_that_was_tried_is_clearly_worth_more(worths: list[float]) -> None:
     found = [Candidate(32 * (len(worths) - at), 0.7 + 0.3 * at / len(worths)) for at in range(len(worths))]
@@ -112,6 +120,11 @@ def test_more_is_done_to_a_network_only_where_that_is_better_than_by_chance(
     )
 
 
+def test_of_two_sizes_that_do_as_well_the_smaller_is_taken() -> None:
+    found = [Candidate(608, 0.8), Candidate(576, 1.0)]
+    assert best(found, lambda _: 0.4, 0.0).imgsz == 576
+
+
 ALONE = {640: 0.4330, 576: 0.4196, 544: 0.4196, 512: 0.4140, 480: 0.4062, 448: 0.3949, 416: 0.3785}
 """YOLOv8n on 128 train images, by objects."""
 
@@ -143,8 +156,16 @@ def test_what_is_a_curve_comes_back_as_it_is(whole: float, slope: float, bend: f
 def test_few_sizes_are_as_measured_and_where_nothing_is_found_nothing_is_known() -> None:
     assert curve({640: 0.4})(640) == pytest.approx(0.4)
     assert curve({640: 0.4, 608: 0.3})(608) == pytest.approx(0.3)
+    assert curve({400: 0.4, 100: 0.1})(200) == pytest.approx(0.2)
     assert math.isnan(curve({640: 0.4, 608: 0.0})(640))
     assert math.isnan(curve({640: math.nan, 608: 0.3})(608))
+
+
+def test_the_curve_bends_alike_everywhere_whatever_was_measured() -> None:
+    """A parabola of logarithms: its third differences are zero."""
+    alone = curve(dict(zip((100, 200, 300, 400, 800), (0.2, 0.35, 0.3, 0.45, 0.4), strict=True)))
+    first, second, third, last = (math.log(alone(size)) for size in (100, 200, 400, 800))
+    assert last - 3 * third + 3 * second - first == pytest.approx(0, abs=1e-9)
 
 
 @given(st.integers(64, 1600), st.sampled_from([0.9, 0.81, 0.5, 0.3]))
@@ -161,6 +182,12 @@ def test_the_curve_goes_from_the_size_in_use_past_every_candidate(imgsz: int, ta
     assert all(size % 32 == 0 for size in sizes[1:])
 
 
+def test_the_curve_goes_down_to_two_thirds_of_the_size_or_to_the_smallest_candidate() -> None:
+    assert along([Candidate(608, 1.0)], 640)[-1] == 416
+    assert along([Candidate(320, 1.0)], 640)[-1] == 320
+    assert along([Candidate(32, 1.0)], 32) == [32]
+
+
 Counts = st.tuples(st.integers(8, 400), st.integers(0, 400))
 
 
@@ -175,12 +202,14 @@ def test_what_judges_has_labels_and_is_apart_from_what_is_fitted(counts: Any, la
     for fold in found:
         assert fold.held, "one image at least"
         assert not set(fold.fitted) & set(fold.held)
+        assert (fold.fitted, fold.held) == (sorted(fold.fitted), sorted(fold.held)), "whatever order they came in"
         assert set(fold.held) <= known
         assert len(set(fold.fitted)) == len(fold.fitted) <= MOST_FITTED
         assert len(set(fold.held)) == len(fold.held) <= MOST_HELD
 
 
 @given(Counts)
+@example((8, 4))
 def test_all_images_judge_once_or_half_as_many_as_are_fitted_to(counts: tuple[int, int]) -> None:
     looked_at, left = counts
     files = [Path(f"{number:03}.jpg") for number in range(looked_at + left)]
@@ -197,11 +226,25 @@ def test_all_images_judge_once_or_half_as_many_as_are_fitted_to(counts: tuple[in
         assert sorted([*one.fitted, *two.fitted]) == files
 
 
+def test_images_with_labels_are_shared_out_between_the_folds() -> None:
+    """Where every other one has some, a fold of those would leave none to judge by."""
+    files = [Path(f"{number:03}.jpg") for number in range(40)]
+    found = folds(files, files[::2])
+    assert [len(fold.held) for fold in found] == [10, 10]
+
+
 def test_two_folds_leave_nothing_to_chance() -> None:
     """Fits to 64 images lost 0.5 % more than those to 128: at 0.56 of the operations that hid what pairs bring."""
     files = [Path(f"{number:03}.jpg") for number in range(384)]
     assert chance(folds(files[:128], files)) == pytest.approx(CHANCE / 16)
     assert chance(folds(files[:128], files[:128])) == 0
+
+
+def test_as_many_images_choose_a_size_as_took_little_time_and_told_enough() -> None:
+    """Of 1,024 train images the labels are read, 128 are fitted to, 256 others judge."""
+    files = [Path(f"{number:04}.jpg") for number in range(4000)]
+    (only,) = folds(files, files)
+    assert (len(only.fitted), len(only.held), MOST_KNOWN) == (128, 256, 1024)
 
 
 def test_too_few_images_to_do_both_are_refused() -> None:
@@ -214,7 +257,7 @@ def test_images_are_taken_from_all_parts_of_the_data_however_they_are_ordered() 
     others = [Path(f"{number:04}.jpg") for number in range(4 * MOST_HELD)]
     seen = [Path(f"seen-{number:04}.jpg") for number in range(4 * MOST_FITTED)]
     for given_ones in (others, others[::-1]):
-        (only,) = folds(seen, [*given_ones, *seen])
+        (only,) = folds(seen[::-1], [*given_ones, *seen])
         assert only.fitted == seen[2::4]
         held = [int(file.stem) for file in only.held if file in others]
         assert max(after - before for before, after in pairwise(held)) <= 6

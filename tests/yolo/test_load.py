@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from ultralytics import YOLO
 
 from seqprune.errors import ModelError, UntrustedError
+from seqprune.yolo.files import bounded
 from seqprune.yolo.files.load import load
 from seqprune.yolo.files.save import save_pt
 
@@ -237,3 +240,15 @@ def test_a_whole_object_and_hooks_of_torch_prune_are_named_for_what_they_are(tin
 def test_an_object_that_keeps_what_it_computed_is_copied(tiny: nn.Module) -> None:
     tiny.kept = tiny(torch.rand(1, 3, 64, 64).requires_grad_())
     assert load(tiny).model is not tiny
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_its_trial_costs_what_64_pixels_do(
+    checkpoint: Path, tiny: nn.Module, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        tiny(torch.zeros(1, 3, 64, 64))
+    most = counter.get_total_flops() // 2
+    monkeypatch.setattr(bounded, "_MULTIPLICATIONS", most - more)
+    with pytest.raises(ModelError, match="multiplications on one small image") if more else nullcontext():
+        load(checkpoint)
