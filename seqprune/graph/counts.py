@@ -57,7 +57,7 @@ class Count:
 
     def _parts(self, into: Any) -> int:
         """How many equal parts a number makes of the channels; 0 where there would be others, or nothing is known."""
-        if type(into) is not int or into < 1 or type(self) is not Count or isinstance(self.source, Held):
+        if type(into) is not int or into < 1 or type(self) is not Count:
             return 0
         return 0 if self.number % into else into
 
@@ -67,7 +67,8 @@ class Count:
 
     def __mod__(self, other: Any) -> Any:
         """Code that asks whether channels can be divided gets the same answer while parts of them lose as many."""
-        if not (parts := self._parts(divisor := plain(other))):
+        parts = self._parts(divisor := plain(other))
+        if not parts or isinstance(self.source, Held):
             return self.use() % divisor
         first, *others = np.split(self.channels, parts)
         for part in others:
@@ -133,6 +134,11 @@ class Part(Count):
     def __init__(self, whole: Count, parts: int) -> None:
         super().__init__(whole.number // parts, whole.source, whole.reader, whole.module)
         self.parts = parts
+
+    @property
+    def whole(self) -> int:
+        """The number that was divided."""
+        return self.number * self.parts
 
     def __bool__(self) -> bool:
         return bool(self.use())

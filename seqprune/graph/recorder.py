@@ -14,8 +14,9 @@ from torch import nn
 
 from seqprune.errors import ModelError
 from seqprune.graph.channels import Barrier, IntArray
+from seqprune.graph.counts import Part
 from seqprune.graph.held import unwatch
-from seqprune.graph.reader import Reader, Source
+from seqprune.graph.reader import Held, Reader, Source
 from seqprune.graph.values import FIXED, OPAQUE, Value, tensors_in
 from seqprune.graph.written import Written
 
@@ -192,6 +193,15 @@ class Recorder(Written):
         """As many channels stay here as there, since the code hands one number on for both."""
         where = self.module or "the network"
         self._deferred.equal.append((left, right, f"{where} splits them by a width it holds"))
+
+    def is_part_of(self, atoms: IntArray, part: Part) -> bool:
+        """Whether these channels are what a part was made of; of a number that a module holds it is, if as many."""
+        if not isinstance(part.source, Held):
+            return np.array_equal(atoms, part.channels)
+        if len(atoms) != part.whole:
+            return False
+        self.counts_equal(atoms, part.source)
+        return True
 
     def count_used(self, source: Source, module: str) -> None:
         """Pins what is counted by a number that the code of ``module`` computes with."""

@@ -73,6 +73,10 @@ FOLDED: dict[str, Code] = {
     "both joined": lambda m, x: x.sigmoid() + x.cos(),
     "gated by another": lambda m, x: (x + 2) * (x.sigmoid() + 1),
     "zero and constant": lambda m, x: x + x.sigmoid(),
+    "the greatest of a few": lambda m, x: F.max_pool2d(x.sigmoid(), 3, 1, 1),
+    "the mean of all": lambda m, x: F.adaptive_avg_pool2d(x.sigmoid(), 1),
+    "the mean by dimensions": lambda m, x: x.sigmoid().mean((2, 3), keepdim=True) + x.exp().amax((2, 3), keepdim=True),
+    "larger": lambda m, x: F.interpolate(x.sigmoid(), scale_factor=2.0, mode="bicubic"),
     "reflected border": lambda m, x: F.pad(x.sigmoid(), (1, 1, 1, 1), mode="reflect"),
 }
 
@@ -153,6 +157,14 @@ def test_a_reader_without_a_bias_is_given_one(kind: type) -> None:
 def test_what_dropout_draws_is_no_constant(share: float) -> None:
     model = Net(lambda m, x: F.dropout(x.sigmoid(), share, m.training))
     assert trace(model, X).by_name["first"].free.all() == (share == 0)
+
+
+@pytest.mark.parametrize("side", [1, 2])
+def test_a_linear_layer_takes_the_constant_of_flattened_maps(side: int) -> None:
+    """As a classifier behind the mean over its last map does."""
+    net = nn.Sequential(nn.Conv2d(3, WIDTH, 1), nn.Sigmoid(), nn.AdaptiveAvgPool2d(side), nn.Flatten())
+    net.append(nn.Linear(WIDTH * side * side, 2))
+    assert exact(net.double().eval()).by_name["0"].free.all()
 
 
 def test_a_linear_layer_takes_a_constant() -> None:

@@ -746,6 +746,58 @@ def test_lists_that_code_computes_with_besides_are_right_or_pin(use: Callable[[A
     assert not graph.by_name["2.make"].free[:2].any()
 
 
+HALVES: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
+    "split": lambda m, x: torch.cat(torch.split(x, m.width // 2, 1)[::-1], 1),
+    "split by a number that it holds": lambda m, x: (
+        torch.stack(x.split(m.width // m.paths, dim=1)).sum(0).repeat(1, 2, 1, 1)
+    ),
+    "sliced": lambda m, x: torch.cat([x[:, m.width // 2 :], x[:, : m.width // 2]], 1),
+    "viewed as two": lambda m, x: x.view(len(x), 2, m.width // 2, *x.shape[2:]).flip(1).reshape(x.shape),
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_halves_of_a_width_that_a_module_holds_are_followed(name: str) -> None:
+    """CSPDarknet and SKNet split by ``self.expand_chs // 2``: all their channels had to stay."""
+
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width, self.paths = 8, 2
+            self.make = nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return HALVES[name](self, self.make(x).relu())
+
+    graph, _, small = exact(net(Half()))
+    assert graph.by_name["2.make"].free.all(), graph.by_name["2.make"].reason
+    assert small[2].width == small[2].make.out_channels < 8
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        lambda m, x: torch.cat(x.split(m.width // 2, 1)[::-1], 1) * (m.width % 2 == 0),
+        lambda m, x: torch.cat(x.split(m.other // 2, 1)[::-1], 1),
+        lambda m, x: torch.cat(x.split(m.width // 2, 1)[::-1], 1) / m.width,
+        lambda m, x: F.pad(x, (m.width // 8,) * 4),
+        lambda m, x: x[..., : m.width // 2],
+    ],
+    ids=["a rest", "another number", "the number itself", "a padding", "columns"],
+)
+def test_halves_that_code_uses_besides_are_right_or_pin(code: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.width, self.other = 8, 8
+            self.make, self.more = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.more(code(self, self.make(x).relu())[:, :, : self.other])
+
+    exact(net(Half()))
+
+
 def test_in_which_containers_a_number_may_be_a_width() -> None:
     """By the name of a list, and in a dictionary by that of the entry, or its own where entries are numbered."""
     module = nn.Module()

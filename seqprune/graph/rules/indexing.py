@@ -46,7 +46,7 @@ def _taken(r: Recorder, atoms: IntArray, part: slice) -> IntArray:
     count, reason = counts[0], f"a section that {r.module or 'the network'} takes by its width"
     front, behind = np.split(atoms, [count.number])
     if is_part(count):
-        require(np.array_equal(atoms, count.channels), "picks channels by a part of others")
+        require(r.is_part_of(atoms, count), "picks channels by a part of others")
         r.balance(np.split(atoms, count.parts), reason)
     else:
         r.counts_equal(front, count.source)

@@ -103,7 +103,7 @@ def split(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, size: Any, 
         return [value] * len(out)
     sizes = [part.shape[value.dim] for part in out]
     if is_part(size):
-        require(np.array_equal(value.known(), size.channels), "splits channels by a part of others")
+        require(r.is_part_of(value.known(), size), "splits channels by a part of others")
         return _sections(r, value, len(out), f"{r.module or 'the network'} splits them by a part of their number")
     if counts_in(size):
         return _counted_sections(r, value, sizes, size)

@@ -55,7 +55,7 @@ def flatten(r: Recorder, out: torch.Tensor, x: torch.Tensor, start_dim: int = 0,
     along = [1] * len(shape)
     along[value.dim - start] = -1
     atoms = np.broadcast_to(value.known().reshape(along), shape).ravel()
-    return Value(atoms, start, value.zero)
+    return Value(atoms, start, value.zero, value.constant)
 
 
 @rule("view", "reshape", dims=ANY)
@@ -96,10 +96,9 @@ def _viewed(r: Recorder, out: torch.Tensor, x: torch.Tensor, asked: Sequence[Any
 
 def _parted(r: Recorder, atoms: IntArray, part: Part) -> None:
     """As many are counted as are viewed, or as each third of them, as of queries, keys and values in one."""
-    counted = part.channels
-    require(len(atoms) % len(counted) == 0, "a part of another number of channels takes their place")
-    for section in np.split(atoms, len(atoms) // len(counted)):
-        r.counts_agree(section, counted, r.module)
+    require(len(atoms) % part.whole == 0, "a part of another number of channels takes their place")
+    for section in np.split(atoms, len(atoms) // part.whole):
+        r.counts_agree(section, part.source, r.module)
 
 
 def _joined(r: Recorder, value: Value, inner: int, behind: int) -> IntArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from seqprune.graph.rules.elementwise import addition
 from seqprune.graph.rules.table import ANY, positive, require, rule
 from seqprune.graph.values import Value
 
-POOLS = ("max", "avg", "lp", "adaptive_max", "adaptive_avg")
+POOLS, EVEN_POOLS = ("avg", "lp"), ("max", "adaptive_max", "adaptive_avg")
 
 
 def pooling(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
@@ -22,10 +23,17 @@ def pooling(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwarg
     return Value(value.known(), 1, value.zero)  # a mean over padding makes another number of a constant
 
 
+def even_pooling(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> Value:
+    """Without padding, or with one that never wins: one number everywhere stays that."""
+    return replace(pooling(r, out, x), constant=r.followed(x).constant)
+
+
 # With one dimension fewer than batch, channels and space, torch takes the channels for space and pools over them.
 for space in (1, 2, 3):
     rule(*(f"{kind}_pool{space}d" for kind in POOLS), dims=space + 2)(pooling)
-rule("interpolate", "upsample", "upsample_nearest", "upsample_bilinear", dims=ANY)(pooling)  # torch asks for space
+    rule(*(f"{kind}_pool{space}d" for kind in EVEN_POOLS), dims=space + 2)(even_pooling)
+# torch asks for space
+rule("interpolate", "upsample", "upsample_nearest", "upsample_bilinear", dims=ANY)(even_pooling)
 
 
 @rule("pad", dims=ANY)
@@ -48,11 +56,18 @@ def _reach(pad: Sequence[int], x: torch.Tensor, dim: int) -> Sequence[int]:
     return pad[start : start + 2]
 
 
-@rule("mean", "amax", "amin", "nansum", "nanmean", dims=ANY)
+@rule("nansum", dims=ANY)
 def reduction(
     r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any
 ) -> Value:
     return _reduced(r, x, dim, keepdim)
+
+
+@rule("mean", "nanmean", "amax", "amin", dims=ANY)
+def even_reduction(
+    r: Recorder, out: torch.Tensor, x: torch.Tensor, dim: Any = None, keepdim: bool = False, **kwargs: Any
+) -> Value:
+    return replace(_reduced(r, x, dim, keepdim), constant=r.followed(x).constant)
 
 
 @rule("sum", dims=ANY)
