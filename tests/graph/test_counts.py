@@ -362,6 +362,12 @@ def test_a_depthwise_layer_with_a_weight_of_its_own_needs_no_count() -> None:
     assert layer.free.all(), layer.reason
 
 
+def test_a_number_that_is_handed_to_what_is_not_followed_pins_what_it_counts() -> None:
+    graph = exact(Net(lambda m, x: x.view(m.other(m.x).shape[1], 2, 6, 6).view(2, -1, 6, 6)))
+    assert not graph.by_name["first"].free.any()
+    assert not graph.by_name["other"].free.any()
+
+
 def test_a_layer_of_one_channel_has_one_group() -> None:
     """A depthwise layer has as many as channels, of which this has one."""
     model = nn.Sequential(nn.Conv2d(1, WIDTH, 3), nn.ReLU(), nn.Conv2d(WIDTH, 2, 1)).double()

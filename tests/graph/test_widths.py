@@ -641,6 +641,21 @@ def test_a_norm_before_a_layer_is_no_layer_that_makes_channels() -> None:
     assert (block.in_channels, block.out_channels) == (3, 5)
 
 
+def test_a_depthwise_layer_before_a_layer_reads_and_makes_the_same_channels() -> None:
+    class Before(Reparameterised):
+        def __init__(self) -> None:
+            super().__init__(8, 12)
+            self.deep = nn.Conv2d(8, 8, 1, groups=8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(self.deep(x))
+
+    model = net(Before(), 12)
+    graph = trace(model, X)
+    block: Any = compact(model, PrunePlan.from_keep(graph, {"0": [0, 1, 2], "2.a.0": [0, 1, 2, 3, 4]}), graph)[2]
+    assert (block.in_channels, block.out_channels) == (3, 5)
+
+
 def test_slopes_before_a_layer_are_no_layer_either() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.PReLU(8), Reparameterised(8, 12), nn.Conv2d(12, 2, 1)).double().eval()
     graph = trace(model, X)

@@ -133,3 +133,8 @@ def test_outputs_vary_by_what_they_matter_whatever_the_unit_of_what_is_read(unit
     weight = scaled_weight(model, "0", torch.ones(3, 1), variances(model, "0", covariance), 5.0)
     assert float(((weight @ covariance) * weight).sum()) == pytest.approx(5.0 if unit else 0.0)
     assert unit or (weight == 0).all()
+
+
+def test_single_precision_inverts_to_a_hundredth_where_it_is_taken() -> None:
+    """An inverse is off by the condition number times half of the distance of two numbers from each other."""
+    assert WELL_POSED * torch.finfo(torch.float32).eps / 2 <= 0.01

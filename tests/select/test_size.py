@@ -46,6 +46,11 @@ def test_each_candidate_comes_to_the_target_and_the_size_alone_is_one(target: fl
     assert [each.imgsz for each in found] == sorted((each.imgsz for each in found), reverse=True)
 
 
+def test_a_size_that_leaves_next_to_nothing_to_others_is_not_tried() -> None:
+    """They would save less than the sizes are apart: 0.88 leaves 0.975 at 608 pixels."""
+    assert [each.imgsz for each in candidates(640, 0.88, area)] == [640, 576]
+
+
 def test_a_target_below_the_smallest_size_is_refused() -> None:
     with pytest.raises(InputError, match="take a greater target"):
         candidates(64, 0.01, area)
@@ -184,7 +189,7 @@ def test_the_curve_goes_from_the_size_in_use_past_every_candidate(imgsz: int, ta
 
 def test_the_curve_goes_down_to_two_thirds_of_the_size_or_to_the_smallest_candidate() -> None:
     assert along([Candidate(608, 1.0)], 640)[-1] == 416
-    assert along([Candidate(320, 1.0)], 640)[-1] == 320
+    assert along([Candidate(320, 1.0)], 640) == [640, 576, 512, 448, 384, 320], "six at most"
     assert along([Candidate(32, 1.0)], 32) == [32]
 
 
