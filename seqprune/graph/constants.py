@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
@@ -11,12 +12,33 @@ from typing import Any
 import torch
 from torch import nn
 
+from seqprune.errors import ModelError
 from seqprune.graph.channels import IntArray
 from seqprune.graph.counts import plain
 from seqprune.graph.modes import drawing
 from seqprune.graph.values import Value, leaves_of
 
 NUMBER = int | float
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_MAKES_ONE = re.compile("fuse|reparam|deploy")
+
+
+def _code_of(kind: type[nn.Module]) -> tuple[Any, Any]:
+    return kind.forward, getattr(kind, "_conv_forward", None)
+
+
+def runs_as_torch(layer: nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> bool:
+    """Whether a layer adds its bias to what it makes with its weight, and these are the two."""
+    own = not vars(layer).keys() & {"forward", "_conv_forward"}
+    torchs = _code_of(type(layer)) in map(_code_of, _LAYERS)
+    return own and torchs and layer.weight is weight and layer.bias is bias
+
+
+def made_one(modules: Mapping[str, nn.Module], path: str) -> bool:
+    """Whether a module around a layer has a method that makes one layer of several, and may count on it as it is."""
+    names = path.split(".")
+    around = {type(modules[".".join(names[:depth])]) for depth in range(len(names))}
+    return any(_MAKES_ONE.search(name) for kind in around for name in dir(kind))
 
 
 @dataclass
@@ -83,7 +105,10 @@ def constants_read(
     Args:
         masked: in inference mode; hooks stay on it.
         gone: by module path, places of such channels in what it reads.
-        inputs: any.
+        inputs: of which sizes; floats are drawn, since a network that divides by its input makes no number of zeros.
+
+    Raises:
+        ModelError: what it gives there is no number.
     """
     seen: dict[str, torch.Tensor] = {}
     for path, index in gone.items():
@@ -92,9 +117,15 @@ def constants_read(
         def see(_m: Any, given: Any, named: Any, path: str = path, index: Any = index, dim: int = dim) -> None:
             read = given[0] if given else named["input"]
             found = read.index_select(dim, torch.from_numpy(index).to(read.device))
-            seen[path] = found.movedim(dim, 0).flatten(1)[:, 0].double()
+            seen[path] = found.movedim(dim, 0).reshape(len(index), -1)[:, 0].double()
 
         masked.get_submodule(path).register_forward_pre_hook(see, with_kwargs=True)
+    draw = torch.Generator().manual_seed(0)
+    drawn = (torch.rand(t.shape, generator=draw).to(t) if t.is_floating_point() else t for t in inputs)
     with torch.no_grad(), drawing(masked):
-        masked(*inputs)
+        masked(*drawn)
+    if strange := next((path for path, numbers in seen.items() if not numbers.isfinite().all()), None):
+        raise ModelError(
+            f"what {strange} reads of removed channels is NaN or infinite: look at the layers in front of it"
+        )
     return seen

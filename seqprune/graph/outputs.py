@@ -9,12 +9,13 @@ compared.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from seqprune.graph.facts import SHAPE_ONLY_OUTPUTS
-
-if TYPE_CHECKING:
-    from torch import nn
+from seqprune.graph.values import map_tensors, tensors_in
 
 OUTPUT = "network output"
 """Why channels of a layer stay whose tensor the network returns."""
@@ -39,3 +40,15 @@ def _without(tree: Any, ignored: frozenset[str]) -> Any:
     if isinstance(tree, list | tuple):
         return [_without(entry, ignored) for entry in tree]
     return tree
+
+
+def taken(model: nn.Module, inputs: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    """Whether a network makes of other inputs what it makes of its own: as many rows for each, and all of them numbers.
+
+    One that flattens images of a fixed size may make several rows of a larger one, and knows nothing of it.
+    """
+    with torch.no_grad():
+        made = [tensors_in(read(model, model(*map_tensors(torch.clone, given)))) for given in (inputs, others)]
+    batches = [next(t.shape[0] for t in tensors_in(given) if t.dim()) for given in (inputs, others)]
+    rows = [[t.shape[:1].numel() / batch for t in found] for found, batch in zip(made, batches, strict=True)]
+    return rows[0] == rows[1] and all(t.isfinite().all() for t in made[1])

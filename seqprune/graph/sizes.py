@@ -33,9 +33,10 @@ def other_sizes(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
 
 
 def larger_sizes(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """The same maps with more rows and columns, not alike."""
+    """The same maps with more rows and columns, not alike: odd where they are even, else as even as they are."""
     if maps := _maps(inputs):
-        yield resized(inputs, *(side + (32, 64)[at % 2] for at, side in enumerate(maps[0].shape[2:])))
+        for more in ((33, 65), (32, 64)):
+            yield resized(inputs, *(side + more[at % 2] for at, side in enumerate(maps[0].shape[2:])))
 
 
 def other_batches(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

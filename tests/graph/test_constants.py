@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -151,6 +152,70 @@ def test_a_reader_without_a_bias_is_given_one(kind: type) -> None:
             assert (small[2].bias.shape, small[2].bias.requires_grad) == ((len(keep.get("2", range(4))),), False)
             compact(net, plan, graph).load_state_dict(small.state_dict())
     assert last.bias is None
+
+
+def scaled(x: torch.Tensor) -> torch.Tensor:
+    return (x - x.mean((1, 2, 3), keepdim=True)) / x.std((1, 2, 3), keepdim=True)
+
+
+def test_constants_are_found_where_zeros_make_no_number() -> None:
+    """A network that scales its images made a bias that is no number."""
+    net = Net(lambda m, x: x.sigmoid())
+    net.register_forward_pre_hook(lambda _m, given: (scaled(given[0]),))
+    assert exact(net).by_name["first"].free.all()
+
+
+def test_a_linear_layer_on_a_vector_takes_a_constant() -> None:
+    net = Net(lambda m, x: x.sigmoid().mean((0, 2, 3)), nn.Linear(WIDTH, 2))
+    graph = trace(net, X)
+    for seed in range(3):
+        plan = random_plan(graph, seed)
+        verify(mask(net, plan, graph), compact(net, plan, graph), X)
+
+
+class Merges(nn.Module):
+    """Makes one layer of two, neither of which is said to have a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(WIDTH, 2, 1, bias=False), nn.BatchNorm2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.norm(self.conv(x))
+        return y
+
+    def switch_to_deploy(self) -> None:
+        raise AssertionError
+
+
+def changed() -> nn.Module:
+    conv = nn.Conv2d(WIDTH, 2, 1)
+    conv.forward = MethodType(lambda self, x: F.conv2d(x, self.weight), conv)  # type: ignore[method-assign]
+    return conv
+
+
+class Without(nn.Conv2d):
+    def _conv_forward(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        return F.conv2d(x, weight)
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        (Merges(), "may count on"),
+        (Without(WIDTH, 2, 1), "its code is not"),
+        (Without(WIDTH, 2, 1, bias=False), "its code"),
+    ],
+    ids=["merges", "leaves its bias out", "has none"],
+)
+def test_readers_whose_code_may_count_on_their_bias(last: nn.Module, reason: str) -> None:
+    layer = exact(Net(FOLDED["sigmoid"], last)).by_name["first"]
+    assert not layer.free.any()
+    assert reason in layer.reason
+
+
+def test_a_reader_with_a_forward_of_its_own() -> None:
+    assert not trace(Net(FOLDED["sigmoid"], changed()), X).by_name["first"].free.any()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

@@ -95,6 +95,7 @@ def test_other_inputs_are_other_batches_then_other_sizes(batch: int, side: int, 
         (3 if batch == 1 else 1, 3, half, half),
         (batch, 3, half, half),
         (3 if batch == 1 else 1, 3, side, side),
+        (batch, 3, side + 33, side + 65),
         (batch, 3, side + 32, side + 64),
         (batch, 3, large, large),
     ]

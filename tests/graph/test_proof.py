@@ -90,6 +90,7 @@ class Net(nn.Module):
             "small": x.shape[2] < 6,
             "large": x.shape[2] > 6,
             "several": len(x) > 2,
+            "odd": x.shape[2] % 2 == 1,
         }.items():
             if seen and place in self.does:
                 y = self.does[place](y)
@@ -205,6 +206,41 @@ def test_a_larger_image_is_tried_whether_a_smaller_one_runs_or_not(small: Callab
         verify(Net(small=small), Net(small=small, large=double), X)
 
 
+def test_a_border_that_is_added_to_odd_sizes_alone_is_tried() -> None:
+    """As attention in windows adds it: only the size of the example was compared, and even ones."""
+    with pytest.raises(VerificationError, match=r"^a larger size: the compact model differs"):
+        verify(Net(), Net(odd=double), torch.ones(1, 3, 12, 12))
+
+
+class Fixed(nn.Module):
+    """For images of one size: of a larger one it makes several rows, nothing, or what is no number."""
+
+    def __init__(self, otherwise: Callable[[torch.Tensor], Any], width: int = 4) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, width, 1), nn.Linear(width * 36, 2)
+        self.otherwise = otherwise
+
+    def forward(self, x: torch.Tensor) -> Any:
+        maps = self.first(x)
+        if maps[0].numel() != self.last.in_features:
+            return self.otherwise(maps)
+        return self.last(maps.flatten(1))
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [lambda maps: maps.flatten(2).repeat(len(maps.flatten()), 1, 1), lambda maps: None, lambda maps: maps / 0],
+    ids=["rows", "nothing", "no number"],
+)
+def test_what_the_masked_network_makes_of_other_sizes_has_to_mean_something(otherwise: Callable[..., Any]) -> None:
+    net = Fixed(otherwise)
+    mine = Fixed(lambda maps: maps[:, :, 0])
+    mine.load_state_dict(net.state_dict())
+    assert "a larger size" not in verify(net, mine, X).tried
+    with pytest.raises(VerificationError, match=r"^another size"):
+        verify(Fixed(lambda maps: maps), mine, X, tolerance=1e9)
+
+
 def test_inputs_without_images_have_another_number() -> None:
     assert verify(nn.Linear(3, 2), nn.Linear(3, 2), torch.zeros(2, 3), tolerance=10).tried == (
         "as exported",
@@ -231,7 +267,7 @@ def test_images_in_dictionaries_are_made_smaller_and_masks_of_numbers_stay() -> 
     net = Takes()
     verify(net, net, ({"image": X}, torch.zeros(1, 1, 6, 6, dtype=torch.int64)))
     assert {shape for _, shape in seen} == {torch.Size([1, 6, 6])}
-    assert {shape for shape, _ in seen} == {torch.Size([6, 6]), torch.Size([3, 3]), torch.Size([38, 70])}
+    assert {shape for shape, _ in seen} == {torch.Size([6, 6]), torch.Size([3, 3]), torch.Size([39, 71])}
 
 
 @pytest.fixture

@@ -106,6 +106,14 @@ def test_a_number_that_cuts_nothing_off_stays_as_large() -> None:
     assert not graph.by_name["wide"].free.any()
 
 
+def test_a_number_that_takes_all_leaves_no_rest() -> None:
+    """Parts that a loop takes one after the other: the empty rest ended in an error of numpy's."""
+    model = Net(lambda m, x: torch.cat([x[:, : m.end], x[:, m.end :]], 1))
+    model.end = 8
+    layer = exact(model).by_name["first"]
+    assert not layer.free.any()
+
+
 @pytest.mark.parametrize("name", ["from behind", "between two", "every other", "written out", "one"])
 def test_what_is_no_section_is_picked_by_number(name: str) -> None:
     assert "picks channels by number" in trace(Net(KEPT[name][0]), X).by_name["first"].reason

@@ -45,6 +45,7 @@ def _taken(r: Recorder, atoms: IntArray, part: slice) -> IntArray:
     require(len(counts) == 1 and one_side and step in (None, 1), "picks channels by number")
     count, reason = counts[0], f"a section that {r.module or 'the network'} takes by its width"
     front, behind = np.split(atoms, [count.number])
+    require(len(front) and len(behind), "takes none of the channels, or all, by their number")
     if is_part(count):
         require(r.is_part_of(atoms, count), "picks channels by a part of others")
         r.balance(np.split(atoms, count.parts), reason)

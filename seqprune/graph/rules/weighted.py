@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from seqprune.graph.channels import IntArray
+from seqprune.graph.constants import made_one, runs_as_torch
 from seqprune.graph.counts import Count, counts_in, is_count, plain
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules.table import ANY, require, rule
@@ -53,9 +54,10 @@ def _no_fold(r: Recorder, weight: torch.Tensor, bias: torch.Tensor | None, paddi
 
     A layer without one is given one.
     """
-    own = r.own
-    if type(own).forward not in _OWN_FORWARDS or own.weight is not weight:
+    if not runs_as_torch(r.own, weight, bias):
         return "its code is not that of torch's own layer"
+    if bias is None and made_one(r.modules, r.module):
+        return "it has no bias, which code that makes one layer of several may count on"
     if len(r.owners(weight)) > 1 or (bias is not None and len(r.owners(bias)) > 1):
         return "it shares its weights with another"
     pads = plain(padding)
@@ -66,7 +68,6 @@ def _no_fold(r: Recorder, weight: torch.Tensor, bias: torch.Tensor | None, paddi
 
 
 _WRITTEN_OUT = "the number of groups is written out in the code"
-_OWN_FORWARDS = tuple(kind.forward for kind in (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear))
 
 
 def convolution(
