@@ -766,6 +766,7 @@ HALVES: dict[str, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     "split by a number that it holds": lambda m, x: (
         torch.stack(x.split(m.width // m.paths, dim=1)).sum(0).repeat(1, 2, 1, 1)
     ),
+    "listed": lambda m, x: torch.cat(x.split([m.width // 2, m.width // 2], 1)[::-1], 1),
     "sliced": lambda m, x: torch.cat([x[:, m.width // 2 :], x[:, : m.width // 2]], 1),
     "viewed as two": lambda m, x: x.view(len(x), 2, m.width // 2, *x.shape[2:]).flip(1).reshape(x.shape),
 }
@@ -796,9 +797,11 @@ def test_halves_of_a_width_that_a_module_holds_are_followed(name: str) -> None:
         lambda m, x: torch.cat(x.split(m.other // 2, 1)[::-1], 1),
         lambda m, x: torch.cat(x.split(m.width // 2, 1)[::-1], 1) / m.width,
         lambda m, x: F.pad(x, (m.width // 8,) * 4),
+        lambda m, x: torch.cat(x.split([m.width // 2, m.other // 2], 1)[::-1], 1),
+        lambda m, x: torch.cat(x.split([m.width // 4, m.width // 4, m.width // 2], 1)[::-1], 1),
         lambda m, x: x[..., : m.width // 2],
     ],
-    ids=["a rest", "another number", "the number itself", "a padding", "columns"],
+    ids=["a rest", "another number", "the number itself", "a padding", "two numbers", "other parts", "columns"],
 )
 def test_halves_that_code_uses_besides_are_right_or_pin(code: Callable[[Any, torch.Tensor], torch.Tensor]) -> None:
     class Half(nn.Module):

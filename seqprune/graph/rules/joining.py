@@ -102,6 +102,7 @@ def split(r: Recorder, out: Sequence[torch.Tensor], x: torch.Tensor, size: Any, 
             count.use()
         return [value] * len(out)
     sizes = [part.shape[value.dim] for part in out]
+    size = _one(size)
     if is_part(size):
         require(r.is_part_of(value.known(), size), "splits channels by a part of others")
         return _sections(r, value, len(out), f"{r.module or 'the network'} splits them by a part of their number")
@@ -136,6 +137,14 @@ def _counted_sections(r: Recorder, value: Value, sizes: list[int], size: Any) ->
             plain(number)  # which is used where it is a part of others
             r.pin(section, "the split sizes are numbers in the code")
     return [Value(section, value.dim, value.zero) for section in sections]
+
+
+def _one(size: Any) -> Any:
+    """``[c // 2, c // 2]`` as the one part that it names as often as there are."""
+    first = size[0] if isinstance(size, list | tuple) and size else None
+    if not is_part(first) or len(size) != first.parts:
+        return size
+    return first if all(is_part(each) and each.source is first.source for each in size) else size
 
 
 def _held_in_attribute(r: Recorder, size: int) -> bool:
