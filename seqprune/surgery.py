@@ -113,10 +113,8 @@ def compact(model: nn.Module, plan: PrunePlan, graph: ChannelGraph | None = None
     graph = _graph_of(model, plan, graph)
     removed = plan.removed_groups(graph)
     whole = copied(model) if graph.folds else model
-    new = fold_constants(whole, plan, graph, removed) if graph.folds else frozenset()
-    outputs = [
-        cut for cut in graph.slices if (cut.module, cut.tensor, cut.dead) in {(path, "weight", 0.0) for path in new}
-    ]
+    new = fold_constants(whole, plan, graph, removed)
+    outputs = (cut for cut in graph.slices if cut.module in new and cut.tensor == "weight" and cut.dead is not None)
     cuts: dict[tuple[str, str], list[Slice]] = {}
     for cut in (*graph.slices, *(replace(cut, tensor="bias") for cut in outputs)):
         if removed[cut.groups].any():

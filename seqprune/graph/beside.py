@@ -100,7 +100,7 @@ def _numbers(modules: Mapping[str, nn.Module], graph: ChannelGraph) -> Iterator[
             if type(number) is not int:
                 continue
             inside = not attribute.isidentifier()
-            if not stated.isdisjoint({(path, attribute), (path, attribute.partition("[")[0])}):
+            if (path, attribute) in stated or (path, attribute.partition("[")[0]) in stated:
                 continue
             if inside or (path, attribute) in unread:
                 yield path, attribute, number, (path, attribute) in unread

@@ -78,8 +78,8 @@ class Constants:
     def unsteady(self, module: str, op: str, made: Iterable[Value], given: Any) -> Iterator[IntArray]:
         """Of what a call made, channels that are constant once removed, but by other numbers in another pass."""
         self._calls[module, op] += 1
-        given = (leaf for leaf in leaves_of(given) if isinstance(leaf, NUMBER) and not isinstance(leaf, bool))
-        numbers = [plain(leaf, read=False) for leaf in given]
+        leaves = (leaf for leaf in leaves_of(given) if isinstance(leaf, NUMBER) and not isinstance(leaf, bool))
+        numbers = [plain(leaf, read=False) for leaf in leaves]
         if numbers != self._numbers.setdefault((module, op, self._calls[module, op]), numbers):
             for value in made:
                 if value.constant and not value.zero:

@@ -8,14 +8,14 @@ compared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from seqprune.graph.facts import SHAPE_ONLY_OUTPUTS
-from seqprune.graph.values import map_tensors, tensors_in
+from seqprune.graph.values import tensors_in
 
 OUTPUT = "network output"
 """Why channels of a layer stay whose tensor the network returns."""
@@ -42,13 +42,12 @@ def _without(tree: Any, ignored: frozenset[str]) -> Any:
     return tree
 
 
-def taken(model: nn.Module, inputs: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
-    """Whether a network makes of other inputs what it makes of its own: as many rows for each, and all of them numbers.
+def taken(run: Callable[[tuple[Any, ...]], list[torch.Tensor]], *given: tuple[Any, ...]) -> bool:
+    """Whether a network makes of all inputs what it makes of the first: as many rows for each, all of them numbers.
 
     One that flattens images of a fixed size may make several rows of a larger one, and knows nothing of it.
     """
-    with torch.no_grad():
-        made = [tensors_in(read(model, model(*map_tensors(torch.clone, given)))) for given in (inputs, others)]
-    batches = [next(t.shape[0] for t in tensors_in(given) if t.dim()) for given in (inputs, others)]
+    made = [run(inputs) for inputs in given]
+    batches = [next(t.shape[0] for t in tensors_in(inputs) if t.dim()) for inputs in given]
     rows = [[t.shape[:1].numel() / batch for t in found] for found, batch in zip(made, batches, strict=True)]
-    return rows[0] == rows[1] and all(t.isfinite().all() for t in made[1])
+    return all(each == rows[0] for each in rows) and all(t.isfinite().all() for found in made for t in found)

@@ -108,7 +108,7 @@ def elsewhere(masked: nn.Module, small: nn.Module, inputs: tuple[Any, ...], tole
         except ModelError:
             continue
         except VerificationError as error:
-            if given is not inputs and not outputs.taken(copied(masked), inputs, given):
+            if given is not inputs and not outputs.taken(lambda at: _outputs(copied(masked), at), inputs, given):
                 continue
             raise VerificationError(f"{name}: {error}") from error
         tried.append(name)

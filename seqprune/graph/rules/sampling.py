@@ -32,7 +32,7 @@ def folded(r: Recorder, out: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs
     value = r.followed(x)
     require(value.dim == 1, "the channels are not in dimension 1")
     ones = value.known().reshape(out.shape[1], -1)
-    for other in ones.T:
+    for other in ones.T[1:]:
         r.tie(ones[:, 0], other, "becomes one channel with others")
     return Value(ones[:, 0], 1, value.zero)
 

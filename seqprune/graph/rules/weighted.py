@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +27,12 @@ def _require_held(r: Recorder, held: bool) -> None:
         raise NoRule(f"the weight is computed, {f'by {why}' if why else other}")
 
 
-def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.Tensor, why_not: str | None) -> IntArray:
+WhyNot = Callable[[], str]
+
+
+def _read(
+    r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.Tensor, why_not: WhyNot | None
+) -> IntArray:
     """Atoms that a weight reads along ``dim``; removed ones must arrive as zeros, or as constants that can be folded.
 
     ``why_not`` says why the reader's bias cannot take up a constant; empty where it can, ``None`` where it need not,
@@ -38,10 +45,11 @@ def _read(r: Recorder, x: torch.Tensor, dim: int, channels: int, weight: torch.T
     require(value.dim == dim, f"reads dimension {dim} while the channels lie in dimension {value.dim}")
     if value.zero or why_not is None:
         return value.atoms
-    if value.constant and not why_not:
+    reason = why_not() if value.constant else ""
+    if value.constant and not reason:
         r.fold(weight, value.atoms)
     else:
-        more = f", and {why_not}" if value.constant else ""
+        more = f", and {reason}" if reason else ""
         r.pin(
             value.atoms,
             f"{r.module} reads channels that are not zero once removed (sigmoid, added constant …){more}",
@@ -88,7 +96,7 @@ def convolution(
     for count in counts_in((stride, padding, dilation)):
         count.use()
     depthwise = groups > 1 and groups == channels
-    why_not = "it has groups" if groups > 1 else _no_fold(r, weight, bias, padding)
+    why_not = (lambda: "it has groups") if groups > 1 else partial(_no_fold, r, weight, bias, padding)
     read = _read(r, input, 1, channels, weight, None if depthwise else why_not)
     if depthwise:
         _require_counted(r, weight, written, read)
@@ -140,7 +148,7 @@ def transposed_convolution(
     _require_held(r, bool(r.owners(weight)))
     _require_held(r, bias is None or bool(r.owners(bias)))
     channels = input.shape[1]
-    read = _read(r, input, 1, channels, weight, "it is transposed")
+    read = _read(r, input, 1, channels, weight, lambda: "it is transposed")
     for count in counts_in((stride, padding, output_padding, dilation)):
         count.use()
     if groups > 1 and groups == channels:
@@ -186,7 +194,7 @@ def linear(
     _require_held(r, bool(r.owners(weight)))
     _require_held(r, bias is None or (bool(r.owners(bias)) and bias.shape == weight.shape[:1]))
     dim = input.dim() - 1
-    read = _read(r, input, dim, input.shape[dim], weight, _no_fold(r, weight, bias))
+    read = _read(r, input, dim, input.shape[dim], weight, partial(_no_fold, r, weight, bias))
     atoms = r.new_layer(weight, weight.shape[0])
     _cut_output(r, weight, 0, bias, atoms)
     r.cut(weight, 1, read, None)
