@@ -151,7 +151,8 @@ def curve(measured: Mapping[int, float]) -> Callable[[int], float]:
     sizes, values = np.array(list(measured)), np.array(list(measured.values()))
     if not (values > 0).all():
         return lambda _size: math.nan
-    fitted = Polynomial.fit(np.log(sizes), np.log(values), min(2, len(measured) - 1))
+    # Sizes as they are: scaled to -1 and 1, one size alone would be divided by zero.
+    fitted = Polynomial.fit(np.log(sizes), np.log(values), min(2, len(measured) - 1), domain=[])
     return lambda size: float(np.exp(fitted(np.log(size))))
 
 
