@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 NEEDED = 4 << 30
 """Bytes that a process which runs tests comes to take."""
@@ -19,6 +20,10 @@ NEEDED = 4 << 30
 sys.path.append(str(Path(__file__).resolve().parent))
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
+
+# How long an example takes says more of what else the machine does than of the code.
+settings.register_profile("untimed", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

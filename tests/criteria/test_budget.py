@@ -20,7 +20,7 @@ from seqprune.testing.networks import example, randomise
 from seqprune.testing.strategies import networks
 
 SPREADS = ("uniform", "global", "absolute")
-PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+PROPERTY = settings(max_examples=25, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")

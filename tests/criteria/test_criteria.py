@@ -105,7 +105,7 @@ FORMULAS: dict[str, Callable[[Sequence[Row], int], float]] = {
 }
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, suppress_health_check=list(HealthCheck))
 @given(model=networks())
 def test_by_definition_over_all_members(model: nn.Module) -> None:
     graph = trace(model, example())

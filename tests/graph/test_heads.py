@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -20,7 +20,7 @@ from seqprune.testing.networks import Unit, example, random_plan, randomise
 seeds = st.integers(0, 2**16)
 shares = st.sampled_from([0.25, 0.5, 0.75])
 few = st.integers(1, 4)
-lawful = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+lawful = settings(max_examples=25)
 
 
 class Attention(nn.Module):

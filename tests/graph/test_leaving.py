@@ -120,7 +120,7 @@ def test_blocks_of_linear_layers_may_be_left_out() -> None:
     assert removable(nn.Sequential(*blocks, nn.Linear(4, 2)), (torch.rand(2, 4),)) == ("0", "1")
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(st.lists(st.sampled_from([b for b in BLOCKS if b != "2"]), unique=True), st.integers(0, 99))
 def test_a_block_that_adds_nothing_is_left_out_exactly(blocks: list[str], seed: int) -> None:
     """Random blocks, in any order, with random channels: compact is the masked network of zeroed branches."""

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -17,7 +17,7 @@ from seqprune.testing.strategies import networks
 
 seeds = st.integers(0, 2**16)
 shares = st.sampled_from([0.2, 0.5, 0.8])
-lawful = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+lawful = settings(max_examples=25)
 
 
 @lawful
@@ -121,7 +121,7 @@ def assert_same_weights(left: nn.Module, right: nn.Module) -> None:
 
 
 @pytest.mark.parametrize("round_to", [1, 2, 4, 8])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(net=networks(), seed=seeds)
 def test_rounding_only_gives_back_and_reaches_the_multiple_where_channels_allow(
     net: Network, seed: int, round_to: int

@@ -25,7 +25,7 @@ def batch(boxes: list[list[float]], images: int = 2) -> Batch:
     return Batch(pixels, index, index, torch.tensor(boxes).reshape(-1, 4))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     kernel=st.sampled_from([(1, 1), (3, 3), (1, 5), (3, 1)]),
     stride=st.integers(1, 3),

@@ -70,7 +70,7 @@ class Same(nn.Conv2d):
         )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     side=st.integers(5, 12),
     kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),

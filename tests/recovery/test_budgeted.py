@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from detectors import Detector, Images
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,7 +29,7 @@ from seqprune.testing.networks import Network, example, random_removal
 from seqprune.testing.strategies import networks
 
 INPUT = torch.zeros(1, 3, 32, 32)
-lawful = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+lawful = settings(max_examples=25)
 
 
 def parameters(model: torch.nn.Module) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from detectors import CLASSES, Detector, Images
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -234,7 +234,7 @@ def test_offsets_alone_leave_the_weights() -> None:
         assert (masked(images).mean((0, 2, 3)) - wanted).abs().max() < 0.2 * broken
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15)
 @given(networks(), st.integers(0, 2**16))
 def test_any_network_is_fitted_and_stays_exact(net: Network, seed: int) -> None:
     graph = trace(net, example())

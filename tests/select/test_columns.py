@@ -47,7 +47,7 @@ def sources(draw: st.DrawFn) -> Source:
 
 
 @pytest.mark.parametrize(("ridge", "rel", "share"), [(EXACT, 1e-6, 1e-9), (3e-3, 1e-2, 1e-6), (0.3, 1e-4, 1e-7)])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(source=sources(), order=st.permutations(range(8)), outputs_too=st.lists(st.booleans(), min_size=8, max_size=8))
 def test_costs_are_those_of_a_regression_whatever_left_before(
     source: Source, order: list[int], outputs_too: list[bool], ridge: float, rel: float, share: float

@@ -11,7 +11,7 @@ from seqprune.select.moments import ClassMoments
 from seqprune.select.separability import bhattacharyya, jeffries_matusita
 
 values = st.floats(-100, 100, width=32)
-lawful = settings(max_examples=60, deadline=None)
+lawful = settings(max_examples=60)
 
 
 @st.composite

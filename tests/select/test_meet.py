@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seqprune.budget.meet import FAR, NEAR, ROUNDS, meet
@@ -32,7 +32,6 @@ def tried(
     return left(meet(choose, measure, target)), measured
 
 
-@settings(deadline=None)
 @given(
     overhead=st.floats(0.0, 0.3),
     curved=st.floats(0.7, 1.4),
@@ -92,7 +91,6 @@ def test_what_cannot_be_met_is_said_with_what_can() -> None:
     assert tried(lambda share: max(share, 0.5 * (1 + FAR / 2)), 0.5)[0] <= 0.5 * (1 + FAR)
 
 
-@settings(deadline=None)
 @given(
     overhead=st.floats(0.0, 0.9),
     curved=st.floats(0.3, 3.0),
@@ -142,7 +140,6 @@ def refuse() -> float:
     raise TargetError("too little")
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.01, 1.0), st.floats(0.0, 10.0)), min_size=1, max_size=5))
 def test_a_line_of_times_is_never_below_nothing(points: list[tuple[float, float]]) -> None:
     line = Line.through(points)

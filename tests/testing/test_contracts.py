@@ -9,7 +9,7 @@ from pathlib import Path
 import planted
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from torch import nn
 
 from seqprune.errors import InputError
@@ -71,7 +71,7 @@ def test_ours_holds_every_contract(name: str) -> None:
     assert {n for n, state in found.items() if state == "not applicable"} == {"fusing", "plain"}
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8)
 @given(net=networks(max_steps=5))
 def test_ours_holds_every_contract_on_random_networks(net: Network) -> None:
     found = states(PRUNERS["seqprune"].prune, net)

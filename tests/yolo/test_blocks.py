@@ -55,7 +55,7 @@ def test_compact_is_exact_in_float32(name: str) -> None:
     assert verify(mask(model, plan, graph), compact(model, plan, graph), image(model)).max_rel <= 1e-4
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(0, 2**16), st.integers(1, 12), st.randoms(use_true_random=False))
 def test_random_layers_in_random_block_order_never_disagree(seed: int, count: int, shuffle: random.Random) -> None:
     """The original crashed on its second layer."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from clocks import OVERHEAD, count_time
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqprune.measure.compare import compare
@@ -17,7 +17,6 @@ from seqprune.measure.comparison import front
 numbers = st.floats(0, 1, allow_nan=False)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(numbers, numbers), max_size=20))
 def test_nothing_is_as_cheap_and_better_than_what_is_on_the_front(points: list[tuple[float, float]]) -> None:
     found = front(points)
