@@ -12,12 +12,12 @@ from torch.overrides import TorchFunctionMode
 from seqprune.errors import ModelError
 from seqprune.graph.below import OperatorWatch
 from seqprune.graph.computed import JOINS, computed
-from seqprune.graph.counts import Count, WatchedSize, counts_among, counts_in, is_part, taken, without_counts
+from seqprune.graph.counts import Count, WatchedSize, counts_among, counts_in, taken, without_counts
 from seqprune.graph.names import op_name, writes_in_place
 from seqprune.graph.reader import Held, Source, place
 from seqprune.graph.recorder import Recorder
 from seqprune.graph.rules import RULES, TAKES_OPAQUE, NoRule, check_dims, misfit
-from seqprune.graph.rules.reshaping import FOLLOWS_COUNTS, FOLLOWS_PARTS, VIEWS, views_one_dimension
+from seqprune.graph.rules.reshaping import FOLLOWS_COUNTS, VIEWS, views_one_dimension
 from seqprune.graph.values import ANY_FAILURE, OPAQUE, Value, leaves_of, tensors_among, tensors_in
 
 # Reading these, or setting them, tells nothing of the values in a tensor.
@@ -79,7 +79,7 @@ class CallWatch(TorchFunctionMode):
             if name in LIKE and not (name in RULES and self.recorder.knows(args)):
                 self.recorder.pin_counted((args, kwargs))
             elif name not in NEW or self.recorder.tracked((args[1:], kwargs)):
-                follows = name in (FOLLOWS_PARTS if any(map(is_part, counts)) else FOLLOWS_COUNTS)
+                follows = name in FOLLOWS_COUNTS
                 seen = given if follows else (args, kwargs)
                 in_place = writes_in_place(func, kwargs)
                 followed = self.record(in_place, tensors_among(handed), name, *seen, out) and follows

@@ -175,6 +175,9 @@ FOLLOWED: dict[str, Code] = {
     "torch.reshape": lambda m, x: torch.reshape(torch.reshape(x, (2, x.shape[1], 36)), x.shape),
     "view last": lambda m, x: x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).view(2, 6, 6, -1).permute(0, 3, 1, 2),
     "expand": lambda m, x: x.mean((2, 3), keepdim=True).expand(-1, x.shape[1], 6, 6) + x.mean(3, True).expand(x.shape),
+    "expand, beside a half of others": lambda m, x: (
+        x * x.mean((2, 3), True).expand(2, x.shape[1], m.other(m.x).shape[1] // 2, 6).mean((2, 3), True)
+    ),
     "expand by -1": lambda m, x: x.mean((2, 3), keepdim=True).expand(2, -1, 6, 6) * x,
     "expand adds a dimension": lambda m, x: x.expand(3, -1, -1, -1, -1).sum(0),
     "view_as": lambda m, x: x.flatten(2).softmax(-1).view_as(x) * x,
@@ -314,6 +317,9 @@ PINNED: dict[str, Code] = {
     "half as many rows": lambda m, x: x * x[:, :, : x.shape[1] // 2].mean(2, keepdim=True),
     "half of another layer's, by a slice": lambda m, x: x[:, : m.other(m.x).shape[1] // 2].repeat(1, 2, 1, 1),
     "as many rows": lambda m, x: x * x[:, :, : x.shape[1] - 4].mean(2, keepdim=True) * x[..., : x.shape[1]],
+    "spread by as many as half of them": lambda m, x: (
+        x * m.squeeze[0](x.mean((2, 3))).view(2, -1, 1, 1).expand(2, x.shape[1] // 2, 6, 6).mean(1, True)
+    ),
     "spread by half of them": lambda m, x: x * x.mean(1, True).expand(2, x.shape[1] // 2, 6, 6).mean(1, True),
     "beside the channels": lambda m, x: x * torch.ones(x.shape[1], dtype=x.dtype).sum(),
     "a scale that is shared out among them": lambda m, x: x * m.gamma.softmax(-1).view(1, -1, 1, 1),

@@ -18,12 +18,10 @@ from seqprune.graph.values import NoRule, Value
 
 _WRITTEN = "the channel count is written out in the new shape"
 VIEWS = frozenset("view reshape unsqueeze getitem".split())
-# Their rules know what becomes of a number of channels that the code hands to them, and these also of a part of it.
-FOLLOWS_PARTS = frozenset("view reshape split getitem".split())
+# Their rules know what becomes of a number of channels that the code hands to them, or of a part of it.
 FOLLOWS_COUNTS = frozenset(
     [
-        *FOLLOWS_PARTS,
-        *"expand split_with_sizes group_norm".split(),
+        *"view reshape expand split split_with_sizes getitem group_norm".split(),
         *(f"conv{kind}{space}d" for kind in ("", "_transpose") for space in (1, 2, 3)),
     ]
 )
@@ -158,7 +156,7 @@ def expand(r: Recorder, out: torch.Tensor, x: torch.Tensor, *shape: Any, **kwarg
     asked = sizes_of(kwargs.get("size", shape))
     dim = value.dim + out.dim() - x.dim()
     require(out.shape[dim] == len(value.known()), "spreads one channel over many")
-    require(is_place(asked[dim]), _WRITTEN)
+    require(is_place(asked[dim]) and not is_part(asked[dim]), _WRITTEN)
     use_others(asked, dim)
     if is_count(asked[dim]):
         r.tie_counted(value.known(), asked[dim].source)
