@@ -317,7 +317,11 @@ def test_a_layer_is_fitted_to_all_that_is_seen_of_it_and_what_reads_the_same_as_
         wanted = model.body(model.stem(x).relu()).double().transpose(0, 1).flatten(1).T
         u = model.stem(x).relu().double().transpose(0, 1).flatten(1).T
     weight, means = model.body.weight.detach().double().flatten(1), bias or norm
-    near = partial(torch.testing.assert_close, rtol=1e-2 if groups > 1 else 1e-3, atol=1e-4)  # of groups less is seen
+    near = partial(torch.testing.assert_close, rtol=1e-3, atol=1e-4)
+    if groups > 1:  # of which a third of what was drawn of each image is enough
+        cells = torch.cat([32 * each.where[1] + each.where[2] for each in drawn.values()]).reshape(len(x), -1)
+        some = (torch.arange(len(x))[:, None] * 32 * 32 + cells)[:, ::3].flatten()
+        u, wanted = u[some], wanted[some]
     part, kept = 6 // groups, np.isin(range(6), [0, 1, 3, 4])[: 6 // groups]
     for group in range(groups):
         mine = [2 * group] if groups > 1 else [0, 2]  # outputs that stay
