@@ -165,7 +165,20 @@ def in_plain_numbers(code: Code) -> Code:
     return run
 
 
+def in_parts(*parts: int) -> Code:
+    """Split by parts of one number, each so many times smaller than it, and put together the other way round."""
+
+    def code(m: Any, x: torch.Tensor) -> torch.Tensor:
+        c = x.shape[1]
+        return torch.cat(x.split([c // part for part in parts], 1)[::-1], 1)
+
+    return code
+
+
 FOLLOWED: dict[str, Code] = {
+    "split in halves": in_parts(2, 2),
+    "split in quarters": in_parts(4, 4, 4, 4),
+    "split in one": lambda m, x: x.split([x.shape[1]], 1)[0],
     "read and not used": resized,
     "squeeze and excitation": squeezed,
     "tokens and back": attended,
@@ -246,6 +259,9 @@ def test_followed(name: str) -> None:
 
 
 PINNED: dict[str, Code] = {
+    "split in a half and two quarters": in_parts(2, 4, 4),
+    "split in as many parts as the first says, but others": in_parts(4, 2, 8, 8),
+    "split in a half and a number": lambda m, x: torch.cat(x.split([x.shape[1] // 2, 4], 1)[::-1], 1),
     "bytes of its memory": lambda m, x: x * x.untyped_storage().nbytes(),
     "number of groups": lambda m, x: m.grouped(x) / m.grouped.num_groups,
     "groups of a norm's own": lambda m, x: m.written(x),
@@ -354,6 +370,19 @@ PINNED: dict[str, Code] = {
 def test_pinned(name: str) -> None:
     """Code that computes with ``out_channels`` or ``weight.shape[0]`` came out wrong: a trace did not see it."""
     assert not exact(Net(PINNED[name])).by_name["first"].free.any() or "transposed" in name
+
+
+def test_groups_are_as_many_as_others_and_channels_are_the_same() -> None:
+    """Where a view has the number of others: of groups it tells no more than that."""
+    graph = exact(Net(lambda m, x: x.view(2, m.squeeze[0](m.other(m.x).mean((2, 3))).shape[1], 2, 6, 6).flatten(1, 2)))
+    first, others = graph.by_name["first"], graph.by_name["squeeze.0"]
+    assert first.free.all()
+    assert others.free.all()
+    assert not np.intersect1d(first.groups, others.groups).size
+    graph = exact(Net(lambda m, x: x.view(2, m.other(m.x).shape[1], 6, 6)))
+    first, others = graph.by_name["first"], graph.by_name["other"]
+    assert first.free.all()
+    np.testing.assert_array_equal(first.groups, others.groups)
 
 
 def test_a_part_of_more_channels_than_are_viewed_is_refused_where_they_are() -> None:

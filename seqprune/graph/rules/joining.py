@@ -141,10 +141,10 @@ def _counted_sections(r: Recorder, value: Value, sizes: list[int], size: Any) ->
 
 def _one(size: Any) -> Any:
     """``[c // 2, c // 2]`` as the one part that it names as often as there are."""
-    first = size[0] if isinstance(size, list | tuple) and size else None
-    if not is_part(first) or len(size) != first.parts:
+    if not isinstance(size, list | tuple):
         return size
-    return first if all(is_part(each) and each.source is first.source for each in size) else size
+    named = {(id(each.source), each.parts) if is_part(each) else id(each) for each in size}
+    return size[0] if len(named) == 1 else size
 
 
 def _held_in_attribute(r: Recorder, size: int) -> bool:
