@@ -273,6 +273,7 @@ PINNED: dict[str, Code] = {
     "viewed as a tensor": lambda m, x: x * torch.ones(x.numel()).view_as(x).mean(),
     "range": lambda m, x: x * len(range(x.shape[1])),
     "float before it": lambda m, x: x * (0.5 * x.shape[1]),
+    "as many ones of its type": lambda m, x: x * x.new_ones(x.shape[1]).sum(),
     "power": lambda m, x: x * x.shape[1] ** -0.5,
     "base": lambda m, x: x * 2 ** x.shape[1],
     "square root": lambda m, x: x / math.sqrt(x.shape[1]),
@@ -383,6 +384,12 @@ def test_groups_are_as_many_as_others_and_channels_are_the_same() -> None:
     first, others = graph.by_name["first"], graph.by_name["other"]
     assert first.free.all()
     np.testing.assert_array_equal(first.groups, others.groups)
+
+
+def test_random_numbers_for_every_channel_read_their_number_and_are_no_operator_without_a_rule() -> None:
+    graph = exact(Net(lambda m, x: x * (1 + 0 * torch.rand_like(x).sum())))
+    assert graph.barriers == ()
+    assert "reads their number" in graph.by_name["first"].reason
 
 
 def test_a_part_of_more_channels_than_are_viewed_is_refused_where_they_are() -> None:
