@@ -37,7 +37,7 @@ SPARED = frozenset({"log", "cast", "warnings", "TypeVar", "getLogger", "NewType"
 SILENT = frozenset({"strict", "device"})
 """Keywords that change nothing here: of zip, which asks, and where all is on one processor."""
 
-SYMMETRIC = frozenset("min max minimum maximum transpose equal array_equal tie tie_counted counts_equal".split())
+SYMMETRIC = frozenset("min max minimum maximum transpose equal array_equal tie tie_counted counts_equal rule".split())
 """Calls that make the same of two arguments in either order."""
 
 Edit = tuple[ast.AST, str, Callable[[], None], Callable[[], None]]

@@ -51,6 +51,26 @@ FOLLOWED: dict[str, Call] = {
 }
 
 
+REDUCED: dict[str, Call] = {
+    "mean": lambda x: x.mean(0),
+    "sum": lambda x: x.sum(0),
+    "nansum": lambda x: x.nansum(0),
+    "norm": lambda x: x.norm(dim=0),
+    "vector norm": lambda x: torch.linalg.vector_norm(x, dim=0),
+    "exponents": lambda x: x.logsumexp(0),
+    "greatest": lambda x: x.max(0)[0],
+    "middle": lambda x: x.median(0)[0],
+    "deviation": lambda x: x.std(0, correction=0),
+}
+
+
+@pytest.mark.parametrize("name", REDUCED)
+def test_a_dimension_in_front_of_the_channels_is_gone(name: str) -> None:
+    """``keepdim`` is not said."""
+    layer = exact_on(X, Net(lambda x: x * REDUCED[name](x)), plans=1).by_name["first"]
+    assert layer.free.all(), layer.reason
+
+
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_channels_are_followed(name: str) -> None:
     layer = exact_on(X, Net(FOLLOWED[name]), plans=1).by_name["first"]

@@ -178,6 +178,7 @@ def in_parts(*parts: int) -> Code:
 FOLLOWED: dict[str, Code] = {
     "split in halves": in_parts(2, 2),
     "split in quarters": in_parts(4, 4, 4, 4),
+    "enlarged by a function": lambda m, x: F.conv_transpose2d(x, m.up.weight, m.up.bias, 2),
     "split in one": lambda m, x: x.split([x.shape[1]], 1)[0],
     "read and not used": resized,
     "squeeze and excitation": squeezed,

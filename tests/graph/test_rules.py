@@ -381,6 +381,18 @@ def test_every_operator_that_stops_a_trace_says_why(
     assert reason in [barrier.reason for barrier in trace(Between(between), X).barriers]
 
 
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(4, 4, 1), nn.ConvTranspose2d(4, 4, 1)], ids=lambda each: type(each).__name__
+)
+def test_a_layer_behind_a_barrier_begins_anew(layer: nn.Module) -> None:
+    model = Between(lambda x: x)
+    model.between = lambda x: model.layer(x.flip(1))
+    model.layer = layer.double()
+    graph = trace(model, X)
+    assert not graph.by_name["first"].free.any()
+    assert graph.by_name["layer"].free.all()
+
+
 def test_a_barrier_is_said_with_what_reaches_it_and_where() -> None:
     lines = ["flip of [2×4×6×6] in the network: turns the channels round", "relu of [2×4×6×6] in between: why"]
     barrier = trace(Between(lambda x: x.flip(1)), X).barriers[0]
