@@ -8,9 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 import torch
+from exactness import exact_on
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 from torch.overrides import handle_torch_function, has_torch_function
@@ -381,16 +383,41 @@ def test_every_operator_that_stops_a_trace_says_why(
     assert reason in [barrier.reason for barrier in trace(Between(between), X).barriers]
 
 
+class Turned(nn.Module):
+    """A layer behind what is not followed."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.layer(x.flip(1))
+
+
+class Lends(nn.Module):
+    """A layer whose weight a function is given, and nothing else."""
+
+    def __init__(self, call: Callable[..., torch.Tensor], layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.call, self.layer = call, layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.call(x, self.layer.weight)
+
+
 @pytest.mark.parametrize(
     "layer", [nn.Conv2d(4, 4, 1), nn.ConvTranspose2d(4, 4, 1)], ids=lambda each: type(each).__name__
 )
 def test_a_layer_behind_a_barrier_begins_anew(layer: nn.Module) -> None:
-    model = Between(lambda x: x)
-    model.between = lambda x: model.layer(x.flip(1))
-    model.layer = layer.double()
-    graph = trace(model, X)
+    graph = trace(Between(Turned(layer)), X)
     assert not graph.by_name["first"].free.any()
-    assert graph.by_name["layer"].free.all()
+    assert graph.by_name["between.layer"].free.all()
+
+
+@pytest.mark.parametrize("call", [F.conv2d, F.conv_transpose2d])
+def test_a_layer_is_read_by_what_it_is_told_and_torchs_own_for_the_rest(call: Callable[..., torch.Tensor]) -> None:
+    layer = exact_on(X, Between(Lends(call, nn.Conv2d(4, 4, 1)))).by_name["between.layer"]
+    assert layer.free.all(), layer.reason
 
 
 def test_a_barrier_is_said_with_what_reaches_it_and_where() -> None:
