@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import UserDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,12 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from seqprune import PrunePlan, compact, mask, trace, verify
 from seqprune.errors import ModelError, VerificationError
+from seqprune.graph import ChannelGraph
 from seqprune.graph.names import op_name
 from seqprune.graph.recorder import Recorder
+from seqprune.graph.rules.table import DIMS, check_dims
+from seqprune.graph.standins.operators import attend_heads
+from seqprune.graph.values import NoRule
 from seqprune.testing.networks import randomise
 
 
@@ -78,6 +83,303 @@ class Maps(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.weights
+
+
+class Turned(nn.Module):
+    """Takes the rows of a map for its channels."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x.transpose(1, 2)).transpose(1, 2)
+
+
+class Doubled(nn.Conv2d):
+    """Has a bias that is computed."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(x, self.weight, self.bias * 2)  # type: ignore[operator]
+
+
+class TransposedDoubled(nn.ConvTranspose2d):
+    """The same."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return nn.functional.conv_transpose2d(x, self.weight, self.bias * 2)  # type: ignore[operator]
+
+
+class ByHeart(nn.Conv2d):
+    """A depthwise layer that knows its number of groups by heart."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(x, self.weight, self.bias, groups=4)
+
+
+class Add(nn.Module):
+    """Adds a constant."""
+
+    def __init__(self, constant: torch.Tensor) -> None:
+        super().__init__()
+        self.constant = constant
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.constant
+
+
+class Each(nn.GroupNorm):
+    """Each channel is a group of its own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.group_norm(x, x.shape[1], self.weight, self.bias)
+
+
+def assert_fits(graph: ChannelGraph, model: nn.Module) -> None:
+    """Every tensor has as many places in a dimension as the graph says."""
+    for cut in graph.slices:
+        assert getattr(model.get_submodule(cut.module), cut.tensor).shape[cut.dim] == cut.groups.shape[-1], cut
+
+
+def exact(model: nn.Module, keep: dict[str, list[int]]) -> ChannelGraph:
+    graph = trace(model, X)
+    assert_fits(graph, model)
+    plan = PrunePlan.from_keep(graph, keep)
+    verify(mask(model, plan, graph), compact(model, plan, graph), X)
+    return graph
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        torch.relu,
+        nn.functional.silu,
+        nn.functional.gelu,
+        lambda x: nn.functional.leaky_relu(x, 0.1, inplace=True),
+        lambda x: x.clamp(-1, 2),
+        lambda x: x.clamp(-1, 0),
+        lambda x: x.clamp(0, 2),
+        lambda x: x.clamp(max=0),
+        lambda x: x.clamp(None, 1.0),
+        lambda x: x.clamp(min=0),
+        lambda x: nn.functional.hardtanh(x),
+        lambda x: x * 3 - x / 2,
+        lambda x: x / torch.full((), 2.0),
+        lambda x: x**2,
+        *(lambda x, act=act: act(x.relu(), 2) for act in (operator.imul, operator.itruediv, operator.ipow)),
+        *(lambda x, act=act: act(x.relu(), x) for act in (operator.iadd, operator.isub)),
+        lambda x: nn.functional.max_pool2d(x, 2),
+        lambda x: nn.functional.avg_pool2d(x, 3, padding=1),
+        lambda x: nn.functional.interpolate(x, scale_factor=2),
+        lambda x: nn.functional.interpolate(x, size=x.shape[2:], mode="bilinear"),
+        lambda x: nn.functional.pad(x, (1, 2, 0, 1)),
+        lambda x: nn.functional.pad(x, (0, 0, 0, 0, 0, 0, 1, 0)),
+        lambda x: nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"),
+        lambda x: x.transpose(2, 3).permute(0, 1, 3, 2),
+        lambda x: x[:, :, 1:, ::2],
+        lambda x: x[..., 0, None],
+        lambda x: x.mean((2, 3), keepdim=True),
+        lambda x: x * x.sigmoid(),
+        lambda x: x + x.mean(3, keepdim=True),
+        lambda x: torch.stack([x, x.relu()], 0).sum(0),
+        lambda x: torch.maximum(x, x.square()),
+        lambda x: x.flatten(2)[..., None],
+        lambda x: x if x.shape != (9, 4, 6, 6) and x.shape != "none" else -x,
+        lambda x: x.view(x.shape[0], -1, *x.shape[2:]),
+        lambda x: nn.functional.normalize(x),
+        lambda x: torch.channel_shuffle(x, 2),
+        nn.GroupNorm(2, 4, affine=False),
+        lambda x: nn.functional.normalize(x, p=1.0, dim=2),
+        lambda x: x.sigmoid() * x,
+        lambda x: F.hardtanh(x, max_val=2.0),
+        lambda x: F.hardtanh(x, min_val=-2.0),
+        lambda x: x.transpose(1, 3).flatten(1, 2).transpose(1, 2)[..., None],
+        lambda x: x + 0,
+        lambda x: 0 - x,
+        *(lambda x, dim=dim: x.unsqueeze(dim).squeeze(dim) for dim in (0, 1, 2, -1)),
+        lambda x: x[:, None, :, 1:][:, 0],
+        lambda x: F.dropout(x, 0.0),
+        lambda x: torch.dropout(x, 0.5, train=False),
+        lambda x: F.dropout(x, 0.5, False),
+        nn.Sequential(nn.Sigmoid(), nn.Conv2d(4, 4, 1, groups=4)),  # what it makes of a constant leaves with it
+        nn.Sequential(nn.Sigmoid(), nn.BatchNorm2d(4)),
+        lambda x: torch.stack(x.unbind(0)) + torch.stack(x.unbind(3), 3),
+        lambda x: x.transpose(1, 3)[..., 0, :][..., None].transpose(1, 2),
+        lambda x: x * len((1, *x.shape)),
+        lambda x: x * len(list(x.shape)),
+    ],
+)
+def test_channels_are_followed_exactly(between: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    keep = [2, 3] if isinstance(between, nn.GroupNorm) else [1, 3]
+    graph = exact(Between(between), {"first": keep})
+    assert graph.by_name["first"].free.all()
+    assert graph.folds == ()  # zero all the way: there is no constant to take up
+
+
+@pytest.mark.parametrize(
+    ("between", "reads"),
+    [
+        (lambda x: x**0, 4),
+        (lambda x: x + x.sigmoid(), 4),
+        (lambda x: x.sigmoid() - x, 4),
+        (lambda x: F.hardtanh(x, max_val=-0.5), 4),
+        (lambda x: F.hardtanh(x, min_val=0.5), 4),
+        (lambda x: torch.cat([x, x.sigmoid()], 1), 8),
+        (lambda x: torch.cat([x.cos(), x], 1), 8),
+    ],
+)
+def test_what_is_a_constant_once_removed_is_taken_up_by_a_bias(
+    between: Callable[[torch.Tensor], torch.Tensor], reads: int
+) -> None:
+    graph = exact(Between(between, reads), {"first": [1, 3]})
+    assert graph.by_name["first"].free.all()
+    assert graph.folds
+
+
+DRAWS: list[Callable[[torch.Tensor], torch.Tensor]] = [
+    F.dropout,
+    F.dropout2d,
+    lambda x: torch.dropout(x, 0.5, True),
+    lambda x: F.alpha_dropout(x, 0.5, True),
+    lambda x: F.rrelu(x, training=True),
+]
+
+
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice for softmax", "ignore:The use of `x.T`")
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (lambda x: nn.functional.pad(x, (1, 1), value=1.0), "not zero once removed"),
+        (lambda x: x.cumprod(1), "mixes channels"),
+        (lambda x: x.softmax(1), "mixes channels"),
+        (lambda x: x[:, [0, 1, 2, 3]], "indexed by a tensor"),
+        (lambda x: torch.cat([x[:, :2], x[:, 2:]], 1), "picks channels by number"),
+        (lambda x: x[:, :-1].repeat_interleave(2, 1)[:, :4], "picks channels by number"),
+        (lambda x: x[:, :: -1 + 2 * 2][:, [0, 1, 1, 0]], "picks channels by number"),
+        (lambda x: x.narrow(1, 0, 4), "picks channels by number"),
+        (lambda x: x.select(1, 0)[:, None].expand(-1, 4, -1, -1), "picks channels by number"),
+        (lambda x: x.view(2, 4, 6, 6), "written out"),
+        (lambda x: x.flip(1), "turns the channels round"),
+        (lambda x: x**-1.0, "zero to a negative power is infinite"),
+        (lambda x: x.unbind(1)[0][:, None].repeat(1, 4, 1, 1), "takes the channels apart one by one"),
+        (lambda x: x.flatten(0, 1).mean(0)[None, None].repeat(2, 4, 1, 1), "reduces over channels"),
+        (lambda x: 1 / x, "divides by channels that may be zero"),
+        (lambda x: x / x.cosh().floor(), "divides by channels"),
+        (lambda x: nn.functional.layer_norm(x, x.shape[1:]), "reads their number"),
+        (lambda x: nn.functional.group_norm(x, 2), "number of groups is written out"),
+        (lambda x: nn.functional.normalize(x, p=float("inf")), "takes the norm of channels in another way"),
+        (lambda x: nn.functional.normalize(x.sigmoid()), "takes the norm of channels in another way"),
+        (lambda x: nn.GroupNorm(1, 4).double()(x), "number of groups is written out"),
+        (nn.GroupNorm(1, 4), "normalises all channels as one"),
+        (Lent(2, 4), "number of groups is written out"),
+        (lambda x: x.T.permute(3, 2, 1, 0), "turns all dimensions round"),
+        (lambda x: x.flatten(2).T.permute(2, 1, 0)[..., None], "turns all dimensions round"),
+        (Doubled(4, 4, 1), "the weight is computed"),
+        (ByHeart(4, 4, 1, groups=4), "the number of groups is written out"),
+        (TransposedDoubled(4, 4, 1), "the weight is computed"),
+        (nn.Sequential(nn.Sigmoid(), nn.Conv2d(4, 4, 1, groups=2)), "it has groups"),
+        (lambda x: nn.functional.normalize(x, dim=(1, 2)), "takes the norm of channels in another way"),
+        (lambda x: x + x.max(), "reduces over channels"),
+        (Norm(), "number of groups is written out"),
+        (Maps(), "a parameter with more than one entry per channel"),
+        (Turned(nn.PReLU(6)), "the weight is computed"),
+        (Turned(nn.GroupNorm(2, 6)), "normalises channels that are not zero once removed"),
+        (Turned(nn.BatchNorm2d(6)), "the channels are not in dimension 1"),
+        (Turned(nn.MaxPool2d(1)), "the channels are not in dimension 1"),
+        (Turned(nn.ChannelShuffle(2)), "the channels are not in dimension 1"),
+        (lambda x: nn.functional.batch_norm(x, torch.zeros(4).double(), torch.ones(4).double()), "weight is computed"),
+        (nn.Sequential(nn.Sigmoid(), nn.GroupNorm(2, 4)), "normalises channels that are not zero once removed"),
+        (lambda x: x.split(4, 1)[0], "numbers in the code"),
+        (lambda x: nn.functional.prelu(x, torch.full((4,), 0.1).double()), "the weight is computed"),
+        (lambda x: x.view(torch.float64), "changes the type, not the shape"),
+        (lambda x: torch.mul(x, 2, out=torch.empty(2, 4, 6, 6, dtype=x.dtype)), "no rule for this operator"),
+        (lambda x: torch.Tensor._make_subclass(torch.Tensor, x), "shares its memory in a way that is not followed"),
+        (lambda x: nn.functional.softmax(x), "mixes channels"),
+        (lambda x: x ** torch.full((4, 1, 1), 2.0), "only tensor ** number is followed"),
+        (lambda x: torch.pow(2.0, x), "only tensor ** number is followed"),
+        (lambda x: nn.functional.conv2d(x, torch.ones(4, 4, 1, 1).double()), "the weight is computed"),
+        (lambda x: nn.functional.conv_transpose2d(x, torch.ones(4, 4, 1, 1).double()), "the weight is computed"),
+        (nn.Linear(6, 6), "reads dimension 3 while the channels lie in dimension 1"),
+        (lambda x: x.clamp(max=torch.ones((), dtype=x.dtype)), "limits are tensors"),
+        (lambda x: x.clamp(None, torch.ones((), dtype=x.dtype)), "limits are tensors"),
+        (lambda x: x.view(2, -1, 72).view(2, 4, 6, 6), "written out in the new shape"),
+        (lambda x: x.view(2, -1, 48).view(2, 4, 6, 6), "cuts the channels into heads or groups"),
+        (lambda x: nn.functional.pad(x, (0, 0, 0, 0, 1, 0))[:, :4], "pads channels"),
+        (lambda x: nn.functional.pad(x, (0, 0, 0, 0, 0, 1))[:, :4], "pads channels"),
+        (lambda x: nn.functional.pad(x.transpose(1, 3), (1, 0))[..., :4].transpose(1, 3), "pads channels"),
+        (lambda x: attend_heads(x.sigmoid(), 1, 1, 2, 1.0, 1, {})[0].repeat(1, 2, 1, 1), "not zero once removed"),
+        (lambda x: attend_heads(x.transpose(1, 2), 1, 1, 4, 1.0, 1, {})[0], "not zero once removed"),
+        (lambda x: x.flatten(2).view_as(torch.zeros(2, 4, 6, 6)), "a tensor with its channels elsewhere"),
+        (lambda x: x.flatten(2).view_as(x.transpose(1, 2).relu()).transpose(1, 2), "with its channels elsewhere"),
+        (lambda x: x.view_as(torch.cat(x.chunk(2, 1)[:1] * 2, 2)).repeat(1, 2, 1, 1)[:, :, :6], "other channels"),
+        (lambda x: x / x.mean(1, keepdim=True), "reduces over channels"),
+        (lambda x: x * x.mean(()), "reduces over channels"),
+        (lambda x: x * x.shape[1], "reads their number"),
+        (lambda x: x * max(x.shape), "reads their number"),
+        (lambda x: x * (4 in x.shape), "reads their number"),
+        (lambda x: x * x.shape.index(4), "reads their number"),
+        (lambda x: x + torch.zeros(x.shape, dtype=x.dtype), "reads their number"),
+        (
+            lambda x: torch.cat([x, torch.zeros_like(x)], 1).relu().mean((2, 3), keepdim=True).flip(1)[:, :4],
+            "turns the channels round",
+        ),
+        (lambda x: torch.cat([x, x.new_zeros(x.shape)], 1)[:, 1:5], "reads their number"),
+        (lambda x: torch.cat([x, x.new_zeros(2, 4, 6, 6)], 1)[:, 1:5], "picks channels by number"),
+        (lambda x: x if x.shape == (2, 4, 6, 6) else -x, "reads their number"),
+        (lambda x: x / (x.numel() / 72), "reads their number"),
+        (lambda x: torch.cat([x.split(2, 1)[1], x[:, :2]], 1), "numbers in the code"),
+        (lambda x: x + torch.ones(4, 1, 1, dtype=x.dtype), "constant that has one entry per channel"),
+        *((lambda x, draws=draws: draws(x), "draws at random in inference") for draws in DRAWS),
+    ],
+)
+def test_what_cannot_be_followed_is_pinned_with_its_reason(
+    between: Callable[[torch.Tensor], torch.Tensor], reason: str
+) -> None:
+    model = Between(between)
+    graph = trace(model, X)
+    layer = graph.by_name["first"]
+    assert not layer.free.any()
+    assert reason in layer.reason
+    assert_fits(graph, model)
+
+
+@pytest.mark.parametrize(
+    ("operator", "dims", "known"),
+    [("conv2d", 3, "of 4 its"), ("mine", 6, "of 3 to 5 its")],
+)
+def test_on_how_many_dimensions_an_operator_is_known_is_said(
+    operator: str, dims: int, known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(DIMS, "mine", range(3, 6))
+    with pytest.raises(NoRule, match=f"^runs on a tensor of {dims} dimensions, {known} channels are known$"):
+        check_dims(operator, dims)
+
+
+@pytest.mark.parametrize(
+    ("between", "reason"),
+    [
+        (lambda x: x.transpose(0, 1).reshape(2, x.shape[1], 6, 6), "another number of channels takes their place"),
+        (lambda x: torch.cat([x.flip(1), x.flip(1)], 1)[:, :4], "picks channels by number"),
+        (
+            lambda x: torch.swapaxes(x, axis0=2, axis1=3),
+            "called in a way that its rule does not know: missing a required argument: 'dim0'",
+        ),
+        (Each(2, 4), "the number of groups is written out in the code"),
+        (lambda x: x.chunk(4, 1)[0].expand_as(x), "spreads one channel over many"),
+        (lambda x: x.chunk(4, 1)[0].expand(-1, x.shape[1], -1, -1), "spreads one channel over many"),
+        *(
+            (
+                lambda x, join=join: join([x[:, :, :4], x.transpose(1, 2)[:, :4]]).flatten(0, -4),
+                f"the channels of the {what} lie in different dimensions",
+            )
+            for join, what in ((torch.cat, "parts"), (torch.stack, "parts"), (lambda two: two[0] + two[1], "operands"))
+        ),
+    ],
+)
+def test_every_operator_that_stops_a_trace_says_why(
+    between: Callable[[torch.Tensor], torch.Tensor], reason: str
+) -> None:
+    assert reason in [barrier.reason for barrier in trace(Between(between), X).barriers]
 
 
 class Lends(nn.Module):
