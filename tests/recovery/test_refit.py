@@ -346,9 +346,9 @@ def test_a_layer_in_one_group_is_fitted_through_its_activation() -> None:
     randomise(model, 0)
     graph, x = trace(model, INPUT), torch.cat([batch.images for batch in Images()]).float() / 255
     plan, away = PrunePlan.from_keep(graph, {"stem": [0, 1]}), []
-    for bends in (True, False):
+    for said in ({}, {"bends": False}):  # it is what happens where nothing is said
         masked = mask(model, plan, graph)
-        refit(*(model, masked, graph, plan.removed_groups(graph), Images(), stages_of(model, INPUT)), bends=bends)
+        refit(*(model, masked, graph, plan.removed_groups(graph), Images(), stages_of(model, INPUT)), **said)
         with torch.no_grad():
             made, wanted = (each.act(each.bn(each.body(each.stem(x).relu()))) for each in (masked, model))
             away.append(float((made - wanted).square().mean()))
