@@ -185,6 +185,7 @@ FOLLOWED: dict[str, Code] = {
     "tokens and back": attended,
     "asserted to be there": asserted,
     "view whole": lambda m, x: x.view(x.shape[0], x.shape[1], -1).view(x.shape),
+    "view beside a dimension of one": lambda m, x: x.view(2, -1, x.shape[1], 36).flatten(0, 1).unflatten(-1, (6, 6)),
     "view as a list": lambda m, x: x.reshape([x.size(0), x.size(1), 4, 9]).reshape(*x.shape),
     "torch.reshape": lambda m, x: torch.reshape(torch.reshape(x, (2, x.shape[1], 36)), x.shape),
     "view last": lambda m, x: x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]).view(2, 6, 6, -1).permute(0, 3, 1, 2),
@@ -385,6 +386,20 @@ def test_groups_are_as_many_as_others_and_channels_are_the_same() -> None:
     first, others = graph.by_name["first"], graph.by_name["other"]
     assert first.free.all()
     np.testing.assert_array_equal(first.groups, others.groups)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        lambda m, x: x.view(-1, 4, 6, 6).view(2, 8, 6, 6),
+        lambda m, x: x.view(2, 8, -1, 6).view(2, 8, 6, 6),
+        lambda m, x: x.repeat(3, 1, 1, 1).view(4, -1, 6, 6)[:, :8],
+    ],
+    ids=["more images", "rows", "images that are no multiple"],
+)
+def test_what_is_left_over_is_not_always_the_channels(code: Code) -> None:
+    layer = exact(Net(code)).by_name["first"]
+    assert layer.reason == "view in the network: the channel count is written out in the new shape"
 
 
 def test_random_numbers_for_every_channel_read_their_number_and_are_no_operator_without_a_rule() -> None:

@@ -71,9 +71,9 @@ def _viewed(r: Recorder, out: torch.Tensor, x: torch.Tensor, asked: Sequence[Any
     before, inner = (math.prod(sizes) for sizes in (x.shape[: value.dim], x.shape[value.dim + 1 :]))
     sizes = [math.prod(out.shape[:at]) for at in range(out.dim() + 1)]
     places = [at for at in range(out.dim()) if is_place(asked[at])]
-    whole = [at for at in places if not is_count(asked[at]) or _ends(sizes, at, inner)]
+    whole = [at for at in places if _ends(sizes, at, inner)]
     first = [at for at in places if sizes[at] == before]
-    alone = [at for at in whole if _ends(sizes, at, inner) and 0 in (sizes[at] % before, before % sizes[at])]
+    alone = [at for at in whole if 0 in (sizes[at] % before, before % sizes[at])]
     # A number is of groups rather than of all channels where another place is left for them.
     at = next(iter((*(at for at in first if at in whole), *alone, *first)), None)
     if at is None:
