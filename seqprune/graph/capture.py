@@ -30,7 +30,7 @@ from seqprune.graph.given import check_inputs
 from seqprune.graph.held import watch_attributes, watch_held
 from seqprune.graph.modes import drawing, uncompiled, untold
 from seqprune.graph.recorder import Recorder
-from seqprune.graph.sizes import is_image, larger_sizes, other_batch, other_sizes, resized
+from seqprune.graph.sizes import STEP, is_image, larger_sizes, other_batch, other_sizes, resized
 from seqprune.graph.standins import standin_for, standing_in
 from seqprune.graph.unwatched import refuse, wrap_scripted
 from seqprune.graph.values import ANY_FAILURE, OPAQUE, Value, cloned, doubled, first_line, leaves, tensors_in
@@ -253,7 +253,7 @@ def _elsewhere(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     """Another number of inputs, then other sizes of images, a large one with odd sides at the end."""
     yield other_batch(inputs, more=5)
     yield from other_sizes(inputs)
-    yield from larger_sizes(inputs)
+    yield from larger_sizes(inputs, STEP)  # how much a pass takes shows on large maps alone
     sides = next((t.shape[2:] for t in tensors_in(inputs) if is_image(t)), None)
     if sides is not None:
         yield resized(inputs, *(max(2 * side, 128) + 1 for side in sides))

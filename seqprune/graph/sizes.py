@@ -12,6 +12,8 @@ from seqprune.graph.values import map_tensors, tensors_in
 
 SEVERAL = 3
 """A batch of one becomes so many: two are what a training pass takes."""
+STEP = 32
+"""More rows of a larger map: what the strides of most networks come to."""
 
 
 def is_image(tensor: torch.Tensor) -> bool:
@@ -32,11 +34,19 @@ def other_sizes(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
     yield other_batch(inputs)
 
 
-def larger_sizes(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
-    """The same maps with more rows and columns, not alike: odd where they are even, else as even as they are."""
-    if maps := _maps(inputs):
-        for more in ((33, 65), (32, 64)):
-            yield resized(inputs, *(side + more[at % 2] for at, side in enumerate(maps[0].shape[2:])))
+def larger_sizes(inputs: tuple[Any, ...], step: int = 1) -> Iterator[tuple[Any, ...]]:
+    """The same maps with more rows and columns, not alike: odd where they are even, else as even as they are.
+
+    Of two of a batch at most, and not much more than three times as long, or by ``step`` and twice that: attention over
+    a whole map grows as its square.
+    """
+    maps = _maps(inputs)
+    if maps and maps[0].numel():
+        sides = maps[0].shape[2:]
+        steps = [max(step, min(STEP, 1 << side.bit_length() - 1)) for side in sides]
+        for odd in (1, 0):
+            longer = (side + by * (1 + at % 2) + odd for at, (side, by) in enumerate(zip(sides, steps, strict=True)))
+            yield resized(several(inputs, min(2, len(maps[0]))), *longer)
 
 
 def other_batches(inputs: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

@@ -251,6 +251,22 @@ def test_inputs_without_images_have_another_number() -> None:
     )
 
 
+def test_a_larger_size_is_not_many_times_as_large_and_of_two_images() -> None:
+    """Attention over all of a map of 8 pixels was asked with 41 and 73 of them, 2,000 times as much, for each image."""
+    seen = set()
+
+    class Takes(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.add(x.shape)
+            return super().forward(x)
+
+    for side, larger in ((8, (17, 25)), (20, (37, 53)), (640, (673, 705))):
+        net = Takes(3, 1, 1)
+        seen.clear()
+        verify(net, net, torch.rand(5, 3, side, side))
+        assert {shape for shape in seen if shape[2] > side} == {(2, 3, *larger)}
+
+
 def test_images_in_dictionaries_are_made_smaller_and_masks_of_numbers_stay() -> None:
     seen = []
 
@@ -267,7 +283,7 @@ def test_images_in_dictionaries_are_made_smaller_and_masks_of_numbers_stay() -> 
     net = Takes()
     verify(net, net, ({"image": X}, torch.zeros(1, 1, 6, 6, dtype=torch.int64)))
     assert {shape for _, shape in seen} == {torch.Size([1, 6, 6])}
-    assert {shape for shape, _ in seen} == {torch.Size([6, 6]), torch.Size([3, 3]), torch.Size([39, 71])}
+    assert {shape for shape, _ in seen} == {torch.Size([6, 6]), torch.Size([3, 3]), torch.Size([11, 15])}
 
 
 @pytest.fixture
