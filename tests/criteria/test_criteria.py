@@ -118,6 +118,11 @@ def test_by_definition_over_all_members(model: nn.Module) -> None:
             assert found[group] == pytest.approx(expected, rel=1e-9), (name, members)
 
 
+def test_what_was_measured_is_not_shown_number_by_number(twins: Scoring) -> None:
+    assert not [name for name in ("gradients", "readings") if name in repr(twins)]
+    assert (twins.seed, Scoring(twins.model, twins.graph).gradients) == (0, None)
+
+
 def test_bn_sums_what_the_channels_pass_through() -> None:
     model = Detector().eval()
     randomise(model, 1)

@@ -172,6 +172,10 @@ def test_the_beginning_of_an_order_that_is_followed_is_the_shortest(
     np.testing.assert_array_equal(found, removed)
 
 
+def test_counts_are_rounded_up_to_multiples_of_eight_where_nothing_is_said() -> None:
+    assert Budget(0.5) == Budget(0.5, floor=0.1, protect=(), round_to=8, of=1.0)
+
+
 def test_a_target_that_is_missed_by_little_is_met(known: tuple[nn.Module, ChannelGraph]) -> None:
     """Rounding may leave more; by how much more, and no farther."""
     _, graph = known
