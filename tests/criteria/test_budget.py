@@ -7,6 +7,7 @@ import pytest
 import torch
 from detectors import Detector
 from hypothesis import HealthCheck, given, settings
+from hypothesis import example as tried
 from hypothesis import strategies as st
 from torch import nn
 
@@ -16,7 +17,7 @@ from seqprune.budget.price import Price, operations
 from seqprune.budget.spread import TOLERANCE, by_scores, pools, protected
 from seqprune.errors import InputError
 from seqprune.graph import ChannelGraph
-from seqprune.testing.networks import example, randomise
+from seqprune.testing.networks import Network, Unit, example, randomise
 from seqprune.testing.strategies import networks
 
 SPREADS = ("uniform", "global", "absolute")
@@ -36,9 +37,12 @@ def share(price: Price, removed: np.ndarray) -> float:
 
 
 def least(graph: ChannelGraph, price: Price, scored: np.ndarray, **options: object) -> float:
-    """The least reachable share, as the refusal of an absurd target names it."""
+    """The least reachable share, as the refusal of an absurd target names it: all where no channel can leave."""
     with pytest.raises(InputError, match="cannot be met") as caught:
         by_scores(graph, price, scored, 1e-9, **options)  # type: ignore[arg-type]
+    if not graph.layers:
+        assert "no channel of any layer can leave" in str(caught.value)
+        return 1.0
     return float(str(caught.value).split("cannot be met, ")[1].split()[0])
 
 
@@ -70,7 +74,17 @@ def test_always_legal(model: nn.Module, target: float, spread: str, floor: float
     verify(mask(model, plan, graph), compact(model, plan, graph), example())
 
 
+def whole() -> Network:
+    """A network of which nothing can leave: its only layer reads the image, and what it made of that."""
+    net, unit = Network(), Unit(3, 3)
+    net.add("module", (0,), (3,), unit)
+    net.add("module", (1,), (3,), unit)
+    net.finish()
+    return net.double().eval()
+
+
 @PROPERTY
+@tried(model=whole(), spread="uniform", targets=(1.0, 1.0))
 @given(model=networks(), spread=st.sampled_from(SPREADS), targets=st.tuples(st.floats(0.05, 1), st.floats(0.05, 1)))
 def test_asking_for_less_never_leaves_more(model: nn.Module, spread: str, targets: tuple[float, float]) -> None:
     graph = trace(model, example())
