@@ -393,6 +393,7 @@ class Lends(nn.Module):
         return self.call(x, self.layer.weight)
 
 
+@pytest.mark.filterwarnings("ignore:Complex modules")
 @pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
 def test_a_layer_reads_complex_numbers(layer: Callable[..., nn.Module]) -> None:
     """Of such an input no channels are known."""

@@ -156,7 +156,7 @@ def expand(r: Recorder, out: torch.Tensor, x: torch.Tensor, *shape: Any, **kwarg
     asked = sizes_of(kwargs.get("size", shape))
     dim = value.dim + out.dim() - x.dim()
     require(out.shape[dim] == len(value.known()), "spreads one channel over many")
-    require(is_place(asked[dim]) and not is_part(asked[dim]), _WRITTEN)
+    require(is_count(asked[dim]) or asked[dim] == -1, _WRITTEN)
     use_others(asked, dim)
     if is_count(asked[dim]):
         r.tie_counted(value.known(), asked[dim].source)
