@@ -17,7 +17,9 @@ from seqprune.yolo.files.load import load
 QUICK = ("--imgsz", "64", "--batch", "4", "--no-val")
 
 
-@pytest.mark.parametrize(("target", "measure"), [("params=0.8", "params"), ("flops=0.7", "gflops")])
+@pytest.mark.parametrize(
+    ("target", "measure"), [pytest.param("params=0.8", "params", marks=pytest.mark.long), ("flops=0.7", "gflops")]
+)
 def test_targets_are_met_within_two_percent(run: Any, data: Path, tmp_path: Path, target: str, measure: str) -> None:
     code, out, err = run(
         *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--preset", "accurate"),
@@ -73,7 +75,7 @@ def test_targets_in_words() -> None:
         Target.parse("0.6")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_half_of_the_parameters_leave_and_the_detections_stay(tmp_path: Path) -> None:
     """Without any training; the digit detector has channels to spare, the seed preset loses all of it with a fifth."""
     data = write_scenes(tmp_path / "digits", train=64, val=64, seed=0)

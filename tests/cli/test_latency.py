@@ -29,7 +29,10 @@ def prune(run: Any, data: Path, folder: Path, *more: object) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("by", "share"),
-    [("factors", 0.85), ("channels", 0.7), pytest.param("channels,factors", 0.55, marks=pytest.mark.long)],
+    [
+        ("factors", 0.85),
+        *(pytest.param(*given, marks=pytest.mark.long) for given in [("channels", 0.7), ("channels,factors", 0.55)]),
+    ],
 )
 def test_moves_meet_a_target_in_time(
     run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str, share: float
@@ -132,7 +135,9 @@ def tool(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("tool")
-@pytest.mark.parametrize(("share", "by"), [(0.6, "factors"), (0.6, "factors,size"), (0.45, "factors")])
+@pytest.mark.parametrize(
+    ("share", "by"), [(0.6, "factors"), (0.6, "factors,size"), pytest.param(0.45, "factors", marks=pytest.mark.long)]
+)
 def test_a_target_of_time_is_that_of_the_file_in_eight_bits(
     run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, by: str
 ) -> None:
@@ -174,7 +179,7 @@ def test_eight_bits_that_save_no_time_meet_no_target(
     assert "in eight bits the network takes 1.60 of its time in onnxruntime on this processor: leave out" in err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.usefixtures("tool")
 def test_eight_bits_are_among_the_trivial_ways_to_less_time(
     run: Any, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -24,7 +24,7 @@ QUICK = ("--imgsz", "64", "--batch", "4", "--no-val")
 @pytest.mark.parametrize(
     ("target", "measure", "by", "moves"),
     [
-        ("params=0.9", "params", ("--by", "factors"), ["factors"]),
+        pytest.param("params=0.9", "params", ("--by", "factors"), ["factors"], marks=pytest.mark.long),
         ("flops=0.85", "gflops", (), ["channels", "factors"]),  # of themselves where operations count
     ],
 )
@@ -73,7 +73,7 @@ def test_blocks_leave_and_are_named(run: Any, data: Path, tmp_path: Path) -> Non
     assert {n: t.shape for n, t in again.items()} == {n: t.shape for n, t in pruned.model.state_dict().items()}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_channels_leave_too_where_pairs_do_not_reach(run: Any, data: Path, tmp_path: Path) -> None:
     code, _, err = run(
         *("prune", "yolov8n.yaml", "--data", data, *QUICK, "--preset", "accurate", "--by", "channels,factors"),

@@ -65,7 +65,7 @@ def check_resumed(run: Any, folder: Path, whole: Path) -> None:
     ("number", "code", "long"),
     [
         (signal.SIGTERM, 143, SLEEPS),
-        (signal.SIGHUP, 129, SLEEPS),
+        pytest.param(signal.SIGHUP, 129, SLEEPS, marks=pytest.mark.long),
         (signal.SIGINT, 130, SLEEPS),
         (signal.SIGTERM, 143, WORKS),
     ],

@@ -55,7 +55,7 @@ def test_fine_tuning_under_torchrun_is_refused(data: Path, tmp_path: Path) -> No
 COMPARED = ("--target", "params=0.8", "--methods", "l1,random,lamp", "--imgsz", "64", "--batch", "2")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_compare_what_one_compares(process: Any, data: Path, tmp_path: Path) -> None:
     asked = ("compare", "yolov8n.yaml", "--data", data, *COMPARED, "--images", "2", "--subsets", "2")
     both = torchrun(*asked, "--out", tmp_path / "two")
@@ -70,7 +70,7 @@ def test_two_processes_compare_what_one_compares(process: Any, data: Path, tmp_p
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fine_tuning_is_no_part_of_a_comparison_in_two_processes(data: Path, tmp_path: Path) -> None:
     both = torchrun("compare", "yolov8n.yaml", "--data", data, *COMPARED, "--finetune", "1", "--out", tmp_path / "two")
     assert both.returncode != 0

@@ -36,7 +36,7 @@ def untrained(scenes: Path) -> PruneResult:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["compact", "mask"])
+@pytest.mark.parametrize("mode", ["compact", pytest.param("mask", marks=pytest.mark.long)])
 def test_one_epoch_after_each_layer_and_at_the_end(
     scenes: Path, untrained: PruneResult, mode: str, tmp_path: Path
 ) -> None:

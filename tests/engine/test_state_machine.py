@@ -80,4 +80,4 @@ class Pruning(RuleBasedStateMachine):
 
 
 TestPruning = Pruning.TestCase
-TestPruning.settings = settings(max_examples=10, stateful_step_count=8)
+TestPruning.settings = settings(max_examples=6, stateful_step_count=8)

@@ -70,7 +70,7 @@ def peak(images: int, way: str, fault: str = "sound") -> int:
     return int(done.stdout)
 
 
-@pytest.mark.parametrize("way", ["whole", "streamed"])
+@pytest.mark.parametrize("way", [pytest.param("whole", marks=pytest.mark.long), "streamed"])
 def test_the_peak_over_2000_images_is_within_a_tenth_of_that_over_200(way: str) -> None:
     """Streamed with a megabyte of memory for what is kept: the rest lies on disk."""
     few, many = peak(200, way), peak(2000, way)

@@ -71,7 +71,7 @@ def weights_of_this_process(streamed: bool, target: float = 0.7) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "streamed"), [(2, False), (2, True), (4, False)])
+@pytest.mark.parametrize(("count", "streamed"), [pytest.param(2, False, marks=pytest.mark.long), (2, True), (4, False)])
 def test_several_processes_choose_and_fit_as_one_bit_for_bit(count: int, streamed: bool) -> None:
     code = f"from test_ranks_accurate import weights_of_this_process as w; print(w({streamed}))"
     all_ = processes(count, code)

@@ -84,6 +84,7 @@ def test_the_report_holds_what_it_must(eight: PruneResult, tmp_path: Path) -> No
     assert all(step | {"seconds"} <= entry.keys() for entry in report["steps"])
 
 
+@pytest.mark.long
 def test_streaming_makes_the_plan_of_whole_passes(real: Path) -> None:
     options = {"layers": 4, "blocks": (4, 6, 8, 9), "images": 48}
     assert run(real, **options).plan == run(real, cache_bytes=0, **options).plan
@@ -92,7 +93,7 @@ def test_streaming_makes_the_plan_of_whole_passes(real: Path) -> None:
 THREADS_AND_BATCHES = [(2, 8), (4, 8), (1, 4), (2, 16), (4, 24)]
 
 
-@pytest.mark.parametrize("match", ["all", "once"])
+@pytest.mark.parametrize("match", [pytest.param("all", marks=pytest.mark.long), "once"])
 def test_one_seed_is_one_plan_whatever_the_threads_and_the_batch(real: Path, match: Literal["all", "once"]) -> None:
     """With two threads 302 of 483 kept channels were others at 160 px."""
     detector = load(real / "weights" / "yolov8n.pt")

@@ -36,7 +36,7 @@ def test_shares_are_of_the_unpruned_network_that_is_given(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.long)])
 def test_in_a_runtime_it_gives_the_same(runtime: str, tmp_path: Path) -> None:
     pytest.importorskip(runtime)
     seen = report(tmp_path, runtime)

@@ -18,7 +18,7 @@ from seqprune.yolo.task.quantising import _before, squares
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", QUANTISING)
+@pytest.mark.parametrize("runtime", [pytest.param(r, marks=[pytest.mark.long] * (r == "openvino")) for r in QUANTISING])
 def test_what_was_pruned_is_brought_to_eight_bits_and_measured(
     runtime: str, tiny: Any, data_yaml: Path, tmp_path: Path
 ) -> None:

@@ -39,8 +39,12 @@ def test_only_what_runs_block_after_block_is_streamed(prompted: nn.Module, tiny:
 
 @pytest.mark.parametrize(
     "way",
-    [{"preset": "accurate", "target": "params=0.8"}, {"preset": "seed", "match": "all", "keep": 0.5, "recover": "ls"}],
-    ids=["accurate", "seed"],
+    [
+        pytest.param({"preset": "accurate", "target": "params=0.8"}, id="accurate"),
+        pytest.param(
+            {"preset": "seed", "match": "all", "keep": 0.5, "recover": "ls"}, id="seed", marks=pytest.mark.long
+        ),
+    ],
 )
 def test_the_whole_job(prompted: nn.Module, data_yaml: Path, way: dict[str, Any]) -> None:
     result = prune(prompted, data_yaml, imgsz=64, batch=4, val=False, **way)
@@ -52,7 +56,7 @@ def test_the_whole_job(prompted: nn.Module, data_yaml: Path, way: dict[str, Any]
         result.model(torch.rand(1, 3, 64, 64))
 
 
-@pytest.mark.parametrize("preset", ["fast", "accurate"])
+@pytest.mark.parametrize("preset", ["fast", pytest.param("accurate", marks=pytest.mark.long)])
 def test_operations_that_multiply_no_weight_count_too(prompted: nn.Module, data_yaml: Path, preset: str) -> None:
     """Products of images with texts, and of attention: a target of 0.8 ended at 0.83."""
     given: dict[str, Any] = {"imgsz": 64, "batch": 4, "val": False, "recover": "none", "round_to": 1}

@@ -60,7 +60,7 @@ def test_the_whole_job(task: str, network: nn.Module, images: Path, tmp_path: Pa
         assert (loaded.task, loaded.plan) == (task, result.plan)
 
 
-@pytest.mark.parametrize("task", BOXED)
+@pytest.mark.parametrize("task", [BOXED[0], *(pytest.param(task, marks=pytest.mark.long) for task in BOXED[1:])])
 def test_the_whole_network_to_a_target(task: str, network: nn.Module, images: Path) -> None:
     given: dict[str, Any] = {"imgsz": 64, "batch": 4, "val": False}
     result = prune(network, images, preset="accurate", target="params=0.7", **given)

@@ -70,7 +70,7 @@ def test_settings_that_use_labels_ask_for_them(tiny: nn.Module, unlabelled: Path
         prune(tiny, unlabelled, val=False, **settings)
 
 
-@pytest.mark.parametrize("val", [True, False])
+@pytest.mark.parametrize("val", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_a_yaml_without_val_suffices_to_prune(tiny: nn.Module, data_yaml: Path, val: bool) -> None:
     text = data_yaml.read_text().replace("val: images/val\n", "")
     data_yaml.write_text(text)
