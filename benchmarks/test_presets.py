@@ -111,7 +111,7 @@ class TestAccurate:
 
         def order() -> Any:
             layers = tuple(layer.groups for layer in graph.all_layers)
-            return removal_order(sources, ~graph.pinned, graph.balances, layers, price.savings, enough)
+            return removal_order(sources, ~graph.pinned, graph.balances, layers, price.savings, enough, floor=0.1)
 
         def enough(gone: np.ndarray[Any, Any]) -> bool:
             return price.share(gone) <= TARGET.share

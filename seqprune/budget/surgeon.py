@@ -45,8 +45,8 @@ def removal_order(
     savings: Callable[[BoolArray], FloatArray],
     stop: Callable[[BoolArray], bool],
     *,
+    floor: float,
     removed: BoolArray | None = None,
-    floor: float = 0.1,
     ridge: float = RIDGE,
 ) -> list[Removal]:
     """Removes channel groups one unit at a time, least loss per saving first, until ``stop`` says so or none is left.
@@ -58,8 +58,8 @@ def removal_order(
         layers: for every layer the groups of its channels; a share of ``floor``, and at least one, stays.
         savings: ``[group_count]`` of what removing each group saves, given those removed so far.
         stop: asked before every step.
-        removed: groups that are gone already.
         floor: least share of a layer's channels that stays.
+        removed: groups that are gone already.
         ridge: added to the diagonal, relative to its mean.
     """
     gone = np.zeros(len(free), bool) if removed is None else removed.copy()

@@ -78,6 +78,24 @@ def test_what_is_chosen_for_a_budget_is_the_beginning_of_one_order() -> None:
         np.testing.assert_array_equal(found, by_scores(graph, price, scored, target, spread="absolute", floor=0))
 
 
+def test_what_meets_a_target_of_another_measure_is_offered_the_whole_order() -> None:
+    """Here of half of what is saved, as time may be: 0.9 of it is 0.8 of the parameters."""
+    model = Detector()
+    graph = trace(model, INPUT)
+    price = Price(model, graph)
+
+    def halved(gone: np.ndarray) -> float:
+        return (1 + price.share(gone)) / 2
+
+    for target, other, share in ((0.5, 0.5, None), (0.8, 0.9, halved)):
+        wanted = choose_globally(model, graph, Images(), price, Budget(target, round_to=1))
+        asked = Budget(0.95, round_to=1)
+        found = choose_globally(
+            *(model, graph, Images(), price, asked), meet=lambda at, other=other: at(other), share=share
+        )
+        np.testing.assert_array_equal(found, wanted)
+
+
 @pytest.mark.parametrize("floor", [0.0, 0.5, 0.6])
 def test_every_layer_keeps_its_least_share(floor: float) -> None:
     model = Detector()
@@ -269,3 +287,34 @@ def test_positions_are_drawn_as_they_are_asked_for() -> None:
     graph = trace(model, INPUT)
     choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8), sampler=Telling(positions=9))
     assert set(seen) == {9}
+
+
+class Borrowed(nn.Module):
+    """Its layer's weight is taken first by a call that has another number of groups than the layer."""
+
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.whole, self.halved, self.out = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.Conv2d(6, 2, 1),
+        )
+        self.shared = nn.Conv2d(4 * groups, 6, 3, padding=1, groups=groups)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ways = {1: self.whole(x).relu(), 2: self.halved(x).relu()}
+        mine = self.shared.groups
+        borrowed = nn.functional.conv2d(ways[3 - mine], self.shared.weight, padding=1, groups=3 - mine)
+        found: torch.Tensor = self.out(borrowed.relu() + self.shared(ways[mine]).relu())
+        return found
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_layer_whose_weight_is_taken_in_other_groups_is_not_weighed_as_its_own(groups: int) -> None:
+    torch.manual_seed(0)
+    model = Borrowed(groups).eval()
+    graph = trace(model, INPUT)
+    removed = choose_globally(model, graph, Images(), Price(model, graph), Budget(0.8, round_to=1))
+    assert removed.any()
+    for layer in ("whole", "halved"):
+        assert not removed[graph.by_name[layer].groups].any()
