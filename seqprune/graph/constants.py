@@ -16,7 +16,7 @@ from seqprune.errors import ModelError
 from seqprune.graph.channels import IntArray
 from seqprune.graph.counts import plain
 from seqprune.graph.modes import drawing
-from seqprune.graph.values import Value, leaves_of
+from seqprune.graph.values import Value
 
 NUMBER = int | float
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -75,11 +75,12 @@ class Constants:
             return "constant once removed, and the inputs are no plain tensors to find the constants with"
         return "constant once removed, in training only" if late else ""
 
-    def unsteady(self, module: str, op: str, made: Iterable[Value], given: Any) -> Iterator[IntArray]:
+    def unsteady(self, module: str, op: str, made: Iterable[Value], leaves: Iterable[Any]) -> Iterator[IntArray]:
         """Of what a call made, channels that are constant once removed, but by other numbers in another pass."""
         self._calls[module, op] += 1
-        leaves = (leaf for leaf in leaves_of(given) if isinstance(leaf, NUMBER) and not isinstance(leaf, bool))
-        numbers = [plain(leaf, read=False) for leaf in leaves]
+        numbers = [
+            plain(leaf, read=False) for leaf in leaves if isinstance(leaf, NUMBER) and not isinstance(leaf, bool)
+        ]
         if numbers != self._numbers.setdefault((module, op, self._calls[module, op]), numbers):
             for value in made:
                 if value.constant and not value.zero:

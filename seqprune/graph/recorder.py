@@ -17,7 +17,7 @@ from seqprune.graph.channels import Barrier, IntArray
 from seqprune.graph.counts import Part
 from seqprune.graph.held import unwatch
 from seqprune.graph.reader import Held, Reader, Source
-from seqprune.graph.values import FIXED, OPAQUE, Value, tensors_in
+from seqprune.graph.values import FIXED, OPAQUE, Value, leaves_of, tensors_among, tensors_in
 from seqprune.graph.written import Written
 
 
@@ -44,15 +44,17 @@ class Recorder(Written):
 
     def keep_apart(self, model: nn.Module) -> None:
         """Of these tensors a copy that is traced has its own."""
-        held = (*model.named_parameters(), *model.named_buffers())
-        self._originals = {id(tensor): (name, tensor) for name, tensor in held}
+        for path, module in model.named_modules():
+            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+                if tensor is not None:
+                    self._originals.setdefault(id(tensor), (f"{path}.{name}".lstrip("."), tensor))
 
-    def check_own(self, tree: Any) -> None:
+    def check_own(self, tensors: Iterable[torch.Tensor]) -> None:
         """
         Raises:
             ModelError: a call takes a tensor of the network that was copied, as every copy of it would.
         """
-        for tensor in tensors_in(tree):
+        for tensor in tensors:
             if found := self._originals.get(id(tensor)):
                 raise ModelError(
                     f"{self.module or 'the network'} computes with {found[0]} of the network that was given, as its "
@@ -121,10 +123,11 @@ class Recorder(Written):
         """Goes back to what was written down then: a pass that failed tells nothing."""
         vars(self).update(facts)
 
-    def computed_with(self, op: str, made: Iterable[Value], given: Any) -> None:
+    def computed_with(self, op: str, made: Iterable[Value], given: Sequence[Any]) -> None:
         """Pins what is constant once removed, where the numbers that made it are others in another pass."""
-        held = [id(part) for tensor in tensors_in(given) for part in self.held_in(tensor) if self.owners(part)]
-        for atoms in self.constants.unsteady(self.module, op, made, (given, held)):
+        leaves = leaves_of(*given)
+        held = [id(part) for tensor in tensors_among(leaves) for part in self.held_in(tensor) if self.owners(part)]
+        for atoms in self.constants.unsteady(self.module, op, made, [*leaves, *held]):
             self.pin(atoms, f"{op} in {self.module or 'the network'} adds another number in another pass")
 
     def keeps_gradients(self, required: bool) -> bool:

@@ -79,10 +79,10 @@ class Value:
 OPAQUE = Value(None)
 
 
-def leaves_of(tree: Any) -> list[Any]:
+def leaves_of(*trees: Any) -> list[Any]:
     """As ``tree_leaves``, which takes most of the time that a trace takes on its arguments."""
     found: list[Any] = []
-    _collect((tree,), found)
+    _collect(trees, found)
     return found
 
 

@@ -58,8 +58,8 @@ class CallWatch(TorchFunctionMode):
     ) -> Any:
         kwargs = dict(kwargs or {})
         name = op_name(func)
-        handed = leaves_of((args, kwargs))
-        counts = counts_among(handed)
+        handed = leaves_of(*args, *kwargs.values())
+        tensors, counts = tensors_among(handed), counts_among(handed)
         self.recorder.reader.settle(counts, place(sys._getframe(1)))
         given = args, kwargs
         if counts:
@@ -68,7 +68,7 @@ class CallWatch(TorchFunctionMode):
         followed = False
         try:
             if name not in METADATA:
-                self.recorder.check_own(given)
+                self.recorder.check_own(tensors)
             out = func(*args, **kwargs)
             if name == "requires_grad" and func.__name__ == "__get__":
                 return self.recorder.keeps_gradients(out)
@@ -82,7 +82,7 @@ class CallWatch(TorchFunctionMode):
                 follows = name in FOLLOWS_COUNTS
                 seen = given if follows else (args, kwargs)
                 in_place = writes_in_place(func, kwargs)
-                followed = self.record(in_place, tensors_among(handed), name, *seen, out) and follows
+                followed = self.record(in_place, tensors, name, *seen, out) and follows
         except ModelError as error:
             self.recorder.refused = error
             raise
@@ -156,8 +156,8 @@ class CallWatch(TorchFunctionMode):
             r.sized_by_data = name
         found = self.values(name, tracked, results, args, kwargs, out)
         values = r.lost(results) if found is None else found
-        if name not in JOINS:
-            r.foreign(list(filter(r.is_computed, tensors)), name)
+        if name not in JOINS and (made := list(filter(r.is_computed, tensors))):
+            r.foreign(made, name)
         if in_place:
             first = args[0] if args else kwargs.get("input", tensors[0])
             for target in tensors_in(kwargs.get("out")) or tensors_in(first):  # of many in a list, as _foreach_add_
