@@ -7,9 +7,10 @@ its values. Locks, files and the like are shared with the copy.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from copyreg import dispatch_table
+from functools import cache
 from types import MemberDescriptorType
 from typing import Any, TypeVar
 
@@ -33,10 +34,13 @@ def copied(model: Network, instead: Mapping[int, torch.Tensor] | None = None) ->
     Raises:
         ModelError: it holds something that cannot be copied and hides where, or that is its own copy.
     """
+    modules = tuple(model.modules())
     with torch.no_grad():
-        copy = _copied(model, instead or {})
-    _require_apart(model, copy, instead or {})
-    if any(isinstance(m, torch.jit.ScriptModule) or hasattr(type(m), "__deepcopy__") for m in model.modules()):
+        copy = _copied(model, modules, instead or {})
+    _require_apart(modules, copy, instead or {})
+    if any(
+        issubclass(kind, torch.jit.ScriptModule) or hasattr(kind, "__deepcopy__") for kind in set(map(type, modules))
+    ):
         # A ScriptModule copies its parameters as it computes, and alone those that it shares with other modules.
         pairs = (each.named_parameters(remove_duplicate=False) for each in (model, copy))
         for (_, old), (_, new) in zip(*pairs, strict=True):
@@ -45,9 +49,9 @@ def copied(model: Network, instead: Mapping[int, torch.Tensor] | None = None) ->
     return copy
 
 
-def _require_apart(model: nn.Module, copy: nn.Module, instead: Mapping[int, torch.Tensor]) -> None:
+def _require_apart(modules: Sequence[nn.Module], copy: nn.Module, instead: Mapping[int, torch.Tensor]) -> None:
     """Whatever is done to the copy would be done to the network itself otherwise."""
-    held, theirs = ([each for module in one.modules() for each in _held_by(module)] for one in (model, copy))
+    held, theirs = ([each for module in all_of for each in _held_by(module)] for all_of in (modules, copy.modules()))
     own = set(map(id, held)) - set(map(id, instead.values()))
     if own.isdisjoint(map(id, theirs)):
         return
@@ -65,14 +69,14 @@ def _held_by(module: nn.Module) -> list[nn.Module | torch.Tensor]:
     return [module, *(each for each in tensors if each is not None)]
 
 
-def _copied(model: Network, instead: Mapping[int, torch.Tensor]) -> Network:
+def _copied(model: Network, modules: Sequence[nn.Module], instead: Mapping[int, torch.Tensor]) -> Network:
     try:
-        return _by_modules(model, dict(instead))
+        return _by_modules(model, modules, dict(instead))
     except ANY_FAILURE:
         pass
     with _Detached():
         try:
-            return _by_modules(model, dict(instead) | _refusing(model))
+            return _by_modules(model, modules, dict(instead) | _refusing(model))
         except ANY_FAILURE as error:
             raise ModelError(
                 f"the network cannot be copied ({first_line(error)}): it holds something that has no copy; give a "
@@ -80,15 +84,16 @@ def _copied(model: Network, instead: Mapping[int, torch.Tensor]) -> Network:
             ) from error
 
 
-def _by_modules(model: Network, memo: dict[int, Any]) -> Network:
+def _by_modules(model: Network, modules: Sequence[nn.Module], memo: dict[int, Any]) -> Network:
     """As ``deepcopy``, which takes most of its time on the names, flags and empty dictionaries in every module."""
-    held = [_copy_module(module, memo) for module in reversed([*model.modules()])]  # what is in others comes first
+    slots = cache(_slots)
+    held = [_copy_module(module, slots, memo) for module in reversed(modules)]  # what is in others comes first
     copy = deepcopy(model, memo)
     held.clear()  # till here no other object got the id of one that is copied
     return copy
 
 
-def _copy_module(module: nn.Module, memo: dict[int, Any]) -> Any:
+def _copy_module(module: nn.Module, slots_of: Callable[[type], tuple[str, ...]], memo: dict[int, Any]) -> Any:
     """Puts the copy of a module whose class says nothing of copying in the memo; gives back what was copied."""
     kind = type(module)
     if id(module) in memo or hasattr(module, "__deepcopy__") or kind in dispatch_table:
@@ -99,7 +104,7 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> Any:
     copy: Any = kind.__new__(kind)
     memo[id(module)] = copy
     copy.__setstate__(_copy_items(reduced[2], {}, memo))
-    slots = {name: getattr(module, name) for name in _slots(kind) if hasattr(module, name)}
+    slots = {name: getattr(module, name) for name in slots_of(kind) if hasattr(module, name)}
     for name, held in _copy_items(slots, {}, memo).items():
         object.__setattr__(copy, name, held)
     return reduced
