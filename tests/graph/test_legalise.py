@@ -52,6 +52,12 @@ def test_the_best_channel_is_given_back() -> None:
     assert legal(graph, removed(graph, 1, 3, 5), [0, 1, 0, 3, 0, 2], round_to=4) == [1, 5]
 
 
+def test_nothing_is_given_back_where_no_multiple_is_asked_for() -> None:
+    graph = graph_of([[0, 1, 2, 3, 4, 5]])
+    gone = removed(graph, 1)
+    np.testing.assert_array_equal(graph.legalise(gone, np.zeros(6), ~graph.pinned), gone)
+
+
 def test_of_equally_good_channels_the_first_is_given_back() -> None:
     graph = graph_of([[0, 1, 2, 3, 4, 5]])
     assert legal(graph, removed(graph, 1, 3, 5), [0.0] * 6, round_to=4) == [3, 5]
