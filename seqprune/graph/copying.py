@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from copyreg import dispatch_table
-from functools import cache
+from functools import lru_cache
 from types import MemberDescriptorType
 from typing import Any, TypeVar
 
@@ -86,16 +86,15 @@ def _copied(model: Network, modules: Sequence[nn.Module], instead: Mapping[int, 
 
 def _by_modules(model: Network, modules: Sequence[nn.Module], memo: dict[int, Any]) -> Network:
     """As ``deepcopy``, which takes most of its time on the names, flags and empty dictionaries in every module."""
-    slots = cache(_slots)
-    held = [_copy_module(module, slots, memo) for module in reversed(modules)]  # what is in others comes first
+    held = [_copy_module(module, memo) for module in reversed(modules)]  # what is in others comes first
     copy = deepcopy(model, memo)
     held.clear()  # till here no other object got the id of one that is copied
     return copy
 
 
-def _copy_module(module: nn.Module, slots_of: Callable[[type], tuple[str, ...]], memo: dict[int, Any]) -> Any:
+def _copy_module(module: nn.Module, memo: dict[int, Any]) -> Any:
     """Puts the copy of a module whose class says nothing of copying in the memo; gives back what was copied."""
-    kind = type(module)
+    kind: type[Any] = type(module)
     if id(module) in memo or hasattr(module, "__deepcopy__") or kind in dispatch_table:
         return None
     reduced: Any = module.__reduce_ex__(4)
@@ -104,12 +103,13 @@ def _copy_module(module: nn.Module, slots_of: Callable[[type], tuple[str, ...]],
     copy: Any = kind.__new__(kind)
     memo[id(module)] = copy
     copy.__setstate__(_copy_items(reduced[2], {}, memo))
-    slots = {name: getattr(module, name) for name in slots_of(kind) if hasattr(module, name)}
+    slots = {name: getattr(module, name) for name in _slots(kind) if hasattr(module, name)}
     for name, held in _copy_items(slots, {}, memo).items():
         object.__setattr__(copy, name, held)
     return reduced
 
 
+@lru_cache(maxsize=256)
 def _slots(kind: type) -> tuple[str, ...]:
     """Attributes that lie in no ``__dict__``, of which a module's own state says nothing."""
     slots = (vars(each).get("__slots__", ()) for each in kind.__mro__)

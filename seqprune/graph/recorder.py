@@ -17,6 +17,7 @@ from seqprune.graph.channels import Barrier, IntArray
 from seqprune.graph.counts import Part
 from seqprune.graph.held import unwatch
 from seqprune.graph.reader import Held, Reader, Source
+from seqprune.graph.tensors import held_by
 from seqprune.graph.values import FIXED, OPAQUE, Value, leaves_of, tensors_among, tensors_in
 from seqprune.graph.written import Written
 
@@ -44,10 +45,8 @@ class Recorder(Written):
 
     def keep_apart(self, model: nn.Module) -> None:
         """Of these tensors a copy that is traced has its own."""
-        for path, module in model.named_modules():
-            for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-                if tensor is not None:
-                    self._originals.setdefault(id(tensor), (f"{path}.{name}".lstrip("."), tensor))
+        for owner, tensor in held_by(dict(model.named_modules())):
+            self._originals.setdefault(id(tensor), (f"{owner.module}.{owner.tensor}".lstrip("."), tensor))
 
     def check_own(self, tensors: Iterable[torch.Tensor]) -> None:
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,14 @@ class Owner:
 
     module: str
     tensor: str
+
+
+def held_by(modules: Mapping[str, nn.Module]) -> Iterator[tuple[Owner, torch.Tensor]]:
+    """Parameters and buffers of modules, which are given by their paths; one that several hold comes with each."""
+    for path, module in modules.items():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                yield Owner(path, name), tensor
 
 
 @dataclass
@@ -39,15 +48,12 @@ class Tensors:
         self._views: Remembered[torch.Tensor] = Remembered()
         self._computed: Remembered[Computed] = Remembered()
         self.modules: dict[str, nn.Module] = dict(self.model.named_modules())
-        for path, module in self.modules.items():
-            tensors = (*module._parameters.items(), *module._buffers.items())
-            for name, tensor in tensors:
-                if tensor is not None:
-                    self._owners.setdefault(id(tensor), []).append(Owner(path, name))
-                    self._versions[id(tensor)] = _version(tensor)
-                    self._at_first.append(tensor)
-                    if tensor.numel() == 1 and not tensor.is_meta:
-                        self._numbers[id(tensor)] = tensor.detach().clone()
+        for owner, tensor in held_by(self.modules):
+            self._owners.setdefault(id(tensor), []).append(owner)
+            self._versions[id(tensor)] = _version(tensor)
+            self._at_first.append(tensor)
+            if tensor.numel() == 1 and not tensor.is_meta:
+                self._numbers[id(tensor)] = tensor.detach().clone()
 
     def value(self, tensor: torch.Tensor) -> Value | None:
         """Channels of ``tensor``, ``None`` where it does not depend on the network's input."""

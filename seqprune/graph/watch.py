@@ -156,8 +156,8 @@ class CallWatch(TorchFunctionMode):
             r.sized_by_data = name
         found = self.values(name, tracked, results, args, kwargs, out)
         values = r.lost(results) if found is None else found
-        if name not in JOINS and (made := list(filter(r.is_computed, tensors))):
-            r.foreign(made, name)
+        if name not in JOINS and (worked_out := list(filter(r.is_computed, tensors))):
+            r.foreign(worked_out, name)
         if in_place:
             first = args[0] if args else kwargs.get("input", tensors[0])
             for target in tensors_in(kwargs.get("out")) or tensors_in(first):  # of many in a list, as _foreach_add_
