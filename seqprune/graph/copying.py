@@ -94,7 +94,7 @@ def _by_modules(model: Network, modules: Sequence[nn.Module], memo: dict[int, An
 
 def _copy_module(module: nn.Module, memo: dict[int, Any]) -> Any:
     """Puts the copy of a module whose class says nothing of copying in the memo; gives back what was copied."""
-    kind: type[Any] = type(module)
+    kind: Any = type(module)
     if id(module) in memo or hasattr(module, "__deepcopy__") or kind in dispatch_table:
         return None
     reduced: Any = module.__reduce_ex__(4)
